@@ -1,0 +1,84 @@
+# Every target does its own set-up: a fresh clone needs make and Python 3.11 or newer.
+
+PYTHON ?= python3
+VENV ?= .venv
+PYTEST_ARGS ?=
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+LOG := $(VENV)/setup.log
+GOAL := $(or $(firstword $(MAKECMDGOALS)),setup)
+REMEDY := make PYTHON=python3.12 $(GOAL)
+TORCH := $(shell grep '^torch==' requirements.lock)
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off
+show_log = { tail -n 20 $(LOG) >&2; echo "$(GOAL): pip failed; its whole output: $(LOG)" >&2; exit 1; }
+BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
+CACHES := build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+RUN_OUTPUTS := user_data/offline
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format acceptance bench clean
+
+help: ## show this table
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@printf '  %-17s %s\n' 'PYTHON=$(PYTHON)' 'the interpreter that creates the environment, 3.11 or newer' \
+	  'VENV=$(VENV)' 'where the environment lies' PYTEST_ARGS= "passed on to pytest: PYTEST_ARGS='-k reward -x'"
+
+setup: $(STAMP) ## create the environment and install the locked packages
+
+demo: setup ## a whole run, end to end, on the synthetic market
+	@$(BIN)/mtfscalper demo
+
+test: setup ## the tests, without the minutes-long ones
+	@$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+
+check: setup ## formatting, lint and types
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+format: setup ## rewrite the code in the house format
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+acceptance: setup ## the minutes-long tests, through the freqtrade command
+	@$(BIN)/python -m pytest -m acceptance tests/acceptance -s --timeout=7200 $(PYTEST_ARGS)
+
+bench: setup ## every benchmark in benchmarks/, one after the other
+ifeq ($(BENCHMARKS),)
+	@echo "bench: nothing to run: benchmarks/ holds no bench_*.py"
+else
+	@set -e; for benchmark in $(BENCHMARKS); do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
+endif
+
+clean: ## remove the environment, caches, builds and what offline runs wrote
+	@if [ -f "$(VENV)/pyvenv.cfg" ]; then rm -rf "$(VENV)"; fi
+	@rm -rf $(CACHES) $(RUN_OUTPUTS)
+	@find . -name .git -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+# Says in one line what is wrong with PYTHON; asked only when an environment has to be created.
+define require_python
+command -v "$(PYTHON)" >/dev/null || { \
+  echo "$(GOAL): $(PYTHON) was not found, Python 3.11 or newer is needed; install one or name it: $(REMEDY)" >&2; exit 1; }; \
+"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+  found=$$("$(PYTHON)" --version 2>&1 | head -n 1); \
+  echo "$(GOAL): $(PYTHON) is '$$found', Python 3.11 or newer is needed; name one: $(REMEDY)" >&2; exit 1; }
+endef
+
+$(STAMP): requirements.lock pyproject.toml
+	@if ! "$(BIN)/python" -m pip --version >/dev/null 2>&1; then \
+	  $(require_python); \
+	  echo "[1/4] environment $(VENV) with $$("$(PYTHON)" --version)"; \
+	  if [ -f "$(VENV)/pyvenv.cfg" ]; then rm -rf "$(VENV)"; fi; \
+	  "$(PYTHON)" -m venv "$(VENV)" >/dev/null 2>&1 || { \
+	    echo "$(GOAL): $(PYTHON) cannot create environments (venv or ensurepip is missing);" \
+	      "install them (Debian, Ubuntu: apt install python3-venv) or name another Python: $(REMEDY)" >&2; exit 1; }; \
+	fi
+	@echo "[2/4] $(TORCH), the largest download"
+	@$(PIP) --constraint requirements.lock $(TORCH) >$(LOG) 2>&1 || $(show_log)
+	@echo "[3/4] the other locked packages"
+	@$(PIP) --requirement requirements.lock >>$(LOG) 2>&1 || $(show_log)
+	@echo "[4/4] mtfscalper, in place"
+	@$(PIP) --no-deps --no-build-isolation --editable . >>$(LOG) 2>&1 || $(show_log)
+	@touch $(STAMP)

@@ -1,0 +1,117 @@
+"""Files of a trained window: written whole or not at all, and never reused when anything they stand on changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import mtfscalper
+
+MANIFEST_NAME = "mtfscalper_manifest.json"
+REPORT_NAME = "training_report.json"
+
+# Code whose change makes a policy or a prediction another one.
+_CODE_THAT_MATTERS = ("freqai_model.py", "settings.py", "market", "trading", "envs", "policy", "training")
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Write a file under a temporary name, flush it to disk, then rename it.
+
+    :param write: writes the file at the path it is given
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(temporary)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as JSON, atomically."""
+    write_atomically(path, lambda target: target.write_text(json.dumps(value, indent=1, allow_nan=False)))
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def value_hash(value: Any) -> str:
+    """A short hash of a value that JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def code_hash() -> str:
+    """A short hash of the package's code that decides what a policy learns and predicts."""
+    root = Path(mtfscalper.__file__).parent
+    hasher = hashlib.sha256()
+    for name in _CODE_THAT_MATTERS:
+        path = root / name
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            hasher.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    return hasher.hexdigest()[:16]
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries a result depends on."""
+    return {name: version(name) for name in ("freqtrade", "stable-baselines3", "torch", "numpy", "pandas")}
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a window, None where there is none that can be read."""
+    path = folder / MANIFEST_NAME
+    try:
+        manifest = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return manifest if isinstance(manifest, dict) and "fingerprint" in manifest and "files" in manifest else None
+
+
+def write_manifest(folder: Path, fingerprint: Mapping[str, Any], files: Mapping[str, Path], **more: Any) -> None:
+    """Seal the files of a window.
+
+    :param fingerprint: what the files depend on, name to hash
+    :param files: role of each file to its path; a file that is not there is left out
+    :param more: further JSON values to keep
+    """
+    sealed = {
+        role: {"path": os.path.relpath(path, folder), "sha256": file_hash(path)}
+        for role, path in files.items()
+        if path.is_file()
+    }
+    write_json(folder / MANIFEST_NAME, {"fingerprint": dict(fingerprint), "files": sealed, **more})
+
+
+def why_stale(folder: Path, fingerprint: Mapping[str, Any], roles: tuple[str, ...]) -> str | None:
+    """Why the files of a window cannot be reused, None if they can.
+
+    :param fingerprint: what the files would have to depend on now
+    :param roles: the files asked for
+    """
+    manifest = read_manifest(folder)
+    if manifest is None:
+        return "it has no readable manifest"
+    had = manifest["fingerprint"]
+    changed = [name for name in fingerprint if had.get(name) != fingerprint[name]]
+    if changed:
+        return f"changed since: {', '.join(changed)}"
+    for role in roles:
+        sealed = manifest["files"].get(role)
+        if sealed is None:
+            return f"it holds no {role}"
+        path = folder / sealed["path"]
+        if not path.is_file():
+            return f"{path.name} is missing"
+        if file_hash(path) != sealed["sha256"]:
+            return f"{path.name} is damaged (its hash differs from the manifest's)"
+    return None

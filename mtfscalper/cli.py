@@ -1,0 +1,149 @@
+"""The ``mtfscalper`` command."""
+
+import argparse
+import logging
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mtfscalper.replay import SYNTHETIC_DATADIR, ReplayError
+
+# A command imports what it needs when it runs: with freqtrade and torch, --help would take seconds.
+
+
+class Command(NamedTuple):
+    """A subcommand.
+
+    :ivar name: what the user types
+    :ivar summary: one line for ``--help``
+    :ivar add_arguments: declares its options
+    :ivar run: does the work and returns the exit status
+    """
+
+    name: str
+    summary: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+
+
+def _demo_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--datadir", type=Path, help="your own freqtrade data directory, with --timerange (default: synthetic market)"
+    )
+    parser.add_argument("--port", type=int, default=0, help="port of the loopback exchange (default: a free one)")
+    parser.add_argument("--timerange", help="what to backtest, as freqtrade writes it (synthetic: 20241001-20241015)")
+    parser.add_argument("--pairs", nargs="+", metavar="PAIR", help="default: BTC/USDT:USDT ETH/USDT:USDT")
+    parser.add_argument(
+        "--config", type=Path, action="append", default=[], metavar="FILE", help="further configuration; repeatable"
+    )
+
+
+def _demo(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from mtfscalper.replay.demo import DemoRequest, run_demo
+    from mtfscalper.replay.synthetic import DEFAULT_PAIRS
+
+    _let_termination_clean_up()
+    request = DemoRequest(
+        datadir=args.datadir,
+        port=args.port,
+        timerange=args.timerange,
+        pairs=tuple(args.pairs or DEFAULT_PAIRS),
+        configs=tuple(args.config),
+    )
+    return run_demo(request, Console(highlight=False))
+
+
+def _replay_exchange_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--datadir", type=Path, help=f"freqtrade data directory (default: {SYNTHETIC_DATADIR}, generated if empty)"
+    )
+    parser.add_argument("--port", type=int, default=8765, help="port on 127.0.0.1 (default: 8765, 0: a free one)")
+
+
+def _replay_exchange(args: argparse.Namespace) -> int:
+    from mtfscalper.replay.exchange import DEFAULT_PORT, ReplayExchange
+    from mtfscalper.replay.synthetic import write_market
+
+    _let_termination_clean_up()
+    datadir = args.datadir
+    if datadir is None:
+        datadir = SYNTHETIC_DATADIR
+        if not datadir.exists() or not any(datadir.iterdir()):
+            write_market(datadir)
+    with ReplayExchange(datadir, args.port) as exchange:
+        print(f"Replay exchange at {exchange.url}, serving {datadir}. Stop it with Ctrl-C.")
+        print("freqtrade uses it with: --config configs/offline.json")
+        if exchange.port != DEFAULT_PORT:
+            print(f"That file names port {DEFAULT_PORT}: write {exchange.port} in a copy of it.")
+        sys.stdout.flush()
+        try:
+            exchange.wait()
+        except KeyboardInterrupt:
+            print("Stopped.")
+            return 0
+    print("The replay exchange stopped by itself; see the error above.", file=sys.stderr)
+    return 1
+
+
+def _synthetic_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--datadir", type=Path, default=SYNTHETIC_DATADIR, help=f"where to write (default: {SYNTHETIC_DATADIR})"
+    )
+    parser.add_argument("--seed", type=int, default=42, help="another seed is another market (default: 42)")
+
+
+def _synthetic(args: argparse.Namespace) -> int:
+    from mtfscalper.replay.synthetic import DEFAULT_PAIRS, DEFAULT_START, DEFAULT_STOP, write_market
+
+    written = write_market(args.datadir, args.seed)
+    print(
+        f"{'Wrote' if written else 'Already there:'} the synthetic market of seed {args.seed} in {args.datadir}: "
+        f"{', '.join(DEFAULT_PAIRS)}, {DEFAULT_START:%Y-%m-%d} to {DEFAULT_STOP:%Y-%m-%d}."
+    )
+    return 0
+
+
+COMMANDS = (
+    Command("demo", "train and backtest at once, without network or own data", _demo_arguments, _demo),
+    Command("replay-exchange", "serve candles to freqtrade on 127.0.0.1", _replay_exchange_arguments, _replay_exchange),
+    Command("synthetic", "write the synthetic market to a directory", _synthetic_arguments, _synthetic),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    :param argv: arguments without the program's name; None takes those of the process
+    :return: exit status: 0 success, 2 a request that cannot be run, 130 interrupted, or the command's own
+    """
+    parser = argparse.ArgumentParser(prog="mtfscalper", description="Reinforcement learning for freqtrade.")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        subparser = subparsers.add_parser(command.name, help=command.summary, description=command.summary)
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run)
+    args = parser.parse_args(argv)
+
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("mtfscalper").setLevel(logging.INFO)
+    try:
+        status: int = args.run(args)
+    except ReplayError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _let_termination_clean_up() -> None:
+    """Treat SIGTERM as Ctrl-C, so that child processes and the port do not outlive this one."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Environments: the trading rules as Gymnasium and stable-baselines3 know environments. Knows no freqtrade."""

@@ -1,0 +1,173 @@
+"""From a name to a vector environment in a VecMonitor."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import gymnasium
+from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor
+
+from mtfscalper.envs.trading_env import EnvSettings, TradingEnv
+from mtfscalper.envs.window_observation import WindowObservation
+from mtfscalper.market.tape import MarketTape
+from mtfscalper.threads import set_torch_threads
+
+logger = logging.getLogger(__name__)
+
+# Which backend takes over when one cannot start; the last one has no successor.
+FALLBACKS = {"subproc": "dummy"}
+
+# What a worker needs is imported once, in the server that workers are forked from: eight workers then start in the
+# time of one.
+_PRELOADED = ["mtfscalper.envs.build"]
+
+
+class WorkerDiedError(RuntimeError):
+    """A worker process of a SubprocVecEnv is gone. Names the worker, its process and the remedy."""
+
+
+def make_env(tape: MarketTape, settings: EnvSettings, compact: bool) -> gymnasium.Env[Any, Any]:
+    """One trading environment, with compact or with window observations."""
+    env = TradingEnv(tape, settings)
+    return env if compact else WindowObservation(env, tape.features)
+
+
+def _make_worker_env(tape: MarketTape, settings: EnvSettings, compact: bool) -> gymnasium.Env[Any, Any]:
+    # Eight workers with a thread pool each would fight over the same processors.
+    set_torch_threads(1, 1)
+    # Ctrl-C reaches the whole process group; the parent alone decides when workers end.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    return make_env(tape, settings, compact)
+
+
+class SupervisedSubprocVecEnv(SubprocVecEnv):
+    """A SubprocVecEnv that says which worker died, and closes whatever state it is in."""
+
+    def __init__(self, makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]], start_method: str) -> None:
+        try:
+            super().__init__(list(makers), start_method=start_method)
+        except BaseException:
+            # Half a set of workers helps nobody, and nobody else would end them.
+            for process in getattr(self, "processes", []):
+                process.terminate()
+            raise
+
+    def step_wait(self) -> Any:
+        try:
+            return super().step_wait()
+        except (EOFError, OSError) as error:
+            raise self._death() from error
+
+    def step_async(self, actions: Any) -> None:
+        try:
+            super().step_async(actions)
+        except OSError as error:
+            raise self._death() from error
+
+    def env_method(self, *args: Any, **kwargs: Any) -> list[Any]:
+        try:
+            return super().env_method(*args, **kwargs)
+        except (EOFError, OSError) as error:
+            raise self._death() from error
+
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the workers, in the order of the environments."""
+        return [process.pid for process in self.processes if process.pid is not None]
+
+    def close(self) -> None:
+        """End every worker, also one that died or is in the middle of a step."""
+        if self.closed:
+            return
+        self.closed = True
+        for remote in self.remotes:
+            try:
+                remote.send(("close", None))
+            except OSError:
+                # This worker is gone already.
+                continue
+        for process in self.processes:
+            process.join(timeout=5)
+            if process.is_alive():
+                process.terminate()
+                process.join(timeout=5)
+        for remote in self.remotes:
+            remote.close()
+
+    def _death(self) -> WorkerDiedError:
+        for process in self.processes:
+            process.join(timeout=0.2)
+        dead = [
+            f"worker {index} (process {process.pid}, {_exit_words(process.exitcode)})"
+            for index, process in enumerate(self.processes)
+            if not process.is_alive()
+        ]
+        return WorkerDiedError(
+            f"{' and '.join(dead) or 'a worker'} of {len(self.processes)} SubprocVecEnv workers died during training, "
+            "and its experience is lost; remedy: check the memory of the machine (a worker killed by signal 9 was "
+            "usually out of it), lower freqai.rl_config.n_envs, or set freqai.rl_config.vec_env to 'dummy'"
+        )
+
+
+def _exit_words(exitcode: int | None) -> str:
+    if exitcode is None:
+        return "no exit status"
+    return f"killed by signal {-exitcode}" if exitcode < 0 else f"exit status {exitcode}"
+
+
+def build_vec_env(
+    name: str, tape: MarketTape, settings: EnvSettings, n_envs: int, *, compact: bool = True
+) -> VecMonitor:
+    """Build a vector environment; one that cannot start is replaced by the next, with one warning.
+
+    Seeding is the caller's: ``vec_env.seed(s)`` gives environment i the seed s + i, and with it its own start.
+
+    :param name: ``subproc`` or ``dummy``
+    :param tape: the candles every environment plays on
+    :param n_envs: how many environments
+    :param compact: compact observations, else windows of features
+    :raises ValueError: for a name that is not known
+    """
+    builders: dict[str, Callable[[MarketTape], VecEnv]] = {
+        "subproc": lambda tape: _subproc([partial(_make_worker_env, tape, settings, compact)] * n_envs),
+        "dummy": lambda tape: DummyVecEnv([partial(make_env, tape, settings, compact)] * n_envs),
+    }
+    if name not in builders:
+        raise ValueError(f"vec_env is {name!r}; accepted: {', '.join(builders)}; remedy: set one of these")
+    if compact:
+        tape = tape.without_features()
+    # Wrong candles are an error of the data, whatever runs them: found here, not in a worker.
+    TradingEnv(tape, settings)
+    while True:
+        try:
+            return VecMonitor(builders[name](tape))
+        except (OSError, EOFError, RuntimeError, ImportError) as error:
+            if name not in FALLBACKS:
+                raise
+            logger.warning(
+                "vec_env '%s' could not start (%s: %s); training goes on with '%s'.",
+                name,
+                type(error).__name__,
+                error,
+                FALLBACKS[name],
+            )
+            name = FALLBACKS[name]
+
+
+def _subproc(makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]]) -> SupervisedSubprocVecEnv:
+    methods = multiprocessing.get_all_start_methods()
+    method = "forkserver" if "forkserver" in methods else "spawn"
+    if method == "forkserver":
+        # Without effect once the server runs, which then has these modules already.
+        multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
+    return SupervisedSubprocVecEnv(makers, start_method=method)
+
+
+def underlying(vec_env: VecEnv) -> VecEnv:
+    """The vector environment inside its wrappers."""
+    return vec_env.unwrapped

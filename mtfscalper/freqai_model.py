@@ -1,0 +1,439 @@
+"""FreqAI's hooks, tied to training and decisions. The only module that knows both."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from freqtrade.configuration import TimeRange
+from freqtrade.exceptions import OperationalException
+from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
+from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcementLearningModel
+from freqtrade.persistence import Trade
+from freqtrade.strategy import IStrategy
+from pandas import DataFrame
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from mtfscalper import artefacts
+from mtfscalper.envs.trading_env import EnvSettings
+from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, price_scale
+from mtfscalper.policy.columns import prediction_columns
+from mtfscalper.policy.decide import decider_for
+from mtfscalper.policy.replay import account_of_trade, flat_decisions, replay, trade_decision
+from mtfscalper.strategy_rules import rules_of_strategy, settings_of_config
+from mtfscalper.threads import set_torch_threads
+from mtfscalper.trading.rules import FLAT, Account, RulesError, TradingRules
+from mtfscalper.training.fit import fit, report_as_json
+
+logger = logging.getLogger(__name__)
+
+_RAW_PRICE_FEATURES = ("%-raw_open", "%-raw_high", "%-raw_low", "%-raw_close")
+
+
+class WindowKitchen(FreqaiDataKitchen):
+    """FreqAI's kitchen for backtests: it remembers the rows before a window and checks what it would reuse."""
+
+    def __init__(self, pair: str, owner: MtfScalperFreqaiModel) -> None:
+        super().__init__(owner.config, False, pair)
+        self.rows_before = DataFrame()
+        self._owner = owner
+
+    def slice_dataframe(self, timerange: TimeRange, df: DataFrame) -> DataFrame:
+        """FreqAI's slice; the candles that the first windows of features look back on are kept beside it."""
+        before = df.loc[df["date"] < timerange.startdt]
+        self.rows_before = before.tail(self._owner.settings.window - 1)
+        return super().slice_dataframe(timerange, df)
+
+    def check_if_backtest_prediction_is_valid(self, len_backtest_df: int) -> bool:
+        """Only predictions whose manifest matches today's candles, settings and code are reused."""
+        # Now, because FreqAI moves the ends of the training range later (buffer_train_data_candles).
+        self._owner.note_window(self)
+        folder = self.full_path / self.backtest_predictions_folder
+        path = folder / f"{self.model_filename}_prediction.feather"
+        if path.is_file():
+            stale = self._owner.why_predictions_are_stale(self)
+            if stale is not None:
+                logger.info("%s: predictions of %s are made anew: %s.", self.pair, self.model_filename, stale)
+                path.unlink()
+        valid = super().check_if_backtest_prediction_is_valid(len_backtest_df)
+        if valid:
+            self._owner.predictions_reused(self)
+        return valid
+
+    def save_backtesting_prediction(self, append_df: DataFrame) -> None:
+        """FreqAI's feather file, written whole or not at all, and sealed."""
+        artefacts.write_atomically(self.backtesting_results_path, append_df.to_feather)
+        self._owner.seal_window(self)
+
+
+class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
+    """PPO on parallel trading environments for FreqAI; see the README for its settings."""
+
+    def __init__(self, **kwargs: Any) -> None:
+        config = kwargs["config"]
+        self.settings = settings_of_config(config)
+        super().__init__(**kwargs)
+        rl = self.settings.rl
+        unread = self.settings.ignored_ppo_keys(config)
+        if unread:
+            logger.warning(
+                "freqai.rl_config has PPO's keys %s, which model_type '%s' does not read; its arguments stand in "
+                "freqai.model_training_parameters.",
+                ", ".join(unread),
+                rl.model_type,
+            )
+        self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)
+        logger.info("torch runs %d intra-op and %d inter-op threads.", *self.torch_threads)
+        self._strategy: IStrategy | None = None
+        self._training_failure: Exception | None = None
+        self._rules_by_pair: dict[str, TradingRules] = {}
+        # Backtests: the pair's candles, the account that replayed windows hand on, and what windows depend on.
+        self._candles = DataFrame()
+        self._account: Account = FLAT
+        self._account_before: Account = FLAT
+        self._fingerprints: dict[str, dict[str, str]] = {}
+        self._code = artefacts.code_hash()
+
+    # ------------------------------------------------------------------ FreqAI's entry points
+
+    def start(self, dataframe: DataFrame, metadata: dict[str, Any], strategy: IStrategy) -> DataFrame:
+        """FreqAI's entry point, kept to note whose trades are learned."""
+        self._strategy = strategy
+        return super().start(dataframe, metadata, strategy)
+
+    def start_backtesting(
+        self, dataframe: DataFrame, metadata: dict[str, Any], dk: FreqaiDataKitchen, strategy: IStrategy
+    ) -> FreqaiDataKitchen:
+        """FreqAI's loop over windows, with a kitchen that checks what it reuses."""
+        pair = metadata["pair"]
+        candles = dataframe[["date", *PRICE_COLUMNS]].reset_index(drop=True)
+        prices = {name: candles[name].to_numpy(dtype=np.float64) for name in PRICE_COLUMNS}
+        self._candles = candles.assign(price_scale=price_scale(prices, pd.DatetimeIndex(candles["date"])))
+        self._account = FLAT
+        kitchen = WindowKitchen(pair, self)
+        self.dk = kitchen
+        return super().start_backtesting(dataframe, metadata, kitchen, strategy)
+
+    def train(self, unfiltered_df: DataFrame, pair: str, dk: FreqaiDataKitchen, **kwargs: Any) -> Any:
+        """Train a policy for one pair and window.
+
+        :param unfiltered_df: the strategy's frame of the training window, one row a candle
+        :return: the best policy by evaluation
+        """
+        try:
+            return self._train(unfiltered_df, pair, dk)
+        except Exception as error:
+            # FreqAI logs and goes on with neutral predictions; see _append_null_backtesting_predictions.
+            self._training_failure = error
+            raise
+
+    def fit(self, data_dictionary: dict[str, Any], dk: FreqaiDataKitchen, **kwargs: Any) -> BaseAlgorithm:
+        """Train on tapes made by :meth:`train`.
+
+        :param data_dictionary: holds ``train_tape`` and ``evaluation_tape``
+        """
+        train_tape: MarketTape = data_dictionary["train_tape"]
+        model, report = fit(
+            self.settings,
+            train_tape,
+            data_dictionary["evaluation_tape"],
+            self._env_settings(dk.pair),
+            initial_model=self.dd.model_dictionary.get(dk.pair) if self.settings.continual_learning else None,
+            tensorboard_dir=self._tensorboard_dir(dk),
+            stop_event=self._stop_event if self.live else None,
+        )
+        best = report.best_evaluation
+        logger.info(
+            "%s: trained %d timesteps on %d candles in %.0f s (%s x %d; rollouts %.0f s, updates %.0f s); best of %d "
+            "evaluations: %s.",
+            dk.pair,
+            report.timesteps,
+            report.train_candles,
+            report.seconds,
+            report.vec_env,
+            report.n_envs,
+            report.seconds_of("rollout"),
+            report.seconds_of("update"),
+            len(report.evaluations),
+            f"{best['log_return']:+.4f} log return after costs, {best['trades']:.0f} trades" if best else "none",
+        )
+        artefacts.write_json(Path(dk.data_path) / artefacts.REPORT_NAME, report_as_json(report))
+        return model
+
+    def predict(
+        self, unfiltered_df: DataFrame, dk: FreqaiDataKitchen, **kwargs: Any
+    ) -> tuple[DataFrame, npt.NDArray[np.int_]]:
+        """Decide on every row of a frame.
+
+        :param unfiltered_df: one row a candle; a backtest window, or the candles a live bot has
+        :return: one row a candle with the labels the strategy declares, and whether each row can be trusted
+        """
+        dk.find_features(unfiltered_df)
+        before = dk.rows_before if isinstance(dk, WindowKitchen) else DataFrame()
+        rows = pd.concat([before, unfiltered_df]) if len(before) else unfiltered_df
+        filtered, _ = dk.filter_features(rows, dk.training_features_list, training_filter=False)
+        usable = np.asarray(dk.do_predict, dtype=bool)
+        scaled, _, _ = dk.feature_pipeline.transform(self._trained_features(filtered), outlier_check=True)
+        features = np.asarray(scaled, dtype=np.float32)
+        model: BaseAlgorithm = self.model
+        if isinstance(dk, WindowKitchen):
+            columns = self._predict_window(rows, features, usable, len(before), model, dk)
+        else:
+            columns = self._predict_live(rows, features, usable, model, dk)
+        dk.do_predict = usable[len(before) :].astype(np.int_)
+        return columns, dk.do_predict
+
+    def model_exists(self, dk: FreqaiDataKitchen) -> bool:
+        """Whether a window's model can be reused: on disk, whole, and made from what there is now."""
+        if not super().model_exists(dk):
+            return False
+        if not isinstance(dk, WindowKitchen):
+            return True
+        stale = artefacts.why_stale(
+            dk.data_path, self._fingerprint(dk), ("model", "metadata", "feature_pipeline", "label_pipeline")
+        )
+        if stale is not None:
+            logger.info("%s: %s is trained anew: %s.", dk.pair, dk.model_filename, stale)
+            return False
+        # FreqAI would hand out the pipeline of the pair's last window instead of this one's.
+        self.dd.meta_data_dictionary.pop(dk.pair, None)
+        return True
+
+    def _append_null_backtesting_predictions(self, dk: FreqaiDataKitchen, dataframe_backtest: DataFrame) -> None:
+        """A failed training fails the run: FreqAI would cache neutral predictions and trade on them."""
+        error = self._training_failure
+        raise OperationalException(
+            f"Training of {dk.pair}, window {dk.model_filename}, failed: {type(error).__name__}: {error}"
+        ) from error
+
+    def _on_stop(self) -> None:
+        # Training ends by itself at its next step (the stop event) and closes its own environments; closing them
+        # here, under a step, would hang. What is left is the interface's own duty.
+        self.dd.save_historic_predictions_to_disk()  # type: ignore[no-untyped-call]
+
+    # ------------------------------------------------------------------ training
+
+    def _train(self, unfiltered_df: DataFrame, pair: str, dk: FreqaiDataKitchen) -> BaseAlgorithm:
+        logger.info("-------------------- Starting training %s --------------------", pair)
+        filtered, labels = dk.filter_features(
+            unfiltered_df, dk.training_features_list, dk.label_list, training_filter=True
+        )
+        data = dk.make_train_test_datasets(self._trained_features(filtered), labels)
+        dk.fit_labels()
+        # Which candles these are, before the pipeline renumbers anything.
+        train_rows, test_rows = data["train_features"].index, data["test_features"].index
+        dk.feature_pipeline = self.define_data_pipeline(threads=dk.thread_count)
+        data["train_features"], data["train_labels"], data["train_weights"] = dk.feature_pipeline.fit_transform(
+            data["train_features"], data["train_labels"], data["train_weights"]
+        )
+        train_tape = self._tape(unfiltered_df.loc[train_rows], data["train_features"], pair)
+        evaluation_tape: MarketTape | None = None
+        if len(test_rows):
+            data["test_features"], data["test_labels"], data["test_weights"] = dk.feature_pipeline.transform(
+                data["test_features"], data["test_labels"], data["test_weights"]
+            )
+            evaluation_tape = self._tape(unfiltered_df.loc[test_rows], data["test_features"], pair)
+        logger.info(
+            "Training on %d features and %d candles, evaluating on %d.",
+            train_tape.n_features,
+            len(train_rows),
+            len(test_rows),
+        )
+        model = self.fit({**data, "train_tape": train_tape, "evaluation_tape": evaluation_tape}, dk)
+        logger.info("-------------------- Done training %s --------------------", pair)
+        return model
+
+    def _trained_features(self, features: DataFrame) -> DataFrame:
+        """The features the pipeline gets: raw prices left out where the config says so."""
+        if not self.settings.rl.drop_ohlc_from_features:
+            return features
+        return features.drop(columns=[name for name in _RAW_PRICE_FEATURES if name in features.columns])
+
+    def _tape(
+        self, frame: DataFrame, features: Any, pair: str, usable: npt.NDArray[np.bool_] | None = None
+    ) -> MarketTape:
+        return MarketTape.from_frame(
+            frame,
+            np.asarray(features, dtype=np.float32),
+            pair=pair,
+            timeframe_ms=self.base_tf_seconds * 1000,
+            signals_needed=self.settings.rl.entry_mode != "agent",
+            usable=usable,
+        )
+
+    def _tensorboard_dir(self, dk: FreqaiDataKitchen) -> Path | None:
+        return Path(dk.full_path) / "tensorboard" / dk.pair.split("/")[0] if self.settings.tensorboard else None
+
+    def _env_settings(self, pair: str) -> EnvSettings:
+        rl = self.settings.rl
+        return EnvSettings(
+            rules=self._rules(pair),
+            reward=rl.model_reward_parameters,
+            entry_mode=rl.entry_mode,
+            window=self.settings.window,
+            random_start=rl.randomize_starting_position,
+        )
+
+    def _rules(self, pair: str) -> TradingRules:
+        if pair not in self._rules_by_pair:
+            assert self._strategy is not None
+            assert self.data_provider is not None
+            exchange = self.data_provider._exchange
+            assert exchange is not None
+            try:
+                rules = rules_of_strategy(self._strategy, self.config, exchange, pair, self.settings.rl)
+            except RulesError as error:
+                raise OperationalException(f"The trades of {pair} cannot be learned: {error}") from error
+            logger.info("%s is trained with %s.", pair, rules)
+            self._rules_by_pair[pair] = rules
+        return self._rules_by_pair[pair]
+
+    # ------------------------------------------------------------------ predictions
+
+    def _predict_window(
+        self,
+        rows: DataFrame,
+        features: npt.NDArray[np.float32],
+        usable: npt.NDArray[np.bool_],
+        n_before: int,
+        model: BaseAlgorithm,
+        dk: WindowKitchen,
+    ) -> DataFrame:
+        """A backtest window: the policy runs through the rules, from where the last window left its account."""
+        first, last = rows["date"].iloc[0], rows["date"].iloc[-1]
+        dates = self._candles["date"]
+        # The decision on the last row is carried out at the open of the candle after it.
+        candles = self._candles.loc[(dates >= first) & (dates <= last + self._timeframe)].reset_index(drop=True)
+        n_after = len(candles) - len(rows)
+        # The candles' own prices, whatever the strategy did to its frame; its columns beside them.
+        frame = rows.drop(columns=[name for name in (*PRICE_COLUMNS, "price_scale") if name in rows.columns])
+        frame = candles.merge(frame, on="date", how="left", validate="one_to_one")
+        tape = self._tape(
+            frame,
+            np.pad(features, ((0, n_after), (0, 0))),
+            dk.pair,
+            np.pad(usable, (0, n_after)),
+        )
+        settings = self._env_settings(dk.pair)
+        self._account_before = self._account
+        result = replay(
+            decider_for(model, tape.features, settings.window),
+            tape,
+            settings,
+            n_before,
+            len(rows),
+            account=self._account,
+        )
+        self._account = result.account
+        return prediction_columns(dk.label_list, result.actions, result.flat, result.exit_probability)
+
+    def _predict_live(
+        self,
+        rows: DataFrame,
+        features: npt.NDArray[np.float32],
+        usable: npt.NDArray[np.bool_],
+        model: BaseAlgorithm,
+        dk: FreqaiDataKitchen,
+    ) -> DataFrame:
+        """A bot's candles: flat decisions, and on the last row a decision on the true trade if there is one."""
+        settings = self._env_settings(dk.pair)
+        tape = self._tape(rows.reset_index(drop=True), features, dk.pair, usable)
+        decider = decider_for(model, tape.features, settings.window)
+        all_rows = np.arange(settings.window - 1, len(tape))
+        flat = flat_decisions(decider, tape, settings, all_rows)
+        actions = np.zeros(len(tape), dtype=np.int64)
+        probabilities = np.zeros((len(tape), flat.probabilities.shape[1]), dtype=np.float32)
+        actions[all_rows], probabilities[all_rows] = flat
+        exit_probability = np.zeros(len(tape), dtype=np.float32)
+        for trade in Trade.get_trades_proxy(pair=dk.pair, is_open=True):
+            account = account_of_trade(
+                tape,
+                settings,
+                is_short=trade.is_short,
+                open_ms=int(trade.open_date_utc.timestamp() * 1000),
+                open_rate=trade.open_rate,
+                leverage=trade.leverage or 1.0,
+            )
+            actions[-1], exit_probability[-1] = trade_decision(decider, tape, settings, account, len(tape) - 1)
+        return prediction_columns(dk.label_list, actions, flat._replace(probabilities=probabilities), exit_probability)
+
+    @property
+    def _timeframe(self) -> pd.Timedelta:
+        return pd.Timedelta(seconds=self.base_tf_seconds)
+
+    # ------------------------------------------------------------------ what is on disk
+
+    def why_predictions_are_stale(self, dk: WindowKitchen) -> str | None:
+        """Why a window's cached predictions cannot be used, None if they can."""
+        roles = ("predictions", "metadata") + (("model",) if self.settings.save_backtest_models else ())
+        stale = artefacts.why_stale(dk.data_path, self._fingerprint(dk), roles)
+        if stale is not None:
+            return stale
+        manifest = artefacts.read_manifest(dk.data_path) or {}
+        if manifest.get("account_before") != list(self._account):
+            return "the window before it now ends with another account"
+        return None
+
+    def predictions_reused(self, dk: WindowKitchen) -> None:
+        """Take up the account that a cached window ended with."""
+        manifest = artefacts.read_manifest(dk.data_path) or {}
+        self._account = Account(*manifest["account_after"])
+
+    def seal_window(self, dk: WindowKitchen) -> None:
+        """Write the manifest of a window whose files are all there."""
+        stem = dk.data_path / dk.model_filename
+        artefacts.write_manifest(
+            dk.data_path,
+            self._fingerprint(dk),
+            {
+                "model": Path(f"{stem}_model.zip"),
+                "metadata": Path(f"{stem}_metadata.json"),
+                "feature_pipeline": Path(f"{stem}_feature_pipeline.pkl"),
+                "label_pipeline": Path(f"{stem}_label_pipeline.pkl"),
+                "predictions": Path(dk.backtesting_results_path),
+            },
+            pair=dk.pair,
+            features=dk.training_features_list,
+            account_before=list(self._account_before),
+            account_after=list(self._account),
+            written=datetime.now(UTC).isoformat(timespec="seconds"),
+        )
+
+    def _fingerprint(self, dk: WindowKitchen) -> dict[str, str]:
+        return self._fingerprints[f"{dk.pair} {dk.model_filename}"]
+
+    def note_window(self, dk: WindowKitchen) -> None:
+        """Work out what a window's files depend on, name to hash."""
+        model_id = int(dk.model_filename.rsplit("_", 1)[1])
+        windows = zip(dk.training_timeranges, dk.backtesting_timeranges, strict=True)
+        train, test = next((train, test) for train, test in windows if int(train.stopts) == model_id)
+        dates = self._candles["date"]
+        used = self._candles.loc[(dates >= train.startdt) & (dates < test.stopdt + self._timeframe)]
+        rl = self.settings.model_dump(exclude={"rl": {"progress_bar"}, "tensorboard": True, "ppo": {"verbose"}})
+        freqai = self.freqai_info
+        strategy = type(self._strategy)
+        sources = [
+            inspect.getsource(getattr(strategy, name))
+            for name in (
+                "feature_engineering_expand_all",
+                "feature_engineering_expand_basic",
+                "feature_engineering_standard",
+                "set_freqai_targets",
+            )
+        ]
+        self._fingerprints[f"{dk.pair} {dk.model_filename}"] = {
+            "versions": artefacts.value_hash(artefacts.library_versions()),
+            "code": self._code,
+            "settings": artefacts.value_hash(rl),
+            "rules": artefacts.value_hash(asdict(self._rules(dk.pair))),
+            "features": artefacts.value_hash([freqai["feature_parameters"], freqai["data_split_parameters"], sources]),
+            "candles": artefacts.value_hash([len(used), int(pd.util.hash_pandas_object(used, index=False).sum())]),
+            "periods": artefacts.value_hash([train.timerange_str, test.timerange_str]),
+        }

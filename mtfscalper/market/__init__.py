@@ -1,0 +1,1 @@
+"""Candles: the tape, its windows and the classic signals. Knows no trading."""

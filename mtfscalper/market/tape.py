@@ -1,0 +1,216 @@
+"""The market tape: aligned arrays of candles, raw prices and signals beside scaled features.
+
+Prices and signals are taken from the frame before the feature pipeline, by position, so that no scaling and no
+dropped column can reach them. Position i of the tape is candle i; a decision at the open of candle k = i + 1 sees
+features up to and including row i.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
+from mtfscalper.market.windows import gap_free_segments
+
+PRICE_COLUMNS = ("open", "high", "low", "close")
+
+
+class TapeError(ValueError):
+    """The candles or features cannot be used. Names what, where, received, accepted, remedy."""
+
+
+@dataclass(frozen=True)
+class MarketTape:
+    """Candles of one pair.
+
+    :ivar pair: e.g. ``BTC/USDT:USDT``
+    :ivar timeframe_ms: length of a candle
+    :ivar dates_ms: opening times, int64, shape (n_candles,), as all but ``features``
+    :ivar open: raw prices in quote currency, float64, as ``high``, ``low``, ``close``
+    :ivar funding: funding due on one unit of the asset at the candle's open, float64
+    :ivar price_scale: price ticks in one unit of quote currency, float64
+    :ivar long_signal: the classic signal at the candle's close, bool, as ``short_signal``
+    :ivar features: scaled features, float32, shape (n_candles, n_features)
+    :ivar usable: whether every feature of the row was there, bool; the others hold zeros
+    :ivar segments: gap-free runs of candles, half-open
+    """
+
+    pair: str
+    timeframe_ms: int
+    dates_ms: npt.NDArray[np.int64]
+    open: npt.NDArray[np.float64]
+    high: npt.NDArray[np.float64]
+    low: npt.NDArray[np.float64]
+    close: npt.NDArray[np.float64]
+    funding: npt.NDArray[np.float64]
+    price_scale: npt.NDArray[np.float64]
+    long_signal: npt.NDArray[np.bool_]
+    short_signal: npt.NDArray[np.bool_]
+    features: npt.NDArray[np.float32]
+    usable: npt.NDArray[np.bool_]
+    segments: tuple[tuple[int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.dates_ms)
+
+    @property
+    def n_features(self) -> int:
+        return int(self.features.shape[1])
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        features: npt.ArrayLike,
+        *,
+        pair: str,
+        timeframe_ms: int,
+        signals_needed: bool,
+        usable: npt.ArrayLike | None = None,
+    ) -> MarketTape:
+        """Build a tape from an unscaled frame and the features of the same rows.
+
+        :param frame: ``date``, open, high, low, close and, for the modes that use them, the classic signals; one
+            row a candle. ``funding`` and ``price_scale`` columns are optional: no funding, and the scale that these
+            candles show.
+        :param features: the pipeline's output for these rows, shape (n_candles, n_features)
+        :param signals_needed: whether the entry mode reads the classic signals
+        :param usable: rows whose features were all there; all of them by default
+        :raises TapeError: if lengths differ, dates do not rise, prices are not positive numbers, or the funding or
+            a used feature is NaN or infinite
+        """
+        matrix = np.ascontiguousarray(features, dtype=np.float32)
+        n = len(frame)
+        if matrix.ndim != 2 or len(matrix) != n:
+            raise TapeError(f"{pair}: features have shape {matrix.shape}; accepted: one row for each of {n} candles")
+        usable_rows = np.ones(n, dtype=bool) if usable is None else np.asarray(usable, dtype=bool)
+        dates = pd.DatetimeIndex(frame["date"])
+        dates_ms = np.asarray(dates.as_unit("ms").astype("int64"), dtype=np.int64)
+        prices = {name: np.ascontiguousarray(frame[name], dtype=np.float64) for name in PRICE_COLUMNS}
+        _check_dates(pair, dates)
+        for name, values in prices.items():
+            _check_numbers(pair, dates, name, values, positive=True)
+        funding = np.ascontiguousarray(
+            frame["funding"] if "funding" in frame.columns else np.zeros(n), dtype=np.float64
+        )
+        _check_numbers(pair, dates, "funding", funding, positive=False)
+        scale = frame["price_scale"] if "price_scale" in frame.columns else price_scale(prices, dates)
+        scale = np.ascontiguousarray(scale, dtype=np.float64)
+        _check_numbers(pair, dates, "price_scale", scale, positive=True)
+        _check_features(pair, dates, matrix, usable_rows)
+        long_signal, short_signal = _signals(pair, frame, signals_needed)
+        return cls(
+            pair=pair,
+            timeframe_ms=timeframe_ms,
+            dates_ms=dates_ms,
+            **prices,
+            funding=funding,
+            price_scale=scale,
+            long_signal=long_signal,
+            short_signal=short_signal,
+            features=matrix if usable_rows.all() else np.where(usable_rows[:, None], matrix, np.float32(0)),
+            usable=usable_rows,
+            segments=tuple(gap_free_segments(dates_ms, timeframe_ms)),
+        )
+
+    def without_features(self) -> MarketTape:
+        """The same candles without the feature matrix: what an environment needs, cheap to send to a worker."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return MarketTape(**(values | {"features": np.empty((len(self), 0), dtype=np.float32)}))
+
+    def split(self) -> list[MarketTape]:
+        """A tape for each gap-free segment."""
+        return [self.rows(start, stop) for start, stop in self.segments]
+
+    def rows(self, start: int, stop: int) -> MarketTape:
+        """The candles [start, stop) alone."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        cut = {name: value[start:stop] for name, value in values.items() if isinstance(value, np.ndarray)}
+        segments = tuple(gap_free_segments(cut["dates_ms"], self.timeframe_ms))
+        return MarketTape(**(values | cut | {"segments": segments}))
+
+    def digest(self) -> str:
+        """SHA-256 of everything on the tape."""
+        hasher = hashlib.sha256(f"{self.pair} {self.timeframe_ms}".encode())
+        for field in fields(self):
+            value: Any = getattr(self, field.name)
+            if isinstance(value, np.ndarray):
+                hasher.update(np.ascontiguousarray(value).tobytes())
+        return hasher.hexdigest()
+
+
+def price_scale(prices: dict[str, npt.NDArray[np.float64]], dates: pd.DatetimeIndex) -> npt.NDArray[np.float64]:
+    """Price ticks in one unit of quote currency: the most decimals seen in a candle's month.
+
+    The rule of freqtrade's backtester (``get_tick_size_over_time``).
+
+    :return: powers of ten, shape (n_candles,)
+    """
+    rates = np.stack(list(prices.values()), axis=1)
+    different, where = np.unique(rates, return_inverse=True)
+    decimals = np.array([_decimals(rate) for rate in different], dtype=np.int64)[where.reshape(rates.shape)]
+    most = pd.Series(decimals.max(axis=1))
+    months = most.groupby(dates.year * 12 + dates.month).transform("max")
+    return np.asarray(10.0 ** months.to_numpy(), dtype=np.float64)
+
+
+def _decimals(rate: float) -> int:
+    # Fourteen significant digits: the binary noise of a computed price lies beyond them.
+    digits = np.format_float_positional(rate, precision=14, unique=False, fractional=False, trim="-")
+    return len(digits.partition(".")[2])
+
+
+def _signals(pair: str, frame: pd.DataFrame, needed: bool) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    missing = [name for name in (LONG_SIGNAL, SHORT_SIGNAL) if name not in frame.columns]
+    if missing and needed:
+        raise TapeError(
+            f"{pair}: the strategy's frame has no column {' and '.join(missing)}; accepted: both, 0 or 1, set in "
+            "feature_engineering_standard (see mtfscalper.market.signals); remedy: add them, or set "
+            "freqai.rl_config.entry_mode to 'agent', which needs no signals"
+        )
+    if missing:
+        none = np.zeros(len(frame), dtype=bool)
+        return none, none.copy()
+    long_signal = frame[LONG_SIGNAL].to_numpy(dtype=np.float64, na_value=0.0) > 0
+    short_signal = frame[SHORT_SIGNAL].to_numpy(dtype=np.float64, na_value=0.0) > 0
+    # freqtrade enters on neither when both are set.
+    return long_signal & ~short_signal, short_signal & ~long_signal
+
+
+def _check_dates(pair: str, dates: pd.DatetimeIndex) -> None:
+    if dates.hasnans or not dates.is_monotonic_increasing or not dates.is_unique:
+        bad = int(np.flatnonzero(~(dates[1:] > dates[:-1]))[0]) + 1 if len(dates) > 1 else 0
+        raise TapeError(
+            f"{pair}: the date of row {bad} is {dates[bad]}, not later than the row before; accepted: rising dates "
+            "without repeats; remedy: download the pair's candles again"
+        )
+
+
+def _check_numbers(
+    pair: str, dates: pd.DatetimeIndex, name: str, values: npt.NDArray[np.float64], *, positive: bool
+) -> None:
+    bad = np.flatnonzero(~(np.isfinite(values) & ((values > 0) | (not positive))))
+    if len(bad):
+        raise TapeError(
+            f"{pair}: {name} of the candle at {dates[bad[0]]} is {values[bad[0]]} ({len(bad)} such candles); accepted: "
+            f"a {'positive' if positive else 'finite'} number; remedy: download the pair's candles again"
+        )
+
+
+def _check_features(
+    pair: str, dates: pd.DatetimeIndex, matrix: npt.NDArray[np.float32], usable: npt.NDArray[np.bool_]
+) -> None:
+    bad = np.argwhere(~np.isfinite(matrix) & usable[:, None])
+    if len(bad):
+        row, column = bad[0]
+        raise TapeError(
+            f"{pair}: feature {column} of the candle at {dates[row]} is {matrix[row, column]} after scaling "
+            f"({len(bad)} such values); accepted: finite numbers; remedy: correct the feature in "
+            "feature_engineering_* so that float32 can hold it"
+        )

@@ -1,0 +1,1 @@
+"""The network and the decisions it takes."""

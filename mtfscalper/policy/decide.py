@@ -1,0 +1,120 @@
+"""Decisions of a trained policy: for every candle at once when flat, one by one inside a trade."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import ActorCriticPolicy
+
+from mtfscalper.envs.window_observation import expand_observations
+from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
+from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
+from mtfscalper.trading.namespace import NUMPY
+from mtfscalper.trading.observation import ACCOUNT_FIELDS
+
+# Bounds the memory of a forward: 4,096 rows of the largest hidden layer are 8 MiB.
+MAX_BATCH = 4096
+
+
+class Decisions(NamedTuple):
+    """Deterministic actions and what the policy gave each.
+
+    :ivar actions: members of :class:`Action`, int64, shape (n,)
+    :ivar probabilities: float32, shape (n, 5); one-hot for algorithms without a distribution
+    """
+
+    actions: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
+
+
+class Decider(Protocol):
+    """Whatever can decide on compact observations of one tape."""
+
+    def decide(self, observations: npt.NDArray[np.float32]) -> Decisions:
+        """
+        :param observations: compact, shape (n, 1 + n_account)
+        """
+        ...
+
+
+class PolicyDecider:
+    """The PPO policy of this package, which gathers its own windows."""
+
+    def __init__(self, policy: MaskedActorCriticPolicy, features: npt.NDArray[np.float32]) -> None:
+        """
+        :param features: scaled features of the tape to decide on, shape (n_candles, n_features)
+        """
+        self._policy = policy
+        extractor = policy.features_extractor
+        assert isinstance(extractor, CandleWindowExtractor)
+        self._extractor = extractor
+        self._features = self._extractor.as_tape(features)
+
+    def decide(self, observations: npt.NDArray[np.float32]) -> Decisions:
+        """See :class:`Decider`; one forward for each 4,096 rows."""
+        parts = []
+        self._policy.set_training_mode(False)
+        with torch.inference_mode(), self._extractor.on_tape(self._features):
+            for start in range(0, len(observations), MAX_BATCH):
+                batch = torch.from_numpy(observations[start : start + MAX_BATCH]).to(self._policy.device)
+                distribution: Any = self._policy.get_distribution(batch).distribution
+                parts.append(distribution.probs.cpu().numpy())
+        probabilities = np.concatenate(parts) if parts else np.empty((0, N_ACTIONS), dtype=np.float32)
+        return Decisions(probabilities.argmax(axis=1), probabilities)
+
+
+class WindowDecider:
+    """Any other SB3 algorithm, over ordinary window observations. Impossible actions count as Neutral."""
+
+    def __init__(self, model: BaseAlgorithm, features: npt.NDArray[np.float32], window: int) -> None:
+        """
+        :param features: scaled features of the tape to decide on, shape (n_candles, n_features)
+        :param window: candles in a window
+        """
+        self._model = model
+        self._features = features
+        self._window = window
+
+    def decide(self, observations: npt.NDArray[np.float32]) -> Decisions:
+        """See :class:`Decider`; one forward for each 4,096 rows."""
+        if not len(observations):
+            return Decisions(np.empty(0, dtype=np.int64), np.empty((0, N_ACTIONS), dtype=np.float32))
+        parts = []
+        for start in range(0, len(observations), MAX_BATCH):
+            batch = expand_observations(observations[start : start + MAX_BATCH], self._features, self._window)
+            actions, _ = self._model.predict(batch, deterministic=True)
+            parts.append(self._weigh(batch, np.asarray(actions, dtype=np.int64)))
+        probabilities = np.concatenate(parts)
+        columns = {name: 1 + index for index, name in enumerate(ACCOUNT_FIELDS)}
+        valid = valid_actions(
+            observations[:, columns["side"]],
+            observations[:, columns["long_permitted"]] > 0,
+            observations[:, columns["short_permitted"]] > 0,
+            NUMPY,
+        )
+        chosen = probabilities.argmax(axis=1)
+        possible = np.stack(valid, axis=1)[np.arange(len(chosen)), chosen]
+        return Decisions(np.where(possible, chosen, Action.NEUTRAL), probabilities)
+
+    def _weigh(self, batch: npt.NDArray[np.float32], actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+        policy = self._model.policy
+        if (
+            isinstance(policy, ActorCriticPolicy)
+            and type(policy).get_distribution is ActorCriticPolicy.get_distribution
+        ):
+            with torch.inference_mode():
+                observations, _ = policy.obs_to_tensor(batch)
+                distribution: Any = policy.get_distribution(observations).distribution
+                return distribution.probs.cpu().numpy()  # type: ignore[no-any-return]
+        return np.eye(N_ACTIONS, dtype=np.float32)[actions]
+
+
+def decider_for(model: BaseAlgorithm, features: npt.NDArray[np.float32], window: int) -> Decider:
+    """The decider of a model over a tape's features."""
+    if isinstance(model.policy, MaskedActorCriticPolicy):
+        return PolicyDecider(model.policy, features)
+    return WindowDecider(model, features, window)

@@ -1,0 +1,170 @@
+"""The policy network: windows gathered from the tape, impossible actions masked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.distributions import Distribution
+from stable_baselines3.common.policies import ActorCriticPolicy
+from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
+from torch import Tensor
+
+from mtfscalper.trading.actions import Action, valid_actions
+from mtfscalper.trading.namespace import Namespace
+from mtfscalper.trading.observation import ACCOUNT_FIELDS, N_ACCOUNT
+
+# torch has where, logical_and, ... under the names the rules use.
+_TORCH: Namespace = torch  # type: ignore[assignment]
+_SIDE = 1 + ACCOUNT_FIELDS.index("side")
+_LONG_PERMITTED = 1 + ACCOUNT_FIELDS.index("long_permitted")
+_SHORT_PERMITTED = 1 + ACCOUNT_FIELDS.index("short_permitted")
+
+
+class CandleWindowExtractor(BaseFeaturesExtractor):
+    """Gathers the window of features that a compact observation stands for, from the tape.
+
+    The tape's features are a buffer that is not saved: they belong to the market, not to the policy.
+    """
+
+    features: Tensor
+    offsets: Tensor
+
+    def __init__(self, observation_space: spaces.Box, n_features: int, window: int) -> None:
+        """
+        :param n_features: features of one candle
+        :param window: candles in a window
+        """
+        super().__init__(observation_space, features_dim=n_features * window + N_ACCOUNT)
+        self.n_features = n_features
+        self.register_buffer("features", torch.empty(0, n_features), persistent=False)
+        self.register_buffer("offsets", torch.arange(1 - window, 1), persistent=False)
+
+    def set_features(self, features: npt.NDArray[np.float32]) -> None:
+        """Put a tape under the policy, see :meth:`as_tape`."""
+        self.features = self.as_tape(features)
+
+    def as_tape(self, features: npt.NDArray[np.float32]) -> Tensor:
+        """Features as this extractor reads them.
+
+        :param features: shape (n_candles, n_features)
+        :return: a copy on the policy's device, of that shape
+        :raises ValueError: if the number of features is not the network's
+        """
+        if features.ndim != 2 or features.shape[1] != self.n_features:
+            raise ValueError(
+                f"the features have shape {features.shape}; accepted: (n_candles, {self.n_features}), as this policy "
+                "was trained with; remedy: train again"
+            )
+        # A copy: a tape may be read-only, and the policy must not see it change.
+        return torch.tensor(features, device=self.offsets.device)
+
+    @contextmanager
+    def on_tape(self, features: Tensor) -> Iterator[None]:
+        """Read from another tape for a while.
+
+        :param features: shape (n_candles, n_features), on the policy's device
+        """
+        own = self.features
+        self.features = features
+        try:
+            yield
+        finally:
+            self.features = own
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """
+        :param observations: compact, shape (n, 1 + n_account)
+        :return: shape (n, window * n_features + n_account)
+        """
+        if not len(self.features):
+            raise RuntimeError(
+                "this policy gathers its features from a tape and has none; remedy: call "
+                "policy.features_extractor.set_features(features) with the tape's scaled features first"
+            )
+        rows = observations[:, :1].long() + self.offsets
+        windows = self.features[rows].flatten(start_dim=1)
+        return torch.cat([windows, observations[:, 1:]], dim=1)
+
+
+class MaskedActorCriticPolicy(ActorCriticPolicy):
+    """SB3's actor-critic policy, with minus infinity on the logits of actions the rules would not accept."""
+
+    def __init__(self, *args: Any, precision: str = "fp32", **kwargs: Any) -> None:
+        """
+        :param precision: ``fp32``, or ``bf16`` for autocast in the hidden layers; logits and losses stay float32
+        """
+        self.precision = precision
+        super().__init__(*args, **kwargs)
+
+    def forward(self, obs: Tensor, deterministic: bool = False) -> tuple[Tensor, Tensor, Tensor]:
+        """
+        :return: actions, values and log-probabilities of the actions, each of shape (n, ...)
+        """
+        latent_pi, latent_vf = self._latents(obs)
+        distribution = self._masked(latent_pi, obs)
+        actions = distribution.get_actions(deterministic=deterministic)
+        return actions, self.value_net(latent_vf), distribution.log_prob(actions)
+
+    def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """
+        :return: values, log-probabilities of ``actions``, entropy
+        """
+        latent_pi, latent_vf = self._latents(obs)
+        distribution = self._masked(latent_pi, obs)
+        return self.value_net(latent_vf), distribution.log_prob(actions), distribution.entropy()
+
+    def get_distribution(self, obs: Any) -> Distribution:
+        """The distribution over the actions that can be done."""
+        latent_pi, _ = self._latents(obs)
+        return self._masked(latent_pi, obs)
+
+    def predict_values(self, obs: Any) -> Tensor:
+        """Estimated values, shape (n, 1)."""
+        _, latent_vf = self._latents(obs)
+        return self.value_net(latent_vf)  # type: ignore[no-any-return]
+
+    def _latents(self, obs: Any) -> tuple[Tensor, Tensor]:
+        features = self.features_extractor(obs)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            latent_pi, latent_vf = self.mlp_extractor(features)
+        return latent_pi.float(), latent_vf.float()
+
+    def _masked(self, latent_pi: Tensor, obs: Tensor) -> Distribution:
+        side = obs[:, _SIDE]
+        valid = valid_actions(side, obs[:, _LONG_PERMITTED] > 0, obs[:, _SHORT_PERMITTED] > 0, _TORCH)
+        logits = self.action_net(latent_pi)
+        # A finite stand-in for minus infinity: its probability is exactly 0 in float32, and entropy has no 0 * inf.
+        return self.action_dist.proba_distribution(
+            logits.masked_fill(~torch.stack(valid, dim=1), torch.finfo(torch.float32).min)
+        )
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return super()._get_constructor_parameters() | {"precision": self.precision}
+
+
+def features_extractor(model: BaseAlgorithm) -> CandleWindowExtractor:
+    """The extractor of a PPO model of this package."""
+    extractor = model.policy.features_extractor
+    assert isinstance(extractor, CandleWindowExtractor)
+    return extractor
+
+
+def prefer_holding(model: BaseAlgorithm, exit_probability: float) -> None:
+    """Set an untrained policy's chance of leaving a trade at a candle.
+
+    Inside a trade two actions can be done, so that the bias of one logit against the other sets it.
+
+    :param exit_probability: between 0 and 1
+    """
+    logits = model.policy.action_net
+    assert isinstance(logits, torch.nn.Linear)
+    with torch.no_grad():
+        logits.bias[[Action.LONG_EXIT, Action.SHORT_EXIT]] = math.log(exit_probability / (1 - exit_probability))

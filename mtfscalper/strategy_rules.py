@@ -1,0 +1,126 @@
+"""The trading rules of a strategy: read from what freqtrade will trade."""
+
+from __future__ import annotations
+
+import logging
+from datetime import UTC, datetime
+from typing import Any
+
+from freqtrade.enums import TradingMode
+from freqtrade.exceptions import OperationalException
+from freqtrade.exchange import Exchange, timeframe_to_minutes
+from freqtrade.strategy import IStrategy
+from freqtrade.util import get_dry_run_wallet
+
+from mtfscalper.settings import RLSettings, Settings, SettingsError
+from mtfscalper.trading.rules import RulesError, TradingRules
+
+logger = logging.getLogger(__name__)
+
+
+def settings_of_config(config: dict[str, Any]) -> Settings:
+    """The settings of a freqtrade config, wrong ones as the kind of error freqtrade prints and stops at.
+
+    :raises OperationalException: naming every wrong key, the value, the values accepted and the remedy
+    """
+    try:
+        return Settings.from_config(config)
+    except SettingsError as error:
+        raise OperationalException(f"The config cannot be used:\n{error}") from error
+
+
+# What a strategy may use and a simulation of its trades leaves out.
+_NOT_SIMULATED = {
+    "use_custom_stoploss": "custom_stoploss",
+    "use_custom_roi": "custom_roi",
+    "position_adjustment_enable": "adjust_trade_position",
+    "ignore_roi_if_entry_signal": "ignore_roi_if_entry_signal",
+    "exit_profit_only": "exit_profit_only",
+}
+
+
+def rules_of_strategy(
+    strategy: IStrategy, config: dict[str, Any], exchange: Exchange, pair: str, rl: RLSettings
+) -> TradingRules:
+    """The rules under which freqtrade will trade a strategy's signals.
+
+    :param config: the freqtrade config
+    :param exchange: where the fee and the leverage tiers come from
+    :raises RulesError: if the exits of a policy could not reach the trades, or the strategy holds a trade longer or
+        shorter than the policy is trained for
+    """
+    if not strategy.use_exit_signal:
+        raise RulesError(
+            "use_exit_signal is False, so that no exit of the policy would reach a trade; accepted: True; remedy: "
+            "set it in the strategy or the config"
+        )
+    own_duration = getattr(strategy, "max_trade_duration_candles", rl.max_trade_duration_candles)
+    if own_duration != rl.max_trade_duration_candles:
+        raise RulesError(
+            f"the strategy's max_trade_duration_candles is {own_duration} and "
+            f"freqai.rl_config.max_trade_duration_candles is {rl.max_trade_duration_candles}; accepted: one value; "
+            "remedy: change one of the two"
+        )
+    left_out = [name for flag, name in _NOT_SIMULATED.items() if getattr(strategy, flag, False)]
+    if left_out:
+        logger.warning(
+            "%s uses %s, which training does not simulate: the policy learns trades without.",
+            type(strategy).__name__,
+            ", ".join(left_out),
+        )
+    futures = config.get("trading_mode", TradingMode.SPOT) == TradingMode.FUTURES
+    long = _leverage(strategy, config, exchange, pair, "long") if futures else 1.0
+    short = _leverage(strategy, config, exchange, pair, "short") if futures else 1.0
+    return TradingRules(
+        fee_ratio=fee_ratio(config, exchange, pair),
+        stoploss_ratio=abs(strategy.stoploss),
+        max_trade_duration_candles=rl.max_trade_duration_candles,
+        timeframe_minutes=timeframe_to_minutes(strategy.timeframe),
+        leverage_long=long,
+        leverage_short=short,
+        minimal_roi=tuple(sorted((int(start), float(ratio)) for start, ratio in strategy.minimal_roi.items())),
+        trailing_stop=bool(strategy.trailing_stop),
+        trailing_stop_positive=strategy.trailing_stop_positive,
+        trailing_stop_positive_offset=strategy.trailing_stop_positive_offset,
+        trailing_only_offset_is_reached=strategy.trailing_only_offset_is_reached,
+        can_short=bool(strategy.can_short),
+        stake_ratio=config.get("tradable_balance_ratio", 0.99),
+        max_drawdown_ratio=rl.max_training_drawdown_pct,
+        liquidation_ratio=_liquidation_ratio(config, exchange, pair, max(long, short)) if futures else 1.0,
+    )
+
+
+def fee_ratio(config: dict[str, Any], exchange: Exchange, pair: str) -> float:
+    """The fee the backtester takes: the config's, else the dearer of taker and maker (``Backtesting.set_fee``)."""
+    if config.get("fee") is not None:
+        return float(config["fee"])
+    fees = [exchange.get_fee(symbol=pair, taker_or_maker=kind) for kind in ("taker", "maker")]
+    return max(fee for fee in fees if fee is not None)
+
+
+def _leverage(strategy: IStrategy, config: dict[str, Any], exchange: Exchange, pair: str, side: str) -> float:
+    largest = exchange.get_max_leverage(pair, _wallet(config))
+    asked = strategy.leverage(
+        pair=pair,
+        current_time=datetime.now(UTC),
+        current_rate=1.0,
+        proposed_leverage=1.0,
+        max_leverage=largest,
+        entry_tag=None,
+        side=side,
+    )
+    return float(min(max(asked, 1.0), largest))
+
+
+def _liquidation_ratio(config: dict[str, Any], exchange: Exchange, pair: str, leverage: float) -> float:
+    """Loss of the stake at which an isolated position is liquidated, freqtrade's safety buffer taken off.
+
+    A short's, which comes first: a long's liquidation price (``Binance.dry_run_liquidation_price``) divides by
+    ``1 - maintenance`` instead.
+    """
+    maintenance, _ = exchange.get_maintenance_ratio_and_amt(pair, _wallet(config))
+    return (1 - maintenance * leverage) / (1 + maintenance) * (1 - float(config.get("liquidation_buffer", 0.05)))
+
+
+def _wallet(config: dict[str, Any]) -> float:
+    return float(get_dry_run_wallet({"dry_run_wallet": 1000.0, **config}))

@@ -1,0 +1,50 @@
+"""Account state to observation vector.
+
+Everything here can be computed from the trade and closed candles, in training and in ``custom_exit`` alike.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from mtfscalper.trading.namespace import Namespace
+from mtfscalper.trading.rules import Account, TradingRules, profit_ratio
+
+# The order is the layout of the vector.
+ACCOUNT_FIELDS = ("side", "profit", "best_profit", "held", "long_permitted", "short_permitted")
+N_ACCOUNT = len(ACCOUNT_FIELDS)
+
+# Profits are shown in units of the profit aimed at, and clipped: a bounded input for the network.
+PROFIT_BOUND = 20.0
+
+
+def account_state(
+    xp: Namespace,
+    rules: TradingRules,
+    profit_aim: float,
+    account: Account,
+    open_rate: Any,
+    long_permitted: Any,
+    short_permitted: Any,
+) -> tuple[Any, ...]:
+    """The trade as the policy sees it at a candle's open.
+
+    :param profit_aim: the unit of profits, a ratio
+    :param account: account whose ``best_profit`` has seen ``open_rate``
+    :param open_rate: open of the candle about to be decided
+    :return: one value for each of :data:`ACCOUNT_FIELDS`: side -1/0/+1, profits in units of ``profit_aim`` within
+        +-20, candles held over the longest duration in [0, 1], entry permissions 0/1
+    """
+    in_trade = account.side != 0
+    return (
+        account.side,
+        xp.where(in_trade, _clipped(xp, profit_ratio(rules, account, open_rate) / profit_aim), 0.0),
+        xp.where(in_trade, _clipped(xp, account.best_profit / profit_aim), 0.0),
+        xp.minimum(account.held_candles / rules.max_trade_duration_candles, 1.0),
+        xp.where(long_permitted, 1.0, 0.0),
+        xp.where(short_permitted, 1.0, 0.0),
+    )
+
+
+def _clipped(xp: Namespace, value: Any) -> Any:
+    return xp.minimum(xp.maximum(value, -PROFIT_BOUND), PROFIT_BOUND)

@@ -1,0 +1,1 @@
+"""From tape and settings to a trained policy. Knows no strategy."""

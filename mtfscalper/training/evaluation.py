@@ -1,0 +1,97 @@
+"""Evaluation: one closed-loop pass of the deterministic policy over the held-out candles."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, NamedTuple
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+
+from mtfscalper.envs.trading_env import EnvSettings
+from mtfscalper.market.tape import MarketTape
+from mtfscalper.policy.decide import decider_for
+from mtfscalper.policy.replay import replay
+
+
+class Evaluation(NamedTuple):
+    """One pass over the held-out candles.
+
+    :ivar log_return: logarithm of final equity after costs, summed over the segments
+    """
+
+    timesteps: int
+    log_return: float
+    trades: int
+    win_ratio: float
+    seconds: float
+
+
+def evaluate(model: BaseAlgorithm, tape: MarketTape, settings: EnvSettings) -> Evaluation:
+    """Play every segment of a tape once, deterministically, closing an open trade at its end."""
+    started = time.perf_counter()
+    log_return, profits = 0.0, []
+    for segment in tape.split():
+        first_row = settings.window - 1
+        if len(segment) < settings.window + 2:
+            continue
+        decider = decider_for(model, segment.features, settings.window)
+        result = replay(decider, segment, settings, first_row, len(segment) - 1, last_candle_closes=True)
+        log_return += math.log(result.equity)
+        profits += [trade.profit_ratio for trade in result.trades]
+    wins = float(np.mean(np.array(profits) > 0)) if profits else 0.0
+    return Evaluation(model.num_timesteps, log_return, len(profits), wins, time.perf_counter() - started)
+
+
+class KeepBest(BaseCallback):
+    """Evaluates the policy after every update and keeps the parameters of the best one.
+
+    The first rollout's policy is untrained and is not evaluated. The best is the one with the highest log return;
+    of equals, the later one, which has seen more.
+    """
+
+    def __init__(self, tape: MarketTape, settings: EnvSettings, every_timesteps: int = 1) -> None:
+        """
+        :param every_timesteps: evaluate at the first rollout start after so many timesteps since the last
+        """
+        super().__init__()
+        self.history: list[Evaluation] = []
+        self.best: Evaluation | None = None
+        self._tape = tape
+        self._settings = settings
+        self._every = every_timesteps
+        self._best_parameters: dict[str, Any] = {}
+        self._started_at = 0
+
+    def restore(self) -> None:
+        """Give the model the best parameters seen."""
+        if self.best is not None:
+            self.model.policy.load_state_dict(self._best_parameters)
+
+    def _on_training_start(self) -> None:
+        self._started_at = self.model.num_timesteps
+
+    def _on_rollout_start(self) -> None:
+        last = self.history[-1].timesteps if self.history else self._started_at
+        if self.model.num_timesteps - last >= self._every:
+            self._evaluate()
+
+    def _on_training_end(self) -> None:
+        self._evaluate()
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _evaluate(self) -> None:
+        result = evaluate(self.model, self._tape, self._settings)
+        self.history.append(result)
+        self.logger.record("eval/log_return", result.log_return)
+        self.logger.record("eval/trades", result.trades)
+        self.logger.record("eval/win_ratio", result.win_ratio)
+        if self.best is None or result.log_return >= self.best.log_return:
+            self.best = result
+            self._best_parameters = {
+                name: value.detach().clone() for name, value in self.model.policy.state_dict().items()
+            }
