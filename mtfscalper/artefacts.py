@@ -74,7 +74,10 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         manifest = json.loads(path.read_text())
     except (OSError, ValueError):
         return None
-    return manifest if isinstance(manifest, dict) and "fingerprint" in manifest and "files" in manifest else None
+    whole = isinstance(manifest, dict) and all(
+        isinstance(manifest.get(name), dict) for name in ("fingerprint", "files")
+    )
+    return manifest if whole else None
 
 
 def write_manifest(folder: Path, fingerprint: Mapping[str, Any], files: Mapping[str, Path], **more: Any) -> None:

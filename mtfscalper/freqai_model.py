@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from freqtrade.configuration import TimeRange
+from freqtrade.enums import CandleType, TradingMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcementLearningModel
@@ -26,7 +27,7 @@ from mtfscalper.envs.trading_env import EnvSettings
 from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, price_scale
 from mtfscalper.policy.columns import prediction_columns
 from mtfscalper.policy.decide import decider_for
-from mtfscalper.policy.replay import account_of_trade, flat_decisions, replay, trade_decision
+from mtfscalper.policy.replay import account_of_trade, decidable_rows, flat_decisions, replay, trade_decision
 from mtfscalper.strategy_rules import rules_of_strategy, settings_of_config
 from mtfscalper.threads import set_torch_threads
 from mtfscalper.trading.rules import FLAT, Account, RulesError, TradingRules
@@ -47,8 +48,9 @@ class WindowKitchen(FreqaiDataKitchen):
 
     def slice_dataframe(self, timerange: TimeRange, df: DataFrame) -> DataFrame:
         """FreqAI's slice; the candles that the first windows of features look back on are kept beside it."""
-        before = df.loc[df["date"] < timerange.startdt]
-        self.rows_before = before.tail(self._owner.settings.window - 1)
+        before = df.loc[df["date"] < timerange.startdt].tail(self._owner.settings.window - 1)
+        # FreqAI renames the columns of what it slices.
+        self.rows_before = self.remove_special_chars_from_feature_names(before.copy())
         return super().slice_dataframe(timerange, df)
 
     def check_if_backtest_prediction_is_valid(self, len_backtest_df: int) -> bool:
@@ -94,7 +96,8 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self._strategy: IStrategy | None = None
         self._training_failure: Exception | None = None
         self._rules_by_pair: dict[str, TradingRules] = {}
-        # Backtests: the pair's candles, the account that replayed windows hand on, and what windows depend on.
+        self._funding_by_pair: dict[str, pd.Series[float]] = {}
+        # The pair's candles. Backtests: the account that replayed windows hand on, and what windows depend on.
         self._candles = DataFrame()
         self._account: Account = FLAT
         self._account_before: Account = FLAT
@@ -104,8 +107,9 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
     # ------------------------------------------------------------------ FreqAI's entry points
 
     def start(self, dataframe: DataFrame, metadata: dict[str, Any], strategy: IStrategy) -> DataFrame:
-        """FreqAI's entry point, kept to note whose trades are learned."""
+        """FreqAI's entry point, kept to note whose trades are learned, and on which candles."""
         self._strategy = strategy
+        self._candles = dataframe[["date", *PRICE_COLUMNS]].reset_index(drop=True)
         return super().start(dataframe, metadata, strategy)
 
     def start_backtesting(
@@ -115,7 +119,10 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         pair = metadata["pair"]
         candles = dataframe[["date", *PRICE_COLUMNS]].reset_index(drop=True)
         prices = {name: candles[name].to_numpy(dtype=np.float64) for name in PRICE_COLUMNS}
-        self._candles = candles.assign(price_scale=price_scale(prices, pd.DatetimeIndex(candles["date"])))
+        self._candles = candles.assign(
+            price_scale=price_scale(prices, pd.DatetimeIndex(candles["date"])),
+            funding=self._funding(pair, candles["date"]),
+        )
         self._account = FLAT
         kitchen = WindowKitchen(pair, self)
         self.dk = kitchen
@@ -260,7 +267,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self, frame: DataFrame, features: Any, pair: str, usable: npt.NDArray[np.bool_] | None = None
     ) -> MarketTape:
         return MarketTape.from_frame(
-            frame,
+            frame.assign(funding=self._funding(pair, frame["date"])),
             np.asarray(features, dtype=np.float32),
             pair=pair,
             timeframe_ms=self.base_tf_seconds * 1000,
@@ -295,6 +302,30 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             self._rules_by_pair[pair] = rules
         return self._rules_by_pair[pair]
 
+    def _funding(self, pair: str, dates: pd.Series[pd.Timestamp]) -> npt.NDArray[np.float64]:
+        """Funding due on one unit of the asset at each candle's open, from the rates on disk.
+
+        The backtester reads the same files; a bot downloads them when it starts.
+        """
+        if self.config.get("trading_mode") != TradingMode.FUTURES:
+            return np.zeros(len(dates))
+        if pair not in self._funding_by_pair:
+            assert self.data_provider is not None
+            exchange = self.data_provider._exchange
+            assert exchange is not None
+            rates, marks = (
+                self.data_provider.historic_ohlcv(pair, exchange.get_option(timeframe), candle_type)
+                for timeframe, candle_type in (
+                    ("funding_fee_timeframe", CandleType.FUNDING_RATE.value),
+                    ("mark_ohlcv_timeframe", exchange.get_option("mark_ohlcv_price")),
+                )
+            )
+            due = exchange.combine_funding_and_mark(rates, marks, self.config.get("futures_funding_rate"))
+            if due.empty:
+                logger.warning("%s: no funding rates on disk; training and predictions leave funding out.", pair)
+            self._funding_by_pair[pair] = (due["open_fund"] * due["open_mark"]).set_axis(due["date"])
+        return np.asarray(self._funding_by_pair[pair].reindex(dates).fillna(0.0), dtype=np.float64)
+
     # ------------------------------------------------------------------ predictions
 
     def _predict_window(
@@ -313,7 +344,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         candles = self._candles.loc[(dates >= first) & (dates <= last + self._timeframe)].reset_index(drop=True)
         n_after = len(candles) - len(rows)
         # The candles' own prices, whatever the strategy did to its frame; its columns beside them.
-        frame = rows.drop(columns=[name for name in (*PRICE_COLUMNS, "price_scale") if name in rows.columns])
+        frame = rows.drop(columns=[name for name in candles.columns if name != "date" and name in rows.columns])
         frame = candles.merge(frame, on="date", how="left", validate="one_to_one")
         tape = self._tape(
             frame,
@@ -346,23 +377,36 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         settings = self._env_settings(dk.pair)
         tape = self._tape(rows.reset_index(drop=True), features, dk.pair, usable)
         decider = decider_for(model, tape.features, settings.window)
-        all_rows = np.arange(settings.window - 1, len(tape))
-        flat = flat_decisions(decider, tape, settings, all_rows)
+        decided = np.flatnonzero(decidable_rows(tape, settings.window))
+        flat = flat_decisions(decider, tape, settings, decided)
         actions = np.zeros(len(tape), dtype=np.int64)
         probabilities = np.zeros((len(tape), flat.probabilities.shape[1]), dtype=np.float32)
-        actions[all_rows], probabilities[all_rows] = flat
+        actions[decided], probabilities[decided] = flat
         exit_probability = np.zeros(len(tape), dtype=np.float32)
         for trade in Trade.get_trades_proxy(pair=dk.pair, is_open=True):
             account = account_of_trade(
-                tape,
+                self._closed_candles(tape),
                 settings,
                 is_short=trade.is_short,
                 open_ms=int(trade.open_date_utc.timestamp() * 1000),
                 open_rate=trade.open_rate,
                 leverage=trade.leverage or 1.0,
+                funding=(trade.funding_fees or 0.0) / trade.amount,
             )
             actions[-1], exit_probability[-1] = trade_decision(decider, tape, settings, account, len(tape) - 1)
         return prediction_columns(dk.label_list, actions, flat._replace(probabilities=probabilities), exit_probability)
+
+    def _closed_candles(self, tape: MarketTape) -> MarketTape:
+        """A bot's candles up to the end of a tape: FreqAI hands over the last few alone, and a trade may be older."""
+        dates_ms = pd.DatetimeIndex(self._candles["date"]).as_unit("ms").astype("int64")
+        candles = self._candles[dates_ms <= tape.dates_ms[-1]]
+        return MarketTape.from_frame(
+            candles,
+            np.empty((len(candles), 0)),
+            pair=tape.pair,
+            timeframe_ms=tape.timeframe_ms,
+            signals_needed=False,
+        )
 
     @property
     def _timeframe(self) -> pd.Timedelta:
@@ -435,5 +479,13 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             "rules": artefacts.value_hash(asdict(self._rules(dk.pair))),
             "features": artefacts.value_hash([freqai["feature_parameters"], freqai["data_split_parameters"], sources]),
             "candles": artefacts.value_hash([len(used), int(pd.util.hash_pandas_object(used, index=False).sum())]),
+            "strategy parameters": artefacts.value_hash(_entry_parameters(self._strategy)),
             "periods": artefacts.value_hash([train.timerange_str, test.timerange_str]),
         }
+
+
+def _entry_parameters(strategy: IStrategy | None) -> dict[str, Any]:
+    """Values of the hyperopt parameters that features and signals may depend on: all but those of exits."""
+    if strategy is None:
+        return {}
+    return {name: parameter.value for name, parameter in strategy.enumerate_parameters() if parameter.space != "sell"}

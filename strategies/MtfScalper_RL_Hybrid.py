@@ -6,6 +6,7 @@ from functools import reduce
 
 import numpy as np
 import talib.abstract as ta
+from freqtrade.exceptions import OperationalException
 from freqtrade.persistence import Trade
 from freqtrade.strategy import DecimalParameter, IntParameter, IStrategy, merge_informative_pair, timeframe_to_prev_date
 from pandas import DataFrame
@@ -61,7 +62,8 @@ class MtfScalper_RL_Hybrid(IStrategy):
     rsi_low = IntParameter(30, 55, default=45, space="buy")
     rsi_high = IntParameter(56, 85, default=70, space="buy")
     atr_ratio_min = DecimalParameter(0.0, 0.003, default=0.0008, decimals=4, space="buy")
-    # Leave only when the policy gives leaving at least this probability; 0 leaves whenever it prefers to.
+    # Leave only when the policy gives leaving at least this probability; 0 leaves whenever it prefers to. Above 0 a
+    # trade may outlive the one that decision_mode "replay" followed, whose later actions then no longer fit it.
     exit_probability_min = DecimalParameter(0.0, 0.9, default=0.0, decimals=2, space="sell")
 
     plot_config = {
@@ -82,12 +84,12 @@ class MtfScalper_RL_Hybrid(IStrategy):
         if self.uses_policy:
             # Here already: freqtrade makes the FreqAI model, which checks too, only after loading all candles.
             settings_of_config(config)
+            self._check_timeframes(config)
 
     @property
     def protections(self):
         """Pauses after a run of losses; live always, in backtests with ``--enable-protections``."""
         return [
-            {"method": "CooldownPeriod", "stop_duration_candles": 1},
             {
                 "method": "StoplossGuard",
                 "lookback_period_candles": 48,
@@ -269,6 +271,16 @@ class MtfScalper_RL_Hybrid(IStrategy):
         return min(self.leverage_used, max_leverage)
 
     # ------------------------------------------------------------------ helpers
+
+    def _check_timeframes(self, config: dict) -> None:
+        needed = [self.timeframe, *self.informative_timeframes]
+        given = config["freqai"]["feature_parameters"].get("include_timeframes", [])
+        if missing := [timeframe for timeframe in needed if timeframe not in given]:
+            raise OperationalException(
+                f"freqai.feature_parameters.include_timeframes is {given}, without {', '.join(missing)}; accepted: a "
+                f"list with {', '.join(needed)}, whose candles the classic signals are made of; remedy: add what is "
+                "missing"
+            )
 
     def _thresholds(self) -> SignalThresholds:
         return SignalThresholds(

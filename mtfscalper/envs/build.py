@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
 import gymnasium
+import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor
 
 from mtfscalper.envs.trading_env import EnvSettings, TradingEnv
@@ -50,30 +52,35 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
 
     def __init__(self, makers: Sequence[Callable[[], gymnasium.Env[Any, Any]]], start_method: str) -> None:
         try:
-            super().__init__(list(makers), start_method=start_method)
+            with self._naming_the_dead():
+                super().__init__(list(makers), start_method=start_method)
         except BaseException:
             # Half a set of workers helps nobody, and nobody else would end them.
             for process in getattr(self, "processes", []):
                 process.terminate()
             raise
 
-    def step_wait(self) -> Any:
-        try:
-            return super().step_wait()
-        except (EOFError, OSError) as error:
-            raise self._death() from error
-
     def step_async(self, actions: Any) -> None:
-        try:
+        with self._naming_the_dead():
             super().step_async(actions)
-        except OSError as error:
-            raise self._death() from error
+
+    def step_wait(self) -> Any:
+        with self._naming_the_dead():
+            observations, rewards, dones, infos = super().step_wait()
+        # As DummyVecEnv gives them, so that a training is the same on both, bit by bit.
+        return observations, rewards.astype(np.float32), dones, infos
+
+    def reset(self) -> Any:
+        with self._naming_the_dead():
+            return super().reset()
+
+    def get_attr(self, *args: Any, **kwargs: Any) -> list[Any]:
+        with self._naming_the_dead():
+            return super().get_attr(*args, **kwargs)
 
     def env_method(self, *args: Any, **kwargs: Any) -> list[Any]:
-        try:
+        with self._naming_the_dead():
             return super().env_method(*args, **kwargs)
-        except (EOFError, OSError) as error:
-            raise self._death() from error
 
     @property
     def pids(self) -> list[int]:
@@ -99,19 +106,27 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
         for remote in self.remotes:
             remote.close()
 
-    def _death(self) -> WorkerDiedError:
-        for process in self.processes:
-            process.join(timeout=0.2)
-        dead = [
-            f"worker {index} (process {process.pid}, {_exit_words(process.exitcode)})"
-            for index, process in enumerate(self.processes)
-            if not process.is_alive()
-        ]
-        return WorkerDiedError(
-            f"{' and '.join(dead) or 'a worker'} of {len(self.processes)} SubprocVecEnv workers died during training, "
-            "and its experience is lost; remedy: check the memory of the machine (a worker killed by signal 9 was "
-            "usually out of it), lower freqai.rl_config.n_envs, or set freqai.rl_config.vec_env to 'dummy'"
-        )
+    @contextlib.contextmanager
+    def _naming_the_dead(self) -> Iterator[None]:
+        """Turn the broken pipe of a worker that died into an error that says so."""
+        try:
+            yield
+        except (EOFError, OSError) as error:
+            processes = getattr(self, "processes", [])
+            for process in processes:
+                process.join(timeout=0.2)
+            dead = [
+                f"worker {index} (process {process.pid}, {_exit_words(process.exitcode)})"
+                for index, process in enumerate(processes)
+                if not process.is_alive()
+            ]
+            if not dead:
+                raise
+            raise WorkerDiedError(
+                f"{' and '.join(dead)} of {len(processes)} SubprocVecEnv workers died; "
+                "remedy: check the memory of the machine (a worker killed by signal 9 was usually out of it), lower "
+                "freqai.rl_config.n_envs, or set freqai.rl_config.vec_env to 'dummy'"
+            ) from error
 
 
 def _exit_words(exitcode: int | None) -> str:

@@ -66,8 +66,8 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
     """One account on one tape.
 
     A step is a decision: candles on which nothing can be decided pass inside it, marked to market. An episode runs
-    to the end of its gap-free segment, where an open position is closed at the last open and the episode is
-    truncated; it terminates when equity has lost ``max_drawdown_ratio`` of its peak.
+    to the end of its gap-free segment, whose last candle tests the exits and closes what is left at its open, and is
+    truncated there; it terminates when equity has lost ``max_drawdown_ratio`` of its peak.
 
     ``info["trades"]`` lists the trades that closed in a step, where any did; the last step of an episode adds
     ``final_equity`` and ``reward_terms`` (sums by name over the episode).

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -78,17 +79,13 @@ class WindowDecider:
         self._model = model
         self._features = features
         self._window = window
+        # MaskablePPO never learned about the actions that were masked in its training.
+        self._takes_masks = "action_masks" in inspect.signature(model.predict).parameters
 
     def decide(self, observations: npt.NDArray[np.float32]) -> Decisions:
         """See :class:`Decider`; one forward for each 4,096 rows."""
         if not len(observations):
             return Decisions(np.empty(0, dtype=np.int64), np.empty((0, N_ACTIONS), dtype=np.float32))
-        parts = []
-        for start in range(0, len(observations), MAX_BATCH):
-            batch = expand_observations(observations[start : start + MAX_BATCH], self._features, self._window)
-            actions, _ = self._model.predict(batch, deterministic=True)
-            parts.append(self._weigh(batch, np.asarray(actions, dtype=np.int64)))
-        probabilities = np.concatenate(parts)
         columns = {name: 1 + index for index, name in enumerate(ACCOUNT_FIELDS)}
         valid = valid_actions(
             observations[:, columns["side"]],
@@ -96,9 +93,18 @@ class WindowDecider:
             observations[:, columns["short_permitted"]] > 0,
             NUMPY,
         )
+        possible = np.stack(valid, axis=1)
+        parts = []
+        for start in range(0, len(observations), MAX_BATCH):
+            rows = slice(start, start + MAX_BATCH)
+            batch = expand_observations(observations[rows], self._features, self._window)
+            masks: dict[str, Any] = {"action_masks": possible[rows]} if self._takes_masks else {}
+            actions, _ = self._model.predict(batch, deterministic=True, **masks)
+            parts.append(self._weigh(batch, np.asarray(actions, dtype=np.int64)))
+        probabilities = np.concatenate(parts)
         chosen = probabilities.argmax(axis=1)
-        possible = np.stack(valid, axis=1)[np.arange(len(chosen)), chosen]
-        return Decisions(np.where(possible, chosen, Action.NEUTRAL), probabilities)
+        accepted = possible[np.arange(len(chosen)), chosen]
+        return Decisions(np.where(accepted, chosen, Action.NEUTRAL), probabilities)
 
     def _weigh(self, batch: npt.NDArray[np.float32], actions: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
         policy = self._model.policy

@@ -19,7 +19,11 @@ from mtfscalper.trading.trades import ClosedTrade, closed_trade
 
 
 class FlatDecisions(NamedTuple):
-    """What the policy would do flat, at every row of a range."""
+    """What would be done flat, at every row of a range.
+
+    :ivar actions: members of :class:`Action`, automatic entries included, int64, shape (n_rows,)
+    :ivar probabilities: the policy's, float32, shape (n_rows, 5)
+    """
 
     actions: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float32]
@@ -30,7 +34,7 @@ class Replay:
     """A replayed range of rows; row i holds the decision for the open of candle i + 1.
 
     :ivar actions: what was done, automatic entries included, int64, shape (n_rows,)
-    :ivar flat: what the policy would have done flat
+    :ivar flat: what would have been done flat
     :ivar exit_probability: probability of leaving, where a trade was open, else 0, shape (n_rows,)
     :ivar account: the account after the last candle
     :ivar equity: equity marked at the last open seen
@@ -47,7 +51,7 @@ class Replay:
 def flat_decisions(
     decider: Decider, tape: MarketTape, settings: EnvSettings, rows: npt.NDArray[np.int64]
 ) -> FlatDecisions:
-    """Batched decisions for an account that is flat.
+    """Batched decisions for an account that is flat, whether or not the rows have a whole window.
 
     :param rows: positions of the last closed candle of each decision, shape (n,)
     """
@@ -60,7 +64,12 @@ def flat_decisions(
         NUMPY, settings.rules, settings.reward.profit_aim, flat, zeros + 1.0, long_permitted, short_permitted
     )
     observations = np.stack([rows.astype(np.float64), *state], axis=1).astype(np.float32)
-    return FlatDecisions(*decider.decide(observations))
+    chosen, probabilities = decider.decide(observations)
+    actions = [
+        action if (automatic := automatic_action(settings.entry_mode, True, *permitted)) is None else automatic
+        for action, *permitted in zip(chosen.tolist(), long_permitted.tolist(), short_permitted.tolist(), strict=True)
+    ]
+    return FlatDecisions(np.array(actions, dtype=np.int64), probabilities)
 
 
 def decidable_rows(tape: MarketTape, window: int) -> npt.NDArray[np.bool_]:
@@ -103,7 +112,6 @@ def replay(
     long_permitted, short_permitted = entry_permissions(
         settings.entry_mode, rules.can_short, tape.long_signal, tape.short_signal
     )
-    long_permitted, short_permitted = long_permitted & decidable, short_permitted & decidable
     actions = np.zeros(len(rows), dtype=np.int64)
     exit_probability = np.zeros(len(rows), dtype=np.float32)
     trades: list[ClosedTrade] = []
@@ -121,18 +129,15 @@ def replay(
         if last_candle_closes and row + 1 == last:
             account, fill = force_exit(SCALAR, rules, account, candle)
         else:
-            permitted = bool(long_permitted[row]), bool(short_permitted[row])
-            automatic = automatic_action(settings.entry_mode, account.side == 0, *permitted)
-            if automatic is not None:
-                action = int(automatic)
+            if not decidable[row]:
+                action = int(Action.NEUTRAL)
             elif account.side == 0:
                 action = int(flat.actions[index])
-            elif decidable[row]:
+            else:
+                permitted = bool(long_permitted[row]), bool(short_permitted[row])
                 action, exit_probability[index] = _decide_in_trade(
                     decider, settings, account, row, candle.open, *permitted
                 )
-            else:
-                action = int(Action.NEUTRAL)
             actions[index] = action
             account, fill = step(SCALAR, rules, account, action, candle)
         if fill.exited:
@@ -172,21 +177,24 @@ def account_of_trade(
     open_ms: int,
     open_rate: float,
     leverage: float,
+    funding: float = 0.0,
 ) -> Account:
     """The account of a true trade at the end of a tape, from the trade and closed candles alone.
 
     The open of the candle that is still forming stands in as the last close.
 
+    :param tape: candles since the trade was opened at the least
     :param open_ms: when the trade was opened, milliseconds since 1970
+    :param funding: what one unit of the asset received so far, in quote currency; negative if it was paid
     """
     side = -1.0 if is_short else 1.0
     account = FLAT._replace(side=side, open_rate=open_rate, leverage=leverage, best_profit=-np.inf)
     entry_ms = open_ms // tape.timeframe_ms * tape.timeframe_ms
     now_ms = int(tape.dates_ms[-1]) + tape.timeframe_ms
     # Opens seen since the entry; the entry itself counts with the rate that was paid.
-    opens = [open_rate, *tape.open[tape.dates_ms > entry_ms].tolist(), float(tape.close[-1])]
-    for rate in opens:
+    for rate in (open_rate, *tape.open[tape.dates_ms > entry_ms].tolist()):
         account = see_open(SCALAR, settings.rules, account, rate)
+    account = see_open(SCALAR, settings.rules, account._replace(funding=funding), float(tape.close[-1]))
     return account._replace(held_candles=float((now_ms - entry_ms) // tape.timeframe_ms))
 
 

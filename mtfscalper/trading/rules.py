@@ -243,7 +243,8 @@ def step(xp: Namespace, rules: TradingRules, account: Account, action: Any, cand
         xp.where(reason == ExitReason.ROI, roi_fill, stop_fill),
     )
     close_rate = _nearest_tick(xp, close_rate, account.price_scale)
-    # An order outside the candle is not filled and lapses: the worst case of a trailing stop can lie there.
+    # An order outside the candle is not filled and lapses, as under an unfilledtimeout of one candle: the worst case
+    # of a trailing stop can lie there.
     within = xp.logical_and(candle.low <= close_rate, close_rate <= candle.high)
     reason = xp.where(within, reason, ExitReason.NONE)
     exited = reason != ExitReason.NONE
@@ -389,7 +390,7 @@ def _roi(xp: Namespace, rules: TradingRules, account: Account, candle: Candle, b
     rate = ((1 + side * target / account.leverage) * open_value - side * account.funding) / (1 - side * fee)
     better_open = xp.where(side < 0, candle.open < rate, candle.open > rate)
     on_candle = starts % rules.timeframe_minutes == 0
-    begins_now = xp.logical_and(xp.logical_and(minutes > 0, minutes == starts), on_candle)
+    begins_now = xp.logical_and(minutes > 0, minutes == starts)
     at_open = xp.logical_or(
         xp.logical_and(begins_now, better_open),
         # -1 in freqtrade's table means: leave, whatever the profit.

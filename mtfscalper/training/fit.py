@@ -38,7 +38,7 @@ class TrainingStoppedError(RuntimeError):
 class TrainingReport:
     """What a training really did, as measured while it ran. Written beside the model as JSON.
 
-    :ivar phases: (name, start, stop) of every rollout, update and evaluation, seconds since 1970
+    :ivar phases: (name, start, stop) of every rollout and update, seconds since 1970
     :ivar reward_terms: sums by name over all rollouts
     """
 
@@ -54,6 +54,7 @@ class TrainingReport:
     torch_threads: int = 0
     torch_interop_threads: int = 0
     train_candles: int = 0
+    train_tape_sha256: str = ""
     evaluation_candles: int = 0
     phases: list[tuple[str, float, float]] = field(default_factory=list)
     evaluations: list[dict[str, float]] = field(default_factory=list)
@@ -154,6 +155,7 @@ def fit(
         torch_threads=torch.get_num_threads(),
         torch_interop_threads=torch.get_num_interop_threads(),
         train_candles=len(train_tape),
+        train_tape_sha256=train_tape.digest(),
         evaluation_candles=len(evaluation_tape) if evaluation_tape is not None else 0,
     )
     compact = rl.model_type == "PPO"
@@ -258,14 +260,7 @@ def _model(
     model = algorithm_class("PPO")(
         MaskedActorCriticPolicy,
         vec_env,
-        policy_kwargs={
-            "net_arch": list(rl.net_arch),
-            "activation_fn": torch.nn.ReLU,
-            "features_extractor_class": CandleWindowExtractor,
-            "features_extractor_kwargs": {"n_features": tape.n_features, "window": settings.window},
-            # 'auto' stays with float32 until it is shown to learn as well.
-            "precision": "bf16" if rl.precision == "bf16" else "fp32",
-        },
+        policy_kwargs=_network(settings, tape),
         **settings.ppo.model_dump(),
         **common,
     )
@@ -274,24 +269,42 @@ def _model(
     return model
 
 
+def _network(settings: Settings, tape: MarketTape) -> dict[str, Any]:
+    """What shapes PPO's network, as arguments of the policy."""
+    return {
+        "net_arch": list(settings.rl.net_arch),
+        "activation_fn": torch.nn.ReLU,
+        "features_extractor_class": CandleWindowExtractor,
+        "features_extractor_kwargs": {"n_features": tape.n_features, "window": settings.window},
+        # 'auto' stays with float32 until it is shown to learn as well.
+        "precision": "bf16" if settings.rl.precision == "bf16" else "fp32",
+    }
+
+
 def _copy_to_continue(
     initial_model: BaseAlgorithm, vec_env: VecEnv, settings: Settings, tape: MarketTape
 ) -> BaseAlgorithm | None:
-    """A copy of a model in which inference may go on meanwhile; None if it does not fit these candles."""
+    """A copy of a model in which inference may go on meanwhile; None if its network is not the one set now."""
+    arguments: dict[str, Any] = {}
     if settings.rl.model_type == "PPO":
-        had = features_extractor(initial_model).n_features
-        if had != tape.n_features:
+        had, wanted = initial_model.policy_kwargs, _network(settings, tape)
+        changed = [
+            f"{name} was {had.get(name)} and is {wanted[name]}" for name in wanted if had.get(name) != wanted[name]
+        ]
+        if changed:
             logger.warning(
-                "%s: the model to go on from was trained with %d features and there are %d now; training starts anew.",
+                "%s: the model to go on from has another network (%s); training starts anew.",
                 tape.pair,
-                had,
-                tape.n_features,
+                ", ".join(changed),
             )
             return None
+        # A zip brings the settings of its own training with it.
+        arguments = settings.ppo.model_dump()
+        arguments["_stats_window_size"] = arguments.pop("stats_window_size")
     buffer = io.BytesIO()
     initial_model.save(buffer)
     buffer.seek(0)
-    return type(initial_model).load(buffer, env=vec_env, device=settings.rl.device)
+    return type(initial_model).load(buffer, env=vec_env, device=settings.rl.device, **arguments)
 
 
 def report_as_json(report: TrainingReport) -> dict[str, Any]:

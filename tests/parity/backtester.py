@@ -1,0 +1,141 @@
+"""freqtrade's own ``Backtesting``, run in this process on the candles and decisions of a test."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from freqtrade.configuration import TimeRange
+from freqtrade.data.btanalysis.historic_precision import get_tick_size_over_time
+from freqtrade.enums import RunMode
+from freqtrade.optimize.backtesting import Backtesting
+from freqtrade.resolvers import ExchangeResolver
+
+from mtfscalper.trading.rules import TradingRules
+from mtfscalper.trading.trades import ClosedTrade
+
+PAIR = "BTC/USDT:USDT"
+WALLET = 1e9
+# Ample beside the eight decimals to which freqtrade rounds a profit, so that ratios keep twelve.
+STAKE = 1e6
+
+MARKET: dict[str, Any] = {
+    "id": "BTCUSDT",
+    "symbol": PAIR,
+    "base": "BTC",
+    "quote": "USDT",
+    "settle": "USDT",
+    "type": "swap",
+    "active": True,
+    "spot": False,
+    "margin": False,
+    "swap": True,
+    "future": False,
+    "contract": True,
+    "linear": True,
+    "inverse": False,
+    "contractSize": 1.0,
+    "taker": 0.0005,
+    "maker": 0.0002,
+    # A lot so small that amounts are continuous.
+    "precision": {"amount": 1e-12, "price": 1e-8},
+    "limits": {
+        "amount": {"min": 1e-12, "max": None},
+        "cost": {"min": None, "max": None},
+        "price": {"min": None, "max": None},
+        "leverage": {"min": 1.0, "max": 125.0},
+    },
+    "info": {},
+}
+
+TIER = {"minNotional": 0, "maxNotional": 1e15, "maintenanceMarginRate": 0.004, "maxLeverage": 125.0, "maintAmt": 0.0}
+
+
+class Backtester:
+    """A backtester without a network: one linear perpetual on Binance, a wallet, a scripted strategy.
+
+    :param datadir: an empty directory
+    :param stake_ratio: share of the wallet staked on each trade; None for the same stake always
+    """
+
+    def __init__(self, datadir: Path, stake_ratio: float | None = None) -> None:
+        config: dict[str, Any] = {
+            "runmode": RunMode.HYPEROPT,
+            "dry_run": True,
+            "dry_run_wallet": WALLET,
+            "stake_currency": "USDT",
+            "stake_amount": STAKE if stake_ratio is None else "unlimited",
+            "tradable_balance_ratio": stake_ratio or 0.99,
+            "amend_last_stake_amount": False,
+            "last_stake_amount_min_ratio": 0.5,
+            "max_open_trades": 1,
+            "timeframe": "5m",
+            "trading_mode": "futures",
+            "margin_mode": "isolated",
+            "fee": 0.0005,
+            "exchange": {"name": "binance", "pair_whitelist": [PAIR], "enable_ws": False},
+            "pairlists": [{"method": "StaticPairList"}],
+            # As in configs/config_rl_hybrid.json: an order that its candle does not fill is gone at the next.
+            "unfilledtimeout": {"entry": 5, "exit": 5, "unit": "minutes"},
+            "entry_pricing": {"price_side": "other", "use_order_book": False},
+            "exit_pricing": {"price_side": "other", "use_order_book": False},
+            "strategy": "ScriptedStrategy",
+            "strategy_path": str(Path(__file__).parent),
+            "user_data_dir": datadir,
+            "datadir": datadir,
+            "dataformat_ohlcv": "feather",
+            "dataformat_trades": "feather",
+            "internals": {},
+        }
+        exchange = ExchangeResolver.load_exchange(config, validate=False)
+        exchange._markets = {PAIR: MARKET}
+        exchange._leverage_tiers = {PAIR: [TIER]}
+        self._backtesting = Backtesting(config, exchange)
+        self._backtesting._set_strategy(self._backtesting.strategylist[0])
+
+    def run(
+        self, candles: pd.DataFrame, rules: TradingRules, actions: np.ndarray, funding: pd.DataFrame | None = None
+    ) -> tuple[list[ClosedTrade], float]:
+        """Backtest a script.
+
+        :param candles: date, open, high, low, close, volume
+        :param actions: decision at the open of every candle, members of ``Action``
+        :param funding: date, open_mark and open_fund at the funding times, None for no funding
+        :return: the trades in the order they closed, and the final wallet over the first
+        """
+        backtesting, strategy = self._backtesting, self._backtesting.strategy
+        strategy.actions = actions
+        strategy.stoploss = -rules.stoploss_ratio
+        strategy.minimal_roi = dict(rules.minimal_roi)
+        strategy.trailing_stop = rules.trailing_stop
+        strategy.trailing_stop_positive = rules.trailing_stop_positive
+        strategy.trailing_stop_positive_offset = rules.trailing_stop_positive_offset
+        strategy.trailing_only_offset_is_reached = rules.trailing_only_offset_is_reached
+        strategy.can_short = backtesting._can_short = rules.can_short
+        strategy.leverage_long, strategy.leverage_short = rules.leverage_long, rules.leverage_short
+        strategy.max_trade_duration_candles = rules.max_trade_duration_candles
+        backtesting.fee = rules.fee_ratio
+        backtesting.timerange = TimeRange()
+        backtesting.price_pair_prec = {PAIR: get_tick_size_over_time(candles.copy())}
+        backtesting.funding_fee_timeframe_secs = 3600
+        no_funding = pd.DataFrame({"date": candles["date"].iloc[:0], "open_mark": [], "open_fund": []})
+        backtesting.futures_data = {
+            PAIR: backtesting.exchange._add_funding_columns((no_funding if funding is None else funding).copy())
+        }
+        outcome = backtesting.backtest(
+            {PAIR: candles.copy()}, candles["date"].iloc[0].to_pydatetime(), candles["date"].iloc[-1].to_pydatetime()
+        )
+        trades = [
+            ClosedTrade(
+                pair=trade.pair,
+                is_short=trade.is_short,
+                open_ms=trade.open_date.value // 10**6,
+                close_ms=trade.close_date.value // 10**6,
+                open_rate=trade.open_rate,
+                close_rate=trade.close_rate,
+                exit_reason=trade.exit_reason,
+                profit_ratio=trade.profit_ratio,
+            )
+            for trade in outcome["results"].itertuples()
+        ]
+        return trades, outcome["final_balance"] / WALLET

@@ -1,0 +1,278 @@
+"""Files of a trained window: written whole or not at all, reused only while nothing they stand on has changed."""
+
+import hashlib
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+import mtfscalper
+from mtfscalper import artefacts
+from mtfscalper.artefacts import (
+    MANIFEST_NAME,
+    code_hash,
+    file_hash,
+    library_versions,
+    read_manifest,
+    value_hash,
+    why_stale,
+    write_atomically,
+    write_json,
+    write_manifest,
+)
+
+FINGERPRINT = {"settings": "a", "candles": "b"}
+ROLES = ("model", "predictions")
+
+
+# ---------------------------------------------------------------------- writing
+
+
+def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "model.zip"
+    write_atomically(path, lambda target: target.write_bytes(b"whole"))
+    assert path.read_bytes() == b"whole"
+    assert [file.name for file in path.parent.iterdir()] == ["model.zip"]
+
+
+def test_the_name_is_taken_only_when_the_file_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "model.zip"
+    seen: list[bool] = []
+
+    def write(target: Path) -> None:
+        assert target.parent == path.parent
+        target.write_bytes(b"half")
+        seen.append(path.exists())
+        target.write_bytes(b"whole")
+
+    write_atomically(path, write)
+    assert seen == [False]
+    assert path.read_bytes() == b"whole"
+
+
+def fail_halfway(target: Path) -> None:
+    target.write_bytes(b"half")
+    raise RuntimeError("disk full")
+
+
+def test_an_exception_leaves_no_file(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="disk full"):
+        write_atomically(tmp_path / "model.zip", fail_halfway)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_exception_leaves_the_old_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "model.zip"
+    path.write_bytes(b"old")
+    with pytest.raises(RuntimeError, match="disk full"):
+        write_atomically(path, fail_halfway)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_keyboard_interrupt_leaves_no_file_either(tmp_path: Path) -> None:
+    def interrupt(target: Path) -> None:
+        target.write_bytes(b"half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "model.zip", interrupt)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_content_is_on_the_disk_before_the_name_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.zip"
+    synced: list[bytes] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        assert not path.exists()
+        synced.append(os.pread(descriptor, 10, 0))
+        fsync(descriptor)
+
+    monkeypatch.setattr(artefacts.os, "fsync", watched)
+    write_atomically(path, lambda target: target.write_bytes(b"whole"))
+    assert synced == [b"whole"]
+
+
+def test_json_is_read_back_as_it_was_written(tmp_path: Path) -> None:
+    value = {"a": [1, 2.5, None, True], "b": {"c": "–"}}
+    write_json(tmp_path / "value.json", value)
+    assert json.loads((tmp_path / "value.json").read_text()) == value
+
+
+def test_json_that_no_reader_would_take_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nan"):
+        write_json(tmp_path / "value.json", {"loss": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+# ---------------------------------------------------------------------- hashes
+
+
+def test_the_hash_of_a_file_is_sha_256(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"abc")
+    assert file_hash(path) == hashlib.sha256(b"abc").hexdigest()
+
+
+def test_the_hash_of_a_value_does_not_depend_on_the_order_of_keys() -> None:
+    assert value_hash({"a": 1, "b": [1, 2]}) == value_hash({"b": [1, 2], "a": 1})
+    different = [{"a": 1}, {"a": 2}, {"b": 1}, {"a": 1.5}, {"a": "1"}, {"a": None}, [], [1, 2], [2, 1]]
+    assert len({value_hash(value) for value in different}) == len(different)
+
+
+@pytest.fixture
+def package_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    copy = tmp_path / "mtfscalper"
+    shutil.copytree(Path(mtfscalper.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(mtfscalper, "__file__", str(copy / "__init__.py"))
+    return copy
+
+
+@pytest.mark.parametrize(
+    "file",
+    [
+        "settings.py",
+        "freqai_model.py",
+        "market/tape.py",
+        "market/signals.py",
+        "trading/rules.py",
+        "trading/reward.py",
+        "envs/trading_env.py",
+        "policy/network.py",
+        "policy/columns.py",
+        "training/fit.py",
+    ],
+)
+def test_the_hash_of_the_code_changes_with_what_decides_a_policy(package_copy: Path, file: str) -> None:
+    before = code_hash()
+    assert code_hash() == before
+    path = package_copy / file
+    path.write_text(path.read_text() + "\n# changed\n")
+    assert code_hash() != before
+
+
+def test_the_hash_of_the_code_changes_with_a_new_or_renamed_file(package_copy: Path) -> None:
+    before = code_hash()
+    (package_copy / "trading" / "more.py").write_text("")
+    added = code_hash()
+    (package_copy / "trading" / "more.py").rename(package_copy / "trading" / "other.py")
+    assert len({before, added, code_hash()}) == 3
+
+
+def test_the_hash_of_the_code_does_not_change_with_the_demo(package_copy: Path) -> None:
+    before = code_hash()
+    path = package_copy / "replay" / "demo.py"
+    path.write_text(path.read_text() + "\n# changed\n")
+    assert code_hash() == before
+
+
+def test_versions_of_the_libraries_a_result_depends_on_are_known() -> None:
+    versions = library_versions()
+    assert {"freqtrade", "stable-baselines3", "torch", "numpy", "pandas"} <= set(versions)
+    assert all(version[0].isdigit() for version in versions.values())
+
+
+# ---------------------------------------------------------------------- manifest
+
+
+@pytest.fixture
+def window(tmp_path: Path) -> Path:
+    """A sealed window: its model, and predictions in a folder beside it as FreqAI keeps them."""
+    folder = tmp_path / "sub-train-BTC_1"
+    folder.mkdir()
+    (folder / "model.zip").write_bytes(b"model")
+    predictions = tmp_path / "backtesting_predictions" / "p.feather"
+    predictions.parent.mkdir()
+    predictions.write_bytes(b"predictions")
+    files = {"model": folder / "model.zip", "predictions": predictions, "absent": folder / "nothing.pkl"}
+    write_manifest(folder, FINGERPRINT, files, pair="BTC/USDT:USDT", account_after=[0.0, 1.0])
+    return folder
+
+
+def test_a_manifest_is_read_back_with_everything_in_it(window: Path) -> None:
+    assert read_manifest(window) == {
+        "fingerprint": FINGERPRINT,
+        "files": {
+            "model": {"path": "model.zip", "sha256": hashlib.sha256(b"model").hexdigest()},
+            "predictions": {
+                "path": "../backtesting_predictions/p.feather",
+                "sha256": hashlib.sha256(b"predictions").hexdigest(),
+            },
+        },
+        "pair": "BTC/USDT:USDT",
+        "account_after": [0.0, 1.0],
+    }
+
+
+def test_files_that_match_their_manifest_are_not_stale(window: Path) -> None:
+    assert why_stale(window, FINGERPRINT, ROLES) is None
+
+
+def test_a_window_can_be_moved_as_a_whole(window: Path) -> None:
+    moved = window.parent.rename(window.parent.with_name("elsewhere")) / window.name
+    assert why_stale(moved, FINGERPRINT, ROLES) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        None,
+        "",
+        "{",
+        '{"fingerprint": {}}',
+        '{"files": {}}',
+        "[]",
+        "null",
+        "3",
+        '{"fingerprint": [], "files": []}',
+        "\udcff",
+    ],
+)
+def test_a_window_without_a_readable_manifest_is_stale(window: Path, content: str | None) -> None:
+    (window / MANIFEST_NAME).unlink()
+    if content is not None:
+        (window / MANIFEST_NAME).write_text(content, encoding="utf-8", errors="surrogateescape")
+    assert read_manifest(window) is None
+    assert why_stale(window, FINGERPRINT, ROLES) == "it has no readable manifest"
+
+
+def test_a_truncated_manifest_is_not_readable(window: Path) -> None:
+    path = window / MANIFEST_NAME
+    path.write_bytes(path.read_bytes()[:-20])
+    assert why_stale(window, FINGERPRINT, ROLES) == "it has no readable manifest"
+
+
+def test_what_changed_since_is_named(window: Path) -> None:
+    now = {"settings": "a", "candles": "other", "code": "new"}
+    assert why_stale(window, now, ROLES) == "changed since: candles, code"
+
+
+def test_a_role_never_sealed_is_named(window: Path) -> None:
+    assert why_stale(window, FINGERPRINT, ("model", "metadata")) == "it holds no metadata"
+    assert why_stale(window, FINGERPRINT, ("absent",)) == "it holds no absent"
+
+
+def test_a_missing_file_is_named(window: Path) -> None:
+    (window / "model.zip").unlink()
+    assert why_stale(window, FINGERPRINT, ROLES) == "model.zip is missing"
+    assert why_stale(window, FINGERPRINT, ("predictions",)) is None
+
+
+@pytest.mark.parametrize("content", [b"mode", b"modem", b"", b"model "])
+def test_a_damaged_file_is_named(window: Path, content: bytes) -> None:
+    (window / "model.zip").write_bytes(content)
+    stale = why_stale(window, FINGERPRINT, ROLES)
+    assert stale is not None
+    assert stale.startswith("model.zip is damaged")
+    assert why_stale(window, FINGERPRINT, ("predictions",)) is None
+
+
+def test_predictions_outside_the_window_are_checked_too(window: Path) -> None:
+    (window.parent / "backtesting_predictions" / "p.feather").write_bytes(b"damaged")
+    stale = why_stale(window, FINGERPRINT, ROLES)
+    assert stale is not None
+    assert stale.startswith("p.feather is damaged")
