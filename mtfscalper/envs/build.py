@@ -101,7 +101,8 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
         for process in self.processes:
             process.join(timeout=5)
             if process.is_alive():
-                process.terminate()
+                # Not terminate: a worker that was stopped would not end.
+                process.kill()
                 process.join(timeout=5)
         for remote in self.remotes:
             remote.close()

@@ -1,0 +1,353 @@
+"""Every check passes on a healthy run, and fails when its fact is sabotaged: its own line, and no other."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+from rich.console import Console
+
+from mtfscalper.monitoring.checks import Check, Verdict, all_checks
+from mtfscalper.monitoring.facts import (
+    Asked,
+    Decided,
+    PhaseUsage,
+    RunFacts,
+    SavedPolicy,
+    Trades,
+    TrainedWindow,
+    WatchedTraining,
+)
+from mtfscalper.monitoring.packages import PackageFact, package_facts
+from mtfscalper.monitoring.sampler import PeakMemory
+from mtfscalper.monitoring.table import checks_table, passed, summary
+from mtfscalper.training.fit import TrainingReport
+
+WORKERS = (11, 12, 13, 14, 15, 16, 17, 18)
+
+ASKED = Asked(
+    vec_env="subproc",
+    n_envs=8,
+    n_steps=1024,
+    batch_size=256,
+    n_epochs=10,
+    net_arch=(512, 512, 256),
+    train_cycles=2,
+    torch_threads=2,
+    torch_interop_threads=2,
+    entry_mode="classic",
+    evaluates=True,
+)
+
+
+def healthy_report() -> TrainingReport:
+    evaluation = {"timesteps": 8192, "log_return": 0.01, "trades": 3, "win_ratio": 0.5, "seconds": 0.1}
+    return TrainingReport(
+        pair="BTC/USDT:USDT",
+        model_type="PPO",
+        timesteps_asked=15552,
+        timesteps=16384,
+        seconds=20.0,
+        process_id=10,
+        vec_env="SubprocVecEnv",
+        n_envs=8,
+        worker_pids=list(WORKERS),
+        torch_threads=2,
+        torch_interop_threads=2,
+        train_candles=7776,
+        evaluation_candles=864,
+        evaluations=[evaluation, evaluation],
+        best_evaluation=evaluation,
+    )
+
+
+HEALTHY_WINDOW = TrainedWindow(
+    name="BTC/USDT:USDT 1727740800",
+    report=healthy_report(),
+    watched=WatchedTraining(
+        in_watched_process=True,
+        samples=80,
+        worker_counts=(8,),
+        worker_pids=WORKERS,
+        workers_left=(),
+        rollout=PhaseUsage(2, 4.0, 20, 4.2, 1.0, 5.2, 6.0, 1),
+        update=PhaseUsage(2, 8.0, 40, 15.0, 0.0, 15.0, 15.5, 2),
+    ),
+    saved=SavedPolicy(
+        n_steps=1024,
+        n_envs=8,
+        batch_size=256,
+        n_epochs=10,
+        policy_layers=(512, 512, 256),
+        value_layers=(512, 512, 256),
+        epochs_run=20,
+        tensors=16,
+        tensors_moved=16,
+        relative_change=0.15,
+        finite=True,
+    ),
+    decided=Decided(
+        rows=1000, equal=1000, ties=0, kinds=3, unlike_untrained=800, batch_rows=7776, rows_per_second=15e3
+    ),
+)
+
+HEALTHY = RunFacts(
+    asked=ASKED,
+    packages=(PackageFact("freqtrade", "==2026.9", "2026.9", None), PackageFact("pandas", "<3.1", "3.0.6", None)),
+    windows=(HEALTHY_WINDOW, replace(HEALTHY_WINDOW, name="ETH/USDT:USDT 1727740800")),
+    trades=Trades(32, 17, 15, {"roi": 20, "exit_signal": 12}),
+    memory=PeakMemory(2_700_000_000, 1_000_000_000, 800_000_000, "root"),
+    processors=2,
+    memory_bytes=24_000_000_000,
+    most_threads=15,
+    changed_settings=(),
+    processes_left={},
+    environment_overrides=(),
+    freqtrade_seconds=60.0,
+    watching_cpu_seconds=2.0,
+)
+
+
+def with_window(**changes: object) -> RunFacts:
+    """A run in which one of its two windows differs."""
+    return replace(HEALTHY, windows=(HEALTHY.windows[0], replace(HEALTHY.windows[1], **changes)))
+
+
+def with_report(**changes: object) -> RunFacts:
+    return with_window(report=replace(healthy_report(), **changes))
+
+
+def with_watched(**changes: object) -> RunFacts:
+    return with_window(watched=replace(HEALTHY_WINDOW.watched, **changes))
+
+
+def with_saved(**changes: object) -> RunFacts:
+    return with_window(saved=replace(HEALTHY_WINDOW.saved, **changes))
+
+
+def with_decided(**changes: object) -> RunFacts:
+    return with_window(decided=replace(HEALTHY_WINDOW.decided, **changes))
+
+
+def with_phase(phase: str, **changes: object) -> RunFacts:
+    """A run in which a phase differs in every window."""
+    changed = replace(getattr(HEALTHY_WINDOW.watched, phase), **changes)
+    window = replace(HEALTHY_WINDOW, watched=replace(HEALTHY_WINDOW.watched, **{phase: changed}))
+    return replace(HEALTHY, windows=(window, window))
+
+
+def idle(phase: str, machine_busy_seconds: float) -> RunFacts:
+    """A phase in which the process tree hardly computed."""
+    return with_phase(
+        phase,
+        training_process_cpu_seconds=0.4,
+        workers_cpu_seconds=0.0,
+        tree_cpu_seconds=0.4,
+        machine_busy_seconds=machine_busy_seconds,
+    )
+
+
+def infinite_evaluation() -> RunFacts:
+    # How JSON holds a number that is not finite.
+    broken = {**healthy_report().evaluations[0], "log_return": None}
+    return with_report(evaluations=[broken], best_evaluation=broken)
+
+
+SABOTAGED: list[tuple[str, Callable[[], RunFacts], str]] = [
+    (
+        "packages",
+        lambda: replace(
+            HEALTHY, packages=(PackageFact("pandas", "<3.1", "3.1.0", "3.1.0 is installed, <3.1 is required"),)
+        ),
+        "make setup",
+    ),
+    (
+        "settings in force",
+        lambda: replace(HEALTHY, changed_settings=("entry_mode was 'gated', not 'classic'",)),
+        "look into the log",
+    ),
+    ("training", lambda: with_report(timesteps=8192), "train_cycles"),
+    ("training", lambda: with_watched(in_watched_process=False), "training_report.json"),
+    ("vector environment", lambda: with_report(vec_env="DummyVecEnv"), "could not start"),
+    ("vector environment", lambda: with_report(n_envs=4), "could not start"),
+    ("worker processes", lambda: with_watched(worker_counts=(7, 8)), "lower n_envs"),
+    ("worker processes", lambda: with_watched(worker_counts=()), "lower n_envs"),
+    ("worker processes", lambda: with_watched(worker_pids=(*WORKERS[:-1], 99)), "lower n_envs"),
+    ("processes left", lambda: with_watched(workers_left=(18,)), "report it as a bug"),
+    ("processes left", lambda: replace(HEALTHY, processes_left={18: "worker"}), "report it as a bug"),
+    ("intra-op threads", lambda: with_report(torch_threads=1), "cpu_count"),
+    ("intra-op threads", lambda: with_phase("update", computing_threads=5), "cpu_count"),
+    ("intra-op threads", lambda: replace(HEALTHY, most_threads=1), "cpu_count"),
+    ("inter-op threads", lambda: with_report(torch_interop_threads=8), "used torch before"),
+    ("n_steps", lambda: with_saved(n_steps=2048, epochs_run=10), "n_steps"),
+    ("batch_size", lambda: with_saved(batch_size=64), "batch_size"),
+    ("n_epochs", lambda: with_saved(n_epochs=4), "n_epochs"),
+    ("policy network", lambda: with_saved(policy_layers=(64, 64)), "net_arch"),
+    ("value network", lambda: with_saved(value_layers=(512, 512)), "net_arch"),
+    ("CPU in rollouts", lambda: idle("rollout", 1.0), "it waits"),
+    ("CPU in updates", lambda: idle("update", 1.0), "it waits"),
+    (
+        "peak memory",
+        lambda: replace(HEALTHY, memory=HEALTHY.memory._replace(pss_bytes=23_000_000_000)),
+        "lower n_envs",
+    ),
+    ("rollout", lambda: with_phase("rollout", seconds=0.0), "no such phase"),
+    ("update", lambda: with_phase("update", seconds=0.0), "no such phase"),
+    ("whole training", lambda: replace(HEALTHY, windows=_both(seconds=0.0)), "no such phase"),
+    ("batched decisions", lambda: with_decided(rows_per_second=math.nan), "could not decide"),
+    ("batched = row by row", lambda: with_decided(equal=999), "a bug"),
+    ("batched = row by row", lambda: _all_decided(rows=200, equal=200), "too few candles"),
+    ("differs from untrained", lambda: with_saved(tensors_moved=15), "updates did not reach"),
+    ("differs from untrained", lambda: with_saved(finite=False), "learning_rate"),
+    ("evaluation", infinite_evaluation, "test_size"),
+    ("evaluation", lambda: with_report(evaluations=[], best_evaluation=None), "test_size"),
+    ("trades made", lambda: replace(HEALTHY, trades=Trades(0, 0, 0, {})), "no classic signal"),
+]
+
+
+def _both(**changes: object) -> tuple[TrainedWindow, ...]:
+    window = replace(HEALTHY_WINDOW, report=replace(healthy_report(), **changes))
+    return (window, window)
+
+
+def _all_decided(**changes: object) -> RunFacts:
+    window = replace(HEALTHY_WINDOW, decided=replace(HEALTHY_WINDOW.decided, **changes))
+    return replace(HEALTHY, windows=(window, window))
+
+
+def failed(checks: list[Check]) -> dict[str, Check]:
+    return {check.name: check for check in checks if check.verdict is Verdict.FAILED}
+
+
+def test_a_healthy_run_passes_every_check() -> None:
+    checks = all_checks(HEALTHY)
+    assert [check.name for check in checks if check.verdict is not Verdict.OK] == []
+    assert passed(checks)
+    assert all(check.seen and check.expected and not check.remedy for check in checks)
+
+
+@pytest.mark.parametrize(
+    ("name", "sabotage", "remedy"), SABOTAGED, ids=[f"{name}-{index}" for index, (name, *_) in enumerate(SABOTAGED)]
+)
+def test_a_sabotaged_fact_fails_its_own_line(name: str, sabotage: Callable[[], RunFacts], remedy: str) -> None:
+    checks = all_checks(sabotage())
+    found = failed(checks)
+    assert not passed(checks)
+    assert remedy in found[name].remedy
+    # A phase that never was cannot have used the processor either.
+    related = {"rollout": {"CPU in rollouts"}, "update": {"CPU in updates"}}.get(name, set())
+    assert set(found) == {name} | related
+
+
+def test_every_check_is_sabotaged() -> None:
+    assert {name for name, *_ in SABOTAGED} == {check.name for check in all_checks(HEALTHY)}
+
+
+def test_dummy_environments_have_no_workers() -> None:
+    window = replace(
+        HEALTHY_WINDOW,
+        report=replace(healthy_report(), vec_env="DummyVecEnv", worker_pids=[]),
+        watched=replace(HEALTHY_WINDOW.watched, worker_counts=(0,), worker_pids=()),
+    )
+    facts = replace(HEALTHY, asked=replace(ASKED, vec_env="dummy"), windows=(window,))
+    assert failed(all_checks(facts)) == {}
+    # Workers, although none were asked for.
+    facts = replace(facts, windows=(replace(window, watched=replace(window.watched, worker_counts=(8,))),))
+    assert set(failed(all_checks(facts))) == {"worker processes"}
+
+
+def test_a_run_without_training_fails() -> None:
+    assert set(failed(all_checks(replace(HEALTHY, windows=())))) == {"training"}
+
+
+def test_an_idle_phase_on_a_busy_machine_is_only_a_note() -> None:
+    notes = [check for check in all_checks(idle("update", 15.8)) if check.verdict is Verdict.NOTE]
+    assert [check.name for check in notes] == ["CPU in updates"]
+    assert "other programs" in notes[0].remedy
+
+
+def test_phases_shorter_than_the_sampling_are_a_note() -> None:
+    checks = all_checks(with_phase("rollout", count=20, tree_cpu_seconds=0.0))
+    assert "CPU in rollouts" in [check.name for check in checks if check.verdict is Verdict.NOTE]
+
+
+def test_too_few_samples_are_a_note() -> None:
+    window = replace(HEALTHY_WINDOW, watched=replace(HEALTHY_WINDOW.watched, samples=1))
+    checks = all_checks(replace(HEALTHY, windows=(window,)))
+    assert [check.name for check in checks if check.verdict is Verdict.NOTE] == ["worker processes"]
+    assert passed(checks)
+
+
+def test_actions_that_differ_by_rounding_alone_are_a_note() -> None:
+    checks = all_checks(with_decided(equal=998, ties=2))
+    assert [check.name for check in checks if check.verdict is Verdict.NOTE] == ["batched = row by row"]
+
+
+def test_a_policy_with_one_action_everywhere_is_a_note() -> None:
+    checks = all_checks(_all_decided(kinds=1))
+    assert [check.name for check in checks if check.verdict is Verdict.NOTE] == ["batched = row by row"]
+
+
+def test_without_held_out_candles_no_evaluation_is_asked_for() -> None:
+    facts = replace(HEALTHY, asked=replace(ASKED, evaluates=False), windows=_both(evaluations=[], best_evaluation=None))
+    assert passed(all_checks(facts))
+
+
+def test_no_trades_in_gated_mode_names_the_veto() -> None:
+    facts = replace(HEALTHY, asked=replace(ASKED, entry_mode="gated"), trades=Trades(0, 0, 0, {}))
+    check = failed(all_checks(facts))["trades made"]
+    assert "vetoed" in check.remedy
+    assert "'gated'" in check.expected
+
+
+def test_memory_is_resident_memory_where_no_proportional_one_is_known() -> None:
+    facts = replace(HEALTHY, memory=HEALTHY.memory._replace(pss_bytes=None, rss_bytes=23_000_000_000))
+    assert set(failed(all_checks(facts))) == {"peak memory"}
+
+
+def test_the_remedy_names_environment_variables_that_override_the_configuration() -> None:
+    facts = replace(with_saved(n_steps=128), environment_overrides=("FREQTRADE__FREQAI__RL_CONFIG__N_STEPS",))
+    assert "remove FREQTRADE__FREQAI__RL_CONFIG__N_STEPS" in failed(all_checks(facts))["n_steps"].remedy
+
+
+def test_update_speed_counts_a_sample_once_an_epoch() -> None:
+    # 2 windows x 20 epochs x 8 environments x 1,024 steps in 2 x 8 s.
+    check = next(check for check in all_checks(HEALTHY) if check.name == "update")
+    assert check.seen == "20,480 samples/s"
+
+
+def test_the_table_shows_every_line_and_the_remedy() -> None:
+    console = Console(record=True, width=120)
+    checks = all_checks(with_saved(policy_layers=(64, 64)))
+    console.print(checks_table(checks))
+    text = console.export_text()
+    assert all(check.name in text for check in checks)
+    assert "→ freqai.rl_config.net_arch" in text
+    assert max(len(line) for line in text.splitlines()) <= 120
+    assert summary(checks) == f"{len(checks) - 1} ok, 1 FAILED"
+
+
+def test_required_packages_are_judged_by_version_and_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    facts = package_facts(
+        ["pandas>=3.0,<3.1", "pandas<1", "no-such-package-anywhere", "torch>=2.4; sys_platform == 'plan9'", "rich>=13"]
+    )
+    assert [(fact.name, fact.problem is None) for fact in facts] == [
+        ("pandas", True),
+        ("pandas", False),
+        ("no-such-package-anywhere", False),
+        ("rich", True),
+    ]
+    assert facts[1].problem is not None
+    assert "<1 is required" in facts[1].problem
+
+    def broken(name: str) -> None:
+        raise ImportError("undefined symbol")
+
+    monkeypatch.setattr("importlib.import_module", broken)
+    assert "undefined symbol" in (package_facts(["pandas"])[0].problem or "")
+
+
+def test_the_installed_project_has_what_it_requires() -> None:
+    facts = package_facts()
+    assert len(facts) > 15
+    assert [fact for fact in facts if fact.problem] == []
