@@ -23,7 +23,8 @@ from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
-from mtfscalper.envs.trading_env import EnvSettings
+from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, price_scale
 from mtfscalper.policy.columns import prediction_columns
 from mtfscalper.policy.decide import decider_for
@@ -99,6 +100,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self._funding_by_pair: dict[str, pd.Series[float]] = {}
         # The pair's candles. Backtests: the account that replayed windows hand on, and what windows depend on.
         self._candles = DataFrame()
+        self._signals = DataFrame()
         self._account: Account = FLAT
         self._account_before: Account = FLAT
         self._fingerprints: dict[str, dict[str, str]] = {}
@@ -123,6 +125,8 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             price_scale=price_scale(prices, pd.DatetimeIndex(candles["date"])),
             funding=self._funding(pair, candles["date"]),
         )
+        signals = [name for name in (LONG_SIGNAL, SHORT_SIGNAL) if name in dataframe.columns]
+        self._signals = dataframe[["date", *signals]].reset_index(drop=True)
         self._account = FLAT
         kitchen = WindowKitchen(pair, self)
         self.dk = kitchen
@@ -391,7 +395,8 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
                 open_ms=int(trade.open_date_utc.timestamp() * 1000),
                 open_rate=trade.open_rate,
                 leverage=trade.leverage or 1.0,
-                funding=(trade.funding_fees or 0.0) / trade.amount,
+                # The amount is 0 while the entry order waits.
+                funding=(trade.funding_fees or 0.0) / trade.amount if trade.amount else 0.0,
             )
             actions[-1], exit_probability[-1] = trade_decision(decider, tape, settings, account, len(tape) - 1)
         return prediction_columns(dk.label_list, actions, flat._replace(probabilities=probabilities), exit_probability)
@@ -458,8 +463,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         model_id = int(dk.model_filename.rsplit("_", 1)[1])
         windows = zip(dk.training_timeranges, dk.backtesting_timeranges, strict=True)
         train, test = next((train, test) for train, test in windows if int(train.stopts) == model_id)
-        dates = self._candles["date"]
-        used = self._candles.loc[(dates >= train.startdt) & (dates < test.stopdt + self._timeframe)]
+        stop = test.stopdt + self._timeframe
         rl = self.settings.model_dump(exclude={"rl": {"progress_bar"}, "tensorboard": True, "ppo": {"verbose"}})
         freqai = self.freqai_info
         strategy = type(self._strategy)
@@ -478,10 +482,22 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             "settings": artefacts.value_hash(rl),
             "rules": artefacts.value_hash(asdict(self._rules(dk.pair))),
             "features": artefacts.value_hash([freqai["feature_parameters"], freqai["data_split_parameters"], sources]),
-            "candles": artefacts.value_hash([len(used), int(pd.util.hash_pandas_object(used, index=False).sum())]),
+            "candles": _rows_hash([self._candles, *self._other_candles(dk.pair)], train.startdt, stop),
+            "signals": _rows_hash([self._signals], train.startdt, stop),
             "strategy parameters": artefacts.value_hash(_entry_parameters(self._strategy)),
             "periods": artefacts.value_hash([train.timerange_str, test.timerange_str]),
         }
+
+    def _other_candles(self, pair: str) -> list[DataFrame]:
+        """The candles of other timeframes and pairs that FreqAI makes features of."""
+        assert self.data_provider is not None
+        parameters = self.freqai_info["feature_parameters"]
+        return [
+            self.data_provider.historic_ohlcv(other, timeframe)
+            for other in (pair, *parameters.get("include_corr_pairlist", []))
+            for timeframe in parameters["include_timeframes"]
+            if (other, timeframe) != (pair, self.config["timeframe"])
+        ]
 
 
 def _entry_parameters(strategy: IStrategy | None) -> dict[str, Any]:
@@ -489,3 +505,13 @@ def _entry_parameters(strategy: IStrategy | None) -> dict[str, Any]:
     if strategy is None:
         return {}
     return {name: parameter.value for name, parameter in strategy.enumerate_parameters() if parameter.space != "sell"}
+
+
+def _rows_hash(frames: list[DataFrame], start: datetime, stop: datetime) -> str:
+    """A hash of the rows of [start, stop), whatever the unit that their dates are stored in."""
+    hashes = []
+    for frame in frames:
+        rows = frame[(frame["date"] >= start) & (frame["date"] < stop)]
+        rows = rows.assign(date=rows["date"].dt.as_unit("ms"))
+        hashes.append([len(rows), int(pd.util.hash_pandas_object(rows, index=False).sum())])
+    return artefacts.value_hash(hashes)

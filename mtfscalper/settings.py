@@ -64,7 +64,9 @@ class RLSettings(_Section):
     net_arch: Annotated[tuple[_PositiveInt, ...], Field(min_length=1)] = Field(
         (512, 512, 256), description="list of integers >= 1 (hidden layers of the policy and of the value network)"
     )
-    vec_env: Literal["subproc", "dummy"] = Field("subproc", description="'subproc' or 'dummy'")
+    vec_env: Literal["subproc", "dummy", "batched", "auto"] = Field(
+        "subproc", description="'subproc', 'dummy', 'batched' or 'auto'"
+    )
     cpu_count: _PositiveInt = Field(8, description="integer >= 1 (torch intra-op threads)")
     interop_threads: _PositiveInt = Field(2, description="integer >= 1 (torch inter-op threads)")
     device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
@@ -188,7 +190,7 @@ def _merge_ppo(
 
 # Values that the design names and a later release builds: refused by name rather than as a typing error.
 _NOT_BUILT: dict[str, dict[str, str]] = {
-    "vec_env": dict.fromkeys(("batched", "torch", "auto"), "'subproc' or 'dummy'"),
+    "vec_env": {"torch": "'subproc', 'dummy', 'batched' or 'auto'"},
     "decision_mode": {"exact": "'replay'"},
 }
 

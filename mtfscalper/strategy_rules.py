@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
 from datetime import UTC, datetime
 from typing import Any
 
+from ccxt import DECIMAL_PLACES, TICK_SIZE
+from freqtrade.constants import UNLIMITED_STAKE_AMOUNT
 from freqtrade.enums import TradingMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.exchange import Exchange, timeframe_to_minutes
@@ -85,6 +88,7 @@ def rules_of_strategy(
         trailing_only_offset_is_reached=strategy.trailing_only_offset_is_reached,
         can_short=bool(strategy.can_short),
         stake_ratio=config.get("tradable_balance_ratio", 0.99),
+        fixed_stake_ratio=_fixed_stake_ratio(config),
         max_drawdown_ratio=rl.max_training_drawdown_pct,
         liquidation_ratio=_liquidation_ratio(config, exchange, pair, max(long, short)) if futures else 1.0,
     )
@@ -120,6 +124,21 @@ def _liquidation_ratio(config: dict[str, Any], exchange: Exchange, pair: str, le
     """
     maintenance, _ = exchange.get_maintenance_ratio_and_amt(pair, _wallet(config))
     return (1 - maintenance * leverage) / (1 + maintenance) * (1 - float(config.get("liquidation_buffer", 0.05)))
+
+
+def _fixed_stake_ratio(config: dict[str, Any]) -> float | None:
+    stake = config.get("stake_amount", UNLIMITED_STAKE_AMOUNT)
+    return None if stake == UNLIMITED_STAKE_AMOUNT else float(stake) / _wallet(config)
+
+
+def exchange_price_scale(exchange: Exchange, pair: str) -> float:
+    """The exchange's price ticks in one unit of quote currency, 1 where it counts no ticks."""
+    precision = exchange.get_precision_price(pair)
+    if precision is None or exchange.precision_mode_price not in (TICK_SIZE, DECIMAL_PLACES):
+        return 1.0
+    scale = 1 / precision if exchange.precision_mode_price == TICK_SIZE else 10.0**precision
+    # 1 / 1e-5 is 99999.99999999999.
+    return float(round(scale)) if math.isclose(scale, round(scale)) else float(scale)
 
 
 def _wallet(config: dict[str, Any]) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mtfscalper.envs.trading_env import EnvSettings
+from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.trading.reward import RewardSettings
@@ -27,8 +27,8 @@ def make_rules(**changes: Any) -> TradingRules:
 
 
 def make_settings(entry_mode: str = "agent", window: int = 1, random_start: bool = False, **rules: Any) -> EnvSettings:
-    """Settings of an environment with the default reward."""
-    return EnvSettings(make_rules(**rules), RewardSettings(), entry_mode, window, random_start)
+    """Settings of an environment with the default reward, which records its trades."""
+    return EnvSettings(make_rules(**rules), RewardSettings(), entry_mode, window, random_start, record_trades=True)
 
 
 def candle_table(*rows: tuple[float, float, float, float], start: str = "2024-01-10") -> pd.DataFrame:

@@ -12,7 +12,8 @@ from builders import make_rules, make_tape, random_candles
 from gymnasium import spaces
 from torch import nn
 
-from mtfscalper.envs.trading_env import EnvSettings, observation_space
+from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.envs.trading_env import observation_space
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
 from mtfscalper.trading.actions import N_ACTIONS
@@ -55,7 +56,7 @@ def random_tape(
 
 
 def env_settings(entry_mode: str = "gated", window: int = 1, rules: TradingRules = RULES) -> EnvSettings:
-    return EnvSettings(rules, RewardSettings(), entry_mode, window)
+    return EnvSettings(rules, RewardSettings(), entry_mode, window, record_trades=True)
 
 
 def random_policy(
@@ -78,22 +79,23 @@ def random_policy(
     return policy
 
 
-def make_decisive(policy: MaskedActorCriticPolicy, features: np.ndarray, window: int) -> None:
-    """Give a policy large logits, by which it enters at a third of its chances and leaves at every tenth.
+def make_decisive(policy: MaskedActorCriticPolicy, features: np.ndarray, window: int, leaves: float = 0.1) -> None:
+    """Give a policy large logits, by which it enters at a third of its chances.
 
     :param features: what it sees, shape (n_candles, n_features)
+    :param leaves: share of its chances at which it leaves
     """
     extractor = policy.features_extractor
     with torch.no_grad(), extractor.on_tape(extractor.as_tape(features)):
-        policy.action_net.weight.mul_(300.0)
+        policy.action_net.weight.mul_(3.0 / policy.action_net.weight.norm(dim=1, keepdim=True))
         observations = torch.from_numpy(random_observations(4000, len(features), window))
         logits = policy.action_net(policy.mlp_extractor(extractor(observations))[0])
         side = observations[:, 1]
         for action, where, share in (
             (1, side == 0, 0.67),
             (3, side == 0, 0.67),
-            (2, side > 0, 0.9),
-            (4, side < 0, 0.9),
+            (2, side > 0, 1 - leaves),
+            (4, side < 0, 1 - leaves),
         ):
             lead = logits[where, action] - logits[where, 0]
             policy.action_net.bias[action] -= lead.quantile(share)

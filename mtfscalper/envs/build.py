@@ -14,7 +14,9 @@ import gymnasium
 import numpy as np
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv, VecMonitor
 
-from mtfscalper.envs.trading_env import EnvSettings, TradingEnv
+from mtfscalper.envs.batched_env import BatchedTradingEnv
+from mtfscalper.envs.episodes import EnvSettings, EpisodeMap
+from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.envs.window_observation import WindowObservation
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.threads import set_torch_threads
@@ -143,7 +145,7 @@ def build_vec_env(
 
     Seeding is the caller's: ``vec_env.seed(s)`` gives environment i the seed s + i, and with it its own start.
 
-    :param name: ``subproc`` or ``dummy``
+    :param name: ``subproc``, ``dummy`` or ``batched``
     :param tape: the candles every environment plays on
     :param n_envs: how many environments
     :param compact: compact observations, else windows of features
@@ -152,13 +154,14 @@ def build_vec_env(
     builders: dict[str, Callable[[MarketTape], VecEnv]] = {
         "subproc": lambda tape: _subproc([partial(_make_worker_env, tape, settings, compact)] * n_envs),
         "dummy": lambda tape: DummyVecEnv([partial(make_env, tape, settings, compact)] * n_envs),
+        "batched": lambda tape: BatchedTradingEnv(tape, settings, n_envs, compact=compact),
     }
     if name not in builders:
         raise ValueError(f"vec_env is {name!r}; accepted: {', '.join(builders)}; remedy: set one of these")
     if compact:
         tape = tape.without_features()
     # Wrong candles are an error of the data, whatever runs them: found here, not in a worker.
-    TradingEnv(tape, settings)
+    EpisodeMap.of(tape, settings)
     while True:
         try:
             return VecMonitor(builders[name](tape))

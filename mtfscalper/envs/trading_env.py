@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -11,18 +11,17 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
-from mtfscalper.market.tape import MarketTape, TapeError
-from mtfscalper.market.windows import range_position
-from mtfscalper.trading.actions import N_ACTIONS, Action, automatic_action, entry_permissions, valid_actions
+from mtfscalper.envs.episodes import EnvSettings, EpisodeMap, Start
+from mtfscalper.market.tape import MarketTape
+from mtfscalper.trading.actions import N_ACTIONS, Action, automatic_action, valid_actions
 from mtfscalper.trading.namespace import SCALAR
 from mtfscalper.trading.observation import N_ACCOUNT, PROFIT_BOUND, account_state
-from mtfscalper.trading.reward import RewardSettings, Transition, reward_terms
+from mtfscalper.trading.reward import Transition, reward_terms
 from mtfscalper.trading.rules import (
     FLAT,
     Account,
     Candle,
     Fill,
-    TradingRules,
     equity_at,
     force_exit,
     profit_ratio,
@@ -34,21 +33,6 @@ from mtfscalper.trading.trades import ClosedTrade, closed_trade
 # Observations are float32, which counts exactly up to here: 160 years of five-minute candles. Constant, so that a
 # policy fits any tape.
 MAX_TICK = 2.0**24
-
-
-@dataclass(frozen=True)
-class EnvSettings:
-    """What an environment is made of, beside its tape.
-
-    :ivar window: candles of features an observation stands for
-    :ivar random_start: whether every episode starts at a random candle, or only the first after a seeded reset
-    """
-
-    rules: TradingRules
-    reward: RewardSettings
-    entry_mode: str
-    window: int
-    random_start: bool = False
 
 
 def observation_space() -> spaces.Box[np.float32]:
@@ -63,64 +47,41 @@ def observation_space() -> spaces.Box[np.float32]:
 
 
 class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
-    """One account on one tape.
+    """One account on the candles of one or more tapes.
 
     A step is a decision: candles on which nothing can be decided pass inside it, marked to market. An episode runs
     to the end of its gap-free segment, whose last candle tests the exits and closes what is left at its open, and is
     truncated there; it terminates when equity has lost ``max_drawdown_ratio`` of its peak.
 
-    ``info["trades"]`` lists the trades that closed in a step, where any did; the last step of an episode adds
-    ``final_equity`` and ``reward_terms`` (sums by name over the episode).
+    The last info of an episode holds ``final_equity``, ``reward_terms`` (sums by name over the episode) and, with
+    ``record_trades``, ``trades`` (every :class:`mtfscalper.trading.trades.ClosedTrade` of the episode).
     """
 
     metadata: dict[str, Any] = {"render_modes": []}  # noqa: RUF012 - Gymnasium's own class attribute
 
-    def __init__(self, tape: MarketTape, settings: EnvSettings) -> None:
+    def __init__(self, tapes: MarketTape | Sequence[MarketTape], settings: EnvSettings) -> None:
         """
+        :param tapes: the candles to play on; of several pairs, the ticks count along the tapes laid end to end
         :raises TapeError: if no segment has room for a decision, or no entry is ever permitted
         """
         self.observation_space = observation_space()
         self.action_space = spaces.Discrete(N_ACTIONS)
         self.settings = settings
-        self._pair = tape.pair
-        self._timeframe_ms = tape.timeframe_ms
-        rules = settings.rules
+        self._map = EpisodeMap.of(tapes, settings)
         # Python numbers: indexing a NumPy array for one number costs more than a rule.
-        self._dates = tape.dates_ms.tolist()
-        columns = (tape.open, tape.high, tape.low, tape.close, tape.funding, tape.price_scale)
-        self._candles = [Candle(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
-        self._range_position = range_position(tape.high, tape.low, tape.open, settings.reward.timing_candles).tolist()
-        long_permitted, short_permitted = entry_permissions(
-            settings.entry_mode, rules.can_short, tape.long_signal, tape.short_signal
-        )
-        self._long_permitted = long_permitted.tolist()
-        self._short_permitted = short_permitted.tolist()
-        permitted = long_permitted | short_permitted
-        # First and last candle of each segment that can be decided, and the segment's end.
-        self._segments: list[tuple[int, int]] = []
-        next_entry = np.full(len(tape), len(tape), dtype=np.int64)
-        for start, stop in tape.segments:
-            first, last = start + settings.window, stop - 1
-            if last <= first:
-                continue
-            # Decision k needs a permission at row k - 1.
-            candidates = np.arange(first, last)[permitted[first - 1 : last - 1]]
-            if len(candidates):
-                self._segments.append((first, last))
-                at = np.searchsorted(candidates, np.arange(first, last))
-                next_entry[first:last] = np.append(candidates, last)[at]
-        if not self._segments:
-            raise TapeError(self._no_decision(tape, permitted))
-        # Itself where an entry is permitted, else the next such candle, else the segment's last; that one itself.
-        self._next_entry: list[int] = np.minimum(next_entry, len(tape) - 1).tolist()
-        for _, last in self._segments:
-            self._next_entry[last] = last
+        self._dates = self._map.dates_ms.tolist()
+        columns = (column.tolist() for column in self._map.candles)
+        self._candles = [Candle(*row) for row in zip(*columns, strict=True)]
+        self._range_position = self._map.range_position.tolist()
+        self._long_permitted = self._map.long_permitted.tolist()
+        self._short_permitted = self._map.short_permitted.tolist()
+        self._next_entry: list[int] = self._map.next_entry.tolist()
         self._segment = 0
         self._account: Account = FLAT
         self._tick = 0
         self._equity = self._peak = 1.0
         self._carried_reward = 0.0
-        self._carried_trades: list[ClosedTrade] = []
+        self._trades: list[ClosedTrade] = []
         self._episode_terms: Counter[str] = Counter()
         self._drained_terms: Counter[str] = Counter()
 
@@ -135,35 +96,26 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
         """
         super().reset(seed=seed)
         if seed is not None or self.settings.random_start:
-            lengths = np.array([last - first for first, last in self._segments], dtype=np.float64)
-            self._segment = int(self.np_random.choice(len(lengths), p=lengths / lengths.sum()))
-            first, last = self._segments[self._segment]
-            tick = int(self.np_random.integers(first, last))
+            start = self._map.random_start(self.np_random)
         else:
-            self._segment = (self._segment + 1) % len(self._segments)
-            tick = self._segments[self._segment][0]
+            start = self._map.start_after(self._segment)
         # A start after the last entry of its segment meets no decision: go on from the start of the next.
-        for _ in range(len(self._segments) + 1):
-            if self._begin(tick):
+        for _ in range(len(self._map.segments) + 1):
+            if self._begin(start):
                 return self._observation(), {}
-            self._segment = (self._segment + 1) % len(self._segments)
-            tick = self._segments[self._segment][0]
-        raise TapeError(
-            f"{self._pair}: every trade of {len(self._candles)} candles ends in its entry candle, so that there is "
-            "nothing to decide; accepted: a stop and ROI that let a trade live; remedy: widen the strategy's stoploss"
-        )
+            start = self._map.start_after(self._segment)
+        raise self._map.no_living_trade()
 
     def step(self, action: np.int64) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Decide, then run to the next decision or to the episode's end."""
-        reward, trades = self._carried_reward, self._carried_trades
-        self._carried_reward, self._carried_trades = 0.0, []
-        gained, terminated, truncated = self._run(int(action), trades)
+        reward, self._carried_reward = self._carried_reward, 0.0
+        gained, terminated, truncated = self._run(int(action))
         info: dict[str, Any] = {}
-        if trades:
-            info["trades"] = trades
         if terminated or truncated:
             info["final_equity"] = self._equity
             info["reward_terms"] = dict(self._episode_terms)
+            if self.settings.record_trades:
+                info["trades"] = self._trades
         return self._observation(), reward + gained, terminated, truncated, info
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
@@ -178,32 +130,32 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
         self._drained_terms.clear()
         return drained
 
-    def _begin(self, tick: int) -> bool:
+    def _begin(self, start: Start) -> bool:
         """Put a flat account at a candle and run to the first decision. False if there is none."""
+        self._segment = start.segment
         self._account = FLAT
-        self._tick = self._next_entry[tick]
+        self._tick = self._next_entry[start.tick]
         self._peak = self._equity = 1.0
         self._carried_reward = 0.0
-        self._carried_trades = []
+        self._trades = []
         self._episode_terms.clear()
-        if self._tick == self._segments[self._segment][1]:
+        if self._tick == self._map.segments[self._segment].last:
             return False
         automatic = self._automatic()
         if automatic is None:
             return True
-        self._carried_reward, terminated, truncated = self._run(automatic, self._carried_trades)
+        self._carried_reward, terminated, truncated = self._run(automatic)
         return not (terminated or truncated)
 
-    def _run(self, action: int, trades: list[ClosedTrade]) -> tuple[float, bool, bool]:
+    def _run(self, action: int) -> tuple[float, bool, bool]:
         """Act at this candle, then let the candles without a decision pass.
 
-        :param trades: closed trades are added to it
         :return: reward, terminated, truncated
         """
-        floor, last = 1 - self.settings.rules.max_drawdown_ratio, self._segments[self._segment][1]
+        floor, last = 1 - self.settings.rules.max_drawdown_ratio, self._map.segments[self._segment].last
         reward = 0.0
         while True:
-            reward += self._one_candle(action, last, trades)
+            reward += self._one_candle(action, last)
             if self._equity <= self._peak * floor:
                 return reward, True, False
             if self._account.side == 0:
@@ -225,20 +177,21 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
             self._short_permitted[row],
         )
 
-    def _one_candle(self, action: int, last: int, trades: list[ClosedTrade]) -> float:
+    def _one_candle(self, action: int, last: int) -> float:
         """Carry out an action at this candle, mark the account at the next open, and reward the difference."""
         rules, tick = self.settings.rules, self._tick
         before, candle = self._account, self._candles[tick]
         accepted = valid_actions(before.side, self._long_permitted[tick - 1], self._short_permitted[tick - 1], SCALAR)
         # An entry without permission is no entry, whoever asks.
         account, fill = step(SCALAR, rules, before, action if accepted[action] else Action.NEUTRAL, candle)
-        if fill.exited:
-            trades.append(closed_trade(self._pair, fill, self._dates[tick], self._timeframe_ms))
+        self._record(fill)
         self._tick = tick + 1
         following = self._candles[tick + 1]
         account = see_open(SCALAR, rules, account, following.open)
         if self._tick == last:
-            account, fill = self._force_exit(account, following, fill, trades)
+            account, forced = force_exit(SCALAR, rules, account, following)
+            self._record(forced)
+            fill = forced if forced.exited else fill
         self._account = account
         equity_before, self._equity = self._equity, equity_at(SCALAR, rules, account, following.open)
         self._peak = max(self._peak, self._equity)
@@ -262,14 +215,10 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
         self._drained_terms.update(terms)
         return float(sum(terms.values()))
 
-    def _force_exit(
-        self, account: Account, candle: Candle, fill: Fill, trades: list[ClosedTrade]
-    ) -> tuple[Account, Fill]:
-        account, forced = force_exit(SCALAR, self.settings.rules, account, candle)
-        if not forced.exited:
-            return account, fill
-        trades.append(closed_trade(self._pair, forced, self._dates[self._tick], self._timeframe_ms))
-        return account, forced
+    def _record(self, fill: Fill) -> None:
+        if fill.exited and self.settings.record_trades:
+            pair = self._map.segments[self._segment].pair
+            self._trades.append(closed_trade(pair, fill, self._dates[self._tick], self._map.timeframe_ms))
 
     def _observation(self) -> npt.NDArray[np.float32]:
         row = self._tick - 1
@@ -283,17 +232,3 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
             self._short_permitted[row],
         )
         return np.array([row, *state], dtype=np.float32)
-
-    def _no_decision(self, tape: MarketTape, permitted: npt.NDArray[np.bool_]) -> str:
-        if not permitted.any():
-            return (
-                f"{tape.pair}: none of {len(tape)} candles carries a classic signal, so that entry_mode "
-                f"{self.settings.entry_mode!r} permits no entry; accepted: at least one; remedy: loosen the signals' "
-                "thresholds, train on more days, or set freqai.rl_config.entry_mode to 'agent'"
-            )
-        longest = max((stop - start for start, stop in tape.segments), default=0)
-        return (
-            f"{tape.pair}: the longest run of candles without a gap has {longest}, and no entry is permitted inside "
-            f"one; accepted: runs longer than conv_width + 2 = {self.settings.window + 2} candles with a signal; "
-            "remedy: train on more days, or download the missing candles"
-        )

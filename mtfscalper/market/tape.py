@@ -145,19 +145,24 @@ class MarketTape:
         return hasher.hexdigest()
 
 
-def price_scale(prices: dict[str, npt.NDArray[np.float64]], dates: pd.DatetimeIndex) -> npt.NDArray[np.float64]:
+def price_scale(
+    prices: dict[str, npt.NDArray[np.float64]], dates: pd.DatetimeIndex, exchange_scale: float = 1.0
+) -> npt.NDArray[np.float64]:
     """Price ticks in one unit of quote currency: the most decimals seen in a candle's month.
 
-    The rule of freqtrade's backtester (``get_tick_size_over_time``).
+    The rule of freqtrade's backtester (``get_tick_size_over_time``). A month of whole prices shows none and keeps the
+    ticks of the month before, the first ones those of the exchange (``Backtesting.get_pair_precision``).
 
-    :return: powers of ten, shape (n_candles,)
+    :param exchange_scale: the exchange's ticks in a unit, which matter for whole prices alone
+    :return: shape (n_candles,)
     """
     rates = np.stack(list(prices.values()), axis=1)
     different, where = np.unique(rates, return_inverse=True)
     decimals = np.array([_decimals(rate) for rate in different], dtype=np.int64)[where.reshape(rates.shape)]
     most = pd.Series(decimals.max(axis=1))
     months = most.groupby(dates.year * 12 + dates.month).transform("max")
-    return np.asarray(10.0 ** months.to_numpy(), dtype=np.float64)
+    scale = 10.0 ** months.astype(np.float64)
+    return np.asarray(scale.where(months > 0).ffill().fillna(exchange_scale), dtype=np.float64)
 
 
 def _decimals(rate: float) -> int:

@@ -23,7 +23,7 @@ ROWS_MIN = 500
 SHOWN_MAX = 4
 SHOWN_PACKAGES = ("freqtrade", "torch", "stable-baselines3", "gymnasium", "pandas")
 
-_VEC_ENV_CLASSES = {"subproc": "SubprocVecEnv", "dummy": "DummyVecEnv"}
+_VEC_ENV_CLASSES = {"subproc": "SubprocVecEnv", "dummy": "DummyVecEnv", "batched": "BatchedTradingEnv"}
 _GIB = 2**30
 
 
@@ -141,21 +141,26 @@ def check_training(facts: RunFacts) -> Check:
 
 def check_vec_env(facts: RunFacts) -> Check:
     """The vector environment that trained is the one asked for, not the one that stepped in for it."""
-    expected = f"{_VEC_ENV_CLASSES.get(facts.asked.vec_env, facts.asked.vec_env)} x {facts.asked.n_envs}"
+    asked = facts.asked.vec_env
+    names = sorted(_VEC_ENV_CLASSES.values()) if asked == "auto" else [_VEC_ENV_CLASSES[asked]]
+    accepted = {f"{name} x {facts.asked.n_envs}" for name in names}
     seen = [f"{window.report.vec_env} x {window.report.n_envs}" for window in facts.windows]
     return _check(
         "processes",
         "vector environment",
         _distinct(seen),
-        expected,
-        set(seen) == {expected},
+        f"the fastest of {', '.join(names)}, x {facts.asked.n_envs}" if asked == "auto" else min(accepted),
+        len(set(seen)) == 1 and set(seen) <= accepted,
         _remedy(facts, "look for 'could not start' in the log: it says why another one took over"),
     )
 
 
 def check_workers(facts: RunFacts) -> Check:
     """As many worker processes ran in every sample as there are environments, the very ones that trained."""
-    expected = facts.asked.n_envs if facts.asked.vec_env == "subproc" else 0
+    # What 'auto' chose is for the training to say; the sampler saw whether it is true.
+    chosen = {window.report.vec_env for window in facts.windows} if facts.asked.vec_env == "auto" else set()
+    with_workers = facts.asked.vec_env == "subproc" or chosen == {_VEC_ENV_CLASSES["subproc"]}
+    expected = facts.asked.n_envs if with_workers else 0
     counts = [window.watched.worker_counts for window in facts.windows]
     samples = sum(window.watched.samples for window in facts.windows)
     same = all(set(window.report.worker_pids) == set(window.watched.worker_pids) for window in facts.windows)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mtfscalper.envs.trading_env import EnvSettings
+from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.decide import Decider
 from mtfscalper.trading.actions import Action, automatic_action, entry_permissions

@@ -35,10 +35,24 @@ def account_state(
     :return: one value for each of :data:`ACCOUNT_FIELDS`: side -1/0/+1, profits in units of ``profit_aim`` within
         +-20, candles held over the longest duration in [0, 1], entry permissions 0/1
     """
+    profit = profit_ratio(rules, account, open_rate)
+    return trade_state(xp, rules, profit_aim, account, profit, long_permitted, short_permitted)
+
+
+def trade_state(
+    xp: Namespace,
+    rules: TradingRules,
+    profit_aim: float,
+    account: Account,
+    profit: Any,
+    long_permitted: Any,
+    short_permitted: Any,
+) -> tuple[Any, ...]:
+    """:func:`account_state` of a trade whose profit ratio at the open is known already."""
     in_trade = account.side != 0
     return (
         account.side,
-        xp.where(in_trade, _clipped(xp, profit_ratio(rules, account, open_rate) / profit_aim), 0.0),
+        xp.where(in_trade, _clipped(xp, profit / profit_aim), 0.0),
         xp.where(in_trade, _clipped(xp, account.best_profit / profit_aim), 0.0),
         xp.minimum(account.held_candles / rules.max_trade_duration_candles, 1.0),
         xp.where(long_permitted, 1.0, 0.0),

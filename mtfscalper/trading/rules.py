@@ -40,6 +40,10 @@ class ExitReason(IntEnum):
 
 EXIT_REASON_NAMES = {reason: reason.name.lower() for reason in ExitReason}
 
+# Plain numbers: an array library asks every member of an enum whether it is an array.
+_NONE, _EXIT_SIGNAL, _MAX_DURATION, _STOP_LOSS, _ROI, _TRAILING_STOP_LOSS, _FORCE_EXIT = map(int, ExitReason)
+_NEUTRAL, _LONG_ENTER, _LONG_EXIT, _SHORT_ENTER, _SHORT_EXIT = map(int, Action)
+
 
 @dataclass(frozen=True)
 class TradingRules:
@@ -53,7 +57,8 @@ class TradingRules:
     :ivar trailing_stop_positive: distance of the trailing stop once in profit, None for ``stoploss_ratio``
     :ivar max_trade_duration_candles: candles after which a trade is closed at the open
     :ivar timeframe_minutes: length of a candle
-    :ivar stake_ratio: share of the equity staked on a trade
+    :ivar stake_ratio: share of the equity that may be staked, and is, so that profits compound
+    :ivar fixed_stake_ratio: the same stake on every trade instead, as a share of the equity at the start
     :ivar max_drawdown_ratio: loss from the peak of equity that ends an episode
     :ivar liquidation_ratio: loss of the stake at which the exchange liquidates; 1 on spot
     """
@@ -71,6 +76,7 @@ class TradingRules:
     trailing_only_offset_is_reached: bool = False
     can_short: bool = True
     stake_ratio: float = 1.0
+    fixed_stake_ratio: float | None = None
     max_drawdown_ratio: float = 0.5
     liquidation_ratio: float = 1.0
 
@@ -81,6 +87,11 @@ class TradingRules:
             ("leverage_long", self.leverage_long >= 1, "a number >= 1"),
             ("leverage_short", self.leverage_short >= 1, "a number >= 1"),
             ("stake_ratio", 0 < self.stake_ratio <= 1, "a ratio in (0, 1]"),
+            (
+                "fixed_stake_ratio",
+                self.fixed_stake_ratio is None or 0 < self.fixed_stake_ratio <= self.stake_ratio,
+                f"a ratio in (0, stake_ratio = {self.stake_ratio:g}], or None to stake that share of the equity",
+            ),
             ("max_trade_duration_candles", self.max_trade_duration_candles >= 1, "an integer >= 1"),
             ("timeframe_minutes", self.timeframe_minutes >= 1, "an integer >= 1"),
             ("minimal_roi", list(self.minimal_roi) == sorted(self.minimal_roi), "pairs in rising minutes"),
@@ -181,7 +192,12 @@ def profit_ratio(rules: TradingRules, account: Account, rate: Any) -> Any:
 
 def equity_at(xp: Namespace, rules: TradingRules, account: Account, rate: Any) -> Any:
     """Equity with the open trade closed at ``rate``."""
-    return xp.maximum(account.equity + _profit(rules, account, profit_ratio(rules, account, rate)), EQUITY_FLOOR)
+    return marked_equity(xp, rules, account, profit_ratio(rules, account, rate))
+
+
+def marked_equity(xp: Namespace, rules: TradingRules, account: Account, profit: Any) -> Any:
+    """Equity with the open trade closed at a profit ratio."""
+    return xp.maximum(account.equity + _profit(rules, account, profit), EQUITY_FLOOR)
 
 
 def _profit(rules: TradingRules, account: Account, ratio: Any) -> Any:
@@ -191,7 +207,12 @@ def _profit(rules: TradingRules, account: Account, ratio: Any) -> Any:
 
 def see_open(xp: Namespace, rules: TradingRules, account: Account, open_rate: Any) -> Account:
     """Update the best profit with the open of the candle about to be decided."""
-    best = xp.maximum(account.best_profit, profit_ratio(rules, account, open_rate))
+    return see_profit(xp, account, profit_ratio(rules, account, open_rate))
+
+
+def see_profit(xp: Namespace, account: Account, profit: Any) -> Account:
+    """Update the best profit with the one at the open of the candle about to be decided."""
+    best = xp.maximum(account.best_profit, profit)
     return account._replace(best_profit=xp.where(account.side == 0, 0.0 * best, best))
 
 
@@ -211,43 +232,43 @@ def step(xp: Namespace, rules: TradingRules, account: Account, action: Any, cand
     account = account._replace(funding=account.funding - account.side * candle.funding)
 
     wanted = xp.logical_or(
-        xp.logical_and(account.side > 0, action == Action.LONG_EXIT),
-        xp.logical_and(account.side < 0, action == Action.SHORT_EXIT),
+        xp.logical_and(account.side > 0, action == _LONG_EXIT),
+        xp.logical_and(account.side < 0, action == _SHORT_EXIT),
     )
     expired = xp.logical_and(in_trade, account.held_candles >= rules.max_trade_duration_candles)
 
     bound = xp.where(account.side < 0, candle.low, candle.high)
     bound_profit = _rounded(xp, profit_ratio(rules, account, bound))
     account = _trail(xp, rules, account, candle, bound, bound_profit)
-    stopped, stop_fill = _stop(xp, rules, account, candle)
+    stopped, stop_fill = _stop(xp, rules, account, candle, bound_profit)
     reached, roi_fill = _roi(xp, rules, account, candle, bound_profit)
 
     trailed = account.stop_trailed
     reason = xp.where(
         wanted,
-        ExitReason.EXIT_SIGNAL,
+        _EXIT_SIGNAL,
         xp.where(
             expired,
-            ExitReason.MAX_DURATION,
+            _MAX_DURATION,
             xp.where(
                 xp.logical_and(stopped, xp.logical_not(trailed)),
-                ExitReason.STOP_LOSS,
-                xp.where(reached, ExitReason.ROI, xp.where(stopped, ExitReason.TRAILING_STOP_LOSS, ExitReason.NONE)),
+                _STOP_LOSS,
+                xp.where(reached, _ROI, xp.where(stopped, _TRAILING_STOP_LOSS, _NONE)),
             ),
         ),
     )
-    reason = xp.where(in_trade, reason, ExitReason.NONE)
+    reason = xp.where(in_trade, reason, _NONE)
     close_rate = xp.where(
         xp.logical_or(wanted, expired),
         candle.open,
-        xp.where(reason == ExitReason.ROI, roi_fill, stop_fill),
+        xp.where(reason == _ROI, roi_fill, stop_fill),
     )
     close_rate = _nearest_tick(xp, close_rate, account.price_scale)
     # An order outside the candle is not filled and lapses, as under an unfilledtimeout of one candle: the worst case
     # of a trailing stop can lie there.
     within = xp.logical_and(candle.low <= close_rate, close_rate <= candle.high)
-    reason = xp.where(within, reason, ExitReason.NONE)
-    exited = reason != ExitReason.NONE
+    reason = xp.where(within, reason, _NONE)
+    exited = reason != _NONE
     fill = _fill(xp, rules, account, entered, exited, reason, close_rate)
     held = account._replace(held_candles=xp.where(in_trade, account.held_candles + 1.0, account.held_candles))
     return _close(xp, rules, held, fill), fill
@@ -258,19 +279,23 @@ def force_exit(xp: Namespace, rules: TradingRules, account: Account, candle: Can
 
     :return: flat accounts, and what was filled
     """
-    tested, fill = step(xp, rules, account, Action.NEUTRAL, candle)
+    tested, fill = step(xp, rules, account, _NEUTRAL, candle)
     survives = tested.side != 0
     tested = tested._replace(held_candles=account.held_candles)
     close_rate = _nearest_tick(xp, candle.open, tested.price_scale)
-    forced = _fill(xp, rules, tested, fill.entered, survives, ExitReason.FORCE_EXIT, close_rate)
+    forced = _fill(xp, rules, tested, fill.entered, survives, _FORCE_EXIT, close_rate)
     last = Fill(*(xp.where(survives, ours, theirs) for ours, theirs in zip(forced, fill, strict=True)))
     return _close(xp, rules, tested, forced), last
 
 
 def _enter(xp: Namespace, rules: TradingRules, account: Account, action: Any, candle: Candle) -> tuple[Account, Any]:
-    flat = account.side == 0
-    long = xp.logical_and(flat, action == Action.LONG_ENTER)
-    short = xp.logical_and(xp.logical_and(flat, action == Action.SHORT_ENTER), rules.can_short)
+    available = account.equity * rules.stake_ratio
+    stake = available if rules.fixed_stake_ratio is None else 0.0 * available + rules.fixed_stake_ratio
+    # As in freqtrade, an equity too small for the stake enters no more; nor does one that is lost.
+    affordable = xp.logical_and(stake <= available, account.equity > EQUITY_FLOOR)
+    flat = xp.logical_and(account.side == 0, affordable)
+    long = xp.logical_and(flat, action == _LONG_ENTER)
+    short = xp.logical_and(xp.logical_and(flat, action == _SHORT_ENTER), rules.can_short)
     entered = xp.logical_or(long, short)
     side = xp.where(long, 1.0, xp.where(short, -1.0, account.side))
     leverage = xp.where(entered, xp.where(short, rules.leverage_short, rules.leverage_long), account.leverage)
@@ -284,7 +309,7 @@ def _enter(xp: Namespace, rules: TradingRules, account: Account, action: Any, ca
         stop_trailed=xp.logical_and(account.stop_trailed, xp.logical_not(entered)),
         held_candles=xp.where(entered, 0.0, account.held_candles),
         funding=xp.where(entered, 0.0, account.funding),
-        stake=xp.where(entered, account.equity * rules.stake_ratio, account.stake),
+        stake=xp.where(entered, stake, account.stake),
     )
     # The round trip's fees are the first profit there is to see.
     return opened._replace(
@@ -292,7 +317,7 @@ def _enter(xp: Namespace, rules: TradingRules, account: Account, action: Any, ca
     ), entered
 
 
-def _stop_rate(xp: Namespace, side: Any, leverage: Any, rate: Any, distance_ratio: float, price_scale: Any) -> Any:
+def _stop_rate(xp: Namespace, side: Any, leverage: Any, rate: Any, distance_ratio: Any, price_scale: Any) -> Any:
     """Stop at a distance from a rate, rounded to a tick: up for a long, down for a short."""
     raw = rate * (1 - side * distance_ratio / leverage)
     ticks = xp.round(raw * price_scale)
@@ -323,10 +348,8 @@ def _trail(
     armed = xp.logical_and(armed, side != 0)
     if rules.trailing_only_offset_is_reached:
         armed = xp.logical_and(armed, bound_profit >= rules.trailing_stop_positive_offset)
-    stop = _stop_rate(xp, side, account.leverage, bound, rules.stoploss_ratio, account.price_scale)
-    if rules.trailing_stop_positive is not None:
-        positive = _stop_rate(xp, side, account.leverage, bound, rules.trailing_stop_positive, account.price_scale)
-        stop = xp.where(bound_profit > rules.trailing_stop_positive_offset, positive, stop)
+    distance = _trailing_distance(xp, rules, bound_profit)
+    stop = _stop_rate(xp, side, account.leverage, bound, distance, account.price_scale)
     better = xp.where(side < 0, stop < account.stop_rate, stop > account.stop_rate)
     moved = xp.logical_and(armed, better)
     return account._replace(
@@ -334,7 +357,7 @@ def _trail(
     )
 
 
-def _stop(xp: Namespace, rules: TradingRules, account: Account, candle: Candle) -> tuple[Any, Any]:
+def _stop(xp: Namespace, rules: TradingRules, account: Account, candle: Candle, bound_profit: Any) -> tuple[Any, Any]:
     """Whether the candle touches the stop, and the rate at which it fills."""
     side, stop = account.side, account.stop_rate
     touched = xp.where(side < 0, candle.high >= stop, candle.low <= stop)
@@ -342,13 +365,24 @@ def _stop(xp: Namespace, rules: TradingRules, account: Account, candle: Candle) 
     beyond = xp.where(side < 0, stop < candle.low, stop > candle.high)
     fill = xp.where(beyond, candle.open, stop)
     if rules.trailing_stop:
-        worst = _worst_trailing_rate(xp, rules, account, candle)
+        worst = _worst_trailing_rate(xp, rules, account, candle, bound_profit)
         at_entry = xp.logical_and(account.stop_trailed, account.held_candles == 0)
         fill = xp.where(xp.logical_and(at_entry, xp.logical_not(beyond)), worst, fill)
     return xp.logical_and(touched, side != 0), fill
 
 
-def _worst_trailing_rate(xp: Namespace, rules: TradingRules, account: Account, candle: Candle) -> Any:
+def _trailing_distance(xp: Namespace, rules: TradingRules, bound_profit: Any) -> Any:
+    """How far the trailing stop follows the candle's best price."""
+    if rules.trailing_stop_positive is None:
+        return rules.stoploss_ratio
+    return xp.where(
+        bound_profit > rules.trailing_stop_positive_offset, rules.trailing_stop_positive, rules.stoploss_ratio
+    )
+
+
+def _worst_trailing_rate(
+    xp: Namespace, rules: TradingRules, account: Account, candle: Candle, bound_profit: Any
+) -> Any:
     """Fill of a trailing stop in its entry candle: the price arms it and turns at once."""
     side = account.side
     if rules.trailing_only_offset_is_reached and rules.trailing_stop_positive:
@@ -357,13 +391,7 @@ def _worst_trailing_rate(xp: Namespace, rules: TradingRules, account: Account, c
         )
     else:
         # The distance in force is the one that set the stop.
-        distance = rules.stoploss_ratio
-        if rules.trailing_stop_positive is not None:
-            bound = xp.where(side < 0, candle.low, candle.high)
-            bound_profit = _rounded(xp, profit_ratio(rules, account, bound))
-            distance = xp.where(
-                bound_profit > rules.trailing_stop_positive_offset, rules.trailing_stop_positive, distance
-            )
+        distance = _trailing_distance(xp, rules, bound_profit)
         rate = candle.open * (1 - side * distance / account.leverage)
     return xp.where(side < 0, xp.minimum(candle.high, rate), xp.maximum(candle.low, rate))
 

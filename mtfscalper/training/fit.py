@@ -21,10 +21,11 @@ from stable_baselines3.common.utils import set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from mtfscalper.envs.build import SupervisedSubprocVecEnv, build_vec_env, underlying
-from mtfscalper.envs.trading_env import EnvSettings
+from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy, features_extractor, prefer_holding
 from mtfscalper.settings import Settings, algorithm_class
+from mtfscalper.training.backend import fastest_vec_env
 from mtfscalper.training.evaluation import KeepBest
 
 logger = logging.getLogger(__name__)
@@ -160,8 +161,11 @@ def fit(
     )
     compact = rl.model_type == "PPO"
     started = time.perf_counter()
+    name: str = rl.vec_env
+    if name == "auto":
+        name = fastest_vec_env(settings, train_tape, env_settings, compact=compact)
     set_random_seed(rl.seed)
-    vec_env = build_vec_env(rl.vec_env, train_tape, env_settings, rl.n_envs, compact=compact)
+    vec_env = build_vec_env(name, train_tape, env_settings, rl.n_envs, compact=compact)
     try:
         inner = underlying(vec_env)
         report.vec_env, report.n_envs = type(inner).__name__, vec_env.num_envs
@@ -225,9 +229,11 @@ def _evaluation_callback(
             needed,
         )
         return None
-    # Off-policy algorithms call every few steps a rollout; one pass over the training candles is a fair pause.
+    # A2C and the off-policy algorithms call every few steps a rollout; for them, one pass over the training candles
+    # is a fair pause.
     rollout_steps: int = getattr(model, "n_steps", 0) * model.n_envs
-    return KeepBest(tape, env_settings, every_timesteps=rollout_steps or train_candles)
+    long = 10 * rollout_steps >= train_candles
+    return KeepBest(tape, env_settings, every_timesteps=rollout_steps if long else train_candles)
 
 
 def _model(
@@ -252,9 +258,10 @@ def _model(
             return continued
     if rl.model_type != "PPO":
         arguments = settings.other_algorithm_kwargs | common
-        policy_kwargs: dict[str, Any] = {"net_arch": list(rl.net_arch)}
-        if rl.policy_type != "LinearPolicy":
-            policy_kwargs["activation_fn"] = torch.nn.ReLU
+        policy_kwargs: dict[str, Any] = {"net_arch": list(rl.net_arch), "activation_fn": torch.nn.ReLU}
+        if rl.policy_type == "LinearPolicy":
+            # ARS's, which has no layers.
+            policy_kwargs = {}
         model = algorithm_class(rl.model_type)(rl.policy_type, vec_env, policy_kwargs=policy_kwargs, **arguments)
         return model
     model = algorithm_class("PPO")(

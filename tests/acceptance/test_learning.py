@@ -8,7 +8,7 @@ import pytest
 import torch
 from markets import best_log_return, leaked_future, random_walk
 
-from mtfscalper.envs.trading_env import EnvSettings
+from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.settings import Settings
 from mtfscalper.trading.rules import TradingRules
 from mtfscalper.training.evaluation import evaluate

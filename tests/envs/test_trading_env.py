@@ -3,6 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import gymnasium.utils.env_checker
@@ -20,11 +21,13 @@ from builders import (
     random_candles,
 )
 
-from mtfscalper.envs.trading_env import EnvSettings, TradingEnv
+from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.market.tape import MarketTape, TapeError
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.observation import ACCOUNT_FIELDS
 from mtfscalper.trading.reward import RewardSettings
+from mtfscalper.trading.trades import ClosedTrade
 
 ENTRY_MODES = ("classic", "gated", "agent")
 QUIET = (100.0, 100.2, 99.8, 100.01)
@@ -54,6 +57,14 @@ def episode(env: TradingEnv, choose: Callable[[], int], seed: int | None = None)
         seen.append((observation.tolist(), reward, terminated, truncated, info))
         if terminated or truncated:
             return seen
+
+
+def trades_to_the_end(env: TradingEnv) -> list[ClosedTrade]:
+    """Hold and wait to the end of the episode, which tells of its trades."""
+    over = False
+    while not over:
+        *_, over, info = env.step(np.int64(Action.NEUTRAL))
+    return info["trades"]
 
 
 def random_choice(env: TradingEnv, seed: int) -> Callable[[], int]:
@@ -87,7 +98,7 @@ def test_a_seed_gives_the_same_episode_twice(entry_mode: str) -> None:
     env = TradingEnv(market(), make_settings(entry_mode))
     first = episode(env, random_choice(env, 5), seed=11)
     assert episode(env, random_choice(env, 5), seed=11) == first
-    assert any("trades" in step[-1] for step in first)
+    assert first[-1][-1]["trades"]
 
 
 def test_another_seed_starts_at_another_candle() -> None:
@@ -119,8 +130,8 @@ def test_a_decision_sees_the_last_closed_candle_and_fills_at_the_next_open() -> 
     assert fields(observation)["tick"] == 4
     observation, *_ = env.step(Action.LONG_ENTER)
     assert fields(observation)["tick"] == 5
-    *_, info = env.step(Action.LONG_EXIT)
-    (trade,) = info["trades"]
+    env.step(Action.LONG_EXIT)
+    (trade,) = trades_to_the_end(env)
     assert (trade.pair, trade.is_short, trade.exit_reason) == (PAIR, False, "exit_signal")
     assert (trade.open_ms, trade.open_rate) == (tape.dates_ms[5], tape.open[5])
     assert (trade.close_ms, trade.close_rate) == (tape.dates_ms[6], tape.open[6])
@@ -144,12 +155,12 @@ def test_the_stop_of_the_entry_candle_is_tested_before_anything_is_decided() -> 
     candles = candle_table(QUIET, (100.0, 100.1, 95.0, 96.0), *[(96.0, 96.1, 95.9, 96.01)] * 3)
     env = TradingEnv(make_tape(candles), make_settings("agent"))
     env.reset()
-    observation, *_, info = env.step(Action.LONG_ENTER)
-    (trade,) = info["trades"]
-    assert (trade.exit_reason, trade.open_ms) == ("stop_loss", trade.close_ms)
+    observation, *_ = env.step(Action.LONG_ENTER)
     assert fields(observation) == pytest.approx(
         {"tick": 1} | dict.fromkeys(ACCOUNT_FIELDS[:4], 0) | {"long_permitted": 1, "short_permitted": 1}
     )
+    (trade,) = trades_to_the_end(env)
+    assert (trade.exit_reason, trade.open_ms) == ("stop_loss", trade.close_ms)
 
 
 def test_gated_mode_asks_flat_accounts_at_signals_and_open_trades_at_every_candle() -> None:
@@ -179,7 +190,7 @@ def test_gated_mode_never_enters_without_a_signal_whatever_the_action() -> None:
     # A short is not what is permitted here; nothing else is, to the end.
     *_, terminated, truncated, info = env.step(Action.SHORT_ENTER)
     assert (terminated, truncated) == (False, True)
-    assert "trades" not in info
+    assert info["trades"] == []
     assert info["final_equity"] == 1
 
 
@@ -189,10 +200,10 @@ def test_classic_mode_enters_by_itself_and_asks_from_the_candle_after_the_entry(
     observation, _ = env.reset()
     assert (fields(observation)["tick"], fields(observation)["side"]) == (6, 1)
     assert np.flatnonzero(env.action_masks()).tolist() == [Action.NEUTRAL, Action.LONG_EXIT]
-    observation, *_, info = env.step(Action.LONG_EXIT)
-    assert info["trades"][0].open_ms == tape.dates_ms[6]
+    observation, *_ = env.step(Action.LONG_EXIT)
     # The next signal has entered as well.
     assert (fields(observation)["tick"], fields(observation)["side"]) == (21, -1)
+    assert [trade.open_ms for trade in trades_to_the_end(env)] == [tape.dates_ms[6], tape.dates_ms[21]]
 
 
 def test_classic_mode_hands_over_the_reward_of_what_happened_before_the_first_decision() -> None:
@@ -321,12 +332,12 @@ def test_drawdown_is_counted_from_the_peak() -> None:
 @pytest.mark.parametrize("entry_mode", ENTRY_MODES)
 def test_info_at_the_end_agrees_with_the_trades_and_the_rewards(entry_mode: str) -> None:
     reward = RewardSettings(equity_weight=2.0, duration_weight=0.1, idle_weight=0.01, profit_quality_weight=0.5)
-    settings = EnvSettings(make_rules(leverage_long=3.0), reward, entry_mode, window=1)
+    settings = EnvSettings(make_rules(leverage_long=3.0), reward, entry_mode, window=1, record_trades=True)
     env = TradingEnv(market(seed=8), settings)
     steps = episode(env, random_choice(env, 3))[1:]
-    assert all("final_equity" not in info and "reward_terms" not in info for *_, info in steps[:-1])
+    assert all(info == {} for *_, info in steps[:-1])
     info = steps[-1][-1]
-    trades = [trade for *_, info in steps for trade in info.get("trades", [])]
+    trades = info["trades"]
     assert len(trades) > 10
     growth = [1 + trade.profit_ratio * (1 + (-1 if trade.is_short else 1) * 0.0005) for trade in trades]
     assert info["final_equity"] == pytest.approx(float(np.prod(growth)))
@@ -363,6 +374,12 @@ def test_an_action_that_cannot_be_done_changes_nothing_and_can_be_charged() -> N
     observation, reward, *_ = env.step(Action.SHORT_EXIT)
     assert fields(observation)["side"] == 0
     assert reward == -0.5
+
+
+def test_trades_are_recorded_only_where_that_is_asked_for() -> None:
+    env = TradingEnv(quiet_tape(20), replace(make_settings("agent"), record_trades=False))
+    *_, info = episode(env, lambda: Action.LONG_ENTER)[-1]
+    assert set(info) == {"final_equity", "reward_terms"}
 
 
 # Refusals
@@ -406,6 +423,6 @@ def test_timeframe_of_the_tape_dates_the_trades() -> None:
     env.step(Action.LONG_ENTER)
     for _ in range(3):
         env.step(Action.NEUTRAL)
-    *_, info = env.step(Action.LONG_EXIT)
-    (trade,) = info["trades"]
+    env.step(Action.LONG_EXIT)
+    (trade,) = trades_to_the_end(env)
     assert trade.close_ms - trade.open_ms == 4 * TIMEFRAME_MS

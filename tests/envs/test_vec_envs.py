@@ -18,7 +18,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from mtfscalper.envs import build
 from mtfscalper.envs.build import SupervisedSubprocVecEnv, WorkerDiedError, build_vec_env, make_env, underlying
-from mtfscalper.envs.trading_env import EnvSettings
+from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape, TapeError
 
 N_CANDLES = 400
@@ -86,7 +86,7 @@ def test_workers_and_one_process_give_the_same_trajectory_for_a_seed_and_actions
     for one, other in zip(apart, together, strict=True):
         np.testing.assert_array_equal(one, other)
     assert told_apart == told_together
-    assert len(told_apart) > 50
+    assert len(told_apart) > 20
     assert sum(done.sum() for done in apart[3::3]) >= 3
 
 
@@ -236,7 +236,9 @@ def test_workers_that_cannot_start_are_replaced_by_one_process_with_one_warning(
 
 @pytest.mark.parametrize("name", ["gpu", "", "Subproc"])
 def test_an_unknown_name_is_refused_with_those_that_are_known(name: str) -> None:
-    with pytest.raises(ValueError, match=f"vec_env is '{name}'; accepted: subproc, dummy; remedy: set one of these"):
+    with pytest.raises(
+        ValueError, match=f"vec_env is '{name}'; accepted: subproc, dummy, batched; remedy: set one of these"
+    ):
         build_vec_env(name, signal_tape(), SETTINGS, 2)
 
 

@@ -256,6 +256,20 @@ def test_dummy_environments_have_no_workers() -> None:
     assert set(failed(all_checks(facts))) == {"worker processes"}
 
 
+@pytest.mark.parametrize(("chosen", "workers"), [("SubprocVecEnv", 8), ("BatchedTradingEnv", 0)])
+def test_auto_expects_the_workers_of_what_it_chose(chosen: str, workers: int) -> None:
+    pids = tuple(healthy_report().worker_pids[:workers])
+    window = replace(
+        HEALTHY_WINDOW,
+        report=replace(healthy_report(), vec_env=chosen, worker_pids=list(pids)),
+        watched=replace(HEALTHY_WINDOW.watched, worker_counts=(workers,), worker_pids=pids),
+    )
+    facts = replace(HEALTHY, asked=replace(ASKED, vec_env="auto"), windows=(window,))
+    assert failed(all_checks(facts)) == {}
+    facts = replace(facts, windows=(replace(window, watched=replace(window.watched, worker_counts=(3,))),))
+    assert set(failed(all_checks(facts))) == {"worker processes"}
+
+
 def test_a_run_without_training_fails() -> None:
     assert set(failed(all_checks(replace(HEALTHY, windows=())))) == {"training"}
 

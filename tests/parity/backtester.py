@@ -1,14 +1,17 @@
 """freqtrade's own ``Backtesting``, run in this process on the candles and decisions of a test."""
 
+from datetime import UTC
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from freqtrade.configuration import TimeRange
 from freqtrade.data.btanalysis.historic_precision import get_tick_size_over_time
 from freqtrade.enums import RunMode
+from freqtrade.exchange import Exchange
 from freqtrade.optimize.backtesting import Backtesting
+from freqtrade.persistence import LocalTrade
 from freqtrade.resolvers import ExchangeResolver
 
 from mtfscalper.trading.rules import TradingRules
@@ -51,27 +54,55 @@ MARKET: dict[str, Any] = {
 TIER = {"minNotional": 0, "maxNotional": 1e15, "maintenanceMarginRate": 0.004, "maxLeverage": 125.0, "maintAmt": 0.0}
 
 
-class Backtester:
-    """A backtester without a network: one linear perpetual on Binance, a wallet, a scripted strategy.
+class Outcome(NamedTuple):
+    """What a backtest gave.
 
-    :param datadir: an empty directory
-    :param stake_ratio: share of the wallet staked on each trade; None for the same stake always
+    :ivar trades: in the order they closed
+    :ivar wallet: the final wallet over the first
+    :ivar profits: ``profit_abs`` of the trades over the first wallet
+    :ivar left_open: whether the order that should have closed the last trade was never filled
+    :ivar refused: entries that ``confirm_trade_entry`` refused
     """
 
-    def __init__(self, datadir: Path, stake_ratio: float | None = None) -> None:
+    trades: list[ClosedTrade]
+    wallet: float
+    profits: list[float]
+    left_open: bool
+    refused: int
+
+
+class Backtester:
+    """A backtester without a network: one market of Binance, a wallet, a scripted strategy.
+
+    :param datadir: an empty directory
+    :param stake_ratio: share of the wallet that may be staked
+    :param fixed_stake_ratio: the stake of every trade as a share of the first wallet; None stakes all that may be
+    :param tick: the exchange's price tick, for months whose candles show no decimals
+    """
+
+    def __init__(
+        self,
+        datadir: Path,
+        *,
+        stake_ratio: float = 0.99,
+        fixed_stake_ratio: float | None = STAKE / WALLET,
+        spot: bool = False,
+        tick: float = 1e-8,
+    ) -> None:
+        self._spot = spot
         config: dict[str, Any] = {
             "runmode": RunMode.HYPEROPT,
             "dry_run": True,
             "dry_run_wallet": WALLET,
             "stake_currency": "USDT",
-            "stake_amount": STAKE if stake_ratio is None else "unlimited",
-            "tradable_balance_ratio": stake_ratio or 0.99,
+            "stake_amount": "unlimited" if fixed_stake_ratio is None else fixed_stake_ratio * WALLET,
+            "tradable_balance_ratio": stake_ratio,
             "amend_last_stake_amount": False,
             "last_stake_amount_min_ratio": 0.5,
             "max_open_trades": 1,
             "timeframe": "5m",
-            "trading_mode": "futures",
-            "margin_mode": "isolated",
+            "trading_mode": "spot" if spot else "futures",
+            "margin_mode": "" if spot else "isolated",
             "fee": 0.0005,
             "exchange": {"name": "binance", "pair_whitelist": [PAIR], "enable_ws": False},
             "pairlists": [{"method": "StaticPairList"}],
@@ -79,7 +110,7 @@ class Backtester:
             "unfilledtimeout": {"entry": 5, "exit": 5, "unit": "minutes"},
             "entry_pricing": {"price_side": "other", "use_order_book": False},
             "exit_pricing": {"price_side": "other", "use_order_book": False},
-            "strategy": "ScriptedStrategy",
+            "strategy": "LongScriptedStrategy" if spot else "ScriptedStrategy",
             "strategy_path": str(Path(__file__).parent),
             "user_data_dir": datadir,
             "datadir": datadir,
@@ -88,43 +119,64 @@ class Backtester:
             "internals": {},
         }
         exchange = ExchangeResolver.load_exchange(config, validate=False)
-        exchange._markets = {PAIR: MARKET}
+        precision = MARKET["precision"] | {"price": tick}
+        kind = {"type": "spot" if spot else "swap", "spot": spot, "swap": not spot, "future": not spot}
+        contract = {"contract": not spot, "linear": not spot, "contractSize": None if spot else 1.0}
+        exchange._markets = {PAIR: MARKET | kind | contract | {"precision": precision}}
         exchange._leverage_tiers = {PAIR: [TIER]}
+        self.config = config
         self._backtesting = Backtesting(config, exchange)
         self._backtesting._set_strategy(self._backtesting.strategylist[0])
 
-    def run(
-        self, candles: pd.DataFrame, rules: TradingRules, actions: np.ndarray, funding: pd.DataFrame | None = None
-    ) -> tuple[list[ClosedTrade], float]:
-        """Backtest a script.
+    @property
+    def exchange(self) -> Exchange:
+        return self._backtesting.exchange
 
-        :param candles: date, open, high, low, close, volume
-        :param actions: decision at the open of every candle, members of ``Action``
-        :param funding: date, open_mark and open_fund at the funding times, None for no funding
-        :return: the trades in the order they closed, and the final wallet over the first
-        """
+    @property
+    def strategy(self) -> Any:
+        return self._backtesting.strategy
+
+    def use(self, rules: TradingRules) -> None:
+        """Let the strategy trade under these rules."""
         backtesting, strategy = self._backtesting, self._backtesting.strategy
-        strategy.actions = actions
         strategy.stoploss = -rules.stoploss_ratio
         strategy.minimal_roi = dict(rules.minimal_roi)
         strategy.trailing_stop = rules.trailing_stop
         strategy.trailing_stop_positive = rules.trailing_stop_positive
         strategy.trailing_stop_positive_offset = rules.trailing_stop_positive_offset
         strategy.trailing_only_offset_is_reached = rules.trailing_only_offset_is_reached
-        strategy.can_short = backtesting._can_short = rules.can_short
+        strategy.can_short = backtesting._can_short = rules.can_short and not self._spot
         strategy.leverage_long, strategy.leverage_short = rules.leverage_long, rules.leverage_short
         strategy.max_trade_duration_candles = rules.max_trade_duration_candles
         backtesting.fee = rules.fee_ratio
+
+    def run(
+        self,
+        candles: pd.DataFrame,
+        rules: TradingRules,
+        actions: np.ndarray,
+        funding: pd.DataFrame | None = None,
+        ticks: pd.Series | None = None,
+    ) -> Outcome:
+        """Backtest a script.
+
+        :param candles: date, open, high, low, close, volume
+        :param actions: decision at the open of every candle, members of ``Action``
+        :param funding: date, open_mark and open_fund at the funding times, None for no funding
+        :param ticks: tick by month, None for what these candles show
+        """
+        self.use(rules)
+        backtesting, strategy = self._backtesting, self._backtesting.strategy
+        strategy.actions, strategy.refused = actions, 0
         backtesting.timerange = TimeRange()
-        backtesting.price_pair_prec = {PAIR: get_tick_size_over_time(candles.copy())}
+        backtesting.price_pair_prec = {PAIR: get_tick_size_over_time(candles.copy()) if ticks is None else ticks}
         backtesting.funding_fee_timeframe_secs = 3600
         no_funding = pd.DataFrame({"date": candles["date"].iloc[:0], "open_mark": [], "open_fund": []})
         backtesting.futures_data = {
             PAIR: backtesting.exchange._add_funding_columns((no_funding if funding is None else funding).copy())
         }
-        outcome = backtesting.backtest(
-            {PAIR: candles.copy()}, candles["date"].iloc[0].to_pydatetime(), candles["date"].iloc[-1].to_pydatetime()
-        )
+        first, last = (candles["date"].iloc[row].to_pydatetime().astimezone(UTC) for row in (0, -1))
+        outcome = backtesting.backtest({PAIR: candles.copy()}, first, last)
         trades = [
             ClosedTrade(
                 pair=trade.pair,
@@ -138,4 +190,10 @@ class Backtester:
             )
             for trade in outcome["results"].itertuples()
         ]
-        return trades, outcome["final_balance"] / WALLET
+        return Outcome(
+            trades=trades,
+            wallet=outcome["final_balance"] / WALLET,
+            profits=[trade.profit_abs / WALLET for trade in outcome["results"].itertuples()],
+            left_open=bool(LocalTrade.bt_trades_open),
+            refused=strategy.refused,
+        )

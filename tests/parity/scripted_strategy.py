@@ -1,19 +1,26 @@
-"""A strategy that plays a script: the decisions of a test, and nothing of its own."""
+"""A strategy that plays a script: the decisions of a test under the callbacks of the project's own strategy."""
 
-from datetime import timedelta
+import importlib.util
+from pathlib import Path
 
 import numpy as np
-from freqtrade.persistence import Trade
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
 from mtfscalper.trading.actions import Action
+
+_FILE = Path(__file__).parents[2] / "strategies" / "MtfScalper_RL_Hybrid.py"
+_SPEC = importlib.util.spec_from_file_location(_FILE.stem, _FILE)
+_MODULE = importlib.util.module_from_spec(_SPEC)
+_SPEC.loader.exec_module(_MODULE)
+Hybrid = _MODULE.MtfScalper_RL_Hybrid
 
 
 class ScriptedStrategy(IStrategy):
     """Its columns and rules are set by :class:`backtester.Backtester` before each run.
 
     :ivar actions: decision at the open of every candle, members of :class:`Action`
+    :ivar refused: entries refused since it was last set to 0
     """
 
     INTERFACE_VERSION = 3
@@ -26,7 +33,8 @@ class ScriptedStrategy(IStrategy):
     minimal_roi = {}  # noqa: RUF012 - IStrategy's own class attribute
 
     actions: np.ndarray
-    max_trade_duration_candles: int
+    refused = 0
+    max_trade_duration_candles = 96
     leverage_long = 1.0
     leverage_short = 1.0
 
@@ -47,16 +55,19 @@ class ScriptedStrategy(IStrategy):
         # Row k - 1 is acted upon at the open of candle k.
         return np.append(self.actions[1:] == action, False).astype(int)
 
-    def custom_exit(self, pair, trade, current_time, current_rate, current_profit, **kwargs):
-        longest = timedelta(minutes=5 * self.max_trade_duration_candles)
-        return "max_duration" if current_time - trade.open_date_utc >= longest else None
+    _candle_seconds = Hybrid._candle_seconds
+    custom_exit = Hybrid.custom_exit
 
-    def confirm_trade_entry(
-        self, pair, order_type, amount, rate, time_in_force, current_time, entry_tag, side, **kwargs
-    ):
-        # No entry in the candle of an exit, as in strategies/MtfScalper_RL_Hybrid.py.
-        before = current_time - timedelta(microseconds=1)
-        return not Trade.get_trades_proxy(pair=pair, is_open=False, close_date=before)
+    def confirm_trade_entry(self, *args, **kwargs):
+        confirmed = Hybrid.confirm_trade_entry(self, *args, **kwargs)
+        self.refused += not confirmed
+        return confirmed
 
     def leverage(self, pair, current_time, current_rate, proposed_leverage, max_leverage, entry_tag, side, **kwargs):
         return self.leverage_short if side == "short" else self.leverage_long
+
+
+class LongScriptedStrategy(ScriptedStrategy):
+    """The one for spot markets, where freqtrade loads no strategy that can short."""
+
+    can_short = False

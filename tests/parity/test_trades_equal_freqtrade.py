@@ -11,23 +11,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from backtester import Backtester
-from builders import (
-    PAIR,
-    TIMEFRAME_MS,
-    candle_table,
-    make_rules,
-    make_settings,
-    make_tape,
-    random_candles,
-    tape_candles,
-)
+from builders import TIMEFRAME_MS, candle_table, make_rules, make_settings, make_tape, random_candles
+from parity.backtester import Backtester
+from parity.playing import assert_same_trades, play_tape
 
 from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.trading.actions import Action
-from mtfscalper.trading.namespace import SCALAR
-from mtfscalper.trading.rules import FLAT, TradingRules, force_exit, see_open, step
-from mtfscalper.trading.trades import ClosedTrade, closed_trade
+from mtfscalper.trading.rules import TradingRules
+from mtfscalper.trading.trades import ClosedTrade
 
 LONG, SHORT = Action.LONG_ENTER, Action.SHORT_ENTER
 LEAVE_LONG, LEAVE_SHORT = Action.LONG_EXIT, Action.SHORT_EXIT
@@ -52,7 +43,7 @@ def judge(backtester: Backtester) -> Judge:
         candles = candle_table(BEFORE, *rows)
         script = np.zeros(len(candles), dtype=int)
         script[list(actions)] = list(actions.values())
-        expected, _ = backtester.run(candles, make_rules(**rules), script)
+        expected = backtester.run(candles, make_rules(**rules), script).trades
         trades, _ = play_rules(candles, make_rules(**rules), script)
         assert_same_trades(trades, expected)
         return trades
@@ -62,37 +53,19 @@ def judge(backtester: Backtester) -> Judge:
 
 def play_rules(candles: pd.DataFrame, rules: TradingRules, actions: np.ndarray) -> tuple[list[ClosedTrade], float]:
     """The trades of a script under our rules, and the final equity."""
-    tape, account, trades = make_tape(candles), FLAT, []
-    rows = tape_candles(tape)
-    for k in range(1, len(rows)):
-        account = see_open(SCALAR, rules, account, rows[k].open)
-        if k == len(rows) - 1:
-            account, fill = force_exit(SCALAR, rules, account, rows[k])
-        else:
-            account, fill = step(SCALAR, rules, account, int(actions[k]), rows[k])
-        if fill.exited:
-            trades.append(closed_trade(PAIR, fill, int(tape.dates_ms[k]), TIMEFRAME_MS))
-    return trades, account.equity
+    trades, _, equity = play_tape(make_tape(candles), rules, actions)
+    return trades, equity
 
 
 def play_env(env: TradingEnv, choose: Callable[[int, np.ndarray], int]) -> tuple[list[ClosedTrade], float]:
     """The trades of one episode; ``choose`` takes the candle to be decided and the action mask."""
     observation, _ = env.reset()
-    trades: list[ClosedTrade] = []
     while True:
         action = choose(int(observation[0]) + 1, env.action_masks())
         observation, _, terminated, truncated, info = env.step(np.int64(action))
-        trades += info.get("trades", [])
         if terminated or truncated:
             assert not terminated
-            return trades, info["final_equity"]
-
-
-def assert_same_trades(ours: list[ClosedTrade], expected: list[ClosedTrade]) -> None:
-    assert [trade[:-1] for trade in ours] == [trade[:-1] for trade in expected]
-    np.testing.assert_allclose(
-        [trade.profit_ratio for trade in ours], [trade.profit_ratio for trade in expected], rtol=0, atol=1e-12
-    )
+            return info["trades"], info["final_equity"]
 
 
 def candle_of(ms: int) -> int:
@@ -402,7 +375,7 @@ def test_funding_is_paid_from_the_entry_to_the_exit_inclusive(backtester: Backte
     charged.loc[hours, "funding"] = funding["open_mark"] * funding["open_fund"]
     script = np.zeros(len(candles), dtype=int)
     script[12], script[24] = LONG, LEAVE_LONG
-    expected, _ = backtester.run(candles, make_rules(), script, funding)
+    expected = backtester.run(candles, make_rules(), script, funding).trades
     trades, _ = play_rules(charged, make_rules(), script)
     assert_same_trades(trades, expected)
     # Vo = 100.05, Vc = 99.95 - 101 x (0.002 + 0.004) = 99.344
@@ -413,7 +386,7 @@ def test_a_trade_keeps_the_ticks_of_the_month_it_was_entered_in(backtester: Back
     coarse, fine = (100.0, 100.2, 99.8, 100.0), (100.004, 100.257, 99.811, 100.003)
     candles = candle_table(coarse, coarse, fine, fine, fine, start="2024-01-31 23:50")
     script = np.array([0, LONG, LEAVE_LONG, 0, 0])
-    expected, _ = backtester.run(candles, make_rules(), script)
+    expected = backtester.run(candles, make_rules(), script).trades
     trades, _ = play_rules(candles, make_rules(), script)
     assert_same_trades(trades, expected)
     assert trades[0].close_rate == 100.0
@@ -478,9 +451,9 @@ def test_random_scripts_give_the_trades_of_freqtrade_under_every_rule(backtester
         candles, rules = random_market(rng, n), random_rules(rng)
         script = np.where(rng.random(n) < 0.6, Action.NEUTRAL, rng.integers(0, 5, n))
         script[-1] = Action.NEUTRAL
-        expected, _ = backtester.run(candles, rules, script)
+        expected = backtester.run(candles, rules, script).trades
         trades, _ = play_rules(candles, rules, script)
-        assert_same_trades(trades, expected)
+        assert_same_trades(trades, expected, rules)
         changes = {name: getattr(rules, name) for name in rules.__dataclass_fields__}
         env = TradingEnv(make_tape(candles), make_settings("agent", **changes))
         env_trades, _ = play_env(env, lambda k, _mask, script=script: script[k])
@@ -516,22 +489,22 @@ def test_what_an_environment_did_in_every_entry_mode_gives_the_same_trades_in_fr
             return int(script[k])
 
         trades, _ = play_env(TradingEnv(tape, make_settings(entry_mode, **changes)), choose)
-        expected, _ = backtester.run(candles, rules, script)
-        assert_same_trades(trades, expected)
+        expected = backtester.run(candles, rules, script).trades
+        assert_same_trades(trades, expected, rules)
         trades_seen += len(trades)
     assert trades_seen > 50
 
 
 def test_equity_grows_as_the_wallet_of_freqtrade(tmp_path: Path) -> None:
     """The whole wallet is staked on every trade, so that profits compound."""
-    backtester = Backtester(tmp_path, stake_ratio=0.9)
+    backtester = Backtester(tmp_path, stake_ratio=0.9, fixed_stake_ratio=None)
     for seed in range(3):
         rng = np.random.default_rng(seed)
         candles = random_candles(seed, 300)
         script = rng.integers(0, 5, 300)
         script[-1] = Action.NEUTRAL
         rules = make_rules(stake_ratio=0.9, leverage_long=3.0, leverage_short=2.0, minimal_roi=((0, 0.03),))
-        trades, wallet = backtester.run(candles, rules, script)
+        trades, wallet, *_ = backtester.run(candles, rules, script)
         _, equity = play_rules(candles, rules, script)
         assert len(trades) > 30
         assert abs(wallet - 1) > 0.02

@@ -8,7 +8,8 @@ import torch
 from builders import PAIR
 from random_markets import RULES, env_settings, random_policy, random_tape
 
-from mtfscalper.envs.trading_env import EnvSettings, TradingEnv
+from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.decide import PolicyDecider
 from mtfscalper.policy.network import MaskedActorCriticPolicy
@@ -38,14 +39,13 @@ def played(
     episodes, equities = [], []
     for _ in tape.segments:
         observation, _ = env.reset()
-        trades, over = [], False
+        over = False
         while not over:
             action, _ = policy.predict(observation, deterministic=True)
             observation, _, terminated, truncated, info = env.step(action)
             assert not terminated
-            trades += info.get("trades", [])
             over = truncated
-        episodes.append(trades)
+        episodes.append(info["trades"])
         equities.append(info["final_equity"])
     return episodes, equities
 

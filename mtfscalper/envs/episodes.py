@@ -1,0 +1,167 @@
+"""Where episodes begin, decide and end on a tape: worked out once, for every form of the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mtfscalper.market.tape import MarketTape, TapeError
+from mtfscalper.market.windows import range_position
+from mtfscalper.trading.actions import entry_permissions
+from mtfscalper.trading.reward import RewardSettings
+from mtfscalper.trading.rules import Candle, TradingRules
+
+
+@dataclass(frozen=True)
+class EnvSettings:
+    """What an environment is made of, beside its tape.
+
+    :ivar window: candles of features an observation stands for
+    :ivar random_start: whether every episode starts at a random candle, or only the first after a seeded reset
+    :ivar record_trades: whether the last info of an episode lists its closed trades
+    """
+
+    rules: TradingRules
+    reward: RewardSettings
+    entry_mode: str
+    window: int
+    random_start: bool = False
+    record_trades: bool = False
+
+
+class Segment(NamedTuple):
+    """A gap-free run of candles that can be played.
+
+    :ivar first: the first candle that can be decided
+    :ivar last: the candle that ends an episode
+    """
+
+    pair: str
+    first: int
+    last: int
+
+
+class Start(NamedTuple):
+    """The beginning of an episode: a segment and a candle of it."""
+
+    segment: int
+    tick: int
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeMap:
+    """The candles of one or more tapes laid end to end, and what can be decided on them.
+
+    :ivar candles: columns of shape (n_candles,), as every array here
+    :ivar range_position: place of each open in the recent range, for the reward's timing
+    :ivar long_permitted: whether a long entry is permitted at the next candle's open, as ``short_permitted``
+    :ivar next_entry: the candle itself where an entry is permitted, else the next such candle of its segment, else
+        the segment's last
+    """
+
+    timeframe_ms: int
+    dates_ms: npt.NDArray[np.int64]
+    candles: Candle
+    range_position: npt.NDArray[np.float64]
+    long_permitted: npt.NDArray[np.bool_]
+    short_permitted: npt.NDArray[np.bool_]
+    segments: tuple[Segment, ...]
+    next_entry: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.dates_ms)
+
+    @classmethod
+    def of(cls, tapes: MarketTape | Sequence[MarketTape], settings: EnvSettings) -> EpisodeMap:
+        """Find the segments that can be played, and their decisions.
+
+        :param tapes: one, or one for each pair, of one timeframe
+        :raises TapeError: if no segment has room for a decision, or no entry is ever permitted
+        """
+        if isinstance(tapes, MarketTape):
+            tapes = [tapes]
+        timeframes = {tape.timeframe_ms for tape in tapes}
+        if len(timeframes) != 1:
+            raise TapeError(
+                f"the tapes of a batch have candles of {sorted(timeframes)} ms; accepted: one timeframe; "
+                "remedy: give every pair the same timeframe"
+            )
+        permissions = [
+            entry_permissions(settings.entry_mode, settings.rules.can_short, tape.long_signal, tape.short_signal)
+            for tape in tapes
+        ]
+        long_permitted, short_permitted = (np.concatenate(side) for side in zip(*permissions, strict=True))
+        permitted = long_permitted | short_permitted
+        n = len(permitted)
+        segments = []
+        next_entry = np.full(n, n, dtype=np.int64)
+        offset = 0
+        for tape in tapes:
+            for start, stop in tape.segments:
+                first, last = offset + start + settings.window, offset + stop - 1
+                if last <= first:
+                    continue
+                # Decision k needs a permission at row k - 1.
+                candidates = np.arange(first, last)[permitted[first - 1 : last - 1]]
+                if len(candidates):
+                    segments.append(Segment(tape.pair, first, last))
+                    at = np.searchsorted(candidates, np.arange(first, last))
+                    next_entry[first:last] = np.append(candidates, last)[at]
+            offset += len(tape)
+        if not segments:
+            raise TapeError(_no_decision(tapes, settings, permitted))
+        next_entry = np.minimum(next_entry, n - 1)
+        for segment in segments:
+            next_entry[segment.last] = segment.last
+        size = settings.reward.timing_candles
+        return cls(
+            timeframe_ms=timeframes.pop(),
+            dates_ms=np.concatenate([tape.dates_ms for tape in tapes]),
+            candles=Candle(*(np.concatenate([getattr(tape, name) for tape in tapes]) for name in Candle._fields)),
+            # Of each pair alone: a range never looks back into another one.
+            range_position=np.concatenate([range_position(tape.high, tape.low, tape.open, size) for tape in tapes]),
+            long_permitted=long_permitted,
+            short_permitted=short_permitted,
+            segments=tuple(segments),
+            next_entry=next_entry,
+        )
+
+    def random_start(self, generator: np.random.Generator) -> Start:
+        """Any candle that can be decided, each as likely as the others."""
+        lengths = np.array([last - first for _, first, last in self.segments], dtype=np.float64)
+        segment = int(generator.choice(len(lengths), p=lengths / lengths.sum()))
+        _, first, last = self.segments[segment]
+        return Start(segment, int(generator.integers(first, last)))
+
+    def start_after(self, segment: int) -> Start:
+        """The first candle of the next segment, in turn."""
+        following = (segment + 1) % len(self.segments)
+        return Start(following, self.segments[following].first)
+
+    def no_living_trade(self) -> TapeError:
+        """The error of candles on which classic entries never leave anything to decide."""
+        pairs = ", ".join(dict.fromkeys(segment.pair for segment in self.segments))
+        return TapeError(
+            f"{pairs}: every trade of {len(self)} candles ends in its entry candle, so that there is "
+            "nothing to decide; accepted: a stop and ROI that let a trade live; remedy: widen the strategy's stoploss"
+        )
+
+
+def _no_decision(tapes: Sequence[MarketTape], settings: EnvSettings, permitted: npt.NDArray[np.bool_]) -> str:
+    pairs = ", ".join(tape.pair for tape in tapes)
+    if not permitted.any():
+        return (
+            f"{pairs}: none of {len(permitted)} candles carries a classic signal, so that entry_mode "
+            f"{settings.entry_mode!r} permits no entry; accepted: at least one; remedy: loosen the signals' "
+            "thresholds, train on more days, or set freqai.rl_config.entry_mode to 'agent'"
+        )
+    longest = max((stop - start for tape in tapes for start, stop in tape.segments), default=0)
+    return (
+        f"{pairs}: the longest run of candles without a gap has {longest}, and no entry is permitted inside "
+        f"one; accepted: runs longer than conv_width + 2 = {settings.window + 2} candles with a signal; "
+        "remedy: train on more days, or download the missing candles"
+    )

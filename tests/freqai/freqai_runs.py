@@ -1,0 +1,222 @@
+"""FreqAI in this process: freqtrade's configuration, resolvers and backtester, an exchange without a network."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+from freqtrade.configuration import Configuration
+from freqtrade.data.history import get_timerange
+from freqtrade.enums import RunMode
+from freqtrade.exchange import Exchange
+from freqtrade.misc import deep_merge_dicts
+from freqtrade.optimize.backtesting import Backtesting
+from freqtrade.resolvers import ExchangeResolver
+from freqtrade.strategy import IStrategy
+from random_markets import make_decisive
+
+from mtfscalper import artefacts, freqai_model
+from mtfscalper.policy.columns import PREDICTION_COLUMNS
+from mtfscalper.policy.replay import Replay
+
+PAIR = "BTC/USDT:USDT"
+OTHER_PAIR = "ETH/USDT:USDT"
+ROOT = Path(__file__).parents[2]
+STRATEGY = "MtfScalper_RL_Hybrid"
+IDENTIFIER = "test"
+TIMERANGE = "20240905-20240908"
+# The last day before each of the three windows of that timerange, as FreqAI names them.
+WINDOWS = (1725494400, 1725580800, 1725667200)
+
+MARKET: dict[str, Any] = {
+    "quote": "USDT",
+    "settle": "USDT",
+    "type": "swap",
+    "active": True,
+    "spot": False,
+    "margin": False,
+    "swap": True,
+    "future": False,
+    "contract": True,
+    "linear": True,
+    "inverse": False,
+    "contractSize": 1.0,
+    "taker": 0.0005,
+    "maker": 0.0002,
+    # A lot so small that amounts are continuous.
+    "precision": {"amount": 1e-12, "price": 1e-8},
+    "limits": {
+        "amount": {"min": 1e-12, "max": None},
+        "cost": {"min": None, "max": None},
+        "price": {"min": None, "max": None},
+        "leverage": {"min": 1.0, "max": 125.0},
+    },
+    "info": {},
+}
+TIER = {"minNotional": 0, "maxNotional": 1e15, "maintenanceMarginRate": 0.004, "maxLeverage": 125.0, "maintAmt": 0.0}
+
+TINY: dict[str, Any] = {
+    "max_open_trades": 1,
+    "fee": 0.0005,
+    # Ample beside the eight decimals to which freqtrade rounds a profit, so that ratios keep twelve.
+    "stake_amount": 1e6,
+    "dry_run_wallet": 1e9,
+    "exchange": {"pair_whitelist": [PAIR]},
+    "freqai": {
+        "identifier": IDENTIFIER,
+        "train_period_days": 2,
+        "backtest_period_days": 1,
+        "activate_tensorboard": False,
+        "rl_config": {
+            "train_cycles": 1,
+            "n_envs": 2,
+            "n_steps": 64,
+            "batch_size": 32,
+            "n_epochs": 1,
+            "net_arch": [16],
+            "vec_env": "dummy",
+            "cpu_count": 1,
+            "interop_threads": 1,
+            "progress_bar": False,
+            "device": "cpu",
+        },
+    },
+}
+
+
+def configuration(
+    home: Path, datadir: Path, runmode: RunMode = RunMode.BACKTEST, **overlay: Any
+) -> tuple[dict[str, Any], Exchange]:
+    """The project's main configuration under a tiny overlay, as the freqtrade command would load it.
+
+    :param home: becomes freqtrade's user directory
+    """
+    (home / "freqaimodels").mkdir(parents=True, exist_ok=True)
+    (home / "models").mkdir(exist_ok=True)
+    file = home / "overlay.json"
+    file.write_text(json.dumps(deep_merge_dicts(overlay, json.loads(json.dumps(TINY)))))
+    arguments = {
+        "config": [str(ROOT / "configs" / "config_rl_hybrid.json"), str(file)],
+        "user_data_dir": str(home),
+        "datadir": str(datadir),
+        "strategy": STRATEGY,
+        "strategy_path": str(ROOT / "strategies"),
+        "freqaimodel": "MtfScalperRLModel",
+        "freqaimodel_path": str(ROOT / "user_data" / "freqaimodels"),
+        "timerange": TIMERANGE if runmode == RunMode.BACKTEST else None,
+    }
+    config = Configuration(arguments, runmode).get_config()
+    exchange = ExchangeResolver.load_exchange(config, validate=False)
+    for pair in (PAIR, OTHER_PAIR):
+        base = pair.split("/")[0]
+        exchange._markets[pair] = {"id": f"{base}USDT", "symbol": pair, "base": base, **MARKET}
+        exchange._leverage_tiers[pair] = [TIER]
+    return config, exchange
+
+
+def loosen_signals(strategy: IStrategy) -> None:
+    """More signals in three days than the defaults give."""
+    for name, value in (("adx_base", 12), ("adx_middle", 10), ("adx_high", 5), ("rsi_low", 35), ("rsi_high", 80)):
+        getattr(strategy, name).value = value
+
+
+class BacktestRun:
+    """One ``freqtrade backtesting`` with FreqAI, from its configuration to its trades.
+
+    :ivar strategy: the strategy object, to be changed before :meth:`run`
+    """
+
+    def __init__(self, home: Path, datadir: Path, **overlay: Any) -> None:
+        self.home = home
+        config, exchange = configuration(home, datadir, **overlay)
+        self.backtesting = Backtesting(config, exchange)
+        self.candles, self.timerange = self.backtesting.load_bt_data()
+        [self.strategy] = self.backtesting.strategylist
+        self.backtesting._set_strategy(self.strategy)
+        loosen_signals(self.strategy)
+        self.frame = pd.DataFrame()
+
+    @property
+    def models(self) -> Path:
+        return self.home / "models" / IDENTIFIER
+
+    def folder(self, window: int) -> Path:
+        return self.models / f"sub-train-BTC_{window}"
+
+    def feather(self, window: int) -> Path:
+        return self.models / "backtesting_predictions" / f"cb_btc_{window}_prediction.feather"
+
+    def run(self, pair: str = PAIR) -> pd.DataFrame:
+        """Train and predict every pair.
+
+        :return: the strategy's rows of one pair in the timerange, with their predictions
+        """
+        self.frame = self.strategy.advise_all_indicators(self.candles)[pair]
+        dates = self.frame["date"]
+        inside = (dates >= self.timerange.startdt) & (dates < self.timerange.stopdt)
+        return self.frame[inside].reset_index(drop=True)
+
+    def trades(self) -> pd.DataFrame:
+        """What freqtrade's backtester makes of the predictions."""
+        dates = self.frame.loc[self.frame["date"] >= self.timerange.startdt, "date"]
+        processed = {PAIR: self.frame}
+        first, last = get_timerange({PAIR: dates.to_frame()})
+        return self.backtesting.backtest(processed=processed, start_date=first, end_date=last)["results"]
+
+
+class Watch:
+    """Looks on as windows are trained and replayed.
+
+    :ivar trained: pairs of the trainings, in their order
+    :ivar replayed: what each window's replay gave
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, policy: str = "random") -> None:
+        """
+        :param policy: what becomes of each trained policy: ``trained`` leaves it as it is, ``decisive`` gives it
+            large logits, so that it trades in three days, ``random`` does so with weights that training never saw
+        """
+        self.trained: list[str] = []
+        self.replayed: list[Replay] = []
+        real_fit, real_replay = freqai_model.fit, freqai_model.replay
+
+        def fit(settings: Any, train_tape: Any, *arguments: Any, **keywords: Any) -> Any:
+            self.trained.append(train_tape.pair)
+            model, report = real_fit(settings, train_tape, *arguments, **keywords)
+            if policy == "random":
+                # The same weights for the same window, whatever was trained before it.
+                randomise(model.policy, seed=int(train_tape.dates_ms[0] // 86_400_000))
+            if policy != "trained":
+                make_decisive(model.policy, train_tape.features, settings.window, leaves=0.01)
+            return model, report
+
+        def replay(*arguments: Any, **keywords: Any) -> Replay:
+            self.replayed.append(real_replay(*arguments, **keywords))
+            return self.replayed[-1]
+
+        # Else an edit of the package while tests run would make everything anew.
+        monkeypatch.setattr(artefacts, "code_hash", lambda: "this code")
+        monkeypatch.setattr(freqai_model, "fit", fit)
+        monkeypatch.setattr(freqai_model, "replay", replay)
+
+    def forget(self) -> None:
+        self.trained.clear()
+        self.replayed.clear()
+
+
+def randomise(policy: torch.nn.Module, seed: int) -> None:
+    """Give a policy new random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        for module in policy.modules():
+            if isinstance(module, torch.nn.Linear):
+                module.reset_parameters()
+
+
+def predictions(rows: pd.DataFrame) -> pd.DataFrame:
+    """The columns that a policy left."""
+    return rows[["date", *PREDICTION_COLUMNS, "do_predict"]]

@@ -1,0 +1,282 @@
+"""A dry-run bot: predictions candle by candle, true trades, and training beside inference."""
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import cloudpickle
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from freqai_runs import PAIR, Watch
+from freqtrade.persistence import Trade
+from live_bot import LiveBot, watched
+
+from mtfscalper import freqai_model
+from mtfscalper.policy.columns import (
+    ACTION_COLUMN,
+    EXIT_COLUMN,
+    LONG_ENTER_COLUMN,
+    PREDICTION_COLUMNS,
+    SHORT_ENTER_COLUMN,
+)
+from mtfscalper.trading.actions import Action
+
+
+@pytest.fixture
+def make_bot(tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    def make(policy: str = "random", **freqai: Any) -> LiveBot:
+        Watch(monkeypatch, policy)
+        return LiveBot(tmp_path, market, monkeypatch, freqai=freqai)
+
+    return make
+
+
+def ready(bot: LiveBot) -> LiveBot:
+    """A bot that has been trained and has made its first pass."""
+    bot.analyse()
+    bot.train()
+    bot.analyse()
+    return bot
+
+
+def signalled(frame: pd.DataFrame, column: str) -> bool:
+    """Whether the strategy signals on the last row."""
+    return column in frame and frame[column].iloc[-1] == 1
+
+
+def test_before_the_first_training_nothing_is_predicted(make_bot: Any) -> None:
+    frame = make_bot().analyse()
+    assert not frame[[*PREDICTION_COLUMNS, "do_predict"]].any(axis=None)
+    assert not frame.get("enter_long", pd.Series(dtype=float)).any()
+
+
+@pytest.mark.parametrize("mode", ["gated", "classic", "agent"])
+def test_the_first_pass_decides_every_candle_and_later_ones_append_the_last(make_bot: Any, mode: str) -> None:
+    bot = make_bot(conv_width=3, rl_config={"entry_mode": mode})
+    bot.analyse()
+    bot.train()
+    first = bot.analyse()
+    assert len(first) == 999
+    assert first[ACTION_COLUMN].isin([Action.NEUTRAL, Action.LONG_ENTER, Action.SHORT_ENTER]).all()
+    assert (first[ACTION_COLUMN] != 0).sum() > 20
+    # FreqAI lets no bot trade on the candles before its start.
+    assert not first["do_predict"].any()
+    signals = first["classic_long"] * Action.LONG_ENTER + first["classic_short"] * Action.SHORT_ENTER
+    assert (signals != 0).sum() > 50
+    if mode == "classic":
+        # The first two candles have no window of three.
+        np.testing.assert_array_equal(first[ACTION_COLUMN][2:], signals[2:])
+    elif mode == "gated":
+        assert first[ACTION_COLUMN].isin([0]).where(signals == 0, True).all()
+    acted = 0
+    for _ in range(8):
+        bot.next_candle()
+        frame = bot.analyse()
+        assert len(frame) == 999
+        assert frame["date"].iloc[-1] == bot.closed()["date"].iloc[-1]
+        assert frame["do_predict"].iloc[-1] == 1
+        whole = bot.predict_whole(*bot.whole_frame())
+        for column in PREDICTION_COLUMNS:
+            assert frame[column].iloc[-1] == pytest.approx(whole[column].iloc[-1], abs=1e-6)
+        action = frame[ACTION_COLUMN].iloc[-1]
+        assert signalled(frame, "enter_long") == (action == Action.LONG_ENTER)
+        assert signalled(frame, "enter_short") == (action == Action.SHORT_ENTER)
+        acted += action != 0
+    if mode == "agent":
+        assert acted > 0
+    # What was predicted before stays as it was predicted.
+    kept = frame[frame["date"].isin(first["date"])]
+    before = first[first["date"].isin(frame["date"])]
+    for column in PREDICTION_COLUMNS:
+        np.testing.assert_array_equal(kept[column], before[column])
+
+
+def test_a_restarted_bot_predicts_with_the_model_on_disk(make_bot: Any) -> None:
+    bot = make_bot()
+    bot.analyse()
+    bot.train()
+    before = bot.analyse()
+    after = make_bot().analyse()
+    assert (before[ACTION_COLUMN] != 0).sum() > 20
+    pd.testing.assert_frame_equal(after[list(PREDICTION_COLUMNS)], before[list(PREDICTION_COLUMNS)])
+
+
+def test_a_bot_without_funding_rates_on_disk_says_so_and_trains_without(
+    make_bot: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    bot = make_bot()
+    (Path(bot.config["datadir"]) / "futures" / "BTC_USDT_USDT-1h-funding_rate.feather").unlink()
+    ready(bot)
+    assert f"{PAIR}: no funding rates on disk; training and predictions leave funding out" in caplog.text
+    bot.next_candle()
+    assert bot.analyse()["do_predict"].iloc[-1] == 1
+
+
+def test_a_window_with_a_missing_feature_is_not_decided(make_bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bot = ready(make_bot(conv_width=3, rl_config={"entry_mode": "agent"}))
+    missing = pd.Timestamp("2024-09-08 12:05", tz="UTC")
+    real = bot.strategy.feature_engineering_standard
+    monkeypatch.setattr(
+        bot.strategy,
+        "feature_engineering_standard",
+        lambda frame, metadata, **_: real(frame, metadata).assign(
+            **{"%-hour-sine": lambda rows: rows["%-hour-sine"].mask(rows["date"] == missing, np.nan)}
+        ),
+    )
+    seen = []
+    for _ in range(5):
+        bot.next_candle()
+        last = bot.analyse().iloc[-1]
+        seen.append((last["do_predict"], last[LONG_ENTER_COLUMN] + last[SHORT_ENTER_COLUMN] > 0))
+        if not seen[-1][1]:
+            assert last[ACTION_COLUMN] == 0
+    # 12:00, then the candle without its feature, then two that look back on it.
+    assert seen == [(1, True), (0, False), (1, False), (1, False), (1, True)]
+
+
+@pytest.mark.parametrize("is_short", [False, True])
+def test_with_a_trade_open_the_last_row_decides_on_the_true_trade(
+    make_bot: Any, monkeypatch: pytest.MonkeyPatch, is_short: bool
+) -> None:
+    bot = ready(make_bot(conv_width=2))
+    decisions = watched(monkeypatch, freqai_model, "trade_decision")
+    bot.next_candle(2)
+    trade = bot.open_trade(is_short=is_short, funding_fees=-3.5)
+    opened = pd.Timestamp(trade.open_date_utc).floor("5min")
+    leave = Action.SHORT_EXIT if is_short else Action.LONG_EXIT
+    side = -1.0 if is_short else 1.0
+
+    def ratio(rate: float, funding: float = 0.0) -> float:
+        open_value = trade.open_rate * (1 + side * 0.0005)
+        return side * ((rate * (1 - side * 0.0005) + side * funding) / open_value - 1)
+
+    bias = bot.model.dd.model_dictionary[PAIR].policy.action_net.bias.data
+    best_seen = set()
+    for candle in range(1, 15):
+        # It holds for ten candles, and then wants to leave.
+        bias[leave] = -1e6 if candle <= 10 else 1e6
+        bot.next_candle()
+        frame = bot.analyse()
+        (_, tape, _, account, row), (action, probability) = decisions[-1]
+        assert len(decisions) == candle
+        assert row == len(tape) - 1
+        assert frame[ACTION_COLUMN].iloc[-1] == action
+        assert frame[EXIT_COLUMN].iloc[-1] == pytest.approx(probability)
+        assert action == (Action.NEUTRAL if candle <= 10 else leave)
+        assert signalled(frame, "exit_short" if is_short else "exit_long") == (action == leave)
+        # The trade as training would have it: opens after the entry, and the last close for the open to come.
+        closed = bot.closed()
+        since = closed[closed["date"] > opened]
+        opens = [trade.open_rate, *since["open"]]
+        assert account.side == side
+        assert account.open_rate == trade.open_rate
+        assert account.held_candles == candle
+        assert account.funding == -3.5
+        best = max(max(ratio(rate) for rate in opens), ratio(closed["close"].iloc[-1], -3.5))
+        assert account.best_profit == pytest.approx(best, abs=1e-12)
+        best_seen.add(round(best, 9))
+    assert len(best_seen) > 2
+    # Once it is closed, the next row is a flat decision again.
+    trade.is_open = False
+    Trade.commit()
+    bot.next_candle()
+    last = bot.analyse().iloc[-1]
+    assert len(decisions) == 14
+    assert last[EXIT_COLUMN] == 0
+    assert last[ACTION_COLUMN] != leave
+
+
+def test_the_trade_of_another_pair_is_not_ours(make_bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bot = ready(make_bot())
+    trade = bot.open_trade(candles_ago=3)
+    trade.pair = "ETH/USDT:USDT"
+    Trade.commit()
+    decisions = watched(monkeypatch, freqai_model, "trade_decision")
+    bot.next_candle()
+    bot.analyse()
+    assert decisions == []
+
+
+def test_a_trade_whose_entry_order_still_waits_is_decided_on_without_its_amount(
+    make_bot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = ready(make_bot())
+    decisions = watched(monkeypatch, freqai_model, "trade_decision")
+    bot.open_trade(amount=0.0, funding_fees=None)
+    bot.next_candle()
+    assert bot.analyse()["do_predict"].iloc[-1] == 1
+    [((_, _, _, account, _), _)] = decisions
+    assert (account.side, account.funding) == (1.0, 0.0)
+
+
+@pytest.mark.parametrize("continual_learning", [False, True])
+def test_training_and_inference_at_once_disturb_neither(
+    make_bot: Any, monkeypatch: pytest.MonkeyPatch, continual_learning: bool
+) -> None:
+    """The policy in use is another object than the one in training, whose tape it never sees."""
+    freqai = {"conv_width": 2, "continual_learning": continual_learning, "rl_config": {"n_steps": 512}}
+    bot = ready(make_bot("decisive", **freqai))
+    in_use = bot.model.dd.model_dictionary[PAIR]
+    parameters = {name: value.clone() for name, value in in_use.policy.state_dict().items()}
+    frame, kitchen = bot.whole_frame()
+    alone = bot.predict_whole(frame, kitchen, in_use)
+    assert (alone[ACTION_COLUMN] != 0).sum() > 20
+
+    bot.train()
+    undisturbed = bot.model.dd.model_dictionary[PAIR]
+    assert undisturbed is not in_use
+    bot.model.dd.model_dictionary[PAIR] = in_use
+
+    thread = threading.Thread(target=bot.train)
+    predicted = []
+    with bot.clock():
+        thread.start()
+        while thread.is_alive():
+            predicted.append(bot.predict_whole(frame, kitchen, in_use))
+        thread.join()
+    assert len(predicted) > 3
+    for columns in predicted:
+        pd.testing.assert_frame_equal(columns, alone)
+    disturbed = bot.model.dd.model_dictionary[PAIR]
+    assert disturbed is not in_use
+    assert disturbed is not undisturbed
+    assert same(disturbed.policy.state_dict(), undisturbed.policy.state_dict())
+    assert same(in_use.policy.state_dict(), parameters)
+
+
+def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(left[name], right[name]) for name in left)
+
+
+def test_stopping_the_bot_ends_its_training(make_bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    bot = make_bot(rl_config={"train_cycles": 1_000_000})
+    training = threading.Event()
+    real = freqai_model.fit
+
+    def fit(*arguments: Any, **keywords: Any) -> Any:
+        training.set()
+        return real(*arguments, **keywords)
+
+    monkeypatch.setattr(freqai_model, "fit", fit)
+    # FreqAI's own training thread this time.
+    bot.model.scanning = False
+    with bot.clock():
+        bot.analyse()
+        [thread] = bot.model._threads
+        assert training.wait(timeout=30)
+        began = time.perf_counter()
+        bot.model.shutdown()
+    assert time.perf_counter() - began < 10
+    assert not thread.is_alive()
+    assert not list(Path(bot.model.full_path).rglob("*.zip"))
+
+
+def test_stopping_the_bot_saves_what_it_predicted(make_bot: Any) -> None:
+    bot = make_bot()
+    bot.model.dd.historic_predictions[PAIR] = pd.DataFrame({ACTION_COLUMN: [1.0, 2.0]})
+    bot.model.shutdown()
+    with (Path(bot.model.full_path) / "historic_predictions.pkl").open("rb") as file:
+        assert cloudpickle.load(file)[PAIR][ACTION_COLUMN].tolist() == [1.0, 2.0]

@@ -1,0 +1,330 @@
+"""From settings and a tape to a trained policy."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from stable_baselines3 import PPO
+from tiny_training import ROLLOUT, env_settings_of, parameters, random_tape, same, tiny_settings
+
+from mtfscalper.envs.build import build_vec_env
+from mtfscalper.policy.decide import decider_for
+from mtfscalper.policy.network import features_extractor
+from mtfscalper.policy.replay import flat_decisions, replay
+from mtfscalper.settings import PPOSettings, Settings
+from mtfscalper.training import fit as fit_module
+from mtfscalper.training.fit import TrainingReport, fit, report_as_json
+
+
+def trained(settings: Settings, **keywords: Any) -> tuple[Any, TrainingReport]:
+    return fit(settings, random_tape(), random_tape(80, seed=2), env_settings_of(settings), **keywords)
+
+
+def untrained(settings: Settings, n_features: int = 4) -> Any:
+    """The model as training starts with it."""
+    tape = random_tape(n_features=n_features)
+    vec_env = build_vec_env("dummy", tape, env_settings_of(settings), settings.rl.n_envs)
+    return fit_module._model(settings, tape, vec_env, None, None)
+
+
+# ---------------------------------------------------------------- timesteps and report
+
+
+def test_timesteps_are_rounded_up_to_whole_rollouts_and_both_numbers_are_told(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level("INFO"):
+        model, report = trained(tiny_settings())
+    # One cycle of 200 candles; a rollout is 2 x 32.
+    assert report.timesteps_asked == 200
+    assert report.timesteps == model.num_timesteps == 4 * ROLLOUT
+    assert "200 timesteps asked (train_cycles x candles), 256 run: whole rollouts" in caplog.text
+
+
+def test_the_report_times_every_rollout_and_every_update_in_turn() -> None:
+    before = time.time()
+    _, report = trained(tiny_settings())
+    after = time.time()
+    assert [name for name, _, _ in report.phases] == ["rollout", "update"] * 4
+    times = [moment for _, start, stop in report.phases for moment in (start, stop)]
+    assert times == sorted(times)
+    assert before <= times[0] <= times[-1] <= after
+    assert report.seconds_of("rollout") > 0
+    assert report.seconds_of("update") > 0
+    assert report.seconds_of("rollout") + report.seconds_of("update") <= report.seconds
+
+
+def test_the_report_says_what_was_run() -> None:
+    settings = tiny_settings(n_envs=3)
+    _, report = trained(settings)
+    assert (report.vec_env, report.n_envs, report.worker_pids) == ("DummyVecEnv", 3, [])
+    assert (report.train_candles, report.evaluation_candles) == (200, 80)
+    assert report.model_type == "PPO"
+    assert report.torch_threads == torch.get_num_threads()
+    assert list(report.reward_terms) == ["equity"]
+    assert report.reward_terms["equity"] != 0
+
+
+def test_the_report_is_json_even_with_numbers_that_are_not_finite() -> None:
+    report = TrainingReport("P", "PPO", 1, reward_terms={"equity": float("nan")}, phases=[("rollout", 0.0, 1.0)])
+    text = json.dumps(report_as_json(report), allow_nan=False)
+    assert json.loads(text)["reward_terms"] == {"equity": None}
+    assert json.loads(text)["phases"] == [["rollout", 0.0, 1.0]]
+
+
+def test_training_leaves_no_model_on_disk_and_tensorboard_only_where_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    trained(tiny_settings())
+    assert list(tmp_path.rglob("*")) == [tmp_path / "here"]
+    trained(tiny_settings(), tensorboard_dir=tmp_path / "board")
+    left = {path.name.split(".")[0] for path in tmp_path.rglob("*") if path.is_file()}
+    assert left == {"events"}
+
+
+# ---------------------------------------------------------------- settings reach the algorithm
+
+# Field, a value other than the default, and where SB3's PPO keeps it.
+REACHES: dict[str, tuple[Any, Any]] = {
+    "n_steps": (48, lambda model: model.n_steps),
+    "batch_size": (16, lambda model: model.batch_size),
+    "n_epochs": (3, lambda model: model.n_epochs),
+    "learning_rate": (0.007, lambda model: model.lr_schedule(1.0)),
+    "gamma": (0.9, lambda model: model.gamma),
+    "gae_lambda": (0.8, lambda model: model.gae_lambda),
+    "clip_range": (0.3, lambda model: model.clip_range(1.0)),
+    "clip_range_vf": (0.4, lambda model: model.clip_range_vf(1.0)),
+    "normalize_advantage": (False, lambda model: model.normalize_advantage),
+    "ent_coef": (0.05, lambda model: model.ent_coef),
+    "vf_coef": (0.7, lambda model: model.vf_coef),
+    "max_grad_norm": (0.9, lambda model: model.max_grad_norm),
+    "target_kl": (0.02, lambda model: model.target_kl),
+    "stats_window_size": (7, lambda model: model._stats_window_size),
+    "verbose": (1, lambda model: model.verbose),
+}
+
+
+def test_every_ppo_setting_is_looked_at_below() -> None:
+    assert set(REACHES) == set(PPOSettings.model_fields)
+
+
+@pytest.mark.parametrize("section", ["rl_config", "model_training_parameters"])
+@pytest.mark.parametrize("name", REACHES)
+def test_a_ppo_setting_reaches_the_algorithm(name: str, section: str) -> None:
+    value, kept = REACHES[name]
+    assert value != PPOSettings.model_fields[name].default
+    settings = tiny_settings(**{name: value})
+    if section == "model_training_parameters":
+        # The tiny settings name a few keys in rl_config already, and one place is all a key may have.
+        tiny = {"n_steps": 48, "batch_size": 16, "n_epochs": 3}
+        rl = {"vec_env": "dummy", "device": "cpu", "n_envs": 2, "net_arch": [8]}
+        freqai = {"rl_config": rl, "model_training_parameters": tiny | {name: value}}
+        settings = Settings.from_config({"freqai": freqai})
+    assert kept(untrained(settings)) == value
+
+
+def test_net_arch_shapes_the_policy_network_and_the_value_network() -> None:
+    extractor = untrained(tiny_settings(net_arch=[12, 7, 5])).policy.mlp_extractor
+    for network in (extractor.policy_net, extractor.value_net):
+        layers = [layer for layer in network if isinstance(layer, torch.nn.Linear)]
+        assert [layer.out_features for layer in layers] == [12, 7, 5]
+        # Four features and the account's six numbers.
+        assert layers[0].in_features == 10
+
+
+def test_the_window_precision_device_and_seed_reach_the_policy() -> None:
+    model = untrained(tiny_settings(window=3, precision="bf16", seed=77))
+    assert features_extractor(model).features_dim == 3 * 4 + 6
+    assert model.policy.precision == "bf16"
+    assert model.device.type == "cpu"
+    assert model.seed == 77
+    assert untrained(tiny_settings(precision="auto")).policy.precision == "fp32"
+
+
+@pytest.mark.parametrize("wanted", [0.05, 0.4])
+def test_an_untrained_policy_leaves_a_trade_with_about_the_probability_set(wanted: float) -> None:
+    model = untrained(tiny_settings(initial_exit_probability=wanted))
+    for side in (1.0, -1.0):
+        observations = torch.tensor([[tick, side, 0.2, 0.3, 0.1, 0, 0] for tick in range(100)])
+        with torch.no_grad():
+            probabilities = model.policy.get_distribution(observations).distribution.probs
+        leave = probabilities[:, 2 if side > 0 else 4]
+        assert leave.mean().item() == pytest.approx(wanted, rel=0.15)
+
+
+# ---------------------------------------------------------------- seeds
+
+
+def test_the_same_seed_trains_the_same_parameters_and_another_seed_others() -> None:
+    first, second, other = (parameters(trained(tiny_settings(seed=seed))[0]) for seed in (5, 5, 6))
+    assert same(first, second)
+    assert not same(first, other)
+
+
+# ---------------------------------------------------------------- continual learning
+
+
+def test_continual_learning_goes_on_from_the_model_and_leaves_the_model_itself_alone() -> None:
+    initial, _ = trained(tiny_settings(seed=1))
+    before = parameters(initial)
+    features = features_extractor(initial).features
+    settings = tiny_settings(seed=2, learning_rate=1e-9, continual_learning=True)
+    going_on, report = trained(settings, initial_model=initial)
+    assert going_on is not initial
+    assert same(parameters(initial), before)
+    assert features_extractor(initial).features is features
+    assert report.timesteps == 4 * ROLLOUT
+    # A learning rate this small leaves the result where it started.
+    after, afresh = parameters(going_on), parameters(trained(settings)[0])
+    assert max((after[name] - before[name]).abs().max().item() for name in before) < 1e-5
+    assert max((afresh[name] - before[name]).abs().max().item() for name in before) > 1e-2
+
+
+def test_continual_learning_goes_on_with_the_settings_of_now() -> None:
+    initial, _ = trained(tiny_settings())
+    changed = {name: value for name, (value, _) in REACHES.items()}
+    settings = tiny_settings(n_envs=3, continual_learning=True, **changed)
+    going_on, report = trained(settings, initial_model=initial)
+    assert report.n_envs == 3
+    assert {name: REACHES[name][1](going_on) for name in changed} == changed
+
+
+@pytest.mark.parametrize("changed", [{"net_arch": [9]}, {"window": 2}, {"precision": "bf16"}, {}], ids=str)
+def test_continual_learning_starts_anew_where_the_network_is_another(
+    changed: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    initial = untrained(tiny_settings(**changed), n_features=4 if changed else 6)
+    settings = tiny_settings(continual_learning=True)
+    model, _ = trained(settings, initial_model=initial)
+    assert "the model to go on from has another network (" in caplog.text
+    assert "training starts anew" in caplog.text
+    assert same(parameters(model), parameters(trained(settings)[0]))
+
+
+# ---------------------------------------------------------------- saved models
+
+OPEN = """
+import json, sys
+from stable_baselines3 import PPO
+model = PPO.load(sys.argv[1], device="cpu")
+print(json.dumps({
+    "net_arch": model.policy_kwargs["net_arch"], "n_steps": model.n_steps, "batch_size": model.batch_size,
+    "gamma": model.gamma, "policy": type(model.policy).__name__, "type": type(model).__name__,
+    "bias": model.policy.action_net.bias.tolist(),
+}))
+"""
+
+
+def test_plain_stable_baselines3_opens_a_saved_model_in_a_new_process(tmp_path: Path) -> None:
+    settings = tiny_settings(net_arch=[12, 7], gamma=0.9)
+    tape = random_tape(3000, n_features=20)
+    model, _ = fit(settings, tape, None, env_settings_of(settings))
+    model.save(tmp_path / "model.zip")
+    command = [sys.executable, "-c", OPEN, str(tmp_path / "model.zip")]
+    output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    assert json.loads(output.splitlines()[-1]) == {
+        "net_arch": [12, 7],
+        "n_steps": 32,
+        "batch_size": 32,
+        "gamma": 0.9,
+        "policy": "MaskedActorCriticPolicy",
+        "type": "PPO",
+        "bias": model.policy.action_net.bias.tolist(),
+    }
+    # The features alone would take 240 kB.
+    assert tape.features.nbytes == 240_000
+    assert (tmp_path / "model.zip").stat().st_size < 60_000
+    with zipfile.ZipFile(tmp_path / "model.zip") as archive, archive.open("policy.pth") as file:
+        names = set(torch.load(file, weights_only=True))
+    assert names == {name for name, _ in model.policy.named_parameters()}
+
+
+def test_a_loaded_model_decides_as_the_saved_one(tmp_path: Path) -> None:
+    model, _ = trained(tiny_settings(train_cycles=3, learning_rate=0.01))
+    model.save(tmp_path / "model.zip")
+    loaded = PPO.load(tmp_path / "model.zip", device="cpu")
+    tape, settings = random_tape(300, seed=9), env_settings_of(tiny_settings())
+    left, right = (
+        flat_decisions(decider_for(m, tape.features, 1), tape, settings, np.arange(300)) for m in (model, loaded)
+    )
+    np.testing.assert_array_equal(left.actions, right.actions)
+    np.testing.assert_array_equal(left.probabilities, right.probabilities)
+    assert len(set(left.actions.tolist())) > 1
+
+
+def test_a_trained_model_holds_neither_environments_nor_candles() -> None:
+    model, _ = trained(tiny_settings())
+    assert model.get_env() is None
+    assert len(features_extractor(model).features) == 0
+
+
+# ---------------------------------------------------------------- other algorithms
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "arguments"),
+    [
+        ("A2C", {"n_steps": 8}),
+        ("ARS linear", {"n_delta": 2}),
+        ("DQN", {"learning_starts": 20, "buffer_size": 500}),
+        ("QRDQN", {"learning_starts": 20, "buffer_size": 500}),
+        ("MaskablePPO", {"n_steps": 32, "batch_size": 32, "n_epochs": 1}),
+        ("TRPO", {"n_steps": 32, "batch_size": 32}),
+        ("RecurrentPPO", {"n_steps": 32, "batch_size": 32, "n_epochs": 1}),
+        ("ARS", {"n_delta": 2}),
+    ],
+)
+def test_another_algorithm_trains_on_windows_of_three_candles_and_decides(
+    algorithm: str, arguments: dict[str, Any]
+) -> None:
+    algorithm, _, linear = algorithm.partition(" ")
+    policy_type = "LinearPolicy" if linear else {"RecurrentPPO": "MlpLstmPolicy"}.get(algorithm, "MlpPolicy")
+    rl = {"model_type": algorithm, "policy_type": policy_type, "net_arch": [8], "n_envs": 2, "vec_env": "dummy"}
+    freqai = {
+        "conv_width": 3,
+        "model_training_parameters": arguments,
+        "rl_config": rl | {"device": "cpu", "progress_bar": False, "train_cycles": 1, "entry_mode": "gated"},
+    }
+    settings = Settings.from_config({"freqai": freqai})
+    env_settings = env_settings_of(settings)
+    model, report = trained(settings)
+    assert type(model).__name__ == algorithm
+    # Three candles of four features, and the account's six numbers.
+    assert model.observation_space.shape == (18,)
+    assert report.timesteps >= 200
+    # Not after every few steps, where those are a rollout.
+    assert 1 <= len(report.evaluations) <= 4
+    assert report.best_evaluation is not None
+    tape = random_tape(300, seed=4)
+    result = replay(decider_for(model, tape.features, 3), tape, env_settings, 2, 299)
+    permitted = tape.long_signal[2:299] | tape.short_signal[2:299]
+    assert not result.flat.actions[~permitted].any()
+    assert set(result.actions.tolist()) <= {0, 1, 2, 3, 4}
+    np.testing.assert_allclose(result.flat.probabilities.sum(axis=1), 1.0, rtol=1e-5)
+
+
+# ---------------------------------------------------------------- stopping
+
+
+def test_a_bot_that_stops_stops_the_training_at_its_next_step() -> None:
+    event = threading.Event()
+    event.set()
+    started = time.monotonic()
+    with pytest.raises(fit_module.TrainingStoppedError, match="not saved"):
+        trained(tiny_settings(train_cycles=1000), stop_event=event)
+    assert time.monotonic() - started < 5
+
+
+def test_an_event_that_is_not_set_does_not_stop_the_training() -> None:
+    _, report = trained(tiny_settings(), stop_event=threading.Event())
+    assert report.timesteps == 4 * ROLLOUT

@@ -1,0 +1,116 @@
+"""Worker processes end with their training, however it ends."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+from tiny_training import ROLLOUT, env_settings_of, parameters, random_tape, same, tiny_settings
+
+from mtfscalper.envs.build import SupervisedSubprocVecEnv, WorkerDiedError, underlying
+from mtfscalper.settings import Settings
+from mtfscalper.training import fit as fit_module
+from mtfscalper.training.fit import TrainingStoppedError, fit
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are forked from a server here")
+
+
+@pytest.fixture
+def workers(monkeypatch: pytest.MonkeyPatch) -> list[psutil.Process]:
+    """Fills with the worker processes that a training starts."""
+    started: list[psutil.Process] = []
+    real = fit_module.build_vec_env
+
+    def noted(*arguments: Any, **keywords: Any) -> Any:
+        vec_env = real(*arguments, **keywords)
+        inner = underlying(vec_env)
+        if isinstance(inner, SupervisedSubprocVecEnv):
+            started.extend(psutil.Process(pid) for pid in inner.pids)
+        return vec_env
+
+    monkeypatch.setattr(fit_module, "build_vec_env", noted)
+    return started
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, n: int, act: Callable[[], None]) -> None:
+    """Do something in a callback after ``n`` steps of training."""
+    steps = iter(range(1, 10**9))
+    real = fit_module._PhaseClock._on_step
+
+    def on_step(self: Any) -> bool:
+        if next(steps) == n:
+            act()
+        return real(self)
+
+    monkeypatch.setattr(fit_module._PhaseClock, "_on_step", on_step)
+
+
+def subproc(**rl: Any) -> Settings:
+    return tiny_settings(vec_env="subproc", **rl)
+
+
+def train(settings: Settings, **keywords: Any) -> Any:
+    return fit(settings, random_tape(), random_tape(80, seed=2), env_settings_of(settings), **keywords)
+
+
+def gone(processes: list[psutil.Process]) -> bool:
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    return bool(processes) and not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
+
+
+def raising(error: BaseException) -> Callable[[], None]:
+    def act() -> None:
+        raise error
+
+    return act
+
+
+def test_two_workers_train_the_parameters_that_none_train(workers: list[psutil.Process]) -> None:
+    with_workers, report = train(subproc())
+    assert report.worker_pids == [process.pid for process in workers]
+    assert len(workers) == 2
+    assert report.vec_env == "SubprocVecEnv"
+    assert report.timesteps == 4 * ROLLOUT
+    assert gone(workers)
+    without = fit(tiny_settings(), random_tape(), random_tape(80, seed=2), env_settings_of(tiny_settings()))[0]
+    assert same(parameters(with_workers), parameters(without))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), ZeroDivisionError("a bug")], ids=["ctrl-c", "exception"])
+def test_workers_end_with_a_training_that_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch, workers: list[psutil.Process], error: BaseException
+) -> None:
+    at_step(monkeypatch, 5, raising(error))
+    with pytest.raises(type(error)):
+        train(subproc())
+    assert gone(workers)
+
+
+def test_workers_end_when_the_bot_stops(monkeypatch: pytest.MonkeyPatch, workers: list[psutil.Process]) -> None:
+    event = threading.Event()
+    at_step(monkeypatch, 5, event.set)
+    with pytest.raises(TrainingStoppedError):
+        train(subproc(train_cycles=1000), stop_event=event)
+    assert gone(workers)
+
+
+def test_a_worker_that_is_killed_ends_the_training_within_seconds_and_is_named(
+    monkeypatch: pytest.MonkeyPatch, workers: list[psutil.Process]
+) -> None:
+    killed_at: list[float] = []
+
+    def kill() -> None:
+        killed_at.append(time.monotonic())
+        os.kill(workers[1].pid, signal.SIGKILL)
+
+    at_step(monkeypatch, 5, kill)
+    with pytest.raises(WorkerDiedError) as caught:
+        train(subproc(train_cycles=1000))
+    assert time.monotonic() - killed_at[0] < 10
+    assert f"worker 1 (process {workers[1].pid}, killed by signal 9)" in str(caught.value)
+    assert "remedy" in str(caught.value)
+    assert gone(workers)
