@@ -27,6 +27,7 @@ from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPo
 from mtfscalper.settings import Settings, algorithm_class
 from mtfscalper.training.backend import fastest_vec_env
 from mtfscalper.training.evaluation import KeepBest
+from mtfscalper.training.reward_check import check_reward
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,7 @@ class TrainingReport:
 
     :ivar phases: (name, start, stop) of every rollout and update, seconds since 1970
     :ivar reward_terms: sums by name over all rollouts
+    :ivar reward_profit_correlation: see :func:`mtfscalper.training.reward_check.reward_profit_correlation`
     """
 
     pair: str
@@ -61,6 +63,7 @@ class TrainingReport:
     evaluations: list[dict[str, float]] = field(default_factory=list)
     best_evaluation: dict[str, float] | None = None
     reward_terms: dict[str, float] = field(default_factory=dict)
+    reward_profit_correlation: float = 0.0
 
     def seconds_of(self, phase: str) -> float:
         """Seconds spent in the phases of one name."""
@@ -161,6 +164,7 @@ def fit(
     )
     compact = rl.model_type == "PPO"
     started = time.perf_counter()
+    report.reward_profit_correlation = check_reward(train_tape, env_settings, rl.seed)
     name: str = rl.vec_env
     if name == "auto":
         name = fastest_vec_env(settings, train_tape, env_settings, compact=compact)
