@@ -15,6 +15,7 @@ import pandas as pd
 from freqtrade.configuration import TimeRange
 from freqtrade.enums import CandleType, TradingMode
 from freqtrade.exceptions import OperationalException
+from freqtrade.exchange import Exchange
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcementLearningModel
 from freqtrade.persistence import Trade
@@ -29,7 +30,7 @@ from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, price_scale
 from mtfscalper.policy.columns import prediction_columns
 from mtfscalper.policy.decide import decider_for
 from mtfscalper.policy.replay import account_of_trade, decidable_rows, flat_decisions, replay, trade_decision
-from mtfscalper.strategy_rules import rules_of_strategy, settings_of_config
+from mtfscalper.strategy_rules import exchange_price_scale, rules_of_strategy, settings_of_config
 from mtfscalper.threads import set_torch_threads
 from mtfscalper.trading.rules import FLAT, Account, RulesError, TradingRules
 from mtfscalper.training.fit import fit, report_as_json
@@ -122,7 +123,9 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         candles = dataframe[["date", *PRICE_COLUMNS]].reset_index(drop=True)
         prices = {name: candles[name].to_numpy(dtype=np.float64) for name in PRICE_COLUMNS}
         self._candles = candles.assign(
-            price_scale=price_scale(prices, pd.DatetimeIndex(candles["date"])),
+            price_scale=price_scale(
+                prices, pd.DatetimeIndex(candles["date"]), exchange_price_scale(self._exchange(), pair)
+            ),
             funding=self._funding(pair, candles["date"]),
         )
         signals = [name for name in (LONG_SIGNAL, SHORT_SIGNAL) if name in dataframe.columns]
@@ -295,9 +298,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
     def _rules(self, pair: str) -> TradingRules:
         if pair not in self._rules_by_pair:
             assert self._strategy is not None
-            assert self.data_provider is not None
-            exchange = self.data_provider._exchange
-            assert exchange is not None
+            exchange = self._exchange()
             try:
                 rules = rules_of_strategy(self._strategy, self.config, exchange, pair, self.settings.rl)
             except RulesError as error:
@@ -305,6 +306,11 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             logger.info("%s is trained with %s.", pair, rules)
             self._rules_by_pair[pair] = rules
         return self._rules_by_pair[pair]
+
+    def _exchange(self) -> Exchange:
+        assert self.data_provider is not None
+        assert self.data_provider._exchange is not None
+        return self.data_provider._exchange
 
     def _funding(self, pair: str, dates: pd.Series[pd.Timestamp]) -> npt.NDArray[np.float64]:
         """Funding due on one unit of the asset at each candle's open, from the rates on disk.
@@ -315,8 +321,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             return np.zeros(len(dates))
         if pair not in self._funding_by_pair:
             assert self.data_provider is not None
-            exchange = self.data_provider._exchange
-            assert exchange is not None
+            exchange = self._exchange()
             rates, marks = (
                 self.data_provider.historic_ohlcv(pair, exchange.get_option(timeframe), candle_type)
                 for timeframe, candle_type in (

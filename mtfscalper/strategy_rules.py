@@ -87,7 +87,7 @@ def rules_of_strategy(
         trailing_stop_positive_offset=strategy.trailing_stop_positive_offset,
         trailing_only_offset_is_reached=strategy.trailing_only_offset_is_reached,
         can_short=bool(strategy.can_short),
-        stake_ratio=config.get("tradable_balance_ratio", 0.99),
+        stake_ratio=_tradable_ratio(config),
         fixed_stake_ratio=_fixed_stake_ratio(config),
         max_drawdown_ratio=rl.max_training_drawdown_pct,
         liquidation_ratio=_liquidation_ratio(config, exchange, pair, max(long, short)) if futures else 1.0,
@@ -128,7 +128,23 @@ def _liquidation_ratio(config: dict[str, Any], exchange: Exchange, pair: str, le
 
 def _fixed_stake_ratio(config: dict[str, Any]) -> float | None:
     stake = config.get("stake_amount", UNLIMITED_STAKE_AMOUNT)
-    return None if stake == UNLIMITED_STAKE_AMOUNT else float(stake) / _wallet(config)
+    if stake == UNLIMITED_STAKE_AMOUNT:
+        return None
+    wallet, tradable = _wallet(config), _tradable_ratio(config)
+    if stake <= wallet * tradable:
+        return float(stake) / wallet
+    if config.get("dry_run", True):
+        raise RulesError(
+            f"stake_amount is {stake}, more than the wallet gives: no trade would be entered; accepted: up to "
+            f"{wallet * tradable:g} (dry_run_wallet x tradable_balance_ratio), or 'unlimited'; remedy: lower it, or "
+            "raise dry_run_wallet"
+        )
+    # A live wallet is not the config's: at the least it holds one stake.
+    return tradable
+
+
+def _tradable_ratio(config: dict[str, Any]) -> float:
+    return float(config.get("tradable_balance_ratio", 0.99))
 
 
 def exchange_price_scale(exchange: Exchange, pair: str) -> float:

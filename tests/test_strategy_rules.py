@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ccxt import DECIMAL_PLACES, SIGNIFICANT_DIGITS, TICK_SIZE
 from freqtrade.enums import MarginMode, TradingMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.exchange.binance import Binance
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mtfscalper.settings import RLSettings, Settings
-from mtfscalper.strategy_rules import fee_ratio, rules_of_strategy, settings_of_config
+from mtfscalper.strategy_rules import exchange_price_scale, fee_ratio, rules_of_strategy, settings_of_config
 from mtfscalper.trading.rules import RulesError, TradingRules
 
 PAIR = "BTC/USDT:USDT"
@@ -152,6 +153,39 @@ def test_a_wallet_of_several_currencies_counts_the_stake_currency() -> None:
     rules({"dry_run_wallet": {"USDT": 500, "BTC": 2}}, exchange=exchange)
     assert exchange.stakes
     assert set(exchange.stakes) == {500.0}
+
+
+def test_the_stake_is_a_share_of_the_wallet_or_the_configs_own_amount() -> None:
+    assert rules({"stake_amount": "unlimited"}).fixed_stake_ratio is None
+    # 2,500 of 10,000.
+    assert rules({"stake_amount": 2500}).fixed_stake_ratio == 0.25
+
+
+def test_a_stake_that_the_wallet_does_not_hold_is_refused() -> None:
+    with pytest.raises(RulesError, match=r"stake_amount is 9600.0, .*accepted: up to 9500 .*; remedy: lower it"):
+        rules({"stake_amount": 9600.0, "tradable_balance_ratio": 0.95})
+
+
+def test_a_live_wallet_is_not_the_configs_and_holds_one_stake_at_the_least() -> None:
+    config = {"stake_amount": 50_000, "tradable_balance_ratio": 0.95, "dry_run": False}
+    assert rules(config).fixed_stake_ratio == 0.95
+
+
+@pytest.mark.parametrize(
+    ("precision", "mode", "scale"),
+    [
+        (0.1, TICK_SIZE, 10.0),
+        (1e-5, TICK_SIZE, 1e5),
+        (0.25, TICK_SIZE, 4.0),
+        (5.0, TICK_SIZE, 0.2),
+        (3, DECIMAL_PLACES, 1000.0),
+        (5, SIGNIFICANT_DIGITS, 1.0),
+        (None, TICK_SIZE, 1.0),
+    ],
+)
+def test_the_exchanges_ticks_are_counted_in_a_unit(precision: float | None, mode: int, scale: float) -> None:
+    exchange = SimpleNamespace(get_precision_price=lambda pair: precision, precision_mode_price=mode)
+    assert exchange_price_scale(exchange, PAIR) == scale  # type: ignore[arg-type]
 
 
 def test_a_strategy_without_exit_signals_is_refused() -> None:

@@ -414,7 +414,8 @@ def _roi(xp: Namespace, rules: TradingRules, account: Account, candle: Candle, b
 
     side, fee = account.side, rules.fee_ratio
     open_value = account.open_rate * (1 + side * fee)
-    # Solves profit_ratio(rate) == target for the rate.
+    # Solves profit_ratio(rate) == target for the rate. Exactly between two ticks, which takes a round target without
+    # fees, freqtrade's rounding follows the binary noise of the trade's amount; here it is up.
     rate = ((1 + side * target / account.leverage) * open_value - side * account.funding) / (1 - side * fee)
     better_open = xp.where(side < 0, candle.open < rate, candle.open > rate)
     on_candle = starts % rules.timeframe_minutes == 0

@@ -35,7 +35,7 @@ class Census:
 
     def __init__(self) -> None:
         self.counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
-        self.runs = self.refused = self.left_open = 0
+        self.runs = self.refused = 0
 
     @property
     def n_trades(self) -> int:
@@ -69,7 +69,10 @@ class Census:
         self.counts[dimension][value] += 1
 
     def table(self, title: str) -> str:
-        lines = [f"{title}: {self.n_trades} trades of {self.runs} backtests, {self.refused} entries refused"]
+        lines = [
+            f"{title}: {self.n_trades} trades of {self.runs} backtests, "
+            f"{self.refused} entries refused in the candle of an exit"
+        ]
         for dimension, values in self.counts.items():
             cells = [f"{value} {count}" for value, count in sorted(values.items())]
             lines.append(f"  {dimension:<12}{' | '.join(cells)}")

@@ -123,7 +123,7 @@ def synthetic_history(recipe: Recipe, exchange_scale: float) -> History:
     funding = _funding(random, recipe, candles)
     missing = np.zeros(recipe.n, dtype=bool)
     if "missing candles" in recipe.events:
-        for start in random.integers(20, recipe.n, 2):
+        for start in random.integers(20, recipe.n, 4):
             missing[start : start + random.integers(1, 15)] = True
         kinds["beside missing candles"] = np.roll(missing, 1) | np.roll(missing, -1)
     candles = candles[~missing].reset_index(drop=True)

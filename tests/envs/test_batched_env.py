@@ -171,7 +171,7 @@ def test_a_trade_that_one_environment_enters_by_itself_at_the_very_end_is_told_b
     _, _, dones, infos = env.step(np.array([Action.NEUTRAL, Action.LONG_EXIT]))
     assert dones.tolist() == [False, True]
     assert [trade.exit_reason for trade in infos[1]["trades"]] == ["exit_signal", "force_exit"]
-    for _ in range(7):
+    for _ in range(6):
         _, _, dones, infos = env.step(np.full(2, Action.NEUTRAL))
     assert dones[0]
     assert [trade.exit_reason for trade in infos[0]["trades"]] == ["force_exit"]

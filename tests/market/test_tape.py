@@ -249,16 +249,16 @@ def test_missing_signals_are_refused_where_the_entry_mode_reads_them(missing: li
 # ---------------------------------------------------------------------- price scale
 
 
-def freqtrade_price_scale(frame: pd.DataFrame) -> npt.NDArray[np.float64]:
-    """The backtester's tick size of each row's month as ticks in a unit; a month of whole prices has one."""
+def freqtrade_price_scale(frame: pd.DataFrame, exchange_scale: float = 1.0) -> npt.NDArray[np.float64]:
+    """What ``Backtesting.get_pair_precision`` reads at each candle, as ticks in a unit."""
     ticks = get_tick_size_over_time(frame[["date", *PRICE_COLUMNS]].copy())
-    months = frame["date"].dt.tz_localize(None).dt.to_period("M").dt.start_time.dt.tz_localize("UTC")
-    return np.asarray(np.rint(1 / months.map(ticks.fillna(1.0))), dtype=np.float64)
+    found = [ticks.asof(date) for date in frame["date"]]
+    return np.array([exchange_scale if np.isnan(tick) else np.rint(1 / tick) for tick in found], dtype=np.float64)
 
 
-def scale_of(frame: pd.DataFrame) -> npt.NDArray[np.float64]:
+def scale_of(frame: pd.DataFrame, exchange_scale: float = 1.0) -> npt.NDArray[np.float64]:
     prices = {name: frame[name].to_numpy(dtype=np.float64) for name in PRICE_COLUMNS}
-    return price_scale(prices, pd.DatetimeIndex(frame["date"]))
+    return price_scale(prices, pd.DatetimeIndex(frame["date"]), exchange_scale)
 
 
 def test_a_month_shows_its_most_decimals_on_all_its_candles() -> None:
@@ -268,10 +268,18 @@ def test_a_month_shows_its_most_decimals_on_all_its_candles() -> None:
     assert scale_of(frame).tolist() == [100.0, 100.0, 1000.0, 1000.0]
 
 
-def test_whole_prices_have_a_tick_of_one() -> None:
-    frame = candles(2)
-    frame[list(PRICE_COLUMNS)] = 100.0
-    assert scale_of(frame).tolist() == [1.0, 1.0]
+def test_a_month_of_whole_prices_keeps_the_ticks_of_the_month_before() -> None:
+    frame = candles(3)
+    frame["date"] = pd.to_datetime(["2024-10-31", "2024-11-01", "2025-01-01"], utc=True)
+    frame[list(PRICE_COLUMNS)] = [[1.25, 2, 1, 2], [3, 3, 3, 3], [4, 4, 4, 4]]
+    assert scale_of(frame, 10.0).tolist() == freqtrade_price_scale(frame, 10.0).tolist() == [100.0, 100.0, 100.0]
+
+
+def test_whole_prices_from_the_start_have_the_ticks_of_the_exchange() -> None:
+    frame = candles(2, start="2024-10-31 23:55")
+    frame[list(PRICE_COLUMNS)] = [[100, 100, 100, 100], [1.25, 2, 1, 2]]
+    assert scale_of(frame, 10.0).tolist() == freqtrade_price_scale(frame, 10.0).tolist() == [10.0, 100.0]
+    assert scale_of(frame).tolist() == [1.0, 100.0]
 
 
 def test_binary_noise_is_no_decimal() -> None:

@@ -60,6 +60,8 @@ def market(seed: int, n: int = 120) -> list[Candle]:
         ("leverage_short", 0.0),
         ("stake_ratio", 0.0),
         ("stake_ratio", 1.2),
+        ("fixed_stake_ratio", 0.0),
+        ("fixed_stake_ratio", 1.1),
         ("max_trade_duration_candles", 0),
         ("timeframe_minutes", 0),
         ("minimal_roi", ((10, 0.01), (0, 0.02))),
@@ -78,6 +80,26 @@ def test_a_stop_at_or_beyond_liquidation_is_refused(liquidation_ratio: float) ->
     with pytest.raises(RulesError, match=r"stoploss is -0\.3 .* leverage 10; accepted: a stop before liquidation"):
         make_rules(**refused)
     assert make_rules(**(refused | {"stoploss_ratio": 0.2})).stoploss_ratio == 0.2
+
+
+# Stakes
+
+
+def test_a_fixed_stake_does_not_compound_and_enters_no_more_once_the_equity_is_too_small_for_it() -> None:
+    rules = make_rules(fee_ratio=0.0, stake_ratio=0.9, fixed_stake_ratio=0.8)
+    entry, fall = Candle(100.0, 100.0, 100.0, 100.0, 0.0, 100.0), Candle(100.0, 100.0, 95.0, 95.0, 0.0, 100.0)
+    exits, account = play([entry, fall] * 20, rules, [Action.LONG_ENTER, 0] * 20)
+    # Each stop loses 2 % of 0.8. After seven 0.9 x 0.888 = 0.7992 is less than 0.8.
+    assert len(exits) == 7
+    assert account.equity == pytest.approx(1 - 7 * 0.016)
+    assert account.side == 0
+
+
+def test_an_equity_that_is_lost_enters_no_more() -> None:
+    rules = make_rules()
+    candle = Candle(100.0, 100.0, 100.0, 100.0, 0.0, 100.0)
+    lost, fill = step(SCALAR, rules, FLAT._replace(equity=EQUITY_FLOOR), Action.LONG_ENTER, candle)
+    assert (lost.side, fill.entered) == (0, False)
 
 
 # Invariants
