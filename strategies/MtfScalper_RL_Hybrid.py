@@ -298,5 +298,5 @@ class MtfScalper_RL_Hybrid(IStrategy):
 
     @staticmethod
     def _enter(dataframe: DataFrame, conditions: list, column: str, tag: str) -> None:
-        where = reduce(lambda left, right: left & right, conditions) & (dataframe["volume"] > 0)
+        where = reduce(lambda left, right: left & right, conditions)
         dataframe.loc[where, [column, "enter_tag"]] = (1, tag)

@@ -502,10 +502,12 @@ def test_without_freqai_every_signal_enters(config: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-def test_candles_without_volume_are_not_entered(config: dict[str, Any], enabled: bool) -> None:
+def test_candles_without_volume_are_entered_as_training_enters_them(config: dict[str, Any], enabled: bool) -> None:
     config["freqai"]["enabled"] = enabled
-    frame = load(config).advise_entry(ENTRIES.assign(volume=0.0), METADATA)
-    assert set(entered(frame)) == {"."}
+    with_volume, without = (load(config).advise_entry(ENTRIES.assign(volume=volume), METADATA) for volume in (1.0, 0.0))
+    columns = ["enter_long", "enter_short"]
+    assert with_volume[columns].fillna(0).to_numpy().any()
+    pd.testing.assert_frame_equal(with_volume[columns], without[columns])
 
 
 EXITS = frame_of(
