@@ -16,7 +16,16 @@ MANIFEST_NAME = "mtfscalper_manifest.json"
 REPORT_NAME = "training_report.json"
 
 # Code whose change makes a policy or a prediction another one.
-_CODE_THAT_MATTERS = ("freqai_model.py", "settings.py", "market", "trading", "envs", "policy", "training")
+_CODE_THAT_MATTERS = (
+    "freqai_model.py",
+    "backtest_windows.py",
+    "settings.py",
+    "market",
+    "trading",
+    "envs",
+    "policy",
+    "training",
+)
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -78,6 +87,14 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         isinstance(manifest.get(name), dict) for name in ("fingerprint", "files")
     )
     return manifest if whole else None
+
+
+def sealed_path(folder: Path, role: str) -> Path:
+    """Where a sealed file of a window lies.
+
+    :raises KeyError: if the window's manifest names no such file
+    """
+    return folder / str((read_manifest(folder) or {"files": {}})["files"][role]["path"])
 
 
 def write_manifest(folder: Path, fingerprint: Mapping[str, Any], files: Mapping[str, Path], **more: Any) -> None:

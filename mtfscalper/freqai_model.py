@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import logging
+import os
+from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from freqtrade.configuration import TimeRange
 from freqtrade.enums import CandleType, TradingMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.exchange import Exchange
@@ -24,14 +24,21 @@ from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
+from mtfscalper.backtest_windows import BacktestWindow, WindowKitchen, entry_parameters, feature_sources, rows_hash
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, price_scale
-from mtfscalper.policy.columns import prediction_columns
-from mtfscalper.policy.decide import decider_for
-from mtfscalper.policy.replay import account_of_trade, decidable_rows, flat_decisions, replay, trade_decision
+from mtfscalper.policy.columns import ACTION_COLUMN, EXIT_COLUMN, prediction_columns
+from mtfscalper.policy.decide import Decider, decider_for
+from mtfscalper.policy.network import MaskedActorCriticPolicy
+from mtfscalper.policy.query import Actor, DeciderQuery, PolicyQuery, TradeQuery
+from mtfscalper.policy.registry import DecidingWindow, RunPlan, TradeTerms, WindowRows
+from mtfscalper.policy.replay import decidable_rows, flat_decisions, replay
+from mtfscalper.policy.true_trade import PriceHistory
 from mtfscalper.strategy_rules import exchange_price_scale, rules_of_strategy, settings_of_config
 from mtfscalper.threads import set_torch_threads
+from mtfscalper.trade_decisions import LiveDecisions, TradeDecisions, decide_on_trade, funding_received
+from mtfscalper.trading.actions import N_ACTIONS, Action, entry_permissions
 from mtfscalper.trading.rules import FLAT, Account, RulesError, TradingRules
 from mtfscalper.training.fit import fit, report_as_json
 
@@ -40,41 +47,11 @@ logger = logging.getLogger(__name__)
 _RAW_PRICE_FEATURES = ("%-raw_open", "%-raw_high", "%-raw_low", "%-raw_close")
 
 
-class WindowKitchen(FreqaiDataKitchen):
-    """FreqAI's kitchen for backtests: it remembers the rows before a window and checks what it would reuse."""
+class _Preparation(NamedTuple):
+    """What stands between a strategy's frame and a policy's features: made in its training, and changed with it."""
 
-    def __init__(self, pair: str, owner: MtfScalperFreqaiModel) -> None:
-        super().__init__(owner.config, False, pair)
-        self.rows_before = DataFrame()
-        self._owner = owner
-
-    def slice_dataframe(self, timerange: TimeRange, df: DataFrame) -> DataFrame:
-        """FreqAI's slice; the candles that the first windows of features look back on are kept beside it."""
-        before = df.loc[df["date"] < timerange.startdt].tail(self._owner.settings.window - 1)
-        # FreqAI renames the columns of what it slices.
-        self.rows_before = self.remove_special_chars_from_feature_names(before.copy())
-        return super().slice_dataframe(timerange, df)
-
-    def check_if_backtest_prediction_is_valid(self, len_backtest_df: int) -> bool:
-        """Only predictions whose manifest matches today's candles, settings and code are reused."""
-        # Now, because FreqAI moves the ends of the training range later (buffer_train_data_candles).
-        self._owner.note_window(self)
-        folder = self.full_path / self.backtest_predictions_folder
-        path = folder / f"{self.model_filename}_prediction.feather"
-        if path.is_file():
-            stale = self._owner.why_predictions_are_stale(self)
-            if stale is not None:
-                logger.info("%s: predictions of %s are made anew: %s.", self.pair, self.model_filename, stale)
-                path.unlink()
-        valid = super().check_if_backtest_prediction_is_valid(len_backtest_df)
-        if valid:
-            self._owner.predictions_reused(self)
-        return valid
-
-    def save_backtesting_prediction(self, append_df: DataFrame) -> None:
-        """FreqAI's feather file, written whole or not at all, and sealed."""
-        artefacts.write_atomically(self.backtesting_results_path, append_df.to_feather)
-        self._owner.seal_window(self)
+    pipeline: Any
+    features: list[str]
 
 
 class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
@@ -104,13 +81,18 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self._signals = DataFrame()
         self._account: Account = FLAT
         self._account_before: Account = FLAT
-        self._fingerprints: dict[str, dict[str, str]] = {}
+        self._windows: dict[str, BacktestWindow] = {}
+        # Policy, pipeline and feature names change as one: FreqAI replaces them one after the other, while it predicts.
+        self._preparations: WeakKeyDictionary[BaseAlgorithm, _Preparation] = WeakKeyDictionary()
+        self._live_decisions: dict[str, LiveDecisions] = {}
         self._code = artefacts.code_hash()
 
     # ------------------------------------------------------------------ FreqAI's entry points
 
     def start(self, dataframe: DataFrame, metadata: dict[str, Any], strategy: IStrategy) -> DataFrame:
         """FreqAI's entry point, kept to note whose trades are learned, and on which candles."""
+        if strategy is not self._strategy:
+            self._check_who_decides(strategy)
         self._strategy = strategy
         self._candles = dataframe[["date", *PRICE_COLUMNS]].reset_index(drop=True)
         return super().start(dataframe, metadata, strategy)
@@ -131,9 +113,14 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         signals = [name for name in (LONG_SIGNAL, SHORT_SIGNAL) if name in dataframe.columns]
         self._signals = dataframe[["date", *signals]].reset_index(drop=True)
         self._account = FLAT
+        self._windows = {}
         kitchen = WindowKitchen(pair, self)
         self.dk = kitchen
-        return super().start_backtesting(dataframe, metadata, kitchen, strategy)
+        done = super().start_backtesting(dataframe, metadata, kitchen, strategy)
+        if self._exact:
+            plan = RunPlan(pair, self._terms(pair), tuple(window.planned for window in self._windows.values()))
+            plan.write(Path(kitchen.full_path), self._history(pair))
+        return done
 
     def train(self, unfiltered_df: DataFrame, pair: str, dk: FreqaiDataKitchen, **kwargs: Any) -> Any:
         """Train a policy for one pair and window.
@@ -192,9 +179,10 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         dk.find_features(unfiltered_df)
         before = dk.rows_before if isinstance(dk, WindowKitchen) else DataFrame()
         rows = pd.concat([before, unfiltered_df]) if len(before) else unfiltered_df
-        filtered, _ = dk.filter_features(rows, dk.training_features_list, training_filter=False)
+        prepared = self._preparations.get(self.model) or _Preparation(dk.feature_pipeline, dk.training_features_list)
+        filtered, _ = dk.filter_features(rows, prepared.features, training_filter=False)
         usable = np.asarray(dk.do_predict, dtype=bool)
-        scaled, _, _ = dk.feature_pipeline.transform(self._trained_features(filtered), outlier_check=True)
+        scaled, _, _ = prepared.pipeline.transform(self._trained_features(filtered), outlier_check=True)
         features = np.asarray(scaled, dtype=np.float32)
         model: BaseAlgorithm = self.model
         if isinstance(dk, WindowKitchen):
@@ -211,7 +199,9 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         if not isinstance(dk, WindowKitchen):
             return True
         stale = artefacts.why_stale(
-            dk.data_path, self._fingerprint(dk), ("model", "metadata", "feature_pipeline", "label_pipeline")
+            dk.data_path,
+            self._windows[dk.model_filename].fingerprint,
+            ("model", "metadata", "feature_pipeline", "label_pipeline"),
         )
         if stale is not None:
             logger.info("%s: %s is trained anew: %s.", dk.pair, dk.model_filename, stale)
@@ -261,6 +251,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             len(test_rows),
         )
         model = self.fit({**data, "train_tape": train_tape, "evaluation_tape": evaluation_tape}, dk)
+        self._preparations[model] = _Preparation(dk.feature_pipeline, list(dk.training_features_list))
         logger.info("-------------------- Done training %s --------------------", pair)
         return model
 
@@ -362,17 +353,16 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             np.pad(usable, (0, n_after)),
         )
         settings = self._env_settings(dk.pair)
+        decider = decider_for(model, tape.features, settings.window)
         self._account_before = self._account
-        result = replay(
-            decider_for(model, tape.features, settings.window),
-            tape,
-            settings,
-            n_before,
-            len(rows),
-            account=self._account,
-        )
-        self._account = result.account
-        return prediction_columns(dk.label_list, result.actions, result.flat, result.exit_probability)
+        if not self._exact:
+            result = replay(decider, tape, settings, n_before, len(rows), account=self._account)
+            self._account = result.account
+            return prediction_columns(dk.label_list, result.actions, result.flat, result.exit_probability)
+        seen = _window_rows(tape, settings, len(rows))
+        seen.save(self._windows[dk.model_filename].decisions_path(dk))
+        columns = _flat_columns(dk.label_list, decider, tape, settings, seen.decidable)
+        return columns.iloc[n_before:].reset_index(drop=True)
 
     def _predict_live(
         self,
@@ -382,41 +372,68 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         model: BaseAlgorithm,
         dk: FreqaiDataKitchen,
     ) -> DataFrame:
-        """A bot's candles: flat decisions, and on the last row a decision on the true trade if there is one."""
+        """A bot's candles: flat decisions, and in replay mode on the last row one on the true trade if there is one."""
         settings = self._env_settings(dk.pair)
         tape = self._tape(rows.reset_index(drop=True), features, dk.pair, usable)
         decider = decider_for(model, tape.features, settings.window)
-        decided = np.flatnonzero(decidable_rows(tape, settings.window))
-        flat = flat_decisions(decider, tape, settings, decided)
-        actions = np.zeros(len(tape), dtype=np.int64)
-        probabilities = np.zeros((len(tape), flat.probabilities.shape[1]), dtype=np.float32)
-        actions[decided], probabilities[decided] = flat
-        exit_probability = np.zeros(len(tape), dtype=np.float32)
-        for trade in Trade.get_trades_proxy(pair=dk.pair, is_open=True):
-            account = account_of_trade(
-                self._closed_candles(tape),
-                settings,
-                is_short=trade.is_short,
-                open_ms=int(trade.open_date_utc.timestamp() * 1000),
-                open_rate=trade.open_rate,
-                leverage=trade.leverage or 1.0,
-                # The amount is 0 while the entry order waits.
-                funding=(trade.funding_fees or 0.0) / trade.amount if trade.amount else 0.0,
-            )
-            actions[-1], exit_probability[-1] = trade_decision(decider, tape, settings, account, len(tape) - 1)
-        return prediction_columns(dk.label_list, actions, flat._replace(probabilities=probabilities), exit_probability)
-
-    def _closed_candles(self, tape: MarketTape) -> MarketTape:
-        """A bot's candles up to the end of a tape: FreqAI hands over the last few alone, and a trade may be older."""
-        dates_ms = pd.DatetimeIndex(self._candles["date"]).as_unit("ms").astype("int64")
-        candles = self._candles[dates_ms <= tape.dates_ms[-1]]
-        return MarketTape.from_frame(
-            candles,
-            np.empty((len(candles), 0)),
-            pair=tape.pair,
-            timeframe_ms=tape.timeframe_ms,
-            signals_needed=False,
+        seen = _window_rows(tape, settings, len(tape))
+        columns = _flat_columns(dk.label_list, decider, tape, settings, seen.decidable)
+        query: TradeQuery = DeciderQuery(decider)
+        if isinstance(model.policy, MaskedActorCriticPolicy):
+            query = PolicyQuery(Actor.of_policy(model.policy), tape.features, settings.window)
+        self._live_decisions[dk.pair] = LiveDecisions(
+            self._terms(dk.pair), self._history(dk.pair), DecidingWindow(seen, query), float(tape.close[-1])
         )
+        if not self._exact:
+            self._decide_in_columns(dk.pair, columns, int(tape.dates_ms[-1]))
+        return columns
+
+    def _decide_in_columns(self, pair: str, columns: DataFrame, last_ms: int) -> None:
+        """Replay mode: a strategy that reads columns alone finds the decision on its trade in the last row."""
+        now_ms = last_ms + self.base_tf_seconds * 1000
+        live = self._live_decisions[pair]
+        last = columns.index[-1]
+        for trade in Trade.get_trades_proxy(pair=pair, is_open=True):
+            columns.loc[last, ACTION_COLUMN] = Action.NEUTRAL
+            decision = decide_on_trade(trade, now_ms, live.last_close, *live[:3], funding=funding_received(trade))
+            if decision is None:
+                continue
+            if decision.leave:
+                columns.loc[last, ACTION_COLUMN] = Action.SHORT_EXIT if trade.is_short else Action.LONG_EXIT
+            if EXIT_COLUMN in columns:
+                columns.loc[last, EXIT_COLUMN] = decision.probability
+
+    def live_decisions(self, pair: str) -> LiveDecisions | None:
+        """See :class:`mtfscalper.trade_decisions.LiveSource`."""
+        return self._live_decisions.get(pair)
+
+    def _history(self, pair: str) -> PriceHistory:
+        """The pair's candles, as a trade lives through them."""
+        candles = self._candles
+        funding = candles["funding"] if "funding" in candles else self._funding(pair, candles["date"])
+        return PriceHistory.of(
+            self.base_tf_seconds * 1000,
+            pd.DatetimeIndex(candles["date"]).as_unit("ms").astype("int64").to_numpy(),
+            candles["open"].to_numpy(dtype=np.float64),
+            np.asarray(funding, dtype=np.float64),
+        )
+
+    def _terms(self, pair: str) -> TradeTerms:
+        reward, window = self.settings.rl.model_reward_parameters, self.settings.window
+        return TradeTerms(self._rules(pair), reward.profit_aim, window, self.settings.rl.model_type)
+
+    @property
+    def _exact(self) -> bool:
+        return self.settings.rl.decision_mode == "exact"
+
+    def _check_who_decides(self, strategy: IStrategy) -> None:
+        if self._exact and not any(isinstance(value, TradeDecisions) for value in vars(strategy).values()):
+            raise OperationalException(
+                f"freqai.rl_config.decision_mode is 'exact', and {type(strategy).__name__} does not ask for decisions "
+                "about its open trades; accepted: a strategy that holds mtfscalper.trade_decisions.TradeDecisions and "
+                "asks it in custom_exit, as MtfScalper_RL_Hybrid does; remedy: set decision_mode to 'replay', which "
+                "writes exits into the columns"
+            )
 
     @property
     def _timeframe(self) -> pd.Timedelta:
@@ -424,74 +441,47 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
 
     # ------------------------------------------------------------------ what is on disk
 
+    def note_window(self, dk: WindowKitchen) -> None:
+        """See :class:`mtfscalper.backtest_windows.WindowOwner`."""
+        model_id = int(dk.model_filename.rsplit("_", 1)[1])
+        periods = zip(dk.training_timeranges, dk.backtesting_timeranges, strict=True)
+        train, test = next((train, test) for train, test in periods if int(train.stopts) == model_id)
+        stop = test.stopdt + self._timeframe
+        freqai = self.freqai_info
+        # Whatever changes nothing about the policy: how progress is shown, and how its decisions are asked for.
+        shown: Any = {"rl": {"progress_bar", "decision_mode"}, "tensorboard": True, "ppo": {"verbose"}}
+        self._windows[dk.model_filename] = BacktestWindow(
+            first_ms=int(test.startts) * 1000,
+            stop_ms=int(test.stopts) * 1000,
+            folder=os.path.relpath(dk.data_path, dk.full_path),
+            decision_mode=self.settings.rl.decision_mode,
+            fingerprint={
+                "versions": artefacts.value_hash(artefacts.library_versions()),
+                "code": self._code,
+                "settings": artefacts.value_hash(self.settings.model_dump(exclude=shown)),
+                "rules": artefacts.value_hash(asdict(self._rules(dk.pair))),
+                "features": artefacts.value_hash(
+                    [freqai["feature_parameters"], freqai["data_split_parameters"], feature_sources(self._strategy)]
+                ),
+                "candles": rows_hash([self._candles, *self._other_candles(dk.pair)], train.startdt, stop),
+                "signals": rows_hash([self._signals], train.startdt, stop),
+                "strategy parameters": artefacts.value_hash(entry_parameters(self._strategy)),
+                "periods": artefacts.value_hash([train.timerange_str, test.timerange_str]),
+            },
+        )
+
     def why_predictions_are_stale(self, dk: WindowKitchen) -> str | None:
-        """Why a window's cached predictions cannot be used, None if they can."""
-        roles = ("predictions", "metadata") + (("model",) if self.settings.save_backtest_models else ())
-        stale = artefacts.why_stale(dk.data_path, self._fingerprint(dk), roles)
-        if stale is not None:
-            return stale
-        manifest = artefacts.read_manifest(dk.data_path) or {}
-        if manifest.get("account_before") != list(self._account):
-            return "the window before it now ends with another account"
-        return None
+        """See :class:`mtfscalper.backtest_windows.WindowOwner`."""
+        window = self._windows[dk.model_filename]
+        return window.why_predictions_are_stale(dk, self._account, keeps_models=self.settings.save_backtest_models)
 
     def predictions_reused(self, dk: WindowKitchen) -> None:
         """Take up the account that a cached window ended with."""
-        manifest = artefacts.read_manifest(dk.data_path) or {}
-        self._account = Account(*manifest["account_after"])
+        self._account = self._windows[dk.model_filename].account_after(dk)
 
     def seal_window(self, dk: WindowKitchen) -> None:
-        """Write the manifest of a window whose files are all there."""
-        stem = dk.data_path / dk.model_filename
-        artefacts.write_manifest(
-            dk.data_path,
-            self._fingerprint(dk),
-            {
-                "model": Path(f"{stem}_model.zip"),
-                "metadata": Path(f"{stem}_metadata.json"),
-                "feature_pipeline": Path(f"{stem}_feature_pipeline.pkl"),
-                "label_pipeline": Path(f"{stem}_label_pipeline.pkl"),
-                "predictions": Path(dk.backtesting_results_path),
-            },
-            pair=dk.pair,
-            features=dk.training_features_list,
-            account_before=list(self._account_before),
-            account_after=list(self._account),
-            written=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-
-    def _fingerprint(self, dk: WindowKitchen) -> dict[str, str]:
-        return self._fingerprints[f"{dk.pair} {dk.model_filename}"]
-
-    def note_window(self, dk: WindowKitchen) -> None:
-        """Work out what a window's files depend on, name to hash."""
-        model_id = int(dk.model_filename.rsplit("_", 1)[1])
-        windows = zip(dk.training_timeranges, dk.backtesting_timeranges, strict=True)
-        train, test = next((train, test) for train, test in windows if int(train.stopts) == model_id)
-        stop = test.stopdt + self._timeframe
-        rl = self.settings.model_dump(exclude={"rl": {"progress_bar"}, "tensorboard": True, "ppo": {"verbose"}})
-        freqai = self.freqai_info
-        strategy = type(self._strategy)
-        sources = [
-            inspect.getsource(getattr(strategy, name))
-            for name in (
-                "feature_engineering_expand_all",
-                "feature_engineering_expand_basic",
-                "feature_engineering_standard",
-                "set_freqai_targets",
-            )
-        ]
-        self._fingerprints[f"{dk.pair} {dk.model_filename}"] = {
-            "versions": artefacts.value_hash(artefacts.library_versions()),
-            "code": self._code,
-            "settings": artefacts.value_hash(rl),
-            "rules": artefacts.value_hash(asdict(self._rules(dk.pair))),
-            "features": artefacts.value_hash([freqai["feature_parameters"], freqai["data_split_parameters"], sources]),
-            "candles": _rows_hash([self._candles, *self._other_candles(dk.pair)], train.startdt, stop),
-            "signals": _rows_hash([self._signals], train.startdt, stop),
-            "strategy parameters": artefacts.value_hash(_entry_parameters(self._strategy)),
-            "periods": artefacts.value_hash([train.timerange_str, test.timerange_str]),
-        }
+        """See :class:`mtfscalper.backtest_windows.WindowOwner`."""
+        self._windows[dk.model_filename].seal(dk, self._account_before, self._account)
 
     def _other_candles(self, pair: str) -> list[DataFrame]:
         """The candles of other timeframes and pairs that FreqAI makes features of."""
@@ -505,18 +495,35 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         ]
 
 
-def _entry_parameters(strategy: IStrategy | None) -> dict[str, Any]:
-    """Values of the hyperopt parameters that features and signals may depend on: all but those of exits."""
-    if strategy is None:
-        return {}
-    return {name: parameter.value for name, parameter in strategy.enumerate_parameters() if parameter.space != "sell"}
+def _window_rows(tape: MarketTape, settings: EnvSettings, n_rows: int) -> WindowRows:
+    """The first rows of a tape, as a policy sees them."""
+    long_permitted, short_permitted = entry_permissions(
+        settings.entry_mode, settings.rules.can_short, tape.long_signal, tape.short_signal
+    )
+    return WindowRows(
+        dates_ms=tape.dates_ms[:n_rows],
+        decidable=decidable_rows(tape, settings.window)[:n_rows],
+        long_permitted=long_permitted[:n_rows],
+        short_permitted=short_permitted[:n_rows],
+        features=tape.features[:n_rows],
+    )
 
 
-def _rows_hash(frames: list[DataFrame], start: datetime, stop: datetime) -> str:
-    """A hash of the rows of [start, stop), whatever the unit that their dates are stored in."""
-    hashes = []
-    for frame in frames:
-        rows = frame[(frame["date"] >= start) & (frame["date"] < stop)]
-        rows = rows.assign(date=rows["date"].dt.as_unit("ms"))
-        hashes.append([len(rows), int(pd.util.hash_pandas_object(rows, index=False).sum())])
-    return artefacts.value_hash(hashes)
+def _flat_columns(
+    labels: Sequence[str],
+    decider: Decider,
+    tape: MarketTape,
+    settings: EnvSettings,
+    decidable: npt.NDArray[np.bool_],
+) -> DataFrame:
+    """What would be done flat at every row, one row a candle; nothing where the policy cannot decide.
+
+    :param decidable: shape (n,), of the tape's first n rows
+    """
+    decided = np.flatnonzero(decidable)
+    flat = flat_decisions(decider, tape, settings, decided)
+    actions = np.zeros(len(decidable), dtype=np.int64)
+    probabilities = np.zeros((len(decidable), N_ACTIONS), dtype=np.float32)
+    actions[decided], probabilities[decided] = flat
+    no_trade = np.zeros(len(decidable), dtype=np.float32)
+    return prediction_columns(labels, actions, flat._replace(probabilities=probabilities), no_trade)

@@ -74,7 +74,7 @@ class RLSettings(_Section):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="'auto', 'fp32' or 'bf16'")
     entry_mode: EntryMode = Field("gated", description="'classic', 'gated' or 'agent'")
-    decision_mode: Literal["replay"] = Field("replay", description="'replay'")
+    decision_mode: Literal["exact", "replay"] = Field("replay", description="'exact' or 'replay'")
     # An untrained policy that leaves every second candle pays fees for nothing, and learns not to trade at all.
     initial_exit_probability: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
         0.05, description="number between 0 and 1 (chance that the untrained PPO policy leaves a trade at a candle)"
@@ -140,6 +140,7 @@ class Settings(_Section):
         complaints += _unusable_freqai_keys(freqai)
         if rl is not None and ppo is not None:
             complaints += _impossible_combinations(rl, ppo, other)
+            complaints += _exact_without_models(rl, freqai)
         if rl is None or ppo is None or complaints:
             raise SettingsError("\n".join(complaints))
         return cls(
@@ -191,7 +192,6 @@ def _merge_ppo(
 # Values that the design names and a later release builds: refused by name rather than as a typing error.
 _NOT_BUILT: dict[str, dict[str, str]] = {
     "vec_env": {"torch": "'subproc', 'dummy', 'batched' or 'auto'"},
-    "decision_mode": {"exact": "'replay'"},
 }
 
 
@@ -223,6 +223,16 @@ def _impossible_combinations(rl: RLSettings, ppo: PPOSettings, other: Mapping[st
         )
     complaints += _unknown_algorithm_arguments(rl, other)
     return complaints
+
+
+def _exact_without_models(rl: RLSettings, freqai: Mapping[str, Any]) -> list[str]:
+    if rl.decision_mode != "exact" or freqai.get("save_backtest_models", True):
+        return []
+    return [
+        "freqai.save_backtest_models is False and freqai.rl_config.decision_mode is 'exact'; accepted: true, because "
+        "the policy of each window is asked about open trades after the training; remedy: set save_backtest_models to "
+        "true, or decision_mode to 'replay'"
+    ]
 
 
 def _unusable_freqai_keys(freqai: Mapping[str, Any]) -> list[str]:

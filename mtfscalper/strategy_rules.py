@@ -81,7 +81,7 @@ def rules_of_strategy(
         timeframe_minutes=timeframe_to_minutes(strategy.timeframe),
         leverage_long=long,
         leverage_short=short,
-        minimal_roi=tuple(sorted((int(start), float(ratio)) for start, ratio in strategy.minimal_roi.items())),
+        minimal_roi=_roi_table(strategy),
         trailing_stop=bool(strategy.trailing_stop),
         trailing_stop_positive=strategy.trailing_stop_positive,
         trailing_stop_positive_offset=strategy.trailing_stop_positive_offset,
@@ -92,6 +92,32 @@ def rules_of_strategy(
         max_drawdown_ratio=rl.max_training_drawdown_pct,
         liquidation_ratio=_liquidation_ratio(config, exchange, pair, max(long, short)) if futures else 1.0,
     )
+
+
+def differences_to_training(
+    strategy: IStrategy, leverage: float, is_short: bool, trained: TradingRules
+) -> tuple[str, ...]:
+    """Rules of a strategy that are no longer those its policy was trained for.
+
+    :param leverage: of a trade that the strategy has entered, a short one or not
+    :return: a sentence for each, naming both values
+    """
+    pairs = (
+        ("stoploss", strategy.stoploss, -trained.stoploss_ratio),
+        ("minimal_roi", _roi_table(strategy), trained.minimal_roi),
+        ("trailing_stop", bool(strategy.trailing_stop), trained.trailing_stop),
+        ("leverage", leverage, trained.leverage_short if is_short else trained.leverage_long),
+    )
+    if strategy.trailing_stop and trained.trailing_stop:
+        pairs += tuple(
+            (name, getattr(strategy, name), getattr(trained, name))
+            for name in ("trailing_stop_positive", "trailing_stop_positive_offset", "trailing_only_offset_is_reached")
+        )
+    return tuple(f"{name} is {now}, and was {then}" for name, now, then in pairs if now != then)
+
+
+def _roi_table(strategy: IStrategy) -> tuple[tuple[int, float], ...]:
+    return tuple(sorted((int(start), float(ratio)) for start, ratio in strategy.minimal_roi.items()))
 
 
 def fee_ratio(config: dict[str, Any], exchange: Exchange, pair: str) -> float:

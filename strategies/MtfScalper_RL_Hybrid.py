@@ -27,6 +27,7 @@ from mtfscalper.policy.columns import (
     declare_prediction_columns,
 )
 from mtfscalper.strategy_rules import settings_of_config
+from mtfscalper.trade_decisions import TradeDecisions
 from mtfscalper.trading.actions import Action
 
 logger = logging.getLogger(__name__)
@@ -62,9 +63,13 @@ class MtfScalper_RL_Hybrid(IStrategy):
     rsi_low = IntParameter(30, 55, default=45, space="buy")
     rsi_high = IntParameter(56, 85, default=70, space="buy")
     atr_ratio_min = DecimalParameter(0.0, 0.003, default=0.0008, decimals=4, space="buy")
-    # Leave only when the policy gives leaving at least this probability; 0 leaves whenever it prefers to. Above 0 a
-    # trade may outlive the one that decision_mode "replay" followed, whose later actions then no longer fit it.
-    exit_probability_min = DecimalParameter(0.0, 0.9, default=0.0, decimals=2, space="sell")
+    # Exits; with these defaults the policy's trades are those of its training.
+    # Leave when the policy gives leaving at least this probability: 0.5 leaves whenever it prefers to.
+    exit_probability_min = DecimalParameter(0.2, 0.95, default=0.5, decimals=2, space="sell")
+    # Share of the longest duration in training after which a trade is closed.
+    duration_share = DecimalParameter(0.1, 1.0, default=1.0, decimals=2, space="sell")
+    # Once a trade has been this far in profit at an open, leave when the profit is gone; 0 never does.
+    breakeven_trigger = DecimalParameter(0.0, 0.03, default=0.0, decimals=3, space="sell")
 
     plot_config = {
         "main_plot": {},
@@ -81,10 +86,13 @@ class MtfScalper_RL_Hybrid(IStrategy):
 
     def __init__(self, config: dict) -> None:
         super().__init__(config)
+        self.trade_decisions = None
         if self.uses_policy:
             # Here already: freqtrade makes the FreqAI model, which checks too, only after loading all candles.
-            settings_of_config(config)
+            settings = settings_of_config(config)
             self._check_timeframes(config)
+            if settings.rl.decision_mode == "exact":
+                self.trade_decisions = TradeDecisions(config, self)
 
     @property
     def protections(self):
@@ -217,7 +225,7 @@ class MtfScalper_RL_Hybrid(IStrategy):
         return dataframe
 
     def populate_exit_trend(self, dataframe: DataFrame, metadata: dict) -> DataFrame:
-        """Leave where the policy left; without FreqAI, when the base timeframe's trend turns."""
+        """Leave where the columns say so: the policy in replay mode; without FreqAI a turn of the base trend."""
         if self.uses_policy:
             sure = dataframe[EXIT_COLUMN] >= self.exit_probability_min.value
             leave_long = (dataframe[ACTION_COLUMN] == Action.LONG_EXIT) & sure
@@ -234,9 +242,19 @@ class MtfScalper_RL_Hybrid(IStrategy):
     def custom_exit(
         self, pair: str, trade: Trade, current_time: datetime, current_rate: float, current_profit: float, **kwargs
     ) -> str | None:
-        """Leave at the open once the longest duration is reached, as training does."""
+        """Leave when the policy says so (``decision_mode`` "exact"), or once the longest duration is reached."""
+        decision = None
+        if self.trade_decisions is not None:
+            decision = self.trade_decisions.decide(trade, current_time, current_rate)
+        if decision is not None:
+            least = self.exit_probability_min.value
+            # At 0.5 the policy's own preference: rounding would decide a tie otherwise.
+            if decision.leave if least == 0.5 else decision.probability >= least:
+                return f"rl_exit_{decision.probability:.2f}"
+            if 0 < self.breakeven_trigger.value <= decision.best_profit and decision.profit <= 0:
+                return "breakeven"
         opened = timeframe_to_prev_date(self.timeframe, trade.open_date_utc)
-        longest = timedelta(seconds=self._candle_seconds() * self.max_trade_duration_candles)
+        longest = timedelta(seconds=self._candle_seconds() * self._longest_candles)
         return "max_duration" if current_time - opened >= longest else None
 
     def confirm_trade_entry(
@@ -292,6 +310,10 @@ class MtfScalper_RL_Hybrid(IStrategy):
     def _with_signals(self, dataframe: DataFrame, states: list[DataFrame]) -> DataFrame:
         long, short = classic_signals(*states, thresholds=self._thresholds())
         return dataframe.assign(**{LONG_SIGNAL: long.astype(int), SHORT_SIGNAL: short.astype(int)})
+
+    @property
+    def _longest_candles(self) -> int:
+        return max(1, int(self.max_trade_duration_candles * self.duration_share.value))
 
     def _candle_seconds(self) -> int:
         return 60 * int(self.timeframe.removesuffix("m"))

@@ -69,7 +69,7 @@ def random_policy(
         spaces.Discrete(N_ACTIONS),
         lambda _: 3e-4,
         net_arch=list(net_arch),
-        activation_fn=nn.Tanh,
+        activation_fn=nn.ReLU,
         features_extractor_class=CandleWindowExtractor,
         features_extractor_kwargs={"n_features": N_FEATURES, "window": window},
         precision=precision,

@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = Path(mtfscalper.__file__).parent
 NAN = float("nan")
 
-# The design's table of config keys, but for decision_mode, of which a later release builds "exact".
+# The design's table of config keys, but for decision_mode: "exact" needs a strategy that asks.
 RL_DEFAULTS = {
     "train_cycles": 30,
     "n_envs": 8,
@@ -308,11 +308,16 @@ def test_a_vector_environment_of_a_later_release_is_refused_as_such() -> None:
     assert "'subproc', 'dummy', 'batched' or 'auto'" in message
 
 
-def test_exact_decisions_are_refused_as_of_a_later_release() -> None:
-    message = refusal({"decision_mode": "exact"})
-    assert_one_complaint(message, "freqai.rl_config.decision_mode", "exact")
-    assert "which this release does not have yet" in message
+def test_exact_decisions_need_the_models_of_a_backtest() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_config({"freqai": {"save_backtest_models": False, "rl_config": {"decision_mode": "exact"}}})
+    message = str(caught.value)
+    assert_one_complaint(message, "freqai.save_backtest_models", False)
     assert "'replay'" in message
+    given = {"save_backtest_models": True, "rl_config": {"decision_mode": "exact"}}
+    assert Settings.from_config({"freqai": given}).rl.decision_mode == "exact"
+    replayed = {"save_backtest_models": False, "rl_config": {"decision_mode": "replay"}}
+    assert Settings.from_config({"freqai": replayed}).rl.decision_mode == "replay"
 
 
 @pytest.mark.parametrize(
@@ -518,7 +523,7 @@ def attributes_read_from(*owners: str) -> set[str]:
 def test_every_setting_of_the_rl_config_is_read_somewhere() -> None:
     unread = set(RLSettings.model_fields) - attributes_read_from("rl")
     # FreqAI's schema sets this one; that it changes nothing stands beside it.
-    assert unread == {"add_state_info", "decision_mode"}
+    assert unread == {"add_state_info"}
 
 
 def test_a_setting_nobody_reads_says_so_beside_it() -> None:
@@ -527,11 +532,6 @@ def test_a_setting_nobody_reads_says_so_beside_it() -> None:
         row = next(index for index, line in enumerate(lines) if line.strip().startswith(f"{key}:"))
         assert lines[row - 1].strip().startswith("#")
         assert explanation in lines[row - 1]
-
-
-def test_a_setting_with_one_accepted_value_needs_no_reader() -> None:
-    # decision_mode: a later release reads it; until then no other value can be set.
-    assert RLSettings.model_fields["decision_mode"].annotation.__args__ == ("replay",)
 
 
 def test_every_ppo_setting_is_an_argument_of_ppo_and_handed_to_it() -> None:

@@ -28,6 +28,7 @@ from mtfscalper.policy.columns import (
 )
 from mtfscalper.replay.synthetic import DEFAULT_START, aggregate, generate_market
 from mtfscalper.settings import RLSettings
+from mtfscalper.trade_decisions import ExitDecision
 from mtfscalper.trading.actions import Action
 
 ROOT = Path(__file__).parents[1]
@@ -412,7 +413,7 @@ def test_hyperopt_finds_parameters_for_entries_and_exits(config: dict[str, Any])
     buy = {name for name, _ in strategy.enumerate_parameters("buy")}
     sell = {name for name, _ in strategy.enumerate_parameters("sell")}
     assert buy == {"adx_base", "adx_middle", "adx_high", "rsi_low", "rsi_high", "atr_ratio_min"}
-    assert sell == {"exit_probability_min"}
+    assert sell == {"exit_probability_min", "duration_share", "breakeven_trigger"}
 
 
 def test_defaults_of_the_parameters_are_the_signals_own(config: dict[str, Any]) -> None:
@@ -577,7 +578,9 @@ def test_a_config_without_freqai_trades_the_signals(config: dict[str, Any], mark
 OPENED = datetime(2024, 9, 2, 10, 0, tzinfo=UTC)
 
 
-def custom_exit(strategy: IStrategy, opened: datetime, now: datetime) -> Any:
+def custom_exit(strategy: Any, opened: datetime, now: datetime, decision: ExitDecision | None = None) -> Any:
+    if strategy.trade_decisions is not None:
+        strategy.trade_decisions.decide = lambda *_: decision
     trade = SimpleNamespace(open_date_utc=opened)
     return strategy.custom_exit(PAIR, trade, now, 100.0, 0.0)  # type: ignore[arg-type]
 
@@ -607,6 +610,56 @@ def test_the_longest_duration_counts_candles_of_the_configs_timeframe(config: di
     strategy = load(config, max_trade_duration_candles=2)
     assert custom_exit(strategy, OPENED, OPENED + timedelta(minutes=3)) is None
     assert custom_exit(strategy, OPENED, OPENED + timedelta(minutes=6)) == "max_duration"
+
+
+def decided(probability: float, profit: float = 0.0, best_profit: float = 0.0) -> ExitDecision:
+    return ExitDecision(probability > 0.5, probability, profit, best_profit, held_candles=3)
+
+
+def test_a_trade_is_left_when_the_policy_prefers_to(config: dict[str, Any]) -> None:
+    strategy = load(config)
+    now = OPENED + timedelta(minutes=15)
+    assert custom_exit(strategy, OPENED, now, decided(0.834)) == "rl_exit_0.83"
+    assert custom_exit(strategy, OPENED, now, decided(0.4)) is None
+    # Its decision comes before the longest duration, as in training.
+    late = OPENED + timedelta(hours=9)
+    assert custom_exit(strategy, OPENED, late, decided(0.9)) == "rl_exit_0.90"
+    assert custom_exit(strategy, OPENED, late, decided(0.1)) == "max_duration"
+
+
+@pytest.mark.parametrize(("least", "left"), [(0.3, [False, True, True]), (0.8, [False, False, True])])
+def test_the_least_probability_of_an_exit_replaces_the_preference(
+    config: dict[str, Any], least: float, left: list[bool]
+) -> None:
+    strategy = load(config)
+    strategy.exit_probability_min.value = least
+    now = OPENED + timedelta(minutes=15)
+    exits = [custom_exit(strategy, OPENED, now, decided(probability)) for probability in (0.29, 0.6, 0.8)]
+    assert [reason is not None for reason in exits] == left
+
+
+def test_a_gain_that_is_gone_is_left_where_the_rule_says_so(config: dict[str, Any]) -> None:
+    strategy = load(config)
+    now = OPENED + timedelta(minutes=15)
+    gone = decided(0.1, profit=-0.001, best_profit=0.012)
+    assert custom_exit(strategy, OPENED, now, gone) is None
+    strategy.breakeven_trigger.value = 0.01
+    assert custom_exit(strategy, OPENED, now, gone) == "breakeven"
+    assert custom_exit(strategy, OPENED, now, gone._replace(profit=0.002)) is None
+    assert custom_exit(strategy, OPENED, now, gone._replace(best_profit=0.009)) is None
+
+
+def test_a_share_of_the_longest_duration_can_be_set(config: dict[str, Any]) -> None:
+    strategy = load(config)
+    strategy.duration_share.value = 0.25
+    assert custom_exit(strategy, OPENED, OPENED + timedelta(minutes=5 * 23)) is None
+    assert custom_exit(strategy, OPENED, OPENED + timedelta(minutes=5 * 24)) == "max_duration"
+
+
+def test_in_replay_mode_nobody_is_asked(config: dict[str, Any]) -> None:
+    strategy = load(config, decision_mode="replay")
+    assert strategy.trade_decisions is None
+    assert custom_exit(strategy, OPENED, OPENED + timedelta(minutes=15)) is None
 
 
 # ---------------------------------------------------------------------- no entry in the candle of an exit

@@ -8,6 +8,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from mtfscalper.envs.trading_env import TradingEnv, observation_space
+from mtfscalper.market.windows import windows_ending_at
 
 
 def window_observation_space(window: int, n_features: int) -> spaces.Box[np.float32]:
@@ -31,8 +32,7 @@ def expand_observations(
     :param features: the tape's, shape (n_candles, n_features)
     :return: shape (n, window * n_features + n_account)
     """
-    rows = compact[:, :1].astype(np.int64) + np.arange(1 - window, 1)
-    windows = features[rows].reshape(len(compact), -1)
+    windows = windows_ending_at(features, compact[:, 0].astype(np.int64), window)
     clipped = np.clip(np.concatenate([windows, compact[:, 1:]], axis=1), -1e6, 1e6)
     return np.asarray(clipped, dtype=np.float32)
 

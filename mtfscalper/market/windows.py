@@ -31,6 +31,21 @@ def feature_windows(features: npt.NDArray[np.float32], size: int) -> npt.NDArray
     return sliding_window_view(features, size, axis=0).swapaxes(1, 2)
 
 
+def windows_ending_at(
+    features: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], size: int
+) -> npt.NDArray[np.float32]:
+    """The ``size`` candles up to and including each row, oldest first, side by side.
+
+    Before the first candle stands the first candle; whoever decides there asks whether the window is whole.
+
+    :param features: shape (n_candles, n_features)
+    :param rows: shape (n,)
+    :return: shape (n, size * n_features)
+    """
+    members = np.maximum(rows[:, None] + np.arange(1 - size, 1), 0)
+    return np.asarray(features[members].reshape(len(rows), -1))
+
+
 def range_position(
     high: npt.NDArray[np.float64], low: npt.NDArray[np.float64], open_rate: npt.NDArray[np.float64], size: int
 ) -> npt.NDArray[np.float64]:

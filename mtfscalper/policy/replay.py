@@ -11,6 +11,7 @@ import numpy.typing as npt
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.decide import Decider
+from mtfscalper.policy.query import DeciderQuery
 from mtfscalper.trading.actions import Action, automatic_action, entry_permissions
 from mtfscalper.trading.namespace import NUMPY, SCALAR
 from mtfscalper.trading.observation import account_state
@@ -105,7 +106,7 @@ def replay(
     :param last_candle_closes: close an open trade at the open of the tape's last candle, as the backtester does at
         the end of its data
     """
-    rules = settings.rules
+    rules, query = settings.rules, DeciderQuery(decider)
     rows = np.arange(first_row, stop_row)
     flat = flat_decisions(decider, tape, settings, rows)
     decidable = decidable_rows(tape, settings.window)
@@ -135,9 +136,8 @@ def replay(
                 action = int(flat.actions[index])
             else:
                 permitted = bool(long_permitted[row]), bool(short_permitted[row])
-                action, exit_probability[index] = _decide_in_trade(
-                    decider, settings, account, row, candle.open, *permitted
-                )
+                state = account_state(SCALAR, rules, settings.reward.profit_aim, account, candle.open, *permitted)
+                action, exit_probability[index] = query.decide(row, state)
             actions[index] = action
             account, fill = step(SCALAR, rules, account, action, candle)
         if fill.exited:
@@ -146,67 +146,6 @@ def replay(
     return Replay(actions, flat, exit_probability, tuple(trades), account, float(equity))
 
 
-def _decide_in_trade(
-    decider: Decider,
-    settings: EnvSettings,
-    account: Account,
-    row: int,
-    open_rate: float,
-    long_permitted: bool,
-    short_permitted: bool,
-) -> tuple[int, float]:
-    """The policy's action inside a trade, and its probability of leaving."""
-    state = account_state(
-        SCALAR, settings.rules, settings.reward.profit_aim, account, open_rate, long_permitted, short_permitted
-    )
-    decided = decider.decide(np.array([[row, *state]], dtype=np.float32))
-    leave = Action.LONG_EXIT if account.side > 0 else Action.SHORT_EXIT
-    return int(decided.actions[0]), float(decided.probabilities[0, leave])
-
-
 def _candle(tape: MarketTape, position: int) -> Candle:
     columns = (tape.open, tape.high, tape.low, tape.close, tape.funding, tape.price_scale)
     return Candle(*(float(column[position]) for column in columns))
-
-
-def account_of_trade(
-    tape: MarketTape,
-    settings: EnvSettings,
-    *,
-    is_short: bool,
-    open_ms: int,
-    open_rate: float,
-    leverage: float,
-    funding: float = 0.0,
-) -> Account:
-    """The account of a true trade at the end of a tape, from the trade and closed candles alone.
-
-    The open of the candle that is still forming stands in as the last close.
-
-    :param tape: candles since the trade was opened at the least
-    :param open_ms: when the trade was opened, milliseconds since 1970
-    :param funding: what one unit of the asset received so far, in quote currency; negative if it was paid
-    """
-    side = -1.0 if is_short else 1.0
-    account = FLAT._replace(side=side, open_rate=open_rate, leverage=leverage, best_profit=-np.inf)
-    entry_ms = open_ms // tape.timeframe_ms * tape.timeframe_ms
-    now_ms = int(tape.dates_ms[-1]) + tape.timeframe_ms
-    # Opens seen since the entry; the entry itself counts with the rate that was paid.
-    for rate in (open_rate, *tape.open[tape.dates_ms > entry_ms].tolist()):
-        account = see_open(SCALAR, settings.rules, account, rate)
-    account = see_open(SCALAR, settings.rules, account._replace(funding=funding), float(tape.close[-1]))
-    return account._replace(held_candles=float((now_ms - entry_ms) // tape.timeframe_ms))
-
-
-def trade_decision(
-    decider: Decider, tape: MarketTape, settings: EnvSettings, account: Account, row: int
-) -> tuple[int, float]:
-    """The policy's action for an open trade after row ``row`` closed, and its probability of leaving."""
-    if not decidable_rows(tape, settings.window)[row]:
-        return int(Action.NEUTRAL), 0.0
-    long_permitted, short_permitted = entry_permissions(
-        settings.entry_mode, settings.rules.can_short, tape.long_signal[row : row + 1], tape.short_signal[row : row + 1]
-    )
-    return _decide_in_trade(
-        decider, settings, account, row, float(tape.close[row]), bool(long_permitted[0]), bool(short_permitted[0])
-    )

@@ -83,6 +83,7 @@ TINY: dict[str, Any] = {
             "interop_threads": 1,
             "progress_bar": False,
             "device": "cpu",
+            "decision_mode": "replay",
         },
     },
 }

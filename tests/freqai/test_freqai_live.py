@@ -14,7 +14,7 @@ from freqai_runs import PAIR, Watch
 from freqtrade.persistence import Trade
 from live_bot import LiveBot, watched
 
-from mtfscalper import freqai_model
+from mtfscalper import freqai_model, trade_decisions
 from mtfscalper.policy.columns import (
     ACTION_COLUMN,
     EXIT_COLUMN,
@@ -137,17 +137,37 @@ def test_a_window_with_a_missing_feature_is_not_decided(make_bot: Any, monkeypat
     assert seen == [(1, True), (0, False), (1, False), (1, False), (1, True)]
 
 
+def ask(bot: LiveBot, frame: pd.DataFrame, trade: Trade) -> tuple[bool, float]:
+    """Whether the strategy leaves a trade now, and the probability that the policy gave leaving."""
+    if bot.strategy.trade_decisions is None:
+        signal = signalled(frame, "exit_short" if trade.is_short else "exit_long")
+        leave = Action.SHORT_EXIT if trade.is_short else Action.LONG_EXIT
+        assert frame[ACTION_COLUMN].iloc[-1] == (leave if signal else Action.NEUTRAL)
+        return signal, frame[EXIT_COLUMN].iloc[-1]
+    assert not signalled(frame, "exit_long")
+    assert not signalled(frame, "exit_short")
+    assert frame[EXIT_COLUMN].iloc[-1] == 0
+    decision = bot.strategy.trade_decisions.decide(trade, bot.now, 1.0)
+    reason = bot.strategy.custom_exit(PAIR, trade, bot.now, 1.0, 0.0)
+    assert decision is not None
+    assert reason == (f"rl_exit_{decision.probability:.2f}" if decision.leave else None)
+    return decision.leave, decision.probability
+
+
+@pytest.mark.parametrize("mode", ["replay", "exact"])
 @pytest.mark.parametrize("is_short", [False, True])
-def test_with_a_trade_open_the_last_row_decides_on_the_true_trade(
-    make_bot: Any, monkeypatch: pytest.MonkeyPatch, is_short: bool
+def test_an_open_trade_is_decided_on_as_it_truly_is(
+    make_bot: Any, monkeypatch: pytest.MonkeyPatch, is_short: bool, mode: str
 ) -> None:
-    bot = ready(make_bot(conv_width=2))
-    decisions = watched(monkeypatch, freqai_model, "trade_decision")
+    bot = ready(make_bot(conv_width=2, rl_config={"decision_mode": mode}))
+    accounts = watched(monkeypatch, trade_decisions, "account_of_trade")
     bot.next_candle(2)
     trade = bot.open_trade(is_short=is_short, funding_fees=-3.5)
     opened = pd.Timestamp(trade.open_date_utc).floor("5min")
     leave = Action.SHORT_EXIT if is_short else Action.LONG_EXIT
     side = -1.0 if is_short else 1.0
+    due = bot.model._funding(PAIR, bot.closed()["date"])
+    assert not due[-20:].any()
 
     def ratio(rate: float, funding: float = 0.0) -> float:
         open_value = trade.open_rate * (1 + side * 0.0005)
@@ -159,14 +179,12 @@ def test_with_a_trade_open_the_last_row_decides_on_the_true_trade(
         # It holds for ten candles, and then wants to leave.
         bias[leave] = -1e6 if candle <= 10 else 1e6
         bot.next_candle()
-        frame = bot.analyse()
-        (_, tape, _, account, row), (action, probability) = decisions[-1]
-        assert len(decisions) == candle
-        assert row == len(tape) - 1
-        assert frame[ACTION_COLUMN].iloc[-1] == action
-        assert frame[EXIT_COLUMN].iloc[-1] == pytest.approx(probability)
-        assert action == (Action.NEUTRAL if candle <= 10 else leave)
-        assert signalled(frame, "exit_short" if is_short else "exit_long") == (action == leave)
+        left, probability = ask(bot, bot.analyse(), trade)
+        assert left == (candle > 10)
+        assert (probability > 0.5) == left
+        # Asked once a candle, however often the bot comes by.
+        assert len(accounts) == candle
+        account, _ = accounts[-1][1]
         # The trade as training would have it: opens after the entry, and the last close for the open to come.
         closed = bot.closed()
         since = closed[closed["date"] > opened]
@@ -184,9 +202,22 @@ def test_with_a_trade_open_the_last_row_decides_on_the_true_trade(
     Trade.commit()
     bot.next_candle()
     last = bot.analyse().iloc[-1]
-    assert len(decisions) == 14
+    assert len(accounts) == 14
     assert last[EXIT_COLUMN] == 0
     assert last[ACTION_COLUMN] != leave
+
+
+@pytest.mark.parametrize("mode", ["replay", "exact"])
+def test_in_its_entry_candle_a_trade_is_held(make_bot: Any, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
+    bot = ready(make_bot(rl_config={"decision_mode": mode}))
+    bot.model.dd.model_dictionary[PAIR].policy.action_net.bias.data[Action.LONG_EXIT] = 1e6
+    accounts = watched(monkeypatch, trade_decisions, "account_of_trade")
+    bot.next_candle()
+    trade = bot.open_trade()
+    frame = bot.analyse()
+    assert not signalled(frame, "exit_long")
+    assert bot.strategy.custom_exit(PAIR, trade, bot.now, 1.0, 0.0) is None
+    assert accounts == []
 
 
 def test_the_trade_of_another_pair_is_not_ours(make_bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,22 +225,49 @@ def test_the_trade_of_another_pair_is_not_ours(make_bot: Any, monkeypatch: pytes
     trade = bot.open_trade(candles_ago=3)
     trade.pair = "ETH/USDT:USDT"
     Trade.commit()
-    decisions = watched(monkeypatch, freqai_model, "trade_decision")
+    accounts = watched(monkeypatch, trade_decisions, "account_of_trade")
     bot.next_candle()
     bot.analyse()
-    assert decisions == []
+    assert accounts == []
 
 
 def test_a_trade_whose_entry_order_still_waits_is_decided_on_without_its_amount(
     make_bot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bot = ready(make_bot())
-    decisions = watched(monkeypatch, freqai_model, "trade_decision")
+    accounts = watched(monkeypatch, trade_decisions, "account_of_trade")
     bot.open_trade(amount=0.0, funding_fees=None)
     bot.next_candle()
     assert bot.analyse()["do_predict"].iloc[-1] == 1
-    [((_, _, _, account, _), _)] = decisions
+    [(_, (account, _))] = accounts
     assert (account.side, account.funding) == (1.0, 0.0)
+
+
+def test_before_the_first_prediction_an_open_trade_is_held(make_bot: Any) -> None:
+    bot = make_bot(rl_config={"decision_mode": "exact"})
+    trade = bot.open_trade(candles_ago=3)
+    assert bot.strategy.custom_exit(PAIR, trade, bot.now, 1.0, 0.0) is None
+
+
+def test_policy_pipeline_and_feature_names_are_replaced_as_one(make_bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """FreqAI puts the new model into use before the pipeline that belongs to it."""
+    bot = ready(make_bot("random", rl_config={"entry_mode": "agent"}))
+    drawer = bot.model.dd
+    old_pipeline = drawer.meta_data_dictionary[PAIR]["feature_pipeline"]
+    bot.next_candle(100)
+    bot.train()
+    new_model, new_pipeline = drawer.model_dictionary[PAIR], drawer.meta_data_dictionary[PAIR]["feature_pipeline"]
+    assert new_pipeline is not old_pipeline
+    both = bot.predict_whole(*bot.whole_frame())
+    # In the midst of the replacement.
+    drawer.meta_data_dictionary[PAIR]["feature_pipeline"] = old_pipeline
+    frame, kitchen = bot.whole_frame()
+    assert kitchen.feature_pipeline is old_pipeline
+    pd.testing.assert_frame_equal(bot.predict_whole(frame, kitchen), both)
+    # The control: with the old pipeline it would decide otherwise.
+    del bot.model._preparations[new_model]
+    frame, kitchen = bot.whole_frame()
+    assert not bot.predict_whole(frame, kitchen).equals(both)
 
 
 @pytest.mark.parametrize("continual_learning", [False, True])

@@ -121,7 +121,7 @@ def test_a_damaged_window_is_made_anew_alone_and_says_why(
     told = [
         record.getMessage()
         for record in caplog.records
-        if record.name == "mtfscalper.freqai_model" and "anew" in record.getMessage()
+        if record.name.startswith("mtfscalper.") and "anew" in record.getMessage()
     ]
     assert all(f"cb_btc_{WINDOWS[1]}" in line and PAIR in line and reason in line for line in told)
     assert bool(told) == bool(reason)

@@ -13,14 +13,7 @@ from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.decide import PolicyDecider
 from mtfscalper.policy.network import MaskedActorCriticPolicy
-from mtfscalper.policy.replay import (
-    Replay,
-    account_of_trade,
-    decidable_rows,
-    flat_decisions,
-    replay,
-    trade_decision,
-)
+from mtfscalper.policy.replay import Replay, decidable_rows, flat_decisions, replay
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.namespace import SCALAR
 from mtfscalper.trading.rules import FLAT, Candle, see_open, step
@@ -230,54 +223,3 @@ def test_shorts_are_not_entered_where_the_strategy_cannot_short() -> None:
         result = replay(PolicyDecider(random_policy(), tape.features), tape, settings, 0, N)
         assert len(result.trades) > 10
         assert not any(trade.is_short for trade in result.trades)
-
-
-@pytest.mark.parametrize("is_short", [False, True])
-def test_a_true_trade_is_decided_like_the_same_trade_in_a_replay(is_short: bool) -> None:
-    """Each decision of a replay, asked again from a trade's open date and rate and the candles closed by then."""
-    # Opens equal the closes before them, and there is no funding: what a bot knows is then all there is.
-    tape = random_tape(N)
-    opens = np.append(tape.open[0], tape.close[:-1])
-    high, low = np.maximum(tape.high, opens), np.minimum(tape.low, opens)
-    tape = replace(tape, open=opens, high=high, low=low, funding=np.zeros(N))
-    settings = env_settings("gated", 3)
-    policy = random_policy(3)
-    result = replay(PolicyDecider(policy, tape.features), tape, settings, 0, N)
-    asked, left = 0, 0
-    for trade in result.trades:
-        if trade.is_short != is_short:
-            continue
-        entry, exit_ = (int(np.searchsorted(tape.dates_ms, ms)) for ms in (trade.open_ms, trade.close_ms))
-        for row in range(entry, exit_):
-            closed = tape.rows(0, row + 1)
-            account = account_of_trade(
-                closed,
-                settings,
-                is_short=is_short,
-                # Somewhere within its candle, as an order of a bot fills.
-                open_ms=trade.open_ms + 61_000,
-                open_rate=trade.open_rate,
-                leverage=settings.rules.leverage_short if is_short else settings.rules.leverage_long,
-            )
-            decider = PolicyDecider(policy, closed.features)
-            action, probability = trade_decision(decider, closed, settings, account, row)
-            assert account.held_candles == row + 1 - entry
-            assert action == result.actions[row]
-            assert probability == pytest.approx(result.exit_probability[row], abs=1e-6)
-            asked += 1
-            left += action != Action.NEUTRAL
-    assert asked > 100
-    assert left > 10
-
-
-def test_a_true_trade_is_held_where_the_window_is_not_whole() -> None:
-    usable = np.ones(50, dtype=bool)
-    usable[48] = False
-    tape, settings, policy = random_tape(50, usable=usable), env_settings("gated", 3), random_policy(3)
-    policy.action_net.bias.data.copy_(torch.tensor([-1e6, 0.0, 1e6, 0.0, 1e6]))
-    account = account_of_trade(
-        tape, settings, is_short=False, open_ms=int(tape.dates_ms[40]), open_rate=1000.0, leverage=1.0
-    )
-    decider = PolicyDecider(policy, tape.features)
-    assert trade_decision(decider, tape, settings, account, 49) == (Action.NEUTRAL, 0.0)
-    assert trade_decision(decider, tape, settings, account, 47)[0] == Action.LONG_EXIT

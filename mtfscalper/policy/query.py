@@ -1,0 +1,185 @@
+"""One decision at a time inside a trade: small enough to be asked for by freqtrade's callbacks."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mtfscalper.market.windows import windows_ending_at
+from mtfscalper.policy.decide import Decider
+from mtfscalper.policy.network import MaskedActorCriticPolicy
+from mtfscalper.trading.actions import Action
+from mtfscalper.trading.observation import N_ACCOUNT
+
+# The two ways of summing a layer differ by the rounding of float32, some 1e-6 of a logit. Where the two logits lie
+# nearer to each other than this, the sums are taken as the policy takes them.
+NEAR_TIE = 1e-3
+
+_HIDDEN = "mlp_extractor.policy_net"
+
+
+class TradeDecision(NamedTuple):
+    """What the policy makes of an open trade.
+
+    :ivar action: Neutral, or the exit of the side that is held
+    :ivar exit_probability: between 0 and 1
+    """
+
+    action: int
+    exit_probability: float
+
+
+class Layer(NamedTuple):
+    """A linear layer: weights of shape (n_out, n_in), biases of shape (n_out,), float32."""
+
+    weight: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+
+
+class Actor(NamedTuple):
+    """The policy's way from observation to logits: hidden layers with ReLU, then one logit for each action."""
+
+    hidden: tuple[Layer, ...]
+    logits: Layer
+
+    @classmethod
+    def of_policy(cls, policy: MaskedActorCriticPolicy) -> Actor:
+        """The actor of a policy in memory, copied.
+
+        :raises ValueError: if its hidden layers have another activation than ReLU
+        """
+        _check_activation("this policy", str(policy.activation_fn))
+        return cls.of_state(policy.state_dict())
+
+    @classmethod
+    def of_zip(cls, path: Path) -> Actor:
+        """The actor of a model that stable-baselines3 saved, without making the model.
+
+        :raises ValueError: if the zip holds no policy of this package, or one with another activation than ReLU
+        """
+        with zipfile.ZipFile(path) as archive:
+            data = json.loads(archive.read("data"))
+            saved_class = data["policy_class"]["__module__"]
+            if saved_class != MaskedActorCriticPolicy.__module__:
+                raise ValueError(
+                    f"{path} holds a policy of {saved_class}; accepted: PPO's policy of {cls.__module__}; remedy: set "
+                    "freqai.rl_config.model_type to 'PPO' and train again"
+                )
+            _check_activation(str(path), data["policy_kwargs"].get("activation_fn", "tanh"))
+            state = torch.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
+        return cls.of_state(state)
+
+    @classmethod
+    def of_state(cls, state: Mapping[str, Tensor]) -> Actor:
+        """The actor among a policy's parameters."""
+        # Layers and activations are numbered in turn.
+        numbers = sorted(int(name.split(".")[2]) for name in state if name.startswith(_HIDDEN) and "weight" in name)
+        hidden = tuple(_layer(state, f"{_HIDDEN}.{number}") for number in numbers)
+        return cls(hidden, _layer(state, "action_net"))
+
+
+def _check_activation(where: str, activation: str) -> None:
+    if torch.nn.ReLU.__name__ not in activation:
+        raise ValueError(
+            f"{where} has hidden layers with {activation}; accepted: ReLU, with which this package trains; remedy: "
+            "train again"
+        )
+
+
+def _layer(state: Mapping[str, Tensor], name: str) -> Layer:
+    weight, bias = (state[f"{name}.{part}"].detach().cpu().numpy().copy() for part in ("weight", "bias"))
+    return Layer(weight, bias)
+
+
+class TradeQuery(Protocol):
+    """Whatever can be asked about an open trade on the candles of one window."""
+
+    def decide(self, row: int, state: Sequence[float]) -> TradeDecision:
+        """Decide on an open trade.
+
+        :param row: position of the last closed candle
+        :param state: the trade as the policy sees it, in the order of
+            :data:`mtfscalper.trading.observation.ACCOUNT_FIELDS`
+        """
+        ...
+
+
+class DeciderQuery:
+    """Asks any decider, by a whole forward for each trade."""
+
+    def __init__(self, decider: Decider) -> None:
+        self._decider = decider
+
+    def decide(self, row: int, state: Sequence[float]) -> TradeDecision:
+        """See :class:`TradeQuery`."""
+        decided = self._decider.decide(np.array([[row, *state]], dtype=np.float32))
+        leave = Action.LONG_EXIT if state[0] > 0 else Action.SHORT_EXIT
+        return TradeDecision(int(decided.actions[0]), float(decided.probabilities[0, leave]))
+
+
+class PolicyQuery:
+    """Asks the policy of this package about open trades on the candles of one window.
+
+    The features' share of the first layer is worked out for all candles at once; a query adds the trade's share and
+    goes through the layers that follow.
+    """
+
+    def __init__(self, actor: Actor, features: npt.NDArray[np.float32], window: int) -> None:
+        """
+        :param features: scaled features, shape (n_candles, n_features)
+        :param window: candles in an observation
+        :raises ValueError: if the actor was trained with other features or another window
+        """
+        first, *self._hidden = actor.hidden
+        self._actor = actor
+        self._features, self._window = features, window
+        n_seen = window * features.shape[1]
+        if n_seen + N_ACCOUNT != first.weight.shape[1]:
+            raise ValueError(
+                f"{features.shape[1]} features in windows of {window} candles are {n_seen} inputs beside the trade's "
+                f"{N_ACCOUNT}; accepted: the {first.weight.shape[1]} inputs that this policy was trained with; remedy: "
+                "train again"
+            )
+        seen = windows_ending_at(features, np.arange(len(features)), window)
+        self._seen_share = seen @ first.weight[:, :n_seen].T + first.bias
+        self._account_weight = np.ascontiguousarray(first.weight[:, n_seen:])
+        # In a trade two actions can be done.
+        self._decisive = {
+            side: (actor.logits.weight[leave] - actor.logits.weight[0], actor.logits.bias[leave] - actor.logits.bias[0])
+            for side, leave in ((1, Action.LONG_EXIT), (-1, Action.SHORT_EXIT))
+        }
+
+    def decide(self, row: int, state: Sequence[float]) -> TradeDecision:
+        """See :class:`TradeQuery`."""
+        account = np.array(state, dtype=np.float32)
+        side = 1 if account[0] > 0 else -1
+        latent = np.maximum(self._seen_share[row] + self._account_weight @ account, 0.0)
+        for weight, bias in self._hidden:
+            latent = np.maximum(weight @ latent + bias, 0.0)
+        weight, bias = self._decisive[side]
+        advantage = float(weight @ latent + bias)
+        if abs(advantage) < NEAR_TIE:
+            advantage = self._advantage_in_full(row, account, side)
+        leave = Action.LONG_EXIT if side > 0 else Action.SHORT_EXIT
+        # Of two actions, the softmax is a logistic function; half its hyperbolic tangent cannot overflow.
+        return TradeDecision(int(leave if advantage > 0 else Action.NEUTRAL), 0.5 + 0.5 * math.tanh(advantage / 2))
+
+    def _advantage_in_full(self, row: int, account: npt.NDArray[np.float32], side: int) -> float:
+        """The logit of leaving less the one of holding, summed as the policy's own forward sums it."""
+        seen = windows_ending_at(self._features, np.array([row]), self._window)[0]
+        latent = torch.from_numpy(np.concatenate([seen, account]))[None]
+        with torch.inference_mode():
+            for layer in self._actor.hidden:
+                latent = torch.relu(torch.nn.functional.linear(latent, *map(torch.from_numpy, layer)))
+            logits = torch.nn.functional.linear(latent, *map(torch.from_numpy, self._actor.logits))[0]
+            return float(logits[Action.LONG_EXIT if side > 0 else Action.SHORT_EXIT] - logits[Action.NEUTRAL])

@@ -1,0 +1,195 @@
+"""What a strategy asks in ``custom_exit``: the policy's decision on the true trade, in every run mode the same."""
+
+from __future__ import annotations
+
+import logging
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, cast
+
+from freqtrade.enums import TRADE_MODES
+from freqtrade.exchange import timeframe_to_msecs
+from freqtrade.persistence import LocalTrade
+from freqtrade.strategy import IStrategy
+
+from mtfscalper.policy.registry import DecidingWindow, PolicyRegistry, TradeTerms
+from mtfscalper.policy.true_trade import PriceHistory, account_of_trade
+from mtfscalper.strategy_rules import differences_to_training
+from mtfscalper.trading.actions import Action
+from mtfscalper.trading.namespace import SCALAR
+from mtfscalper.trading.observation import trade_state
+
+logger = logging.getLogger(__name__)
+
+
+class ExitDecision(NamedTuple):
+    """The policy on an open trade at a candle's open.
+
+    :ivar leave: whether the policy prefers to leave
+    :ivar probability: which it gives leaving
+    :ivar profit: ratio to the stake if closed at this open, costs and leverage included
+    :ivar best_profit: highest such ratio at the opens so far
+    :ivar held_candles: candles since the entry candle
+    """
+
+    leave: bool
+    probability: float
+    profit: float
+    best_profit: float
+    held_candles: int
+
+
+class LiveDecisions(NamedTuple):
+    """What a bot decides with, made anew at every closed candle: one policy, its features, the candles.
+
+    :ivar last_close: close of the last candle, which stands for the open of the one that is forming
+    """
+
+    terms: TradeTerms
+    history: PriceHistory
+    window: DecidingWindow
+    last_close: float
+
+
+class LiveSource(Protocol):
+    """The FreqAI model of a bot."""
+
+    def live_decisions(self, pair: str) -> LiveDecisions | None:
+        """What decides about a pair's trades now; None before the first prediction."""
+        ...
+
+
+class DecisionLostError(SystemExit):
+    """A backtest cannot go on. freqtrade swallows ordinary exceptions of a strategy's callbacks and trades on."""
+
+
+class TradeDecisions:
+    """Decisions about open trades, one for each closed candle and trade, none in the entry candle.
+
+    In backtests and hyperopt the policy of the candle's window is found by path; a bot asks the FreqAI model for the
+    one that predicted last.
+    """
+
+    def __init__(self, config: dict[str, Any], strategy: IStrategy) -> None:
+        """
+        :param config: the freqtrade config, with its run mode
+        :param strategy: whose ``custom_exit`` asks
+        """
+        self._strategy = strategy
+        self._live = config.get("runmode") in TRADE_MODES
+        self._registry = PolicyRegistry(Path(config["user_data_dir"]) / "models" / str(config["freqai"]["identifier"]))
+        # Of each pair: the trade and candle decided last. A bot asks again every few seconds.
+        self._decided: dict[str, tuple[tuple[int, bool, int], ExitDecision]] = {}
+        self._warned: set[str] = set()
+
+    @cached_property
+    def _timeframe_ms(self) -> int:
+        # Not before it is asked: the config's timeframe reaches a strategy after it has been made.
+        return timeframe_to_msecs(self._strategy.timeframe)
+
+    def decide(self, trade: LocalTrade, current_time: datetime, current_rate: float) -> ExitDecision | None:
+        """Ask the policy about an open trade.
+
+        :param current_rate: as ``custom_exit`` gets it; in a backtest the candle's open
+        :return: None in the entry candle, and on candles whose features are incomplete: the trade is held
+        :raises DecisionLostError: in backtests, if the policy of the candle is missing or damaged
+        """
+        now_ms = int(current_time.timestamp() * 1000) // self._timeframe_ms * self._timeframe_ms
+        open_ms = int(trade.open_date_utc.timestamp() * 1000)
+        if open_ms >= now_ms:
+            return None
+        asked = (open_ms, trade.is_short, now_ms)
+        known = self._decided.get(trade.pair)
+        if known is not None and known[0] == asked:
+            return known[1]
+        is_first = known is None or known[0][:2] != asked[:2]
+        try:
+            decision = self._ask(trade, now_ms, current_rate, is_first)
+        except Exception as error:
+            if self._live:
+                # The stop on the exchange stays; freqtrade logs this and asks again.
+                raise
+            raise DecisionLostError(
+                f"{trade.pair}, {current_time}: no decision about an open trade: {error}"
+            ) from error
+        if decision is not None:
+            self._decided[trade.pair] = (asked, decision)
+        return decision
+
+    def _ask(self, trade: LocalTrade, now_ms: int, current_rate: float, is_first: bool) -> ExitDecision | None:
+        funding: float | None = None
+        if self._live:
+            # freqtrade's attribute of a strategy with FreqAI.
+            source = cast(LiveSource, self._strategy.freqai)
+            live = source.live_decisions(trade.pair)
+            if live is None:
+                return None
+            terms, history, window, current_rate = live
+            funding = funding_received(trade)
+        else:
+            policies = self._registry.of_pair(trade.pair)
+            found = policies.window_of(now_ms - self._timeframe_ms)
+            if found is None:
+                return None
+            terms, history, window = policies.terms, policies.history, found
+        if is_first:
+            self._warn_of_other_rules(trade, terms)
+        return decide_on_trade(trade, now_ms, current_rate, terms, history, window, funding=funding)
+
+    def _warn_of_other_rules(self, trade: LocalTrade, terms: TradeTerms) -> None:
+        """A policy decides as it was trained; hyperopt and a restarted bot may trade under other rules."""
+        for difference in differences_to_training(self._strategy, trade.leverage or 1.0, trade.is_short, terms.rules):
+            if difference not in self._warned:
+                self._warned.add(difference)
+                logger.warning("%s: the policy was trained for another value: %s.", trade.pair, difference)
+
+
+def funding_received(trade: LocalTrade) -> float:
+    """Funding of one unit of the asset, as the exchange reckons it; negative if it was paid."""
+    # The amount is 0 while the entry order waits.
+    return (trade.funding_fees or 0.0) / trade.amount if trade.amount else 0.0
+
+
+def decide_on_trade(
+    trade: LocalTrade,
+    now_ms: int,
+    now_rate: float,
+    terms: TradeTerms,
+    history: PriceHistory,
+    window: DecidingWindow,
+    *,
+    funding: float | None = None,
+) -> ExitDecision | None:
+    """A policy's decision about a trade at the open of a candle.
+
+    :param now_ms: the candle that opens, milliseconds since 1970
+    :param now_rate: its open
+    :param funding: on one unit of the asset until now, where the trade knows better than the history
+    :return: None in the entry candle, and where the window of features before the candle is not whole
+    """
+    open_ms = int(trade.open_date_utc.timestamp() * 1000)
+    row = window.rows.position(now_ms - history.timeframe_ms)
+    if open_ms >= now_ms or row is None or not window.rows.decidable[row]:
+        return None
+    account, profit = account_of_trade(
+        terms.rules,
+        history,
+        is_short=trade.is_short,
+        open_ms=open_ms,
+        open_rate=trade.open_rate,
+        leverage=trade.leverage or 1.0,
+        now_ms=now_ms,
+        now_rate=now_rate,
+        funding_received=funding,
+    )
+    permitted = bool(window.rows.long_permitted[row]), bool(window.rows.short_permitted[row])
+    state = trade_state(SCALAR, terms.rules, terms.profit_aim, account, profit, *permitted)
+    action, probability = window.query.decide(row, state)
+    return ExitDecision(
+        leave=action != Action.NEUTRAL,
+        probability=probability,
+        profit=profit,
+        best_profit=float(account.best_profit),
+        held_candles=int(account.held_candles),
+    )

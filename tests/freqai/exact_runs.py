@@ -1,0 +1,134 @@
+"""The same trained policies judged twice: by freqtrade's backtester through ``custom_exit``, and by the rules alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from freqai_runs import PAIR, BacktestRun, Watch
+
+from mtfscalper.policy.query import DeciderQuery, PolicyQuery
+from mtfscalper.trading.trades import ClosedTrade
+
+
+class Asked(NamedTuple):
+    """A question about an open trade, and its answer.
+
+    :ivar rate: features of the row, by which it is known again
+    """
+
+    state: tuple[float, ...]
+    features: bytes
+    action: int
+
+
+@contextmanager
+def questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
+    """Note every question about an open trade, whoever asks it."""
+    asked: list[Asked] = []
+    with monkeypatch.context() as patch:
+        for kind in (PolicyQuery, DeciderQuery):
+            real = kind.decide
+
+            def decide(self: Any, row: int, state: Any, real: Any = real) -> Any:
+                decision = real(self, row, state)
+                features = self._features if isinstance(self, PolicyQuery) else self._decider._features.numpy()
+                asked.append(Asked(tuple(map(float, state)), features[row].tobytes(), decision.action))
+                return decision
+
+            patch.setattr(kind, "decide", decide)
+        yield asked
+
+
+class Verdicts(NamedTuple):
+    """Trades and questions of both judges.
+
+    :ivar backtest: what freqtrade's backtester made of the policy's decisions in ``custom_exit``
+    :ivar rollout: what the rules made of the same policy in closed loop
+    """
+
+    backtest: list[ClosedTrade]
+    rollout: list[ClosedTrade]
+    asked_in_backtest: list[Asked]
+    asked_in_rollout: list[Asked]
+    results: pd.DataFrame
+
+
+def as_closed_trades(results: pd.DataFrame) -> list[ClosedTrade]:
+    """freqtrade's trades as records of this package; whatever its probability, an exit of the policy is a signal."""
+    return [
+        ClosedTrade(
+            pair=trade.pair,
+            is_short=trade.is_short,
+            open_ms=trade.open_date.value // 10**6,
+            close_ms=trade.close_date.value // 10**6,
+            open_rate=trade.open_rate,
+            close_rate=trade.close_rate,
+            exit_reason="exit_signal" if trade.exit_reason.startswith("rl_exit_") else trade.exit_reason,
+            profit_ratio=trade.profit_ratio,
+        )
+        for trade in results.sort_values("close_date").itertuples()
+    ]
+
+
+def judge(
+    home: Path,
+    datadir: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    policy: str,
+    *,
+    pair: str = PAIR,
+    **overlay: Any,
+) -> Verdicts:
+    """Train, backtest in exact mode, then roll the same policies out through the rules.
+
+    :param policy: see :class:`freqai_runs.Watch`
+    """
+    watch = Watch(monkeypatch, policy)
+
+    def run(mode: str) -> BacktestRun:
+        freqai = overlay.get("freqai", {})
+        rl = {"rl_config": freqai.get("rl_config", {}) | {"decision_mode": mode}}
+        made = BacktestRun(home, datadir, **(overlay | {"freqai": freqai | rl}))
+        made.run(pair)
+        return made
+
+    exact = run("exact")
+    trained = len(watch.trained)
+    with questions(monkeypatch) as in_backtest:
+        results = exact.trades()
+    assert watch.replayed == []
+    with questions(monkeypatch) as in_rollout:
+        run("replay")
+    # Both judge one policy: nothing was trained for the second.
+    assert len(watch.trained) == trained > 0
+    rollout = [trade for window in watch.replayed for trade in window.trades]
+    return Verdicts(as_closed_trades(results), rollout, in_backtest, in_rollout, results)
+
+
+def assert_no_gap(verdicts: Verdicts) -> None:
+    """The same trades, decided on the same observations."""
+    judged = verdicts.backtest
+    if judged[-1].exit_reason == "force_exit":
+        # The backtester closes what is open when its data end; the rollout is still in it.
+        judged = judged[:-1]
+    nameless = [trade._replace(profit_ratio=0.0) for trade in judged]
+    assert [trade._replace(profit_ratio=0.0) for trade in verdicts.rollout] == nameless
+    np.testing.assert_allclose(
+        [trade.profit_ratio for trade in verdicts.rollout], [trade.profit_ratio for trade in judged], rtol=0, atol=1e-12
+    )
+    theirs, ours = verdicts.asked_in_backtest, verdicts.asked_in_rollout
+    # The open that ends the data is no candle of the rollout, and the last row of it none of the backtest's.
+    n = min(len(theirs), len(ours))
+    assert abs(len(theirs) - len(ours)) <= 1
+    assert [(asked.features, asked.action) for asked in theirs[:n]] == [
+        (asked.features, asked.action) for asked in ours[:n]
+    ]
+    np.testing.assert_allclose(
+        [asked.state for asked in theirs[:n]], [asked.state for asked in ours[:n]], rtol=0, atol=1e-6
+    )
