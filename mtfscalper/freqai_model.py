@@ -284,6 +284,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             entry_mode=rl.entry_mode,
             window=self.settings.window,
             random_start=rl.randomize_starting_position,
+            state_info=rl.add_state_info,
         )
 
     def _rules(self, pair: str) -> TradingRules:
@@ -419,8 +420,8 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         )
 
     def _terms(self, pair: str) -> TradeTerms:
-        reward, window = self.settings.rl.model_reward_parameters, self.settings.window
-        return TradeTerms(self._rules(pair), reward.profit_aim, window, self.settings.rl.model_type)
+        env = self._env_settings(pair)
+        return TradeTerms(env.rules, env.view, env.window, self.settings.rl.model_type)
 
     @property
     def _exact(self) -> bool:

@@ -95,7 +95,6 @@ class RLSettings(_Section):
     drop_ohlc_from_features: bool = Field(False, description="true or false")
     randomize_starting_position: bool = Field(False, description="true or false")
     progress_bar: bool = Field(True, description="true or false")
-    # Observations carry the trade's state always; the key stands here because FreqAI's schema sets it.
     add_state_info: bool = Field(False, description="true or false")
 
 

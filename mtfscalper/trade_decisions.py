@@ -184,7 +184,7 @@ def decide_on_trade(
         funding_received=funding,
     )
     permitted = bool(window.rows.long_permitted[row]), bool(window.rows.short_permitted[row])
-    state = trade_state(SCALAR, terms.rules, terms.profit_aim, account, profit, *permitted)
+    state = trade_state(SCALAR, terms.rules, terms.view, account, profit, *permitted)
     action, probability = window.query.decide(row, state)
     return ExitDecision(
         leave=action != Action.NEUTRAL,

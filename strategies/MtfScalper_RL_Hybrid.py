@@ -56,6 +56,9 @@ class MtfScalper_RL_Hybrid(IStrategy):
     ignore_roi_if_entry_signal = False
     leverage_used = 1.0
 
+    # Whom to ask about open trades, with decision_mode "exact".
+    trade_decisions: TradeDecisions | None = None
+
     # Classic signals.
     adx_base = IntParameter(10, 40, default=20, space="buy")
     adx_middle = IntParameter(10, 40, default=18, space="buy")
@@ -86,7 +89,6 @@ class MtfScalper_RL_Hybrid(IStrategy):
 
     def __init__(self, config: dict) -> None:
         super().__init__(config)
-        self.trade_decisions = None
         if self.uses_policy:
             # Here already: freqtrade makes the FreqAI model, which checks too, only after loading all candles.
             settings = settings_of_config(config)

@@ -78,8 +78,13 @@ def test_the_main_config_shows_the_defaults() -> None:
     settings = Settings.from_config(merged(MAIN))
     ours, defaults = leaves(settings.model_dump()), leaves(Settings.from_config({}).model_dump())
     different = {key: value for key, value in ours.items() if defaults[key] != value}
-    # One per cent of equity is one unit of reward; the strategy beside it asks for its decisions.
-    assert different == {".rl.model_reward_parameters.equity_weight": 100.0, ".rl.decision_mode": "exact"}
+    # One per cent of equity is one unit of reward; the strategy beside it asks for its decisions, and FreqAI's schema
+    # hides the trade's state unless told otherwise.
+    assert different == {
+        ".rl.model_reward_parameters.equity_weight": 100.0,
+        ".rl.decision_mode": "exact",
+        ".rl.add_state_info": True,
+    }
 
 
 def test_the_main_config_sets_whatever_freqtrade_would_fill_in_otherwise() -> None:

@@ -134,9 +134,7 @@ def test_the_readme_shows_every_key_with_its_default() -> None:
         values = re.findall(r'\[[^]]*\]|"[^"]*"|[^,\s]+', defaults)
         shown |= dict(zip(keys, values, strict=True) if len(keys) == len(values) else dict.fromkeys(keys, ""))
     every_default = RLSettings().model_dump() | PPOSettings().model_dump()
-    # Told of in the text below the table: FreqAI's schema sets it, and it changes nothing.
-    assert "`add_state_info` changes nothing" in readme
-    assert set(shown) == set(every_default) - {"add_state_info"}
+    assert set(shown) == set(every_default)
     wrong = {
         key: value
         for key, value in shown.items()
@@ -522,16 +520,7 @@ def attributes_read_from(*owners: str) -> set[str]:
 
 def test_every_setting_of_the_rl_config_is_read_somewhere() -> None:
     unread = set(RLSettings.model_fields) - attributes_read_from("rl")
-    # FreqAI's schema sets this one; that it changes nothing stands beside it.
-    assert unread == {"add_state_info"}
-
-
-def test_a_setting_nobody_reads_says_so_beside_it() -> None:
-    lines = inspect.getsource(RLSettings).splitlines()
-    for key, explanation in (("add_state_info", "always"),):
-        row = next(index for index, line in enumerate(lines) if line.strip().startswith(f"{key}:"))
-        assert lines[row - 1].strip().startswith("#")
-        assert explanation in lines[row - 1]
+    assert unread == set()
 
 
 def test_every_ppo_setting_is_an_argument_of_ppo_and_handed_to_it() -> None:

@@ -26,9 +26,7 @@ from mtfscalper.trading.rules import (
     Candle,
     Fill,
     force_exit,
-    marked_equity,
-    profit_ratio,
-    see_profit,
+    mark,
     step,
 )
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
@@ -99,14 +97,17 @@ class BatchedTradingEnv(VecEnv):
         if self._features is not None:
             space = window_observation_space(settings.window, self._features.shape[1])
         # One row a candle: a candle's numbers lie together in memory.
-        candles, permitted = self._map.candles, self._map.long_permitted + 2 * self._map.short_permitted
+        candles, long, short = self._map.candles, self._map.long_permitted, self._map.short_permitted
         following = np.append(candles.open[1:], candles.open[-1])
-        rows = [*candles, following, self._map.range_position, np.append(permitted[-1:], permitted[:-1])]
+        # Decision k needs a permission at row k - 1.
+        carried_out = _carried_out_offset(np.roll(long, 1), np.roll(short, 1))
+        rows = [*candles, following, self._map.range_position, carried_out]
         self._rows = xp.asarray(np.stack(rows, axis=1).astype(np.float64))
-        self._long_permitted = xp.asarray(self._map.long_permitted)
-        self._short_permitted = xp.asarray(self._map.short_permitted)
+        self._long_permitted = xp.asarray(long)
+        self._short_permitted = xp.asarray(short)
+        self._always_permitted = bool((long | short).all())
         self._next_entry = xp.asarray(self._map.next_entry)
-        self._acceptance = xp.asarray(_acceptance_table())
+        self._carried_out = xp.asarray(_carried_out_table())
         self._members = [_Member(self, index) for index in range(n_envs)]
         self._generators: list[np.random.Generator | None] = [None] * n_envs
         self._segments = [0] * n_envs
@@ -142,7 +143,8 @@ class BatchedTradingEnv(VecEnv):
         self,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_], list[dict[str, Any]]]:
         actions = self._actions
-        if actions.min() < 0 or actions.max() >= N_ACTIONS:
+        # Read without its sign, a negative number is a large one.
+        if actions.view(np.uint64).max() >= N_ACTIONS:
             bad = int(np.flatnonzero((actions < 0) | (actions >= N_ACTIONS))[0])
             raise IndexError(f"the action of environment {bad} is {actions[bad]}; accepted: 0 to {N_ACTIONS - 1}")
         xp = self._xp
@@ -327,25 +329,26 @@ class BatchedTradingEnv(VecEnv):
         Flat accounts then go on to their next permitted entry: until there nothing changes.
         """
         xp, rules, reward = self._xp, self.settings.rules, self.settings.reward
-        open_, high, low, close, funding, scale, following, position, permitted = xp.columns(self._rows[batch.tick])
+        *candle, following, position, offset = xp.columns(self._rows, batch.tick)
         before = batch.account
-        accepted = self._acceptance[xp.to_index((permitted * 3 + before.side + 1) * N_ACTIONS + actions)]
         # An entry without permission is no entry, whoever asks.
-        account, fill = step(xp, rules, before, actions * accepted, Candle(open_, high, low, close, funding, scale))
+        carried_out = self._carried_out[xp.to_index(offset + before.side * N_ACTIONS + actions)]
+        account, fill = step(xp, rules, before, carried_out, Candle(*candle))
         if self.settings.record_trades:
             self._record(members, fill, batch.tick)
         tick = batch.tick + 1
-        profit = profit_ratio(rules, account, following)
-        account = see_profit(xp, account, profit)
+        account, profit, equity = mark(xp, rules, account, following)
         at_end = tick == batch.last
         if xp.any(at_end):
-            account, profit, fill = self._force_exits(members, at_end, account, profit, fill, tick)
-        equity = marked_equity(xp, rules, account, profit)
+            account, profit, equity, fill = self._force_exits(members, at_end, tick, (account, profit, equity, fill))
         peak = xp.maximum(batch.peak, equity)
-        declined = False
+        accepted, declined = True, False
+        if reward.invalid_weight:
+            accepted = carried_out == actions
         if reward.idle_weight:
             waits = xp.logical_and(before.side == 0, actions == int(Action.NEUTRAL))
-            declined = xp.logical_and(waits, permitted != 0)
+            permitted = xp.logical_or(self._long_permitted[batch.tick - 1], self._short_permitted[batch.tick - 1])
+            declined = xp.logical_and(waits, permitted)
         transition = Transition(
             before=before,
             after=account,
@@ -362,24 +365,31 @@ class BatchedTradingEnv(VecEnv):
         totals = tuple(total + term for total, term in zip(batch.terms, terms.values(), strict=True))
         gained = sum(terms.values()) if terms else 0.0 * equity
         terminated = equity <= peak * (1 - rules.max_drawdown_ratio)
-        going_on = xp.logical_not(terminated)
-        tick = xp.where(xp.logical_and(account.side == 0, going_on), self._next_entry[tick], tick)
-        ends = _Ends(ended=xp.logical_or(terminated, tick == batch.last), terminated=terminated)
+        if not self._always_permitted:
+            waits = xp.logical_and(account.side == 0, xp.logical_not(terminated))
+            tick = xp.where(waits, self._next_entry[tick], tick)
+            at_end = tick == batch.last
+        ends = _Ends(ended=xp.logical_or(terminated, at_end), terminated=terminated)
         return _Batch(account, profit, tick, batch.last, equity, peak, totals), gained, ends
 
     def _force_exits(
-        self, members: Any, at_end: Any, account: Account, profit: Any, fill: Fill, tick: Any
-    ) -> tuple[Account, Any, Fill]:
-        """Close what is open at the last candle of an episode, after it has tested the exits."""
+        self, members: Any, at_end: Any, tick: Any, marked: tuple[Account, Any, Any, Fill]
+    ) -> tuple[Account, Any, Any, Fill]:
+        """Close what is open at the last candle of an episode, after it has tested the exits.
+
+        :param marked: accounts, their profits and equities, and what was filled
+        :return: the same, of the accounts after that
+        """
         xp = self._xp
         positions = xp.indices(at_end)
-        columns = xp.columns(self._rows[tick[positions]])
-        candle = Candle(*columns[: len(Candle._fields)])
-        closed, forced = force_exit(xp, self.settings.rules, _take(account, positions), candle)
+        account, _, _, fill = _take(marked, positions)
+        candle = Candle(*xp.columns(self._rows, tick[positions])[: len(Candle._fields)])
+        closed, forced = force_exit(xp, self.settings.rules, account, candle)
         if self.settings.record_trades:
             self._record(positions if members is None else members[positions], forced, tick[positions])
-        last = _each(lambda ours, theirs: xp.where(forced.exited, ours, theirs), forced, _take(fill, positions))
-        return _put(xp, account, positions, closed), xp.put(profit, positions, 0.0), _put(xp, fill, positions, last)
+        last = _each(lambda ours, theirs: xp.where(forced.exited, ours, theirs), forced, fill)
+        ended: tuple[Account, Any, Any, Fill] = _put(xp, marked, positions, (closed, 0.0, closed.equity, last))
+        return ended
 
     def _add_to_drain(self, members: Any, terms: dict[str, Any]) -> None:
         self._candles += 1
@@ -408,7 +418,7 @@ class BatchedTradingEnv(VecEnv):
         state = trade_state(
             xp,
             self.settings.rules,
-            self.settings.reward.profit_aim,
+            self.settings.view,
             batch.account,
             batch.profit,
             self._long_permitted[row],
@@ -455,17 +465,21 @@ class _Member:
         return self._batch.drain_reward_terms(self._index)
 
 
-def _acceptance_table() -> npt.NDArray[np.bool_]:
-    """Whether an action can be done, at position (permitted * 3 + side + 1) * 5 + action.
-
-    Permitted is 1 for long entries plus 2 for short ones.
-    """
-    accepted = [
+def _carried_out_table() -> npt.NDArray[np.int64]:
+    """What is done when an action is asked for, at position :func:`_carried_out_offset` + side * 5 + action."""
+    valid = [
         valid_actions(side, bool(permitted & 1), bool(permitted & 2), SCALAR)
         for permitted in range(4)
         for side in (-1, 0, 1)
     ]
-    return np.array(accepted, dtype=bool).ravel()
+    return np.where(valid, np.arange(N_ACTIONS), int(Action.NEUTRAL)).ravel()
+
+
+def _carried_out_offset(
+    long_permitted: npt.NDArray[np.bool_], short_permitted: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.int64]:
+    """Where the entries for a flat account and these permissions begin in the table."""
+    return ((long_permitted + 2 * short_permitted) * 3 + 1) * N_ACTIONS
 
 
 def _undecided(xp: BatchNamespace, batch: _Batch, ends: _Ends) -> Any:
@@ -475,11 +489,12 @@ def _undecided(xp: BatchNamespace, batch: _Batch, ends: _Ends) -> Any:
 
 def _each(function: Callable[..., Any], *groups: Any) -> Any:
     """Apply a function to every array of one or more nested tuples of arrays."""
-    first = groups[0]
-    if not isinstance(first, tuple):
-        return function(*groups)
-    values = [_each(function, *parts) for parts in zip(*groups, strict=True)]
-    return type(first)(*values) if hasattr(first, "_fields") else tuple(values)
+    values = [
+        _each(function, *parts) if isinstance(parts[0], tuple) else function(*parts)
+        for parts in zip(*groups, strict=True)
+    ]
+    kind = type(groups[0])
+    return kind(*values) if hasattr(kind, "_fields") else tuple(values)
 
 
 def _take(group: Any, positions: Any) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ import numpy.typing as npt
 from mtfscalper.market.tape import MarketTape, TapeError
 from mtfscalper.market.windows import range_position
 from mtfscalper.trading.actions import entry_permissions
+from mtfscalper.trading.observation import TradeView
 from mtfscalper.trading.reward import RewardSettings
 from mtfscalper.trading.rules import Candle, TradingRules
 
@@ -22,6 +24,7 @@ class EnvSettings:
 
     :ivar window: candles of features an observation stands for
     :ivar random_start: whether every episode starts at a random candle, or only the first after a seeded reset
+    :ivar state_info: whether observations show the trade's profits and age (``add_state_info``)
     :ivar record_trades: whether the last info of an episode lists its closed trades
     """
 
@@ -31,6 +34,12 @@ class EnvSettings:
     window: int
     random_start: bool = False
     record_trades: bool = False
+    state_info: bool = True
+
+    @cached_property
+    def view(self) -> TradeView:
+        """How trades are shown."""
+        return TradeView(self.reward.profit_aim, self.state_info)
 
 
 class Segment(NamedTuple):

@@ -225,7 +225,7 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
         state = account_state(
             SCALAR,
             self.settings.rules,
-            self.settings.reward.profit_aim,
+            self.settings.view,
             self._account,
             self._candles[self._tick].open,
             self._long_permitted[row],

@@ -59,7 +59,7 @@ class PolicyDecider:
         """See :class:`Decider`; one forward for each 4,096 rows."""
         parts = []
         self._policy.set_training_mode(False)
-        with torch.inference_mode(), self._extractor.on_tape(self._features):
+        with torch.inference_mode(), self._policy.in_full_precision(), self._extractor.on_tape(self._features):
             for start in range(0, len(observations), MAX_BATCH):
                 batch = torch.from_numpy(observations[start : start + MAX_BATCH]).to(self._policy.device)
                 distribution: Any = self._policy.get_distribution(batch).distribution

@@ -131,6 +131,15 @@ class MaskedActorCriticPolicy(ActorCriticPolicy):
         _, latent_vf = self._latents(obs)
         return self.value_net(latent_vf)  # type: ignore[no-any-return]
 
+    @contextmanager
+    def in_full_precision(self) -> Iterator[None]:
+        """Decide in float32 for a while: training may round, but a decision is the same on every machine."""
+        precision, self.precision = self.precision, "fp32"
+        try:
+            yield
+        finally:
+            self.precision = precision
+
     def _latents(self, obs: Any) -> tuple[Tensor, Tensor]:
         features = self.features_extractor(obs)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):

@@ -23,6 +23,7 @@ from mtfscalper.policy.decide import decider_for
 from mtfscalper.policy.query import Actor, DeciderQuery, PolicyQuery, TradeQuery
 from mtfscalper.policy.true_trade import PriceHistory
 from mtfscalper.settings import algorithm_class
+from mtfscalper.trading.observation import TradeView
 from mtfscalper.trading.rules import TradingRules
 
 FOLDER = "trade_decisions"
@@ -42,7 +43,7 @@ class TradeTerms(NamedTuple):
     """
 
     rules: TradingRules
-    profit_aim: float
+    view: TradeView
     window: int
     model_type: str
 
@@ -167,7 +168,7 @@ class _PairPolicies:
         terms = plan["terms"]
         rules = terms["rules"]
         rules["minimal_roi"] = tuple((start, ratio) for start, ratio in rules["minimal_roi"])
-        self.terms = TradeTerms(**(terms | {"rules": TradingRules(**rules)}))
+        self.terms = TradeTerms(**(terms | {"rules": TradingRules(**rules), "view": TradeView(*terms["view"])}))
         self._history_sha256 = plan["history_sha256"]
         self._windows = [PlannedWindow(**window) for window in plan["windows"]]
         self._starts = np.array([window.first_ms for window in self._windows], dtype=np.int64)

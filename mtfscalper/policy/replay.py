@@ -61,9 +61,7 @@ def flat_decisions(
     )
     zeros = np.zeros(len(rows))
     flat = Account(*(zeros + float(value) for value in FLAT))
-    state = account_state(
-        NUMPY, settings.rules, settings.reward.profit_aim, flat, zeros + 1.0, long_permitted, short_permitted
-    )
+    state = account_state(NUMPY, settings.rules, settings.view, flat, zeros + 1.0, long_permitted, short_permitted)
     observations = np.stack([rows.astype(np.float64), *state], axis=1).astype(np.float32)
     chosen, probabilities = decider.decide(observations)
     actions = [
@@ -136,7 +134,7 @@ def replay(
                 action = int(flat.actions[index])
             else:
                 permitted = bool(long_permitted[row]), bool(short_permitted[row])
-                state = account_state(SCALAR, rules, settings.reward.profit_aim, account, candle.open, *permitted)
+                state = account_state(SCALAR, rules, settings.view, account, candle.open, *permitted)
                 action, exit_probability[index] = query.decide(row, state)
             actions[index] = action
             account, fill = step(SCALAR, rules, account, action, candle)

@@ -6,6 +6,7 @@ Torch's namespace stands in a file of its own: importing torch takes seconds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ class Namespace(Protocol):
     """The few functions that the trading rules need of an array library."""
 
     def where(self, condition: Any, when_true: Any, when_false: Any) -> Any: ...
+    def where_each(self, condition: Any, when_true: Sequence[Any], when_false: Sequence[Any]) -> Sequence[Any]: ...
     def logical_and(self, left: Any, right: Any) -> Any: ...
     def logical_or(self, left: Any, right: Any) -> Any: ...
     def logical_not(self, value: Any) -> Any: ...
@@ -24,6 +26,7 @@ class Namespace(Protocol):
     def maximum(self, left: Any, right: Any) -> Any: ...
     def log(self, value: Any) -> Any: ...
     def round(self, value: Any) -> Any: ...
+    def floor(self, value: Any) -> Any: ...
 
 
 class ScalarNamespace:
@@ -32,6 +35,9 @@ class ScalarNamespace:
     @staticmethod
     def where(condition: bool, when_true: Any, when_false: Any) -> Any:
         return when_true if condition else when_false
+
+    # Of two sequences it is the same choice.
+    where_each = where
 
     @staticmethod
     def logical_and(left: bool, right: bool) -> bool:
@@ -59,6 +65,7 @@ class ScalarNamespace:
         return float(np.log(value))
 
     round = staticmethod(round)
+    floor = staticmethod(math.floor)
 
 
 class BatchNamespace(Namespace, Protocol):
@@ -67,7 +74,7 @@ class BatchNamespace(Namespace, Protocol):
     def asarray(self, values: npt.NDArray[Any]) -> Any: ...
     def to_numpy(self, values: Any) -> npt.NDArray[Any]: ...
     def to_index(self, values: Any) -> Any: ...
-    def columns(self, rows: Any) -> Any: ...
+    def columns(self, matrix: Any, rows: Any) -> Any: ...
     def float32_rows(self, columns: Sequence[Any]) -> Any: ...
     def any(self, mask: Any) -> bool: ...
     def indices(self, mask: Any) -> Any: ...
@@ -78,6 +85,18 @@ class NumpyNamespace:
     """The namespace over NumPy arrays."""
 
     where = staticmethod(np.where)
+
+    @staticmethod
+    def where_each(
+        condition: npt.NDArray[np.bool_], when_true: Sequence[Any], when_false: Sequence[npt.NDArray[Any]]
+    ) -> list[npt.NDArray[Any]]:
+        """:func:`numpy.where` of pairs, in the types of ``when_false``; faster where the condition seldom holds."""
+        indices = condition.nonzero()[0]
+        chosen = [values.copy() for values in when_false]
+        for values, new in zip(chosen, when_true, strict=True):
+            values[indices] = new[indices] if isinstance(new, np.ndarray) else new
+        return chosen
+
     logical_and = staticmethod(np.logical_and)
     logical_or = staticmethod(np.logical_or)
     logical_not = staticmethod(np.logical_not)
@@ -85,6 +104,7 @@ class NumpyNamespace:
     maximum = staticmethod(np.maximum)
     log = staticmethod(np.log)
     round = staticmethod(np.rint)
+    floor = staticmethod(np.floor)
     asarray = staticmethod(np.asarray)
 
     @staticmethod
@@ -97,9 +117,9 @@ class NumpyNamespace:
         return values.astype(np.intp)
 
     @staticmethod
-    def columns(rows: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        """The columns of a matrix, each contiguous."""
-        return np.ascontiguousarray(rows.T)
+    def columns(matrix: npt.NDArray[Any], rows: npt.NDArray[np.integer]) -> npt.NDArray[Any]:
+        """The columns of some rows of a matrix, each contiguous."""
+        return matrix.take(rows, axis=0).T.copy()
 
     @staticmethod
     def float32_rows(columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
@@ -111,7 +131,8 @@ class NumpyNamespace:
 
     @staticmethod
     def any(mask: npt.NDArray[np.bool_]) -> bool:
-        return bool(mask.any())
+        # Of a small mask in a quarter of the time that mask.any() takes.
+        return bool(np.count_nonzero(mask))
 
     @staticmethod
     def indices(mask: npt.NDArray[np.bool_]) -> npt.NDArray[np.intp]:

@@ -5,7 +5,7 @@ Everything here can be computed from the trade and closed candles, in training a
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from mtfscalper.trading.namespace import Namespace
 from mtfscalper.trading.rules import Account, TradingRules, profit_ratio
@@ -18,10 +18,21 @@ N_ACCOUNT = len(ACCOUNT_FIELDS)
 PROFIT_BOUND = 20.0
 
 
+class TradeView(NamedTuple):
+    """How a trade is shown.
+
+    :ivar profit_aim: the unit of profits, a ratio
+    :ivar state_info: whether profits and age are shown at all (``add_state_info``)
+    """
+
+    profit_aim: float
+    state_info: bool = True
+
+
 def account_state(
     xp: Namespace,
     rules: TradingRules,
-    profit_aim: float,
+    view: TradeView,
     account: Account,
     open_rate: Any,
     long_permitted: Any,
@@ -29,34 +40,36 @@ def account_state(
 ) -> tuple[Any, ...]:
     """The trade as the policy sees it at a candle's open.
 
-    :param profit_aim: the unit of profits, a ratio
     :param account: account whose ``best_profit`` has seen ``open_rate``
     :param open_rate: open of the candle about to be decided
-    :return: one value for each of :data:`ACCOUNT_FIELDS`: side -1/0/+1, profits in units of ``profit_aim`` within
-        +-20, candles held over the longest duration in [0, 1], entry permissions 0/1
+    :return: one value for each of :data:`ACCOUNT_FIELDS`: side -1/0/+1, profits in units of the aim within +-20,
+        candles held over the longest duration in [0, 1], entry permissions 0/1; what is not shown is 0
     """
     profit = profit_ratio(rules, account, open_rate)
-    return trade_state(xp, rules, profit_aim, account, profit, long_permitted, short_permitted)
+    return trade_state(xp, rules, view, account, profit, long_permitted, short_permitted)
 
 
 def trade_state(
     xp: Namespace,
     rules: TradingRules,
-    profit_aim: float,
+    view: TradeView,
     account: Account,
     profit: Any,
     long_permitted: Any,
     short_permitted: Any,
 ) -> tuple[Any, ...]:
     """:func:`account_state` of a trade whose profit ratio at the open is known already."""
+    if not view.state_info:
+        hidden = 0.0 * account.side
+        return account.side, hidden, hidden, hidden, long_permitted, short_permitted
     in_trade = account.side != 0
     return (
         account.side,
-        xp.where(in_trade, _clipped(xp, profit / profit_aim), 0.0),
-        xp.where(in_trade, _clipped(xp, account.best_profit / profit_aim), 0.0),
+        xp.where(in_trade, _clipped(xp, profit / view.profit_aim), 0.0),
+        xp.where(in_trade, _clipped(xp, account.best_profit / view.profit_aim), 0.0),
         xp.minimum(account.held_candles / rules.max_trade_duration_candles, 1.0),
-        xp.where(long_permitted, 1.0, 0.0),
-        xp.where(short_permitted, 1.0, 0.0),
+        long_permitted,
+        short_permitted,
     )
 
 

@@ -10,6 +10,7 @@ Formulas (freqtrade ``LocalTrade.calc_profit_ratio``), with s = side, f = fee, L
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
@@ -179,15 +180,59 @@ FLAT = Account(
 )
 
 
+class _Unit(NamedTuple):
+    """What one unit of the asset in a trade is worth.
+
+    :ivar paid: 1 + s*f, a rate with the fee of the entry
+    :ivar kept: 1 - s*f, what the fee of the exit leaves of a rate
+    :ivar open_value: Vo
+    :ivar received: s*F
+    """
+
+    paid: Any
+    kept: Any
+    open_value: Any
+    received: Any
+
+
+class _Extremes(NamedTuple):
+    """A candle as the trades on it see it.
+
+    Rates times the side compare alike for longs and shorts: the higher, the better for the trade.
+
+    :ivar in_trade: whether there is a trade
+    :ivar worst: the candle's worst rate, times the side
+    :ivar best: the candle's best rate, times the side
+    :ivar best_profit: profit ratio at the best rate, rounded
+    """
+
+    in_trade: Any
+    worst: Any
+    best: Any
+    best_profit: Any
+
+
 def profit_ratio(rules: TradingRules, account: Account, rate: Any) -> Any:
     """Profit of the open trade if closed at ``rate``, as a share of the stake, fees of both sides included.
 
     :return: leveraged ratio; 0 when flat
     """
-    side, fee = account.side, rules.fee_ratio
-    open_value = account.open_rate * (1 + side * fee)
-    close_value = rate * (1 - side * fee) + side * account.funding
-    return side * (close_value / open_value - 1) * account.leverage
+    return _profit_ratio(account, _unit(rules, account), rate)
+
+
+def _unit(rules: TradingRules, account: Account) -> _Unit:
+    side = account.side
+    fee = side * rules.fee_ratio
+    paid = 1 + fee
+    return _Unit(paid, 1 - fee, account.open_rate * paid, side * account.funding)
+
+
+def _profit_ratio(account: Account, unit: _Unit, rate: Any) -> Any:
+    return _ratio(account, unit, rate * unit.kept + unit.received)
+
+
+def _ratio(account: Account, unit: _Unit, close_value: Any) -> Any:
+    return account.side * (close_value / unit.open_value - 1) * account.leverage
 
 
 def equity_at(xp: Namespace, rules: TradingRules, account: Account, rate: Any) -> Any:
@@ -197,12 +242,12 @@ def equity_at(xp: Namespace, rules: TradingRules, account: Account, rate: Any) -
 
 def marked_equity(xp: Namespace, rules: TradingRules, account: Account, profit: Any) -> Any:
     """Equity with the open trade closed at a profit ratio."""
-    return xp.maximum(account.equity + _profit(rules, account, profit), EQUITY_FLOOR)
+    return _equity(xp, account, profit, 1 + account.side * rules.fee_ratio)
 
 
-def _profit(rules: TradingRules, account: Account, ratio: Any) -> Any:
+def _equity(xp: Namespace, account: Account, profit: Any, paid: Any) -> Any:
     # freqtrade's ratio refers to the open value with its fee, the stake to the open value without.
-    return ratio * account.stake * (1 + account.side * rules.fee_ratio)
+    return xp.maximum(account.equity + profit * account.stake * paid, EQUITY_FLOOR)
 
 
 def see_open(xp: Namespace, rules: TradingRules, account: Account, open_rate: Any) -> Account:
@@ -212,8 +257,17 @@ def see_open(xp: Namespace, rules: TradingRules, account: Account, open_rate: An
 
 def see_profit(xp: Namespace, account: Account, profit: Any) -> Account:
     """Update the best profit with the one at the open of the candle about to be decided."""
-    best = xp.maximum(account.best_profit, profit)
-    return account._replace(best_profit=xp.where(account.side == 0, 0.0 * best, best))
+    return account._replace(best_profit=xp.maximum(account.best_profit, profit))
+
+
+def mark(xp: Namespace, rules: TradingRules, account: Account, open_rate: Any) -> tuple[Account, Any, Any]:
+    """:func:`see_open`, :func:`profit_ratio` and :func:`equity_at` in one.
+
+    :return: the account that has seen the open, profit ratio and equity there
+    """
+    unit = _unit(rules, account)
+    profit = _profit_ratio(account, unit, open_rate)
+    return see_profit(xp, account, profit), profit, _equity(xp, account, profit, unit.paid)
 
 
 def step(xp: Namespace, rules: TradingRules, account: Account, action: Any, candle: Candle) -> tuple[Account, Fill]:
@@ -227,51 +281,29 @@ def step(xp: Namespace, rules: TradingRules, account: Account, action: Any, cand
     :param action: members of :class:`Action`
     :return: the accounts after the candle, and what was filled
     """
-    account, entered = _enter(xp, rules, account, action, candle)
-    in_trade = account.side != 0
-    account = account._replace(funding=account.funding - account.side * candle.funding)
+    account, entered, unit = _enter(xp, rules, account, action, candle)
+    extremes = _extremes(xp, account, unit, candle)
+    account = _trail(xp, rules, account, extremes)
 
-    wanted = xp.logical_or(
-        xp.logical_and(account.side > 0, action == _LONG_EXIT),
-        xp.logical_and(account.side < 0, action == _SHORT_EXIT),
-    )
-    expired = xp.logical_and(in_trade, account.held_candles >= rules.max_trade_duration_candles)
+    wanted = action == xp.where(account.side < 0, _SHORT_EXIT, _LONG_EXIT)
+    expired = account.held_candles >= rules.max_trade_duration_candles
+    stopped, stop_fill = _stop(xp, rules, account, candle, extremes)
+    reached, roi_fill = _roi(xp, rules, account, candle, unit, extremes)
 
-    bound = xp.where(account.side < 0, candle.low, candle.high)
-    bound_profit = _rounded(xp, profit_ratio(rules, account, bound))
-    account = _trail(xp, rules, account, candle, bound, bound_profit)
-    stopped, stop_fill = _stop(xp, rules, account, candle, bound_profit)
-    reached, roi_fill = _roi(xp, rules, account, candle, bound_profit)
-
-    trailed = account.stop_trailed
-    reason = xp.where(
-        wanted,
-        _EXIT_SIGNAL,
-        xp.where(
-            expired,
-            _MAX_DURATION,
-            xp.where(
-                xp.logical_and(stopped, xp.logical_not(trailed)),
-                _STOP_LOSS,
-                xp.where(reached, _ROI, xp.where(stopped, _TRAILING_STOP_LOSS, _NONE)),
-            ),
-        ),
-    )
-    reason = xp.where(in_trade, reason, _NONE)
-    close_rate = xp.where(
-        xp.logical_or(wanted, expired),
-        candle.open,
-        xp.where(reason == _ROI, roi_fill, stop_fill),
-    )
+    stopped_first = xp.logical_and(stopped, xp.logical_not(account.stop_trailed))
+    later = xp.where(reached, _ROI, xp.where(stopped, _TRAILING_STOP_LOSS, _NONE))
+    reason = xp.where(expired, _MAX_DURATION, xp.where(stopped_first, _STOP_LOSS, later))
+    reason = xp.where(wanted, _EXIT_SIGNAL, reason)
+    at_candle = xp.where(reason == _ROI, roi_fill, stop_fill)
+    close_rate = xp.where(xp.logical_or(wanted, expired), candle.open, at_candle)
     close_rate = _nearest_tick(xp, close_rate, account.price_scale)
     # An order outside the candle is not filled and lapses, as under an unfilledtimeout of one candle: the worst case
     # of a trailing stop can lie there.
     within = xp.logical_and(candle.low <= close_rate, close_rate <= candle.high)
-    reason = xp.where(within, reason, _NONE)
-    exited = reason != _NONE
-    fill = _fill(xp, rules, account, entered, exited, reason, close_rate)
-    held = account._replace(held_candles=xp.where(in_trade, account.held_candles + 1.0, account.held_candles))
-    return _close(xp, rules, held, fill), fill
+    reason = xp.where(xp.logical_and(extremes.in_trade, within), reason, _NONE)
+    fill = _fill(xp, account, entered, reason != _NONE, reason, close_rate, _profit_ratio(account, unit, close_rate))
+    held = account._replace(held_candles=account.held_candles + extremes.in_trade)
+    return _close(xp, held, fill, unit), fill
 
 
 def force_exit(xp: Namespace, rules: TradingRules, account: Account, candle: Candle) -> tuple[Account, Fill]:
@@ -281,107 +313,130 @@ def force_exit(xp: Namespace, rules: TradingRules, account: Account, candle: Can
     """
     tested, fill = step(xp, rules, account, _NEUTRAL, candle)
     survives = tested.side != 0
-    tested = tested._replace(held_candles=account.held_candles)
+    tested = tested._replace(held_candles=xp.where(survives, account.held_candles, tested.held_candles))
+    unit = _unit(rules, tested)
     close_rate = _nearest_tick(xp, candle.open, tested.price_scale)
-    forced = _fill(xp, rules, tested, fill.entered, survives, _FORCE_EXIT, close_rate)
-    last = Fill(*(xp.where(survives, ours, theirs) for ours, theirs in zip(forced, fill, strict=True)))
-    return _close(xp, rules, tested, forced), last
+    profit = _profit_ratio(tested, unit, close_rate)
+    forced = _fill(xp, tested, fill.entered, survives, _FORCE_EXIT, close_rate, profit)
+    return _close(xp, tested, forced, unit), Fill(*xp.where_each(survives, forced, fill))
 
 
-def _enter(xp: Namespace, rules: TradingRules, account: Account, action: Any, candle: Candle) -> tuple[Account, Any]:
-    available = account.equity * rules.stake_ratio
-    stake = available if rules.fixed_stake_ratio is None else 0.0 * available + rules.fixed_stake_ratio
-    # As in freqtrade, an equity too small for the stake enters no more; nor does one that is lost.
-    affordable = xp.logical_and(stake <= available, account.equity > EQUITY_FLOOR)
-    flat = xp.logical_and(account.side == 0, affordable)
-    long = xp.logical_and(flat, action == _LONG_ENTER)
-    short = xp.logical_and(xp.logical_and(flat, action == _SHORT_ENTER), rules.can_short)
-    entered = xp.logical_or(long, short)
-    side = xp.where(long, 1.0, xp.where(short, -1.0, account.side))
-    leverage = xp.where(entered, xp.where(short, rules.leverage_short, rules.leverage_long), account.leverage)
+def _enter(
+    xp: Namespace, rules: TradingRules, account: Account, action: Any, candle: Candle
+) -> tuple[Account, Any, _Unit]:
+    """Open the trades that are asked for and permitted, and pay the funding of every trade.
+
+    What :func:`_close` makes of a flat account, no entry needs to reset.
+    """
+    flat = xp.logical_and(account.side == 0, account.equity > EQUITY_FLOOR)
+    stake = account.equity * rules.stake_ratio
+    if rules.fixed_stake_ratio is not None:
+        # As in freqtrade, an equity too small for the stake enters no more.
+        flat = xp.logical_and(flat, stake >= rules.fixed_stake_ratio)
+        stake = rules.fixed_stake_ratio
+    entered, side, leverage = xp.logical_and(flat, action == _LONG_ENTER), 1.0, rules.leverage_long
+    if rules.can_short:
+        short = xp.logical_and(flat, action == _SHORT_ENTER)
+        entered, side = xp.logical_or(entered, short), xp.where(short, -1.0, 1.0)
+        if rules.leverage_short != rules.leverage_long:
+            leverage = xp.where(short, rules.leverage_short, rules.leverage_long)
     stop = _stop_rate(xp, side, leverage, candle.open, rules.stoploss_ratio, candle.price_scale)
-    opened = account._replace(
+    side, leverage, open_rate, price_scale, stop_rate, held_candles, stake = xp.where_each(
+        entered,
+        (side, leverage, candle.open, candle.price_scale, stop, 0.0, stake),
+        (
+            account.side,
+            account.leverage,
+            account.open_rate,
+            account.price_scale,
+            account.stop_rate,
+            account.held_candles,
+            account.stake,
+        ),
+    )
+    opened = Account(
         side=side,
         leverage=leverage,
-        open_rate=xp.where(entered, candle.open, account.open_rate),
-        price_scale=xp.where(entered, candle.price_scale, account.price_scale),
-        stop_rate=xp.where(entered, stop, account.stop_rate),
-        stop_trailed=xp.logical_and(account.stop_trailed, xp.logical_not(entered)),
-        held_candles=xp.where(entered, 0.0, account.held_candles),
-        funding=xp.where(entered, 0.0, account.funding),
-        stake=xp.where(entered, stake, account.stake),
+        open_rate=open_rate,
+        price_scale=price_scale,
+        stop_rate=stop_rate,
+        stop_trailed=account.stop_trailed,
+        held_candles=held_candles,
+        best_profit=account.best_profit,
+        funding=account.funding - side * candle.funding,
+        stake=stake,
+        equity=account.equity,
     )
+    unit = _unit(rules, opened)
     # The round trip's fees are the first profit there is to see.
-    return opened._replace(
-        best_profit=xp.where(entered, profit_ratio(rules, opened, candle.open), account.best_profit)
-    ), entered
+    fees = _ratio(opened, unit, candle.open * unit.kept)
+    return opened._replace(best_profit=xp.where(entered, fees, account.best_profit)), entered, unit
+
+
+def _extremes(xp: Namespace, account: Account, unit: _Unit, candle: Candle) -> _Extremes:
+    side = account.side
+    low, high = side * candle.low, side * candle.high
+    best = xp.maximum(low, high)
+    profit = _profit_ratio(account, unit, side * best)
+    # freqtrade compares ratios rounded to eight decimals.
+    return _Extremes(side != 0, xp.minimum(low, high), best, xp.round(profit * 1e8) / 1e8)
 
 
 def _stop_rate(xp: Namespace, side: Any, leverage: Any, rate: Any, distance_ratio: Any, price_scale: Any) -> Any:
     """Stop at a distance from a rate, rounded to a tick: up for a long, down for a short."""
     raw = rate * (1 - side * distance_ratio / leverage)
     ticks = xp.round(raw * price_scale)
-    nearest = ticks / price_scale
     # Compared as decimals would compare: a rate that is a tick stays, whatever its binary noise.
-    up = xp.where(nearest < raw, (ticks + 1) / price_scale, nearest)
-    down = xp.where(nearest > raw, (ticks - 1) / price_scale, nearest)
-    return xp.where(side < 0, down, up)
+    falls_short = side * (ticks / price_scale) < side * raw
+    return (ticks + side * falls_short) / price_scale
 
 
 def _nearest_tick(xp: Namespace, rate: Any, price_scale: Any) -> Any:
     """A rate rounded to a tick, halves up."""
-    ticks = xp.round(rate * price_scale)
-    # Compared as decimals would compare: half a tick is a quotient of whole numbers, free of the product's noise.
-    ticks = xp.where(rate >= (2 * ticks + 1) / (2 * price_scale), ticks + 1, ticks)
-    ticks = xp.where(rate < (2 * ticks - 1) / (2 * price_scale), ticks - 1, ticks)
-    return ticks / price_scale
+    ticks = xp.floor(rate * price_scale)
+    # Compared as decimals would compare: half a tick is a quotient, free of the product's noise.
+    return (ticks + (rate >= (ticks + 0.5) / price_scale)) / price_scale
 
 
-def _trail(
-    xp: Namespace, rules: TradingRules, account: Account, candle: Candle, bound: Any, bound_profit: Any
-) -> Account:
+def _trail(xp: Namespace, rules: TradingRules, account: Account, extremes: _Extremes) -> Account:
     """Raise the stop from this candle's best price, before its worst price tests it."""
     if not rules.trailing_stop:
         return account
     side = account.side
-    armed = xp.where(side < 0, account.stop_rate > candle.high, account.stop_rate < candle.low)
-    armed = xp.logical_and(armed, side != 0)
+    distance = _trailing_distance(xp, rules, extremes.best_profit)
+    stop = _stop_rate(xp, side, account.leverage, side * extremes.best, distance, account.price_scale)
+    current = side * account.stop_rate
+    moved = xp.logical_and(current < extremes.worst, side * stop > current)
     if rules.trailing_only_offset_is_reached:
-        armed = xp.logical_and(armed, bound_profit >= rules.trailing_stop_positive_offset)
-    distance = _trailing_distance(xp, rules, bound_profit)
-    stop = _stop_rate(xp, side, account.leverage, bound, distance, account.price_scale)
-    better = xp.where(side < 0, stop < account.stop_rate, stop > account.stop_rate)
-    moved = xp.logical_and(armed, better)
+        moved = xp.logical_and(moved, extremes.best_profit >= rules.trailing_stop_positive_offset)
     return account._replace(
         stop_rate=xp.where(moved, stop, account.stop_rate), stop_trailed=xp.logical_or(account.stop_trailed, moved)
     )
 
 
-def _stop(xp: Namespace, rules: TradingRules, account: Account, candle: Candle, bound_profit: Any) -> tuple[Any, Any]:
+def _stop(xp: Namespace, rules: TradingRules, account: Account, candle: Candle, extremes: _Extremes) -> tuple[Any, Any]:
     """Whether the candle touches the stop, and the rate at which it fills."""
-    side, stop = account.side, account.stop_rate
-    touched = xp.where(side < 0, candle.high >= stop, candle.low <= stop)
-    # Gapped over: the whole candle lies beyond the stop.
-    beyond = xp.where(side < 0, stop < candle.low, stop > candle.high)
-    fill = xp.where(beyond, candle.open, stop)
+    stop = account.side * account.stop_rate
+    fill = account.stop_rate
     if rules.trailing_stop:
-        worst = _worst_trailing_rate(xp, rules, account, candle, bound_profit)
         at_entry = xp.logical_and(account.stop_trailed, account.held_candles == 0)
-        fill = xp.where(xp.logical_and(at_entry, xp.logical_not(beyond)), worst, fill)
-    return xp.logical_and(touched, side != 0), fill
+        fill = xp.where(at_entry, _worst_trailing_rate(xp, rules, account, candle, extremes), fill)
+    # Gapped over: the whole candle lies beyond the stop.
+    beyond = stop > extremes.best
+    return stop >= extremes.worst, xp.where(beyond, candle.open, fill)
 
 
-def _trailing_distance(xp: Namespace, rules: TradingRules, bound_profit: Any) -> Any:
+def _trailing_distance(xp: Namespace, rules: TradingRules, best_profit: Any) -> Any:
     """How far the trailing stop follows the candle's best price."""
     if rules.trailing_stop_positive is None:
         return rules.stoploss_ratio
     return xp.where(
-        bound_profit > rules.trailing_stop_positive_offset, rules.trailing_stop_positive, rules.stoploss_ratio
+        best_profit > rules.trailing_stop_positive_offset, rules.trailing_stop_positive, rules.stoploss_ratio
     )
 
 
 def _worst_trailing_rate(
-    xp: Namespace, rules: TradingRules, account: Account, candle: Candle, bound_profit: Any
+    xp: Namespace, rules: TradingRules, account: Account, candle: Candle, extremes: _Extremes
 ) -> Any:
     """Fill of a trailing stop in its entry candle: the price arms it and turns at once."""
     side = account.side
@@ -391,71 +446,65 @@ def _worst_trailing_rate(
         )
     else:
         # The distance in force is the one that set the stop.
-        distance = _trailing_distance(xp, rules, bound_profit)
+        distance = _trailing_distance(xp, rules, extremes.best_profit)
         rate = candle.open * (1 - side * distance / account.leverage)
-    return xp.where(side < 0, xp.minimum(candle.high, rate), xp.maximum(candle.low, rate))
+    return side * xp.maximum(side * rate, extremes.worst)
 
 
-def _roi(xp: Namespace, rules: TradingRules, account: Account, candle: Candle, bound_profit: Any) -> tuple[Any, Any]:
-    """Whether the candle's best price reaches the ROI table's entry for its age, and the fill."""
-    in_trade = account.side != 0
+def _roi(
+    xp: Namespace, rules: TradingRules, account: Account, candle: Candle, unit: _Unit, extremes: _Extremes
+) -> tuple[Any, Any]:
+    """Whether the candle's best price reaches the ROI table's entry for the trade's age, and the fill."""
     if not rules.minimal_roi:
-        return xp.logical_and(in_trade, False), candle.open
-    minutes = account.held_candles * rules.timeframe_minutes
-    target = 0.0 * minutes
-    starts = 0.0 * minutes
-    known = minutes < 0
-    for start, ratio in rules.minimal_roi:
-        applies = minutes >= start
-        target = xp.where(applies, ratio, target)
-        starts = xp.where(applies, float(start), starts)
-        known = xp.logical_or(known, applies)
-    reached = xp.logical_and(xp.logical_and(known, in_trade), bound_profit > target)
+        return xp.logical_and(extremes.in_trade, False), candle.open
+    side, minutes = account.side, account.held_candles * rules.timeframe_minutes
+    starts, ratios = zip(*rules.minimal_roi, strict=True)
+    target = _of_age(xp, starts, ratios, minutes)
+    reached = extremes.best_profit > target
+    if starts[0] > 0:
+        reached = xp.logical_and(reached, minutes >= starts[0])
 
-    side, fee = account.side, rules.fee_ratio
-    open_value = account.open_rate * (1 + side * fee)
     # Solves profit_ratio(rate) == target for the rate. Exactly between two ticks, which takes a round target without
     # fees, freqtrade's rounding follows the binary noise of the trade's amount; here it is up.
-    rate = ((1 + side * target / account.leverage) * open_value - side * account.funding) / (1 - side * fee)
-    better_open = xp.where(side < 0, candle.open < rate, candle.open > rate)
-    on_candle = starts % rules.timeframe_minutes == 0
-    begins_now = xp.logical_and(minutes > 0, minutes == starts)
-    at_open = xp.logical_or(
-        xp.logical_and(begins_now, better_open),
+    rate = ((1 + side * target / account.leverage) * unit.open_value - unit.received) / unit.kept
+    begins: Any = False
+    for start in starts:
+        if start > 0 and start % rules.timeframe_minutes == 0:
+            begins = xp.logical_or(begins, minutes == start)
+    at_open = xp.logical_and(begins, side * candle.open > side * rate)
+    if -1 in ratios:
         # -1 in freqtrade's table means: leave, whatever the profit.
-        xp.logical_and(target == -1, on_candle),
-    )
+        leaves = [float(ratio == -1 and start % rules.timeframe_minutes == 0) for start, ratio in rules.minimal_roi]
+        at_open = xp.logical_or(at_open, _of_age(xp, starts, leaves, minutes) == 1)
     inside = xp.minimum(xp.maximum(rate, candle.low), candle.high)
     return reached, xp.where(at_open, candle.open, inside)
 
 
+def _of_age(xp: Namespace, starts: Sequence[int], values: Sequence[float], minutes: Any) -> Any:
+    """Of the values that belong to the entries of the ROI table, the one for a trade's age."""
+    value: Any = values[0]
+    for start, later in zip(starts[1:], values[1:], strict=True):
+        value = xp.where(minutes >= start, later, value)
+    return value
+
+
 def _fill(
-    xp: Namespace, rules: TradingRules, account: Account, entered: Any, exited: Any, reason: Any, close_rate: Any
+    xp: Namespace, account: Account, entered: Any, exited: Any, reason: Any, close_rate: Any, profit: Any
 ) -> Fill:
+    nothing = 0.0 * close_rate
     return Fill(
-        entered=entered,
-        exited=exited,
-        reason=reason,
-        side=xp.where(exited, account.side, 0.0),
-        open_rate=xp.where(exited, account.open_rate, 0.0),
-        close_rate=xp.where(exited, close_rate, 0.0),
-        held_candles=xp.where(exited, account.held_candles, 0.0),
-        profit_ratio=xp.where(exited, profit_ratio(rules, account, close_rate), 0.0),
+        entered,
+        exited,
+        reason,
+        *xp.where_each(
+            exited,
+            (account.side, account.open_rate, close_rate, account.held_candles, profit),
+            (nothing, nothing, nothing, nothing, nothing),
+        ),
     )
 
 
-def _close(xp: Namespace, rules: TradingRules, account: Account, fill: Fill) -> Account:
-    """Settle the trades that were exited."""
-    exited = fill.exited
-    settled = xp.maximum(account.equity + _profit(rules, account, fill.profit_ratio), EQUITY_FLOOR)
-    values = {
-        name: xp.where(exited, getattr(FLAT, name), getattr(account, name))
-        for name in Account._fields
-        if name != "equity"
-    }
-    return Account(**values, equity=xp.where(exited, settled, account.equity))
-
-
-def _rounded(xp: Namespace, ratio: Any) -> Any:
-    # freqtrade compares ratios rounded to eight decimals.
-    return xp.round(ratio * 1e8) / 1e8
+def _close(xp: Namespace, account: Account, fill: Fill, unit: _Unit) -> Account:
+    """Settle the trades that were exited; the others' profit in the fill is 0."""
+    equity = _equity(xp, account, fill.profit_ratio, unit.paid)
+    return Account._make([*xp.where_each(fill.exited, FLAT[:-1], account[:-1]), equity])

@@ -24,6 +24,11 @@ class TorchNamespace:
             when_true = torch.full((), when_true, dtype=dtype, device=self.device)
         return torch.where(condition, when_true, when_false)
 
+    def where_each(
+        self, condition: torch.Tensor, when_true: Sequence[Any], when_false: Sequence[Any]
+    ) -> list[torch.Tensor]:
+        return [self.where(condition, *pair) for pair in zip(when_true, when_false, strict=True)]
+
     @staticmethod
     def logical_and(left: Any, right: Any) -> Any:
         return left & right
@@ -46,6 +51,7 @@ class TorchNamespace:
 
     log = staticmethod(torch.log)
     round = staticmethod(torch.round)
+    floor = staticmethod(torch.floor)
 
     def asarray(self, values: npt.NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device)
@@ -60,8 +66,8 @@ class TorchNamespace:
         return values.long()
 
     @staticmethod
-    def columns(rows: torch.Tensor) -> torch.Tensor:
-        return rows.T.contiguous()
+    def columns(matrix: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
+        return matrix[rows].T.contiguous()
 
     @staticmethod
     def float32_rows(columns: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -21,6 +21,7 @@ from builders import (
     random_candles,
 )
 
+from mtfscalper.envs.batched_env import BatchedTradingEnv
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.market.tape import MarketTape, TapeError
@@ -91,6 +92,22 @@ def test_observations_of_whole_episodes_lie_in_the_space(entry_mode: str) -> Non
     env = TradingEnv(market(), make_settings(entry_mode, leverage_long=5.0, leverage_short=5.0))
     for observation, *_ in episode(env, random_choice(env, 0)):
         assert env.observation_space.contains(np.array(observation, dtype=np.float32))
+
+
+def test_without_state_info_no_environment_shows_more_than_the_side() -> None:
+    settings = replace(make_settings("agent"), state_info=False)
+    env, batch = TradingEnv(market(), settings), BatchedTradingEnv(market(), settings, 2)
+    choose = random_choice(env, 0)
+    batch.seed(0)
+    batch.reset()
+    sides = set()
+    for observation, *_ in episode(env, choose):
+        sides.add(observation[1])
+        assert observation[2:5] == [0, 0, 0]
+    assert sides == {-1, 0, 1}
+    for action in (1, 0, 0, 2, 3, 0):
+        observations, *_ = batch.step(np.array([action, action]))
+        assert not observations[:, 2:5].any()
 
 
 @pytest.mark.parametrize("entry_mode", ENTRY_MODES)

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
-from freqai_runs import PAIR, BacktestRun, Watch
+from freqai.freqai_runs import BacktestRun, Watch
+from parity.backtester import as_closed_trades
 
 from mtfscalper.policy.query import DeciderQuery, PolicyQuery
 from mtfscalper.trading.trades import ClosedTrade
@@ -19,7 +20,7 @@ from mtfscalper.trading.trades import ClosedTrade
 class Asked(NamedTuple):
     """A question about an open trade, and its answer.
 
-    :ivar rate: features of the row, by which it is known again
+    :ivar features: of the row, by which it is known again
     """
 
     state: tuple[float, ...]
@@ -59,20 +60,11 @@ class Verdicts(NamedTuple):
     results: pd.DataFrame
 
 
-def as_closed_trades(results: pd.DataFrame) -> list[ClosedTrade]:
-    """freqtrade's trades as records of this package; whatever its probability, an exit of the policy is a signal."""
+def policys_trades(results: pd.DataFrame) -> list[ClosedTrade]:
+    """freqtrade's trades; whatever its probability, an exit of the policy is a signal."""
     return [
-        ClosedTrade(
-            pair=trade.pair,
-            is_short=trade.is_short,
-            open_ms=trade.open_date.value // 10**6,
-            close_ms=trade.close_date.value // 10**6,
-            open_rate=trade.open_rate,
-            close_rate=trade.close_rate,
-            exit_reason="exit_signal" if trade.exit_reason.startswith("rl_exit_") else trade.exit_reason,
-            profit_ratio=trade.profit_ratio,
-        )
-        for trade in results.sort_values("close_date").itertuples()
+        trade._replace(exit_reason="exit_signal") if trade.exit_reason.startswith("rl_exit_") else trade
+        for trade in as_closed_trades(results.sort_values("close_date"))
     ]
 
 
@@ -82,20 +74,22 @@ def judge(
     monkeypatch: pytest.MonkeyPatch,
     policy: str,
     *,
-    pair: str = PAIR,
+    leaves: float = 0.01,
+    leverage: float = 1.0,
     **overlay: Any,
 ) -> Verdicts:
     """Train, backtest in exact mode, then roll the same policies out through the rules.
 
-    :param policy: see :class:`freqai_runs.Watch`
+    :param policy: see :class:`freqai_runs.Watch`, as ``leaves``
     """
-    watch = Watch(monkeypatch, policy)
+    watch = Watch(monkeypatch, policy, leaves)
 
     def run(mode: str) -> BacktestRun:
         freqai = overlay.get("freqai", {})
         rl = {"rl_config": freqai.get("rl_config", {}) | {"decision_mode": mode}}
         made = BacktestRun(home, datadir, **(overlay | {"freqai": freqai | rl}))
-        made.run(pair)
+        made.strategy.leverage_used = leverage
+        made.run()
         return made
 
     exact = run("exact")
@@ -108,7 +102,7 @@ def judge(
     # Both judge one policy: nothing was trained for the second.
     assert len(watch.trained) == trained > 0
     rollout = [trade for window in watch.replayed for trade in window.trades]
-    return Verdicts(as_closed_trades(results), rollout, in_backtest, in_rollout, results)
+    return Verdicts(policys_trades(results), rollout, in_backtest, in_rollout, results)
 
 
 def assert_no_gap(verdicts: Verdicts) -> None:

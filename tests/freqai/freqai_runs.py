@@ -17,13 +17,13 @@ from freqtrade.misc import deep_merge_dicts
 from freqtrade.optimize.backtesting import Backtesting
 from freqtrade.resolvers import ExchangeResolver
 from freqtrade.strategy import IStrategy
+from parity.backtester import MARKET, PAIR, TIER
 from random_markets import make_decisive
 
 from mtfscalper import artefacts, freqai_model
 from mtfscalper.policy.columns import PREDICTION_COLUMNS
 from mtfscalper.policy.replay import Replay
 
-PAIR = "BTC/USDT:USDT"
 OTHER_PAIR = "ETH/USDT:USDT"
 ROOT = Path(__file__).parents[2]
 STRATEGY = "MtfScalper_RL_Hybrid"
@@ -31,33 +31,6 @@ IDENTIFIER = "test"
 TIMERANGE = "20240905-20240908"
 # The last day before each of the three windows of that timerange, as FreqAI names them.
 WINDOWS = (1725494400, 1725580800, 1725667200)
-
-MARKET: dict[str, Any] = {
-    "quote": "USDT",
-    "settle": "USDT",
-    "type": "swap",
-    "active": True,
-    "spot": False,
-    "margin": False,
-    "swap": True,
-    "future": False,
-    "contract": True,
-    "linear": True,
-    "inverse": False,
-    "contractSize": 1.0,
-    "taker": 0.0005,
-    "maker": 0.0002,
-    # A lot so small that amounts are continuous.
-    "precision": {"amount": 1e-12, "price": 1e-8},
-    "limits": {
-        "amount": {"min": 1e-12, "max": None},
-        "cost": {"min": None, "max": None},
-        "price": {"min": None, "max": None},
-        "leverage": {"min": 1.0, "max": 125.0},
-    },
-    "info": {},
-}
-TIER = {"minNotional": 0, "maxNotional": 1e15, "maintenanceMarginRate": 0.004, "maxLeverage": 125.0, "maintAmt": 0.0}
 
 TINY: dict[str, Any] = {
     "max_open_trades": 1,
@@ -90,7 +63,13 @@ TINY: dict[str, Any] = {
 
 
 def configuration(
-    home: Path, datadir: Path, runmode: RunMode = RunMode.BACKTEST, **overlay: Any
+    home: Path,
+    datadir: Path,
+    runmode: RunMode = RunMode.BACKTEST,
+    timerange: str = TIMERANGE,
+    strategy: str = STRATEGY,
+    strategy_path: Path = ROOT / "strategies",
+    **overlay: Any,
 ) -> tuple[dict[str, Any], Exchange]:
     """The project's main configuration under a tiny overlay, as the freqtrade command would load it.
 
@@ -104,17 +83,17 @@ def configuration(
         "config": [str(ROOT / "configs" / "config_rl_hybrid.json"), str(file)],
         "user_data_dir": str(home),
         "datadir": str(datadir),
-        "strategy": STRATEGY,
-        "strategy_path": str(ROOT / "strategies"),
+        "strategy": strategy,
+        "strategy_path": str(strategy_path),
         "freqaimodel": "MtfScalperRLModel",
         "freqaimodel_path": str(ROOT / "user_data" / "freqaimodels"),
-        "timerange": TIMERANGE if runmode == RunMode.BACKTEST else None,
+        "timerange": timerange if runmode == RunMode.BACKTEST else None,
     }
     config = Configuration(arguments, runmode).get_config()
     exchange = ExchangeResolver.load_exchange(config, validate=False)
     for pair in (PAIR, OTHER_PAIR):
         base = pair.split("/")[0]
-        exchange._markets[pair] = {"id": f"{base}USDT", "symbol": pair, "base": base, **MARKET}
+        exchange._markets[pair] = MARKET | {"id": f"{base}USDT", "symbol": pair, "base": base}
         exchange._leverage_tiers[pair] = [TIER]
     return config, exchange
 
@@ -138,8 +117,10 @@ class BacktestRun:
         self.candles, self.timerange = self.backtesting.load_bt_data()
         [self.strategy] = self.backtesting.strategylist
         self.backtesting._set_strategy(self.strategy)
-        loosen_signals(self.strategy)
+        if self.strategy.get_strategy_name() == STRATEGY:
+            loosen_signals(self.strategy)
         self.frame = pd.DataFrame()
+        self.frames: dict[str, pd.DataFrame] = {}
 
     @property
     def models(self) -> Path:
@@ -156,7 +137,8 @@ class BacktestRun:
 
         :return: the strategy's rows of one pair in the timerange, with their predictions
         """
-        self.frame = self.strategy.advise_all_indicators(self.candles)[pair]
+        self.frames = self.strategy.advise_all_indicators(self.candles)
+        self.frame = self.frames[pair]
         dates = self.frame["date"]
         inside = (dates >= self.timerange.startdt) & (dates < self.timerange.stopdt)
         return self.frame[inside].reset_index(drop=True)
@@ -164,8 +146,9 @@ class BacktestRun:
     def trades(self) -> pd.DataFrame:
         """What freqtrade's backtester makes of the predictions."""
         dates = self.frame.loc[self.frame["date"] >= self.timerange.startdt, "date"]
-        processed = {PAIR: self.frame}
         first, last = get_timerange({PAIR: dates.to_frame()})
+        # A backtest uses its frames up.
+        processed = {pair: frame.copy() for pair, frame in self.frames.items()}
         return self.backtesting.backtest(processed=processed, start_date=first, end_date=last)["results"]
 
 
@@ -176,10 +159,11 @@ class Watch:
     :ivar replayed: what each window's replay gave
     """
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, policy: str = "random") -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, policy: str = "random", leaves: float = 0.01) -> None:
         """
         :param policy: what becomes of each trained policy: ``trained`` leaves it as it is, ``decisive`` gives it
             large logits, so that it trades in three days, ``random`` does so with weights that training never saw
+        :param leaves: share of its chances at which a policy of large logits leaves
         """
         self.trained: list[str] = []
         self.replayed: list[Replay] = []
@@ -192,7 +176,7 @@ class Watch:
                 # The same weights for the same window, whatever was trained before it.
                 randomise(model.policy, seed=int(train_tape.dates_ms[0] // 86_400_000))
             if policy != "trained":
-                make_decisive(model.policy, train_tape.features, settings.window, leaves=0.01)
+                make_decisive(model.policy, train_tape.features, settings.window, leaves)
             return model, report
 
         def replay(*arguments: Any, **keywords: Any) -> Replay:

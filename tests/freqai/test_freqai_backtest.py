@@ -4,30 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from freqai_runs import PAIR, BacktestRun, Watch, predictions
+from parity.backtester import as_closed_trades
 
 from mtfscalper.policy.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
 from mtfscalper.trading.actions import Action
-from mtfscalper.trading.trades import ClosedTrade
-
-
-def as_closed_trades(results: pd.DataFrame) -> list[ClosedTrade]:
-    """freqtrade's trades as records of this package."""
-    return [
-        ClosedTrade(
-            pair=trade.pair,
-            is_short=trade.is_short,
-            open_ms=trade.open_date.value // 10**6,
-            close_ms=trade.close_date.value // 10**6,
-            open_rate=trade.open_rate,
-            close_rate=trade.close_rate,
-            exit_reason=trade.exit_reason,
-            profit_ratio=trade.profit_ratio,
-        )
-        for trade in results.sort_values("close_date").itertuples()
-    ]
 
 
 def test_trained_end_to_end_every_row_has_its_prediction(tmp_path: Path, market: Path, monkeypatch) -> None:
@@ -82,7 +64,7 @@ def test_the_replayed_trades_are_those_of_freqtrades_backtester(
         setattr(run.strategy, name, value)
     run.run()
     results = run.trades()
-    *judged, forced = as_closed_trades(results)
+    *judged, forced = as_closed_trades(results.sort_values("close_date"))
     replayed = [trade for window in watch.replayed for trade in window.trades]
     account = watch.replayed[-1].account
     if forced.exit_reason != "force_exit":

@@ -1,10 +1,33 @@
 """Exact decisions: the backtest's trades are the policy's own, and nothing else can decide about them."""
 
+from __future__ import annotations
+
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
-from exact_runs import assert_no_gap, judge
+from exact_runs import Asked, assert_no_gap, judge, questions
+from freqai_runs import OTHER_PAIR, PAIR, WINDOWS, BacktestRun, Watch, predictions
+from freqtrade.optimize.backtesting import Backtesting
+from stable_baselines3 import PPO
+
+from mtfscalper import trade_decisions
+from mtfscalper.artefacts import read_manifest, sealed_path
+from mtfscalper.policy import registry
+from mtfscalper.policy.columns import ACTION_COLUMN, EXIT_COLUMN
+from mtfscalper.policy.decide import PolicyDecider
+from mtfscalper.policy.query import DeciderQuery
+from mtfscalper.policy.registry import PolicyRegistry
+from mtfscalper.trade_decisions import DecisionLostError
+from mtfscalper.trading.actions import Action
+from mtfscalper.trading.namespace import SCALAR
+from mtfscalper.trading.observation import account_state
+from mtfscalper.trading.rules import FLAT, Candle, profit_ratio, see_open, step
+
+FIVE_MINUTES_MS = 300_000
 
 
 @pytest.mark.parametrize(("mode", "leverage", "window"), [("gated", 1.0, 1), ("classic", 3.0, 1), ("agent", 1.0, 4)])
@@ -12,8 +35,265 @@ def test_the_backtest_makes_the_trades_of_the_rollout(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, mode: str, leverage: float, window: int
 ) -> None:
     freqai: dict[str, Any] = {"conv_width": window, "rl_config": {"entry_mode": mode}}
-    verdicts = judge(tmp_path, market, monkeypatch, "random", freqai=freqai)
+    verdicts = judge(tmp_path, market, monkeypatch, "random", leverage=leverage, freqai=freqai)
     assert_no_gap(verdicts)
     assert len(verdicts.backtest) > 10
     assert sum(trade.exit_reason == "exit_signal" for trade in verdicts.backtest) > 2
     assert len(verdicts.asked_in_backtest) > 100
+    assert set(verdicts.results["leverage"]) == {leverage}
+    # Every answer carries its probability, and only that.
+    reasons = verdicts.results["exit_reason"]
+    assert reasons[reasons.str.startswith("rl_exit_")].str.fullmatch(r"rl_exit_(0\.[5-9]\d|1\.00)").all()
+
+
+def test_with_the_last_windows_policy_the_trades_would_differ(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control: FreqAI's memory holds the model of the last window while all windows are traded."""
+    real = sealed_path
+
+    def last_windows_model(folder: Path, role: str) -> Path:
+        return real(folder.with_name(f"sub-train-BTC_{WINDOWS[-1]}") if role == "model" else folder, role)
+
+    monkeypatch.setattr(registry.artefacts, "sealed_path", last_windows_model)
+    verdicts = judge(tmp_path, market, monkeypatch, "random")
+    with pytest.raises(AssertionError):
+        assert_no_gap(verdicts)
+
+
+def test_with_freqtrades_extremes_of_a_trade_the_observations_would_differ(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A control: ``trade.max_rate`` and ``min_rate`` know the candle that has just opened."""
+    real_decide, real_account = trade_decisions.decide_on_trade, trade_decisions.account_of_trade
+    trades: list[Any] = []
+
+    def decide_on_trade(trade: Any, *arguments: Any, **keywords: Any) -> Any:
+        trades.append(trade)
+        return real_decide(trade, *arguments, **keywords)
+
+    def account_of_trade(rules: Any, *arguments: Any, **keywords: Any) -> Any:
+        account, profit = real_account(rules, *arguments, **keywords)
+        best = max(profit_ratio(rules, account, rate) for rate in (trades[-1].max_rate, trades[-1].min_rate))
+        return account._replace(best_profit=max(account.best_profit, best)), profit
+
+    monkeypatch.setattr(trade_decisions, "decide_on_trade", decide_on_trade)
+    monkeypatch.setattr(trade_decisions, "account_of_trade", account_of_trade)
+    verdicts = judge(tmp_path, market, monkeypatch, "random")
+    with pytest.raises(AssertionError):
+        assert_no_gap(verdicts)
+
+
+def test_with_refused_entries_decisions_follow_the_true_trade(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two pairs, one slot: what is asked is the state of the trades that were made, not of those that were wanted."""
+    Watch(monkeypatch, leaves=0.03)
+    run = BacktestRun(
+        tmp_path,
+        market,
+        exchange={"pair_whitelist": [PAIR, OTHER_PAIR]},
+        freqai={"rl_config": {"decision_mode": "exact", "entry_mode": "agent"}},
+    )
+    run.run()
+    calls: list[tuple[str, int, int, Any]] = []
+    real = trade_decisions.decide_on_trade
+
+    def decide_on_trade(trade: Any, now_ms: int, *arguments: Any, **keywords: Any) -> Any:
+        decision = real(trade, now_ms, *arguments, **keywords)
+        calls.append((trade.pair, int(trade.open_date_utc.timestamp() * 1000), now_ms, decision))
+        return decision
+
+    monkeypatch.setattr(trade_decisions, "decide_on_trade", decide_on_trade)
+    with questions(monkeypatch) as asked:
+        results = run.trades()
+    assert run.backtesting.rejected_trades > 100
+    assert set(results["pair"]) == {PAIR, OTHER_PAIR}
+    assert len(calls) == len(asked) > 100
+
+    found = iter(zip(calls, asked, strict=True))
+    left = 0
+    for trade in results.itertuples():
+        for now_ms, state, decision in lived_through(run, trade):
+            (pair, open_ms, asked_ms, answer), question = next(found)
+            assert (pair, open_ms, asked_ms) == (trade.pair, trade.open_date.value // 10**6, now_ms)
+            np.testing.assert_allclose(question.state, state, rtol=0, atol=1e-6)
+            assert answer.leave == (decision.action != Action.NEUTRAL)
+            assert answer.probability == pytest.approx(decision.exit_probability, abs=2e-5)
+            if answer.leave:
+                assert trade.close_date.value // 10**6 == now_ms
+                assert trade.exit_reason == f"rl_exit_{answer.probability:.2f}"
+                left += 1
+    assert next(found, None) is None
+    assert left > 5
+
+
+def lived_through(run: BacktestRun, trade: Any) -> Any:
+    """Each candle of a true trade by the rules: its open, the state there, and the whole policy's decision."""
+    policies = PolicyRegistry(run.models).of_pair(trade.pair)
+    terms = policies.terms
+    # funding_before ends with what is due after the last candle.
+    funding = np.diff(policies.history.funding_before)
+    candles = run.candles[trade.pair]
+    dates = candles["date"].astype("datetime64[ms, UTC]").astype("int64").to_numpy()
+    offset = int(np.searchsorted(policies.history.dates_ms, dates[0]))
+    entry, exit_ = (int(np.searchsorted(dates, date.value // 10**6)) for date in (trade.open_date, trade.close_date))
+    account = FLAT
+    for at in range(entry, exit_ + 1):
+        open_, high, low, close = (float(candles[name].iloc[at]) for name in ("open", "high", "low", "close"))
+        candle = Candle(open_, high, low, close, float(funding[offset + at]), 1e8)
+        account = see_open(SCALAR, terms.rules, account, open_)
+        if at > entry:
+            window = policies.window_of(int(dates[at - 1]))
+            row = window.rows.position(int(dates[at - 1]))
+            permitted = bool(window.rows.long_permitted[row]), bool(window.rows.short_permitted[row])
+            state = account_state(SCALAR, terms.rules, terms.view, account, open_, *permitted)
+            yield int(dates[at]), state, whole_policy(run, trade.pair, int(dates[at - 1])).decide(row, state)
+        if at == entry:
+            action = Action.SHORT_ENTER if trade.is_short else Action.LONG_ENTER
+            account, _ = step(SCALAR, terms.rules, account, action, candle)
+        else:
+            account, _ = step(SCALAR, terms.rules, account, Action.NEUTRAL, candle)
+        if account.side == 0:
+            return
+
+
+def whole_policy(run: BacktestRun, pair: str, row_ms: int) -> DeciderQuery:
+    """The policy of a row's window by stable-baselines3's own loading and a whole forward."""
+    window = max(start for start in WINDOWS if start * 1000 <= row_ms)
+    folder = run.models / f"sub-train-{pair.split('/')[0]}_{window}"
+    model = PPO.load(sealed_path(folder, "model"), device="cpu")
+    rows = registry.WindowRows.load(sealed_path(folder, "decisions"))
+    return DeciderQuery(PolicyDecider(model.policy, rows.features))
+
+
+@pytest.mark.parametrize("change", ["scrambled", "truncated"])
+def test_what_happens_later_changes_nothing_that_was_decided(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, change: str
+) -> None:
+    """Candles from a moment in the midst of the last window on are other ones, or are not there at all."""
+    Watch(monkeypatch)
+    exact = {"freqai": {"rl_config": {"decision_mode": "exact"}}}
+    moment = pd.Timestamp("2024-09-07 13:00", tz="UTC")
+    whole, whole_rows, whole_asked, whole_trades = judged(BacktestRun(tmp_path / "whole", market, **exact), monkeypatch)
+    if change == "truncated":
+        other = BacktestRun(tmp_path / "other", market, timerange=f"20240905-{moment.value // 10**9}", **exact)
+    else:
+        scramble(shutil.copytree(market, tmp_path / "scrambled"), moment)
+        other = BacktestRun(tmp_path / "other", tmp_path / "scrambled", **exact)
+    other, rows, asked, trades = judged(other, monkeypatch)
+
+    assert read_manifest(whole.folder(WINDOWS[0])) is not None
+    columns, known = predictions(rows), predictions(whole_rows)
+    columns, known = columns[columns["date"] < moment], known[known["date"] < moment]
+    assert len(columns) > 2 * 288 + 140
+    pd.testing.assert_frame_equal(columns, known)
+    # A trade that was over before the moment, and every question before it.
+    moment_ms = moment.value // 10**6
+    before = [trade for trade in whole_trades.itertuples() if trade.close_date < moment]
+    assert len(before) > 10
+    for ours, theirs in zip(trades.itertuples(), before, strict=False):
+        assert (ours.open_date, ours.close_date, ours.open_rate, ours.close_rate, ours.exit_reason) == (
+            theirs.open_date,
+            theirs.close_date,
+            theirs.open_rate,
+            theirs.close_rate,
+            theirs.exit_reason,
+        )
+    n = sum(now_ms < moment_ms for now_ms, _ in whole_asked)
+    assert n > 100
+    assert asked[:n] == whole_asked[:n]
+    if change == "scrambled":
+        # The control: what was scrambled is seen afterwards.
+        assert asked[n:] != whole_asked[n:]
+
+
+def judged(
+    run: BacktestRun, monkeypatch: pytest.MonkeyPatch
+) -> tuple[BacktestRun, pd.DataFrame, list[tuple[int, Asked]], pd.DataFrame]:
+    """A run, its columns, its questions with their times, and its trades."""
+    rows = run.run()
+    times: list[int] = []
+    real = trade_decisions.decide_on_trade
+
+    def decide_on_trade(trade: Any, now_ms: int, *arguments: Any, **keywords: Any) -> Any:
+        times.append(now_ms)
+        return real(trade, now_ms, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trade_decisions, "decide_on_trade", decide_on_trade)
+        with questions(patch) as asked:
+            trades = run.trades()
+    Backtesting.cleanup()
+    return run, rows, list(zip(times, asked, strict=True)), trades
+
+
+def scramble(datadir: Path, moment: pd.Timestamp) -> None:
+    """Make the candles that open at the moment or later, on every timeframe, other ones."""
+    for path in datadir.glob("futures/BTC_USDT_USDT-*-futures.feather"):
+        frame = pd.read_feather(path)
+        length = frame["date"].diff().min()
+        late = frame["date"] + length > moment
+        factor = np.random.default_rng(3).uniform(0.9, 1.1, len(frame))
+        for name in ("open", "high", "low", "close"):
+            # To the same decimals: freqtrade reads a month's price ticks off all its candles.
+            frame.loc[late, name] = (frame[name] * factor)[late].round(1)
+        frame.to_feather(path)
+
+
+def test_the_columns_are_those_of_a_flat_account(tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Watch(monkeypatch)
+    rows = BacktestRun(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}}).run()
+    assert set(rows[ACTION_COLUMN]) == {Action.NEUTRAL, Action.LONG_ENTER, Action.SHORT_ENTER}
+    assert (rows[EXIT_COLUMN] == 0).all()
+
+
+def test_predictions_without_what_decides_are_made_anew(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = Watch(monkeypatch)
+    exact = {"freqai": {"rl_config": {"decision_mode": "exact"}}}
+    first = BacktestRun(tmp_path, market, **exact)
+    first.run()
+    known = first.trades()
+    Backtesting.cleanup()
+    watch.forget()
+    sealed_path(first.folder(WINDOWS[1]), "decisions").unlink()
+    again = BacktestRun(tmp_path, market, **exact)
+    again.run()
+    assert watch.trained == []
+    assert (
+        f"predictions of cb_btc_{WINDOWS[1]} are made anew: cb_btc_{WINDOWS[1]}_decisions.npz is missing" in caplog.text
+    )
+    assert f"predictions of cb_btc_{WINDOWS[0]} are made anew" not in caplog.text
+    pd.testing.assert_frame_equal(again.trades(), known)
+
+
+def test_a_policy_lost_between_training_and_trading_ends_the_run(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Watch(monkeypatch)
+    run = BacktestRun(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}})
+    run.run()
+    sealed_path(run.folder(WINDOWS[1]), "model").write_bytes(b"not a model")
+    with pytest.raises(DecisionLostError, match=r"no decision about an open trade: .* is damaged .*remedy: run the"):
+        run.trades()
+
+
+def test_a_policy_traded_under_other_rules_says_so_once(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Watch(monkeypatch)
+    run = BacktestRun(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}})
+    run.run()
+    run.trades()
+    assert "was trained for another value" not in caplog.text
+    Backtesting.cleanup()
+    # As hyperopt does.
+    run.strategy.stoploss = -0.013
+    run.strategy.minimal_roi = {0: 0.05}
+    run.strategy.leverage_used = 2.0
+    run.trades()
+    told = [record.getMessage() for record in caplog.records if "was trained for another value" in record.getMessage()]
+    assert sorted(line.split(": ", 2)[2].split(" is")[0] for line in told) == ["leverage", "minimal_roi", "stoploss"]
+    assert f"{PAIR}: the policy was trained for another value: stoploss is -0.013, and was -0.02." in told

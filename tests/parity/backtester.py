@@ -71,6 +71,23 @@ class Outcome(NamedTuple):
     refused: int
 
 
+def as_closed_trades(results: pd.DataFrame) -> list[ClosedTrade]:
+    """freqtrade's trades as records of this package, in the order of its results."""
+    return [
+        ClosedTrade(
+            pair=trade.pair,
+            is_short=trade.is_short,
+            open_ms=trade.open_date.value // 10**6,
+            close_ms=trade.close_date.value // 10**6,
+            open_rate=trade.open_rate,
+            close_rate=trade.close_rate,
+            exit_reason=trade.exit_reason,
+            profit_ratio=trade.profit_ratio,
+        )
+        for trade in results.itertuples()
+    ]
+
+
 class Backtester:
     """A backtester without a network: one market of Binance, a wallet, a scripted strategy.
 
@@ -177,21 +194,8 @@ class Backtester:
         }
         first, last = (candles["date"].iloc[row].to_pydatetime().astimezone(UTC) for row in (0, -1))
         outcome = backtesting.backtest({PAIR: candles.copy()}, first, last)
-        trades = [
-            ClosedTrade(
-                pair=trade.pair,
-                is_short=trade.is_short,
-                open_ms=trade.open_date.value // 10**6,
-                close_ms=trade.close_date.value // 10**6,
-                open_rate=trade.open_rate,
-                close_rate=trade.close_rate,
-                exit_reason=trade.exit_reason,
-                profit_ratio=trade.profit_ratio,
-            )
-            for trade in outcome["results"].itertuples()
-        ]
         return Outcome(
-            trades=trades,
+            trades=as_closed_trades(outcome["results"]),
             wallet=outcome["final_balance"] / WALLET,
             profits=[trade.profit_abs / WALLET for trade in outcome["results"].itertuples()],
             left_open=bool(LocalTrade.bt_trades_open),

@@ -55,6 +55,10 @@ class ScriptedStrategy(IStrategy):
         # Row k - 1 is acted upon at the open of candle k.
         return np.append(self.actions[1:] == action, False).astype(int)
 
+    # What the script says stands in the columns; the longest duration is left to the project's own callback.
+    trade_decisions = None
+    duration_share = Hybrid.duration_share
+    _longest_candles = Hybrid._longest_candles
     _candle_seconds = Hybrid._candle_seconds
     custom_exit = Hybrid.custom_exit
 

@@ -31,8 +31,9 @@ def in_trade(window: int, n: int = 600) -> list[tuple[int, list[float]]]:
 
 @pytest.mark.parametrize("window", [1, 4])
 @pytest.mark.parametrize("net_arch", [(64,), (48, 32, 16)])
-def test_a_query_decides_as_the_whole_policy(window: int, net_arch: tuple[int, ...]) -> None:
-    policy, features = random_policy(window, net_arch=net_arch), features_of()
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_query_decides_as_the_whole_policy(window: int, net_arch: tuple[int, ...], precision: str) -> None:
+    policy, features = random_policy(window, net_arch=net_arch, precision=precision), features_of()
     fast = PolicyQuery(Actor.of_policy(policy), features, window)
     whole = DeciderQuery(PolicyDecider(policy, features))
     actions = set()

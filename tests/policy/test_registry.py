@@ -16,6 +16,7 @@ from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPo
 from mtfscalper.policy.registry import DecisionsError, PlannedWindow, PolicyRegistry, RunPlan, TradeTerms, WindowRows
 from mtfscalper.policy.true_trade import PriceHistory
 from mtfscalper.trading.actions import Action
+from mtfscalper.trading.observation import TradeView
 
 PAIR = "BTC/USDT:USDT"
 TAPE = random_tape(90)
@@ -67,7 +68,7 @@ def write_run(root: Path, algorithm: type[Any] = PPO) -> None:
         for index in range(3)
     ]
     history = PriceHistory.of(TAPE.timeframe_ms, TAPE.dates_ms, TAPE.open, TAPE.funding)
-    RunPlan(PAIR, TradeTerms(RULES, 0.025, 1, algorithm.__name__), tuple(windows)).write(root, history)
+    RunPlan(PAIR, TradeTerms(RULES, TradeView(0.025), 1, algorithm.__name__), tuple(windows)).write(root, history)
 
 
 def decided(registry: PolicyRegistry, row: int) -> int:
@@ -113,7 +114,7 @@ def test_a_later_run_replaces_the_plan(tmp_path: Path) -> None:
     assert decided(registry, 31) == Action.LONG_EXIT
     planned = seal(tmp_path / "first", "other", 30, model(leaves=False), {"candles": "other"})
     history = PriceHistory.of(TAPE.timeframe_ms, TAPE.dates_ms, TAPE.open, TAPE.funding)
-    RunPlan(PAIR, TradeTerms(RULES, 0.025, 1, "PPO"), (planned,)).write(tmp_path / "first", history)
+    RunPlan(PAIR, TradeTerms(RULES, TradeView(0.025), 1, "PPO"), (planned,)).write(tmp_path / "first", history)
     assert decided(registry, 31) == Action.NEUTRAL
 
 

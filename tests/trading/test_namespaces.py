@@ -5,10 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from builders import make_rules, make_tape, random_candles, tape_candles
+from builders import make_tape, random_candles, tape_candles
+from equivalence import every_rule
 
-from mtfscalper.trading.namespace import NUMPY, SCALAR
-from mtfscalper.trading.observation import ACCOUNT_FIELDS, account_state
+from mtfscalper.trading.namespace import NUMPY, SCALAR, BatchNamespace
+from mtfscalper.trading.observation import ACCOUNT_FIELDS, TradeView, account_state
 from mtfscalper.trading.reward import REWARD_TERMS, RewardSettings, Transition, reward_terms
 from mtfscalper.trading.rules import (
     FLAT,
@@ -18,23 +19,16 @@ from mtfscalper.trading.rules import (
     TradingRules,
     equity_at,
     force_exit,
+    mark,
     profit_ratio,
     see_open,
     step,
 )
+from mtfscalper.trading.torch_namespace import TorchNamespace
 
 N_CANDLES = 160
+NAMESPACES = [pytest.param(NUMPY, id="numpy"), pytest.param(TorchNamespace(), id="torch")]
 ALL_TERMS = RewardSettings(**{f"{name}_weight": 1.0 for name in REWARD_TERMS})
-EVERY_RULE: dict[str, Any] = {
-    "stoploss_ratio": 0.015,
-    "max_trade_duration_candles": 8,
-    "leverage_long": 3.0,
-    "leverage_short": 2.0,
-    "minimal_roi": ((0, 0.03), (15, 0.01)),
-    "trailing_stop": True,
-    "trailing_stop_positive": 0.008,
-    "trailing_stop_positive_offset": 0.012,
-}
 
 
 def play(
@@ -44,7 +38,7 @@ def play(
     rows = []
     for k in range(len(candles) - 1):
         account = see_open(xp, rules, account, candles[k].open)
-        state = account_state(xp, rules, 0.025, account, candles[k].open, True, False)
+        state = account_state(xp, rules, TradeView(0.025), account, candles[k].open, True, False)
         if k == len(candles) - 2:
             after, fill = force_exit(xp, rules, account, candles[k])
         else:
@@ -77,7 +71,7 @@ def play(
 @pytest.mark.parametrize("offset_only", [False, True])
 @pytest.mark.parametrize("batch", [1, 64])
 def test_numpy_in_batches_equals_python_numbers(batch: int, offset_only: bool) -> None:
-    rules = make_rules(**EVERY_RULE, trailing_only_offset_is_reached=offset_only)
+    rules = every_rule(max_drawdown_ratio=0.5, trailing_only_offset_is_reached=offset_only)
     rng = np.random.default_rng(batch)
     tapes = [tape_candles(make_tape(random_candles(seed, N_CANDLES))) for seed in range(batch)]
     # Paid every twentieth candle.
@@ -98,3 +92,28 @@ def test_numpy_in_batches_equals_python_numbers(batch: int, offset_only: bool) -
             assert one == same
     if batch > 1:
         assert set(reasons) == set(ExitReason)
+
+
+@pytest.mark.parametrize("xp", NAMESPACES)
+@pytest.mark.parametrize("holds", [0.0, 0.3, 1.0])
+def test_where_each_is_where_of_each_pair_and_leaves_what_it_is_given(xp: BatchNamespace, holds: float) -> None:
+    rng = np.random.default_rng(0)
+    condition, rates, other = rng.random(9) < holds, rng.random(9), rng.random(9)
+    pairs = ((rates, other), (0.5, other), (False, rates > 0.5), (rates > 0.5, other > 0.5))
+    given = [[xp.asarray(value) if isinstance(value, np.ndarray) else value for value in pair] for pair in pairs]
+    chosen = xp.where_each(xp.asarray(condition), *zip(*given, strict=True))
+    for (when_true, when_false), got in zip(pairs, chosen, strict=True):
+        assert xp.to_numpy(got).dtype == when_false.dtype
+        np.testing.assert_array_equal(xp.to_numpy(got), np.where(condition, when_true, when_false))
+    np.testing.assert_array_equal(other, xp.to_numpy(given[0][1]))
+    for member in range(9):
+        ours, theirs = ([np.broadcast_to(value, 9)[member] for value in side] for side in zip(*pairs, strict=True))
+        assert [xp.to_numpy(got)[member] for got in chosen] == SCALAR.where_each(condition[member], ours, theirs)
+
+
+def test_mark_sees_the_open_and_values_the_trade_there() -> None:
+    rules = every_rule(fee_ratio=0.001, leverage_short=3.0)
+    account = FLAT._replace(side=-1.0, leverage=3.0, open_rate=100.0, best_profit=0.01, funding=0.2, stake=0.9)
+    for open_rate in (95.0, 100.0, 130.0):
+        profit, equity = profit_ratio(rules, account, open_rate), equity_at(SCALAR, rules, account, open_rate)
+        assert mark(SCALAR, rules, account, open_rate) == (see_open(SCALAR, rules, account, open_rate), profit, equity)

@@ -4,16 +4,17 @@ import pytest
 from builders import make_rules
 
 from mtfscalper.trading.namespace import SCALAR
-from mtfscalper.trading.observation import ACCOUNT_FIELDS, PROFIT_BOUND, account_state
+from mtfscalper.trading.observation import ACCOUNT_FIELDS, PROFIT_BOUND, TradeView, account_state
 from mtfscalper.trading.rules import FLAT, Account, see_open
 
 RULES = make_rules(fee_ratio=0.001, max_trade_duration_candles=20)
+VIEW = TradeView(0.02)
 LONG = FLAT._replace(side=1.0, leverage=2.0, open_rate=100.0, held_candles=5.0, best_profit=-1.0)
 
 
-def state(account: Account, open_rate: float, profit_aim: float = 0.02) -> dict[str, float]:
+def state(account: Account, open_rate: float, view: TradeView = VIEW) -> dict[str, float]:
     account = see_open(SCALAR, RULES, account, open_rate)
-    values = account_state(SCALAR, RULES, profit_aim, account, open_rate, True, False)
+    values = account_state(SCALAR, RULES, view, account, open_rate, True, False)
     return dict(zip(ACCOUNT_FIELDS, values, strict=True))
 
 
@@ -52,6 +53,12 @@ def test_permissions_are_shown_as_they_are() -> None:
 def test_a_flat_account_shows_no_trade_whatever_its_last_one_left() -> None:
     seen = state(FLAT._replace(open_rate=50.0, best_profit=0.5), 100.0)
     assert [seen[name] for name in ("side", "profit", "best_profit", "held")] == [0, 0, 0, 0]
+
+
+def test_without_state_info_the_policy_knows_its_side_and_what_it_may_do() -> None:
+    shown, hidden = state(LONG, 103.0), state(LONG, 103.0, TradeView(0.02, state_info=False))
+    assert {name for name in ACCOUNT_FIELDS if shown[name] != hidden[name]} == {"profit", "best_profit", "held"}
+    assert [hidden[name] for name in ACCOUNT_FIELDS] == [1, 0, 0, 0, 1, 0]
 
 
 @pytest.mark.parametrize(("rate", "bound"), [(1000.0, PROFIT_BOUND), (0.01, -PROFIT_BOUND)])

@@ -1,0 +1,201 @@
+"""What decisions about open trades cost: one query, and their share of a year's backtest with four pairs.
+
+The query is timed beside a whole forward of the same policy and beside the copy of a trade that freqtrade makes for
+every call of a strategy's callback. The backtest is freqtrade's own, on the synthetic market, with hardly trained
+policies of the main configuration's network: their decisions are worth nothing, and cost what any others do.
+
+    python benchmarks/bench_trade_decisions.py --json bench_trade_decisions.json
+"""
+
+import argparse
+import cProfile
+import json
+import platform
+import pstats
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from freqtrade.configuration import Configuration
+from freqtrade.enums import RunMode
+from freqtrade.optimize.backtesting import Backtesting
+from freqtrade.persistence import LocalTrade
+from gymnasium import spaces
+from rich.console import Console
+from rich.table import Table
+
+from mtfscalper.envs.trading_env import observation_space
+from mtfscalper.policy.decide import PolicyDecider
+from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
+from mtfscalper.policy.query import Actor, DeciderQuery, PolicyQuery
+from mtfscalper.replay.exchange import ReplayExchange, offline_config
+from mtfscalper.replay.synthetic import write_market
+from mtfscalper.threads import usable_processors
+from mtfscalper.trade_decisions import TradeDecisions
+from mtfscalper.trading.actions import N_ACTIONS
+
+ROOT = Path(__file__).parents[1]
+NET_ARCH = [512, 512, 256]
+N_FEATURES = 54
+N_CANDLES = 2016
+PAIRS = ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT", "XRP/USDT:USDT")
+MARKET_START, STOP = datetime(2023, 9, 1, tzinfo=UTC), datetime(2024, 11, 1, tzinfo=UTC)
+YEAR = "20231101-20241101"
+TRAINING = {"train_cycles": 1, "n_steps": 256, "n_epochs": 1, "vec_env": "batched", "progress_bar": False}
+
+
+def timings(ask: Callable[[int], Any], n: int = 2000) -> list[float]:
+    """Microseconds of each of n calls."""
+    seconds = []
+    for index in range(n):
+        started = time.perf_counter()
+        ask(index)
+        seconds.append(time.perf_counter() - started)
+    return (1e6 * np.array(seconds)).tolist()
+
+
+def policy_of(window: int) -> MaskedActorCriticPolicy:
+    return MaskedActorCriticPolicy(
+        observation_space(),
+        spaces.Discrete(N_ACTIONS),
+        lambda _: 3e-4,
+        net_arch=NET_ARCH,
+        activation_fn=torch.nn.ReLU,
+        features_extractor_class=CandleWindowExtractor,
+        features_extractor_kwargs={"n_features": N_FEATURES, "window": window},
+    )
+
+
+def a_trade() -> LocalTrade:
+    opened = datetime(2024, 10, 1, tzinfo=UTC)
+    values = {"pair": PAIRS[0], "stake_amount": 100.0, "amount": 0.1, "open_rate": 1000.0, "open_date": opened}
+    return LocalTrade(id=1, **values, fee_open=0.0005, fee_close=0.0005, exchange="binance", leverage=1.0)
+
+
+def query_table(console: Console) -> dict[str, float]:
+    """Medians of single questions, in microseconds."""
+    features = np.random.default_rng(0).normal(size=(N_CANDLES, N_FEATURES)).astype(np.float32)
+    state = (1.0, 0.3, 0.5, 0.1, 0.0, 0.0)
+    trade = a_trade()
+    contenders: dict[str, Callable[[int], Any]] = {"freqtrade's copy of a trade": lambda _: deepcopy(trade)}
+    for window in (1, 30):
+        policy = policy_of(window)
+        query = PolicyQuery(Actor.of_policy(policy), features, window)
+        whole = DeciderQuery(PolicyDecider(policy, features))
+        contenders[f"query, window {window}"] = lambda index, query=query: query.decide(30 + index % 1900, state)
+        contenders[f"whole forward, window {window}"] = lambda index, whole=whole: whole.decide(
+            30 + index % 1900, state
+        )
+    figures = {}
+    table = Table(title=f"one decision about an open trade, net_arch {NET_ARCH}, {N_FEATURES} features")
+    for column in ("", "median", "10 %", "90 %"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, ask in contenders.items():
+        timings(ask, 100)
+        tenth, median, ninetieth = np.percentile(timings(ask), [10, 50, 90])
+        figures[name] = float(median)
+        table.add_row(name, f"{median:.0f} us", f"{tenth:.0f} us", f"{ninetieth:.0f} us")
+    console.print(table)
+    return figures
+
+
+def year_backtest(scratch: Path, console: Console) -> Backtesting:
+    """A backtest of a year that is ready to trade: candles loaded, policies trained, columns predicted."""
+    write_market(scratch / "data", start=MARKET_START, stop=STOP, pairs=PAIRS)
+    (scratch / "user").mkdir()
+    with ReplayExchange(scratch / "data") as exchange:
+        freqai = {
+            "identifier": "year",
+            "backtest_period_days": 30,
+            "activate_tensorboard": False,
+            "rl_config": TRAINING,
+        }
+        overlay = offline_config(exchange.url) | {"user_data_dir": str(scratch / "user"), "freqai": freqai}
+        overlay |= {"max_open_trades": len(PAIRS)}
+        overlay["exchange"]["pair_whitelist"] = list(PAIRS)
+        (scratch / "overlay.json").write_text(json.dumps(overlay))
+        arguments = {
+            "config": [str(ROOT / "configs" / "config_rl_hybrid.json"), str(scratch / "overlay.json")],
+            "datadir": str(scratch / "data"),
+            "strategy": "MtfScalper_RL_Hybrid",
+            "strategy_path": str(ROOT / "strategies"),
+            "freqaimodel": "MtfScalperRLModel",
+            "freqaimodel_path": str(ROOT / "user_data" / "freqaimodels"),
+            "timerange": YEAR,
+        }
+        backtesting = Backtesting(Configuration(arguments, RunMode.BACKTEST).get_config())
+        candles, backtesting.timerange = backtesting.load_bt_data()
+        [strategy] = backtesting.strategylist
+        backtesting._set_strategy(strategy)
+        with console.status("training and predicting a policy for every month and pair"):
+            backtesting.frames = strategy.advise_all_indicators(candles)
+    return backtesting
+
+
+def trade_the_year(backtesting: Backtesting, console: Console) -> dict[str, float]:
+    """Seconds of the backtester, and of what is ours in it."""
+    spent = {"decide": 0.0, "calls": 0}
+    real = TradeDecisions.decide
+
+    def decide(self: TradeDecisions, *arguments: Any) -> Any:
+        started = time.perf_counter()
+        try:
+            return real(self, *arguments)
+        finally:
+            spent["decide"] += time.perf_counter() - started
+            spent["calls"] += 1
+
+    def trade() -> int:
+        start, stop = backtesting.timerange.startdt, backtesting.timerange.stopdt
+        processed = {
+            pair: frame[frame["date"] >= start].reset_index(drop=True) for pair, frame in backtesting.frames.items()
+        }
+        return len(backtesting.backtest(processed, start, stop)["results"])
+
+    TradeDecisions.decide = decide
+    started = time.perf_counter()
+    n_trades = trade()
+    seconds = time.perf_counter() - started
+    TradeDecisions.decide = real
+    figures = {"seconds": seconds, "trades": n_trades, "share": spent["decide"] / seconds, **spent}
+    console.print(
+        f"a year, {len(PAIRS)} pairs: {seconds:.1f} s of trading, {n_trades} trades, {spent['calls']:,} questions; "
+        f"ours {spent['decide']:.1f} s = {100 * figures['share']:.1f} %, "
+        f"{1e6 * spent['decide'] / max(spent['calls'], 1):.0f} us a question"
+    )
+    profile = cProfile.Profile()
+    profile.runcall(trade)
+    console.print("profile of the same backtest (a profiler makes every call dearer), by own time:")
+    pstats.Stats(profile, stream=sys.stdout).strip_dirs().sort_stats("tottime").print_stats(18)
+    return figures
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--no-backtest", action="store_true", help="time single queries alone")
+    default = Path(tempfile.gettempdir(), "bench_trade_decisions.json")
+    parser.add_argument("--json", type=Path, default=default, help="where the figures go (default %(default)s)")
+    options = parser.parse_args(argv)
+    console = Console()
+    facts: dict[str, Any] = {
+        "command": " ".join(["python", *sys.argv]),
+        "machine": f"{platform.machine()}, {usable_processors()} processors",
+        "query_us": query_table(console),
+    }
+    if not options.no_backtest:
+        with tempfile.TemporaryDirectory() as scratch:
+            facts["year"] = trade_the_year(year_backtest(Path(scratch), console), console)
+    options.json.write_text(json.dumps(facts, indent=1))
+    print(f"figures: {options.json}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
