@@ -23,7 +23,7 @@ from mtfscalper.trading.rules import Account
 
 logger = logging.getLogger(__name__)
 
-# Methods whose code decides what features are.
+# freqtrade's methods whose code decides what features are.
 _FEATURE_METHODS = (
     "feature_engineering_expand_all",
     "feature_engineering_expand_basic",
@@ -171,9 +171,31 @@ class BacktestWindow:
         return artefacts.read_manifest(dk.data_path) or {}
 
 
-def feature_sources(strategy: IStrategy | None) -> list[str]:
-    """The code that decides what features are."""
-    return [inspect.getsource(getattr(type(strategy), name)) for name in _FEATURE_METHODS]
+def feature_sources(strategy: type[Any]) -> list[str]:
+    """The code that may decide what features are, parents and helpers included.
+
+    :param strategy: the class of a strategy
+    :return: sources of the feature methods, of whatever a strategy adds to freqtrade's methods, and of the functions
+        beside it in its file; not of freqtrade's other methods, such as ``custom_exit``
+    """
+    sources = []
+    for kind in strategy.__mro__:
+        if kind.__module__.partition(".")[0] in ("freqtrade", "abc", "builtins"):
+            continue
+        beside: dict[str, Any] = {}
+        for name, value in sorted(vars(kind).items()):
+            function = inspect.unwrap(getattr(value, "fget", None) or getattr(value, "__func__", None) or value)
+            if not inspect.isfunction(function):
+                continue
+            beside |= function.__globals__
+            if name in _FEATURE_METHODS or not hasattr(IStrategy, name):
+                sources.append(inspect.getsource(function))
+        sources += [
+            inspect.getsource(value)
+            for _, value in sorted(beside.items())
+            if inspect.isfunction(value) and value.__globals__.get("__file__") == beside.get("__file__")
+        ]
+    return sources
 
 
 def entry_parameters(strategy: IStrategy | None) -> dict[str, Any]:

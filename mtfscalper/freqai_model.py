@@ -399,7 +399,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             decision = decide_on_trade(trade, now_ms, live.last_close, *live[:3], funding=funding_received(trade))
             if decision is None:
                 continue
-            if decision.leave:
+            if decision.leave or decision.held_candles >= live.terms.rules.max_trade_duration_candles:
                 columns.loc[last, ACTION_COLUMN] = Action.SHORT_EXIT if trade.is_short else Action.LONG_EXIT
             if EXIT_COLUMN in columns:
                 columns.loc[last, EXIT_COLUMN] = decision.probability
@@ -462,7 +462,11 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
                 "settings": artefacts.value_hash(self.settings.model_dump(exclude=shown)),
                 "rules": artefacts.value_hash(asdict(self._rules(dk.pair))),
                 "features": artefacts.value_hash(
-                    [freqai["feature_parameters"], freqai["data_split_parameters"], feature_sources(self._strategy)]
+                    [
+                        freqai["feature_parameters"],
+                        freqai["data_split_parameters"],
+                        feature_sources(type(self._strategy)),
+                    ]
                 ),
                 "candles": rows_hash([self._candles, *self._other_candles(dk.pair)], train.startdt, stop),
                 "signals": rows_hash([self._signals], train.startdt, stop),

@@ -15,7 +15,7 @@ from mtfscalper.policy.query import DeciderQuery
 from mtfscalper.trading.actions import Action, automatic_action, entry_permissions
 from mtfscalper.trading.namespace import NUMPY, SCALAR
 from mtfscalper.trading.observation import account_state
-from mtfscalper.trading.rules import FLAT, Account, Candle, equity_at, force_exit, see_open, step
+from mtfscalper.trading.rules import FLAT, Account, Candle, ExitReason, equity_at, force_exit, see_open, step
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
 
 
@@ -34,7 +34,7 @@ class FlatDecisions(NamedTuple):
 class Replay:
     """A replayed range of rows; row i holds the decision for the open of candle i + 1.
 
-    :ivar actions: what was done, automatic entries included, int64, shape (n_rows,)
+    :ivar actions: what was done, automatic entries and the end of the longest duration included, int64, shape (n_rows,)
     :ivar flat: what would have been done flat
     :ivar exit_probability: probability of leaving, where a trade was open, else 0, shape (n_rows,)
     :ivar account: the account after the last candle
@@ -138,6 +138,9 @@ def replay(
                 action, exit_probability[index] = query.decide(row, state)
             actions[index] = action
             account, fill = step(SCALAR, rules, account, action, candle)
+        if fill.reason == ExitReason.MAX_DURATION:
+            # At the open, as a signal: a strategy that reads columns alone knows of no longest duration.
+            actions[index] = Action.LONG_EXIT if fill.side > 0 else Action.SHORT_EXIT
         if fill.exited:
             trades.append(closed_trade(tape.pair, fill, int(tape.dates_ms[row + 1]), tape.timeframe_ms))
             equity = account.equity
