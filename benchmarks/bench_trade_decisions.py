@@ -106,41 +106,33 @@ def query_table(console: Console) -> dict[str, float]:
     return figures
 
 
-def year_backtest(scratch: Path, console: Console) -> Backtesting:
-    """A backtest of a year that is ready to trade: candles loaded, policies trained, columns predicted."""
+def year_backtest(scratch: Path, url: str) -> tuple[Backtesting, dict[str, Any]]:
+    """A backtest of a year that is ready to trade: candles loaded, policies trained or found, columns predicted."""
+    freqai = {"identifier": "year", "backtest_period_days": 30, "activate_tensorboard": False, "rl_config": TRAINING}
+    overlay = offline_config(url) | {"user_data_dir": str(scratch / "user"), "freqai": freqai}
+    overlay |= {"max_open_trades": len(PAIRS)}
+    overlay["exchange"]["pair_whitelist"] = list(PAIRS)
+    (scratch / "overlay.json").write_text(json.dumps(overlay))
+    arguments = {
+        "config": [str(ROOT / "configs" / "config_rl_hybrid.json"), str(scratch / "overlay.json")],
+        "datadir": str(scratch / "data"),
+        "strategy": "MtfScalper_RL_Hybrid",
+        "strategy_path": str(ROOT / "strategies"),
+        "freqaimodel": "MtfScalperRLModel",
+        "freqaimodel_path": str(ROOT / "user_data" / "freqaimodels"),
+        "timerange": YEAR,
+    }
+    backtesting = Backtesting(Configuration(arguments, RunMode.BACKTEST).get_config())
+    candles, backtesting.timerange = backtesting.load_bt_data()
+    [strategy] = backtesting.strategylist
+    backtesting._set_strategy(strategy)
+    return backtesting, strategy.advise_all_indicators(candles)
+
+
+def trade_the_year(scratch: Path, console: Console) -> dict[str, float]:
+    """Seconds of a year's backtest that finds its policies on disk, and of what is ours in it."""
     write_market(scratch / "data", start=MARKET_START, stop=STOP, pairs=PAIRS)
     (scratch / "user").mkdir()
-    with ReplayExchange(scratch / "data") as exchange:
-        freqai = {
-            "identifier": "year",
-            "backtest_period_days": 30,
-            "activate_tensorboard": False,
-            "rl_config": TRAINING,
-        }
-        overlay = offline_config(exchange.url) | {"user_data_dir": str(scratch / "user"), "freqai": freqai}
-        overlay |= {"max_open_trades": len(PAIRS)}
-        overlay["exchange"]["pair_whitelist"] = list(PAIRS)
-        (scratch / "overlay.json").write_text(json.dumps(overlay))
-        arguments = {
-            "config": [str(ROOT / "configs" / "config_rl_hybrid.json"), str(scratch / "overlay.json")],
-            "datadir": str(scratch / "data"),
-            "strategy": "MtfScalper_RL_Hybrid",
-            "strategy_path": str(ROOT / "strategies"),
-            "freqaimodel": "MtfScalperRLModel",
-            "freqaimodel_path": str(ROOT / "user_data" / "freqaimodels"),
-            "timerange": YEAR,
-        }
-        backtesting = Backtesting(Configuration(arguments, RunMode.BACKTEST).get_config())
-        candles, backtesting.timerange = backtesting.load_bt_data()
-        [strategy] = backtesting.strategylist
-        backtesting._set_strategy(strategy)
-        with console.status("training and predicting a policy for every month and pair"):
-            backtesting.frames = strategy.advise_all_indicators(candles)
-    return backtesting
-
-
-def trade_the_year(backtesting: Backtesting, console: Console) -> dict[str, float]:
-    """Seconds of the backtester, and of what is ours in it."""
     spent = {"decide": 0.0, "calls": 0}
     real = TradeDecisions.decide
 
@@ -152,27 +144,45 @@ def trade_the_year(backtesting: Backtesting, console: Console) -> dict[str, floa
             spent["decide"] += time.perf_counter() - started
             spent["calls"] += 1
 
+    with ReplayExchange(scratch / "data") as exchange:
+        with console.status("training a policy for every month and pair"):
+            year_backtest(scratch, exchange.url)
+            Backtesting.cleanup()
+        started = time.perf_counter()
+        backtesting, frames = year_backtest(scratch, exchange.url)
+        prepared = time.perf_counter()
+
     def trade() -> int:
         start, stop = backtesting.timerange.startdt, backtesting.timerange.stopdt
-        processed = {
-            pair: frame[frame["date"] >= start].reset_index(drop=True) for pair, frame in backtesting.frames.items()
-        }
+        processed = {pair: frame[frame["date"] >= start].reset_index(drop=True) for pair, frame in frames.items()}
         return len(backtesting.backtest(processed, start, stop)["results"])
 
     TradeDecisions.decide = decide
-    started = time.perf_counter()
     n_trades = trade()
-    seconds = time.perf_counter() - started
+    traded = time.perf_counter()
     TradeDecisions.decide = real
-    figures = {"seconds": seconds, "trades": n_trades, "share": spent["decide"] / seconds, **spent}
-    console.print(
-        f"a year, {len(PAIRS)} pairs: {seconds:.1f} s of trading, {n_trades} trades, {spent['calls']:,} questions; "
-        f"ours {spent['decide']:.1f} s = {100 * figures['share']:.1f} %, "
-        f"{1e6 * spent['decide'] / max(spent['calls'], 1):.0f} us a question"
-    )
+    figures = {
+        "prepare_seconds": prepared - started,
+        "trade_seconds": traded - prepared,
+        "trades": n_trades,
+        "share_of_trading": spent["decide"] / (traded - prepared),
+        "share_of_all": spent["decide"] / (traded - started),
+        **spent,
+    }
+    table = Table(title=f"a backtest of a year with {len(PAIRS)} pairs, policies on disk")
+    for column in ("", "seconds", "share"):
+        table.add_column(column, justify="right" if column else "left")
+    for name, seconds in (
+        ("candles, indicators, cached columns", figures["prepare_seconds"]),
+        (f"trading: {n_trades} trades", figures["trade_seconds"]),
+        (f"of which {spent['calls']:,} questions", spent["decide"]),
+    ):
+        table.add_row(name, f"{seconds:.1f}", f"{100 * seconds / (traded - started):.1f} %")
+    console.print(table)
+    console.print(f"{1e6 * spent['decide'] / max(spent['calls'], 1):.0f} us a question, loading policies included")
     profile = cProfile.Profile()
     profile.runcall(trade)
-    console.print("profile of the same backtest (a profiler makes every call dearer), by own time:")
+    console.print("profile of the trading (a profiler makes every call dearer), by own time:")
     pstats.Stats(profile, stream=sys.stdout).strip_dirs().sort_stats("tottime").print_stats(18)
     return figures
 
@@ -191,7 +201,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     if not options.no_backtest:
         with tempfile.TemporaryDirectory() as scratch:
-            facts["year"] = trade_the_year(year_backtest(Path(scratch), console), console)
+            facts["year"] = trade_the_year(Path(scratch), console)
     options.json.write_text(json.dumps(facts, indent=1))
     print(f"figures: {options.json}")
     return 0

@@ -37,7 +37,7 @@ from mtfscalper.policy.replay import decidable_rows, flat_decisions, replay
 from mtfscalper.policy.true_trade import PriceHistory
 from mtfscalper.strategy_rules import exchange_price_scale, rules_of_strategy, settings_of_config
 from mtfscalper.threads import set_torch_threads
-from mtfscalper.trade_decisions import LiveDecisions, TradeDecisions, decide_on_trade, funding_received
+from mtfscalper.trade_decisions import LiveDecisions, TradeDecisions, decide_on_trade, funding_received, true_trade
 from mtfscalper.trading.actions import N_ACTIONS, Action, entry_permissions
 from mtfscalper.trading.rules import FLAT, Account, RulesError, TradingRules
 from mtfscalper.training.fit import fit, report_as_json
@@ -396,7 +396,11 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         last = columns.index[-1]
         for trade in Trade.get_trades_proxy(pair=pair, is_open=True):
             columns.loc[last, ACTION_COLUMN] = Action.NEUTRAL
-            decision = decide_on_trade(trade, now_ms, live.last_close, *live[:3], funding=funding_received(trade))
+            decision = None
+            if trade.open_date_utc.timestamp() * 1000 < now_ms:
+                known = true_trade(trade, live.terms)
+                funding = funding_received(trade)
+                decision = decide_on_trade(known, now_ms, live.last_close, *live[:3], funding=funding)
             if decision is None:
                 continue
             if decision.leave or decision.held_candles >= live.terms.rules.max_trade_duration_candles:

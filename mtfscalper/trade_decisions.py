@@ -13,8 +13,8 @@ from freqtrade.exchange import timeframe_to_msecs
 from freqtrade.persistence import LocalTrade
 from freqtrade.strategy import IStrategy
 
-from mtfscalper.policy.registry import DecidingWindow, PolicyRegistry, TradeTerms
-from mtfscalper.policy.true_trade import PriceHistory, account_of_trade
+from mtfscalper.policy.registry import DecidingWindow, PairPolicies, PolicyRegistry, TradeTerms
+from mtfscalper.policy.true_trade import PriceHistory, TrueTrade
 from mtfscalper.strategy_rules import differences_to_training
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.namespace import SCALAR
@@ -64,6 +64,24 @@ class DecisionLostError(SystemExit):
     """A backtest cannot go on. freqtrade swallows ordinary exceptions of a strategy's callbacks and trades on."""
 
 
+class _FollowedTrade:
+    """The open trade of a pair, and the decision about it at the last candle: a bot asks again every few seconds.
+
+    :ivar policies: of a backtest, None for a bot
+    """
+
+    def __init__(self, trade: LocalTrade, open_ms: int, terms: TradeTerms, policies: PairPolicies | None) -> None:
+        self._identity = (open_ms, trade.is_short, trade.open_rate, trade.leverage)
+        self.true_trade = true_trade(trade, terms)
+        self.policies = policies
+        self.decided_ms = 0
+        self.decision: ExitDecision | None = None
+
+    def is_about(self, trade: LocalTrade, open_ms: int) -> bool:
+        """Whether this is the trade."""
+        return self._identity == (open_ms, trade.is_short, trade.open_rate, trade.leverage)
+
+
 class TradeDecisions:
     """Decisions about open trades, one for each closed candle and trade, none in the entry candle.
 
@@ -79,8 +97,7 @@ class TradeDecisions:
         self._strategy = strategy
         self._live = config.get("runmode") in TRADE_MODES
         self._registry = PolicyRegistry(Path(config["user_data_dir"]) / "models" / str(config["freqai"]["identifier"]))
-        # Of each pair: the trade and candle decided last. A bot asks again every few seconds.
-        self._decided: dict[str, tuple[tuple[int, bool, int], ExitDecision]] = {}
+        self._followed: dict[str, _FollowedTrade] = {}
         self._warned: set[str] = set()
 
     @cached_property
@@ -99,13 +116,11 @@ class TradeDecisions:
         open_ms = int(trade.open_date_utc.timestamp() * 1000)
         if open_ms >= now_ms:
             return None
-        asked = (open_ms, trade.is_short, now_ms)
-        known = self._decided.get(trade.pair)
-        if known is not None and known[0] == asked:
-            return known[1]
-        is_first = known is None or known[0][:2] != asked[:2]
+        followed = self._followed.get(trade.pair)
+        if followed is not None and followed.is_about(trade, open_ms) and followed.decided_ms == now_ms:
+            return followed.decision
         try:
-            decision = self._ask(trade, now_ms, current_rate, is_first)
+            return self._ask(trade, open_ms, now_ms, current_rate)
         except Exception as error:
             if self._live:
                 # The stop on the exchange stays; freqtrade logs this and asks again.
@@ -113,29 +128,34 @@ class TradeDecisions:
             raise DecisionLostError(
                 f"{trade.pair}, {current_time}: no decision about an open trade: {error}"
             ) from error
-        if decision is not None:
-            self._decided[trade.pair] = (asked, decision)
-        return decision
 
-    def _ask(self, trade: LocalTrade, now_ms: int, current_rate: float, is_first: bool) -> ExitDecision | None:
+    def _ask(self, trade: LocalTrade, open_ms: int, now_ms: int, current_rate: float) -> ExitDecision | None:
         funding: float | None = None
+        followed = self._followed.get(trade.pair)
+        if followed is not None and not followed.is_about(trade, open_ms):
+            followed = None
         if self._live:
             # freqtrade's attribute of a strategy with FreqAI.
-            source = cast(LiveSource, self._strategy.freqai)
-            live = source.live_decisions(trade.pair)
+            live = cast(LiveSource, self._strategy.freqai).live_decisions(trade.pair)
             if live is None:
                 return None
             terms, history, window, current_rate = live
             funding = funding_received(trade)
         else:
-            policies = self._registry.of_pair(trade.pair)
+            policies = followed.policies if followed is not None else self._registry.of_pair(trade.pair)
+            assert policies is not None
             found = policies.window_of(now_ms - self._timeframe_ms)
             if found is None:
                 return None
             terms, history, window = policies.terms, policies.history, found
-        if is_first:
+        if followed is None:
             self._warn_of_other_rules(trade, terms)
-        return decide_on_trade(trade, now_ms, current_rate, terms, history, window, funding=funding)
+            policies = None if self._live else policies
+            followed = self._followed[trade.pair] = _FollowedTrade(trade, open_ms, terms, policies)
+        decision = decide_on_trade(followed.true_trade, now_ms, current_rate, terms, history, window, funding=funding)
+        if decision is not None:
+            followed.decided_ms, followed.decision = now_ms, decision
+        return decision
 
     def _warn_of_other_rules(self, trade: LocalTrade, terms: TradeTerms) -> None:
         """A policy decides as it was trained; hyperopt and a restarted bot may trade under other rules."""
@@ -151,8 +171,19 @@ def funding_received(trade: LocalTrade) -> float:
     return (trade.funding_fees or 0.0) / trade.amount if trade.amount else 0.0
 
 
+def true_trade(trade: LocalTrade, terms: TradeTerms) -> TrueTrade:
+    """A trade of freqtrade's, to be followed from its entry on."""
+    return TrueTrade(
+        terms.rules,
+        is_short=trade.is_short,
+        open_ms=int(trade.open_date_utc.timestamp() * 1000),
+        open_rate=trade.open_rate,
+        leverage=trade.leverage or 1.0,
+    )
+
+
 def decide_on_trade(
-    trade: LocalTrade,
+    trade: TrueTrade,
     now_ms: int,
     now_rate: float,
     terms: TradeTerms,
@@ -161,35 +192,24 @@ def decide_on_trade(
     *,
     funding: float | None = None,
 ) -> ExitDecision | None:
-    """A policy's decision about a trade at the open of a candle.
+    """A policy's decision about a trade at the open of a candle after that of its entry.
 
     :param now_ms: the candle that opens, milliseconds since 1970
     :param now_rate: its open
     :param funding: on one unit of the asset until now, where the trade knows better than the history
-    :return: None in the entry candle, and where the window of features before the candle is not whole
+    :return: None where the window of features before the candle is not whole
     """
-    open_ms = int(trade.open_date_utc.timestamp() * 1000)
-    row = window.rows.position(now_ms - history.timeframe_ms)
-    if open_ms >= now_ms or row is None or not window.rows.decidable[row]:
+    found = window.decidable_row(now_ms - history.timeframe_ms)
+    if found is None:
         return None
-    account, profit = account_of_trade(
-        terms.rules,
-        history,
-        is_short=trade.is_short,
-        open_ms=open_ms,
-        open_rate=trade.open_rate,
-        leverage=trade.leverage or 1.0,
-        now_ms=now_ms,
-        now_rate=now_rate,
-        funding_received=funding,
-    )
-    permitted = bool(window.rows.long_permitted[row]), bool(window.rows.short_permitted[row])
+    row, permitted = found
+    account, profit = trade.at(history, now_ms, now_rate, funding)
     state = trade_state(SCALAR, terms.rules, terms.view, account, profit, *permitted)
     action, probability = window.query.decide(row, state)
     return ExitDecision(
         leave=action != Action.NEUTRAL,
         probability=probability,
         profit=profit,
-        best_profit=float(account.best_profit),
+        best_profit=account.best_profit,
         held_candles=int(account.held_candles),
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -70,17 +71,27 @@ class WindowRows(NamedTuple):
         with np.load(path) as arrays:
             return cls(**arrays)
 
-    def position(self, date_ms: int) -> int | None:
-        """The row of a candle, None if there is none."""
-        at = int(np.searchsorted(self.dates_ms, date_ms))
-        return at if at < len(self.dates_ms) and self.dates_ms[at] == date_ms else None
 
-
-class DecidingWindow(NamedTuple):
+class DecidingWindow:
     """A policy over the rows of its window."""
 
-    rows: WindowRows
-    query: TradeQuery
+    def __init__(self, rows: WindowRows, query: TradeQuery) -> None:
+        self.query = query
+        # Looked up one by one, which Python's own containers answer faster than arrays.
+        self._rows = {
+            date_ms: (row, permitted)
+            for row, (date_ms, decidable, *permitted) in enumerate(
+                zip(*(column.tolist() for column in rows[:-1]), strict=True)
+            )
+            if decidable
+        }
+
+    def decidable_row(self, date_ms: int) -> tuple[int, list[bool]] | None:
+        """The row of a closed candle, and whether long and short entries are permitted there.
+
+        :return: None if there is no such row, or its window of candles is not whole
+        """
+        return self._rows.get(date_ms)
 
 
 @dataclass(frozen=True)
@@ -113,8 +124,7 @@ class RunPlan:
         :param root: the identifier's folder
         """
         plan_path, history_path = _plan_paths(root, self.pair)
-        arrays = history._asdict() | {"timeframe_ms": np.array(history.timeframe_ms)}
-        _save_arrays(history_path, arrays)
+        _save_arrays(history_path, history._asdict())
         value = {
             "pair": self.pair,
             "terms": self.terms._asdict() | {"rules": asdict(self.terms.rules)},
@@ -132,12 +142,12 @@ class PolicyRegistry:
         :param root: the identifier's folder, ``user_data/models/<identifier>``
         """
         self._root = root
-        self._pairs: dict[str, _PairPolicies] = {}
+        self._pairs: dict[str, PairPolicies] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_root": self._root, "_pairs": {}}
 
-    def of_pair(self, pair: str) -> _PairPolicies:
+    def of_pair(self, pair: str) -> PairPolicies:
         """What decides about a pair's trades.
 
         :raises DecisionsError: if no run has left a plan, or one that is damaged
@@ -153,11 +163,11 @@ class PolicyRegistry:
         known = self._pairs.get(pair)
         if known is None or known.written != written:
             # Another run of this identifier has replaced it.
-            known = self._pairs[pair] = _PairPolicies(self._root, pair, written)
+            known = self._pairs[pair] = PairPolicies(self._root, pair, written)
         return known
 
 
-class _PairPolicies:
+class PairPolicies:
     """The plan of one pair, and the windows of it that were asked for last."""
 
     def __init__(self, root: Path, pair: str, written: int) -> None:
@@ -171,7 +181,7 @@ class _PairPolicies:
         self.terms = TradeTerms(**(terms | {"rules": TradingRules(**rules), "view": TradeView(*terms["view"])}))
         self._history_sha256 = plan["history_sha256"]
         self._windows = [PlannedWindow(**window) for window in plan["windows"]]
-        self._starts = np.array([window.first_ms for window in self._windows], dtype=np.int64)
+        self._starts = [window.first_ms for window in self._windows]
         self._loaded: OrderedDict[int, DecidingWindow] = OrderedDict()
 
     @cached_property
@@ -187,15 +197,14 @@ class _PairPolicies:
                 "backtest again"
             )
         with np.load(path) as arrays:
-            values = dict(arrays)
-        return PriceHistory(**(values | {"timeframe_ms": int(values["timeframe_ms"])}))
+            return PriceHistory(**{name: values.tolist() for name, values in arrays.items()})
 
     def window_of(self, row_ms: int) -> DecidingWindow | None:
         """The window that a closed candle belongs to, None before the first and after the last.
 
         :raises DecisionsError: if its files are missing, damaged or made from something else than the plan's
         """
-        at = int(np.searchsorted(self._starts, row_ms, side="right")) - 1
+        at = bisect_right(self._starts, row_ms) - 1
         if at < 0 or row_ms >= self._windows[at].stop_ms:
             return None
         loaded = self._loaded.get(at)

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mtfscalper.trading.rules import FLAT, Account, TradingRules, profit_ratio
+from mtfscalper.trading.namespace import SCALAR
+from mtfscalper.trading.rules import FLAT, Account, TradingRules, profit_ratio, see_profit
 
 
 class PriceHistory(NamedTuple):
-    """What a trade has lived through: the opens of a pair's candles, and the funding due at them.
+    """What trades have lived through: the opens of a pair's candles, and the funding due at them.
 
-    :ivar dates_ms: opening times in rising order, int64, shape (n_candles,)
-    :ivar open: quote currency, float64, shape (n_candles,)
-    :ivar funding_before: funding due on one unit of the asset before each candle, and after the last, summed from
-        the first on, float64, shape (n_candles + 1,)
+    Python's numbers: a trade looks at them one by one.
+
+    :ivar dates_ms: opening times in rising order
+    :ivar open: quote currency
+    :ivar funding: due on one unit of the asset at each open
     """
 
     timeframe_ms: int
-    dates_ms: npt.NDArray[np.int64]
-    open: npt.NDArray[np.float64]
-    funding_before: npt.NDArray[np.float64]
+    dates_ms: Sequence[int]
+    open: Sequence[float]
+    funding: Sequence[float]
 
     @classmethod
     def of(
@@ -33,48 +37,65 @@ class PriceHistory(NamedTuple):
         funding: npt.NDArray[np.float64],
     ) -> PriceHistory:
         """
-        :param funding: due on one unit of the asset at each candle's open, shape (n_candles,)
+        :param dates_ms: shape (n_candles,), as the others
         """
-        return cls(timeframe_ms, dates_ms, open_rates, np.append(0.0, np.cumsum(funding)))
+        return cls(timeframe_ms, dates_ms.tolist(), open_rates.tolist(), funding.tolist())
 
 
-def account_of_trade(
-    rules: TradingRules,
-    history: PriceHistory,
-    *,
-    is_short: bool,
-    open_ms: int,
-    open_rate: float,
-    leverage: float,
-    now_ms: int,
-    now_rate: float,
-    funding_received: float | None = None,
-) -> tuple[Account, float]:
-    """What the environment would hold of a trade at the open of a candle.
+class TrueTrade:
+    """A trade, followed from open to open.
 
-    Candles from ``now_ms`` on are never read, and neither are freqtrade's own extremes of a trade
+    It never reads a candle that opens later than it is asked for, and none of freqtrade's own extremes of a trade
     (``max_rate``, ``min_rate``): in a backtest they know the candle that has just opened.
-
-    :param open_ms: when the trade was opened, milliseconds since 1970
-    :param now_ms: the candle that opens now
-    :param now_rate: its open
-    :param funding_received: on one unit of the asset until now, where the trade knows better than the history;
-        negative if it was paid
-    :return: the account, its best profit that of the opens so far, and its profit at this open
     """
-    side = -1.0 if is_short else 1.0
-    timeframe_ms = history.timeframe_ms
-    entry_ms = open_ms // timeframe_ms * timeframe_ms
-    entry = int(np.searchsorted(history.dates_ms, entry_ms))
-    first, stop = (int(position) for position in np.searchsorted(history.dates_ms, (entry_ms + 1, now_ms)))
-    received = -side * (history.funding_before[first : stop + 1] - history.funding_before[entry])
-    at_entry = FLAT._replace(side=side, leverage=leverage, open_rate=open_rate)
-    best = float(profit_ratio(rules, at_entry, open_rate))
-    if stop > first:
-        seen = profit_ratio(rules, at_entry._replace(funding=received[:-1]), history.open[first:stop])
-        best = max(best, float(seen.max()))
-    if funding_received is None:
-        funding_received = float(received[-1]) if len(received) else 0.0
-    now = at_entry._replace(funding=funding_received, held_candles=float((now_ms - entry_ms) // timeframe_ms))
-    profit = float(profit_ratio(rules, now, now_rate))
-    return now._replace(best_profit=max(best, profit)), profit
+
+    def __init__(self, rules: TradingRules, *, is_short: bool, open_ms: int, open_rate: float, leverage: float) -> None:
+        """
+        :param open_ms: when the trade was opened, milliseconds since 1970
+        """
+        self._rules = rules
+        self._open_ms = open_ms
+        side = -1.0 if is_short else 1.0
+        opened = FLAT._replace(side=side, leverage=leverage, open_rate=open_rate)
+        # The round trip's fees are the first profit there is to see.
+        self._entered = opened._replace(best_profit=profit_ratio(rules, opened, open_rate))
+        self._restart()
+
+    def _restart(self) -> None:
+        self._account = self._entered
+        # The last open that has been seen, and the funding before it.
+        self._seen_ms: int | None = None
+
+    def at(
+        self, history: PriceHistory, now_ms: int, now_rate: float, funding_received: float | None = None
+    ) -> tuple[Account, float]:
+        """What the environment would hold of the trade at the open of a candle.
+
+        :param now_ms: the candle that opens now
+        :param now_rate: its open
+        :param funding_received: on one unit of the asset until now, where the trade knows better than the history;
+            negative if it was paid
+        :return: the account, its best profit that of the opens so far, and its profit at this open
+        """
+        entry_ms = self._open_ms // history.timeframe_ms * history.timeframe_ms
+        if self._seen_ms is not None and self._seen_ms >= now_ms:
+            self._restart()
+        dates_ms = history.dates_ms
+        at = bisect_left(dates_ms, entry_ms if self._seen_ms is None else self._seen_ms + 1)
+        account = self._account
+        while at < len(dates_ms) and dates_ms[at] < now_ms:
+            if dates_ms[at] > entry_ms:
+                account = self._see(account, history.open[at])
+            # Due at this open, after the decision there.
+            account = account._replace(funding=account.funding - account.side * history.funding[at])
+            self._seen_ms = dates_ms[at]
+            at += 1
+        self._account = account
+        if funding_received is not None:
+            account = account._replace(funding=funding_received)
+        profit = profit_ratio(self._rules, account, now_rate)
+        account = see_profit(SCALAR, account, profit)
+        return account._replace(held_candles=float((now_ms - entry_ms) // history.timeframe_ms)), profit
+
+    def _see(self, account: Account, open_rate: float) -> Account:
+        return see_profit(SCALAR, account, profit_ratio(self._rules, account, open_rate))

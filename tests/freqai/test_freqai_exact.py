@@ -14,14 +14,14 @@ from freqai_runs import OTHER_PAIR, PAIR, WINDOWS, BacktestRun, Watch, predictio
 from freqtrade.optimize.backtesting import Backtesting
 from stable_baselines3 import PPO
 
-from mtfscalper import trade_decisions
 from mtfscalper.artefacts import read_manifest, sealed_path
 from mtfscalper.policy import registry
 from mtfscalper.policy.columns import ACTION_COLUMN, EXIT_COLUMN
 from mtfscalper.policy.decide import PolicyDecider
 from mtfscalper.policy.query import DeciderQuery
 from mtfscalper.policy.registry import PolicyRegistry
-from mtfscalper.trade_decisions import DecisionLostError
+from mtfscalper.policy.true_trade import TrueTrade
+from mtfscalper.trade_decisions import DecisionLostError, TradeDecisions
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.namespace import SCALAR
 from mtfscalper.trading.observation import account_state
@@ -65,20 +65,20 @@ def test_with_freqtrades_extremes_of_a_trade_the_observations_would_differ(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A control: ``trade.max_rate`` and ``min_rate`` know the candle that has just opened."""
-    real_decide, real_account = trade_decisions.decide_on_trade, trade_decisions.account_of_trade
+    real_decide, real_at = TradeDecisions.decide, TrueTrade.at
     trades: list[Any] = []
 
-    def decide_on_trade(trade: Any, *arguments: Any, **keywords: Any) -> Any:
+    def decide(self: TradeDecisions, trade: Any, *arguments: Any) -> Any:
         trades.append(trade)
-        return real_decide(trade, *arguments, **keywords)
+        return real_decide(self, trade, *arguments)
 
-    def account_of_trade(rules: Any, *arguments: Any, **keywords: Any) -> Any:
-        account, profit = real_account(rules, *arguments, **keywords)
-        best = max(profit_ratio(rules, account, rate) for rate in (trades[-1].max_rate, trades[-1].min_rate))
+    def at(self: TrueTrade, *arguments: Any) -> Any:
+        account, profit = real_at(self, *arguments)
+        best = max(profit_ratio(self._rules, account, rate) for rate in (trades[-1].max_rate, trades[-1].min_rate))
         return account._replace(best_profit=max(account.best_profit, best)), profit
 
-    monkeypatch.setattr(trade_decisions, "decide_on_trade", decide_on_trade)
-    monkeypatch.setattr(trade_decisions, "account_of_trade", account_of_trade)
+    monkeypatch.setattr(TradeDecisions, "decide", decide)
+    monkeypatch.setattr(TrueTrade, "at", at)
     verdicts = judge(tmp_path, market, monkeypatch, "random")
     with pytest.raises(AssertionError):
         assert_no_gap(verdicts)
@@ -97,14 +97,14 @@ def test_with_refused_entries_decisions_follow_the_true_trade(
     )
     run.run()
     calls: list[tuple[str, int, int, Any]] = []
-    real = trade_decisions.decide_on_trade
+    real = TradeDecisions._ask
 
-    def decide_on_trade(trade: Any, now_ms: int, *arguments: Any, **keywords: Any) -> Any:
-        decision = real(trade, now_ms, *arguments, **keywords)
-        calls.append((trade.pair, int(trade.open_date_utc.timestamp() * 1000), now_ms, decision))
+    def ask(self: TradeDecisions, trade: Any, open_ms: int, now_ms: int, rate: float) -> Any:
+        decision = real(self, trade, open_ms, now_ms, rate)
+        calls.append((trade.pair, open_ms, now_ms, decision))
         return decision
 
-    monkeypatch.setattr(trade_decisions, "decide_on_trade", decide_on_trade)
+    monkeypatch.setattr(TradeDecisions, "_ask", ask)
     with questions(monkeypatch) as asked:
         results = run.trades()
     assert run.backtesting.rejected_trades > 100
@@ -132,8 +132,7 @@ def lived_through(run: BacktestRun, trade: Any) -> Any:
     """Each candle of a true trade by the rules: its open, the state there, and the whole policy's decision."""
     policies = PolicyRegistry(run.models).of_pair(trade.pair)
     terms = policies.terms
-    # funding_before ends with what is due after the last candle.
-    funding = np.diff(policies.history.funding_before)
+    funding = policies.history.funding
     candles = run.candles[trade.pair]
     dates = candles["date"].astype("datetime64[ms, UTC]").astype("int64").to_numpy()
     offset = int(np.searchsorted(policies.history.dates_ms, dates[0]))
@@ -145,8 +144,7 @@ def lived_through(run: BacktestRun, trade: Any) -> Any:
         account = see_open(SCALAR, terms.rules, account, open_)
         if at > entry:
             window = policies.window_of(int(dates[at - 1]))
-            row = window.rows.position(int(dates[at - 1]))
-            permitted = bool(window.rows.long_permitted[row]), bool(window.rows.short_permitted[row])
+            row, permitted = window.decidable_row(int(dates[at - 1]))
             state = account_state(SCALAR, terms.rules, terms.view, account, open_, *permitted)
             yield int(dates[at]), state, whole_policy(run, trade.pair, int(dates[at - 1])).decide(row, state)
         if at == entry:
@@ -214,14 +212,14 @@ def judged(
     """A run, its columns, its questions with their times, and its trades."""
     rows = run.run()
     times: list[int] = []
-    real = trade_decisions.decide_on_trade
+    real = TradeDecisions._ask
 
-    def decide_on_trade(trade: Any, now_ms: int, *arguments: Any, **keywords: Any) -> Any:
+    def ask(self: TradeDecisions, trade: Any, open_ms: int, now_ms: int, rate: float) -> Any:
         times.append(now_ms)
-        return real(trade, now_ms, *arguments, **keywords)
+        return real(self, trade, open_ms, now_ms, rate)
 
     with monkeypatch.context() as patch:
-        patch.setattr(trade_decisions, "decide_on_trade", decide_on_trade)
+        patch.setattr(TradeDecisions, "_ask", ask)
         with questions(patch) as asked:
             trades = run.trades()
     Backtesting.cleanup()

@@ -12,8 +12,18 @@ from torch import nn
 
 from mtfscalper import artefacts
 from mtfscalper.envs.build import build_vec_env
+from mtfscalper.policy.decide import decider_for
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
-from mtfscalper.policy.registry import DecisionsError, PlannedWindow, PolicyRegistry, RunPlan, TradeTerms, WindowRows
+from mtfscalper.policy.query import DeciderQuery
+from mtfscalper.policy.registry import (
+    DecidingWindow,
+    DecisionsError,
+    PlannedWindow,
+    PolicyRegistry,
+    RunPlan,
+    TradeTerms,
+    WindowRows,
+)
 from mtfscalper.policy.true_trade import PriceHistory
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.observation import TradeView
@@ -74,9 +84,10 @@ def write_run(root: Path, algorithm: type[Any] = PPO) -> None:
 def decided(registry: PolicyRegistry, row: int) -> int:
     window = registry.of_pair(PAIR).window_of(int(TAPE.dates_ms[row]))
     assert window is not None
-    position = window.rows.position(int(TAPE.dates_ms[row]))
-    assert position == row % 30
-    return window.query.decide(position, STATE).action
+    found = window.decidable_row(int(TAPE.dates_ms[row]))
+    assert found is not None
+    assert found == (row % 30, [TAPE.long_signal[row], TAPE.short_signal[row]])
+    return window.query.decide(found[0], STATE).action
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
@@ -105,7 +116,7 @@ def test_the_history_is_the_one_of_the_run(tmp_path: Path) -> None:
     history = PolicyRegistry(tmp_path).of_pair(PAIR).history
     assert history.timeframe_ms == TAPE.timeframe_ms
     np.testing.assert_array_equal(history.open, TAPE.open)
-    np.testing.assert_allclose(np.diff(history.funding_before), TAPE.funding, atol=1e-12)
+    np.testing.assert_array_equal(history.funding, TAPE.funding)
 
 
 def test_a_later_run_replaces_the_plan(tmp_path: Path) -> None:
@@ -141,13 +152,15 @@ def test_a_window_that_is_not_what_it_was_is_refused(tmp_path: Path) -> None:
         _ = PolicyRegistry(tmp_path).of_pair(PAIR).history
 
 
-def test_rows_are_found_across_a_gap(tmp_path: Path) -> None:
+def test_rows_are_found_across_a_gap_and_where_their_window_is_whole(tmp_path: Path) -> None:
     some = rows(0, 30)
-    gappy = some._replace(dates_ms=some.dates_ms + np.where(np.arange(30) < 10, 0, 3_600_000))
-    assert gappy.position(int(gappy.dates_ms[9])) == 9
-    assert gappy.position(int(gappy.dates_ms[9]) + 300_000) is None
-    assert gappy.position(int(gappy.dates_ms[29])) == 29
-    assert gappy.position(int(gappy.dates_ms[29]) + 300_000) is None
+    decidable = np.arange(30) != 5
+    gappy = some._replace(dates_ms=some.dates_ms + np.where(np.arange(30) < 10, 0, 3_600_000), decidable=decidable)
+    window = DecidingWindow(gappy, DeciderQuery(decider_for(model(leaves=True), gappy.features, 1)))
+    for row, known in ((9, True), (10, True), (29, True), (5, False)):
+        found = window.decidable_row(int(gappy.dates_ms[row]))
+        assert (found is not None and found[0] == row) == known
+    assert window.decidable_row(int(gappy.dates_ms[9]) + TAPE.timeframe_ms) is None
     path = tmp_path / "rows.npz"
     gappy.save(path)
     for ours, theirs in zip(WindowRows.load(path), gappy, strict=True):
