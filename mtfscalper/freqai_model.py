@@ -30,8 +30,6 @@ from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, price_scale
 from mtfscalper.policy.columns import ACTION_COLUMN, EXIT_COLUMN, prediction_columns
 from mtfscalper.policy.decide import Decider, decider_for
-from mtfscalper.policy.network import MaskedActorCriticPolicy
-from mtfscalper.policy.query import Actor, DeciderQuery, PolicyQuery, TradeQuery
 from mtfscalper.policy.registry import DecidingWindow, RunPlan, TradeTerms, WindowRows
 from mtfscalper.policy.replay import decidable_rows, flat_decisions, replay
 from mtfscalper.policy.true_trade import PriceHistory
@@ -379,11 +377,11 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         decider = decider_for(model, tape.features, settings.window)
         seen = _window_rows(tape, settings, len(tape))
         columns = _flat_columns(dk.label_list, decider, tape, settings, seen.decidable)
-        query: TradeQuery = DeciderQuery(decider)
-        if isinstance(model.policy, MaskedActorCriticPolicy):
-            query = PolicyQuery(Actor.of_policy(model.policy), tape.features, settings.window)
         self._live_decisions[dk.pair] = LiveDecisions(
-            self._terms(dk.pair), self._history(dk.pair), DecidingWindow(seen, query), float(tape.close[-1])
+            self._terms(dk.pair),
+            self._history(dk.pair),
+            DecidingWindow(seen, decider.trade_query()),
+            float(tape.close[-1]),
         )
         if not self._exact:
             self._decide_in_columns(dk.pair, columns, int(tape.dates_ms[-1]))

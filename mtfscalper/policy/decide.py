@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 
 from mtfscalper.envs.window_observation import expand_observations
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
+from mtfscalper.policy.query import Actor, DeciderQuery, PolicyQuery, TradeQuery
 from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
 from mtfscalper.trading.namespace import NUMPY
 from mtfscalper.trading.observation import ACCOUNT_FIELDS
@@ -41,6 +43,10 @@ class Decider(Protocol):
         """
         ...
 
+    def trade_query(self) -> TradeQuery:
+        """The same decisions about open trades, one by one."""
+        ...
+
 
 class PolicyDecider:
     """The PPO policy of this package, which gathers its own windows."""
@@ -54,6 +60,11 @@ class PolicyDecider:
         assert isinstance(extractor, CandleWindowExtractor)
         self._extractor = extractor
         self._features = self._extractor.as_tape(features)
+        self._query = partial(PolicyQuery, features=features, window=len(extractor.offsets))
+
+    def trade_query(self) -> TradeQuery:
+        """See :class:`Decider`."""
+        return self._query(Actor.of_policy(self._policy))
 
     def decide(self, observations: npt.NDArray[np.float32]) -> Decisions:
         """See :class:`Decider`; one forward for each 4,096 rows."""
@@ -81,6 +92,10 @@ class WindowDecider:
         self._window = window
         # MaskablePPO never learned about the actions that were masked in its training.
         self._takes_masks = "action_masks" in inspect.signature(model.predict).parameters
+
+    def trade_query(self) -> TradeQuery:
+        """See :class:`Decider`."""
+        return DeciderQuery(self)
 
     def decide(self, observations: npt.NDArray[np.float32]) -> Decisions:
         """See :class:`Decider`; one forward for each 4,096 rows."""

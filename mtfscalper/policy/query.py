@@ -8,7 +8,7 @@ import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from mtfscalper.market.windows import windows_ending_at
-from mtfscalper.policy.decide import Decider
 from mtfscalper.policy.network import MaskedActorCriticPolicy
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.observation import N_ACCOUNT
+
+if TYPE_CHECKING:
+    from mtfscalper.policy.decide import Decider
 
 # The two ways of summing a layer differ by the rounding of float32, some 1e-6 of a logit. Where the two logits lie
 # nearer to each other than this, the sums are taken as the policy takes them.

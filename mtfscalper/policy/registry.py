@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from mtfscalper import artefacts
 from mtfscalper.policy.decide import decider_for
-from mtfscalper.policy.query import Actor, DeciderQuery, PolicyQuery, TradeQuery
+from mtfscalper.policy.query import Actor, PolicyQuery, TradeQuery
 from mtfscalper.policy.true_trade import PriceHistory
 from mtfscalper.settings import algorithm_class
 from mtfscalper.trading.observation import TradeView
@@ -230,7 +230,7 @@ class PairPolicies:
             query = PolicyQuery(Actor.of_zip(model), rows.features, terms.window)
         else:
             loaded = algorithm_class(terms.model_type).load(model, device="cpu")
-            query = DeciderQuery(decider_for(loaded, rows.features, terms.window))
+            query = decider_for(loaded, rows.features, terms.window).trade_query()
         return DecidingWindow(rows, query)
 
 

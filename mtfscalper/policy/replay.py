@@ -11,7 +11,6 @@ import numpy.typing as npt
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.decide import Decider
-from mtfscalper.policy.query import DeciderQuery
 from mtfscalper.trading.actions import Action, automatic_action, entry_permissions
 from mtfscalper.trading.namespace import NUMPY, SCALAR
 from mtfscalper.trading.observation import account_state
@@ -104,7 +103,7 @@ def replay(
     :param last_candle_closes: close an open trade at the open of the tape's last candle, as the backtester does at
         the end of its data
     """
-    rules, query = settings.rules, DeciderQuery(decider)
+    rules, query = settings.rules, decider.trade_query()
     rows = np.arange(first_row, stop_row)
     flat = flat_decisions(decider, tape, settings, rows)
     decidable = decidable_rows(tape, settings.window)

@@ -13,6 +13,7 @@ import pytest
 from freqai.freqai_runs import BacktestRun, Watch
 from parity.backtester import as_closed_trades
 
+from mtfscalper.policy.decide import PolicyDecider
 from mtfscalper.policy.query import DeciderQuery, PolicyQuery
 from mtfscalper.trading.trades import ClosedTrade
 
@@ -97,8 +98,11 @@ def judge(
     with questions(monkeypatch) as in_backtest:
         results = exact.trades()
     assert watch.replayed == []
-    with questions(monkeypatch) as in_rollout:
-        run("replay")
+    with monkeypatch.context() as patch:
+        # The rollout asks the whole policy, forward by forward: another way than the one that custom_exit asks.
+        patch.setattr(PolicyDecider, "trade_query", lambda self: DeciderQuery(self))
+        with questions(patch) as in_rollout:
+            run("replay")
     # Both judge one policy: nothing was trained for the second.
     assert len(watch.trained) == trained > 0
     rollout = [trade for window in watch.replayed for trade in window.trades]
