@@ -89,7 +89,7 @@ def query_table(console: Console) -> dict[str, float]:
         policy = policy_of(window)
         query = PolicyQuery(Actor.of_policy(policy), features, window)
         whole = DeciderQuery(PolicyDecider(policy, features))
-        contenders[f"query, window {window}"] = lambda index, query=query: query.decide(30 + index % 1900, state)
+        contenders[f"query, window {window}"] = lambda index, query=query: query.decide([30 + index % 1900], [state])
         contenders[f"whole forward, window {window}"] = lambda index, whole=whole: whole.decide(
             30 + index % 1900, state
         )

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import logging
+from bisect import bisect_left
 from datetime import datetime
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol, cast
 
+import numpy as np
 from freqtrade.enums import TRADE_MODES
 from freqtrade.exchange import timeframe_to_msecs
 from freqtrade.persistence import LocalTrade
 from freqtrade.strategy import IStrategy
 
+from mtfscalper.policy.query import TradeDecision
 from mtfscalper.policy.registry import DecidingWindow, PairPolicies, PolicyRegistry, TradeTerms
 from mtfscalper.policy.true_trade import PriceHistory, TrueTrade
 from mtfscalper.strategy_rules import differences_to_training
 from mtfscalper.trading.actions import Action
-from mtfscalper.trading.namespace import SCALAR
+from mtfscalper.trading.namespace import NUMPY, SCALAR
 from mtfscalper.trading.observation import trade_state
+from mtfscalper.trading.rules import Account
 
 logger = logging.getLogger(__name__)
+
+# Questions about a trade that one pass through the network answers: its weights are read from memory once for all.
+PREPARED_CANDLES = 32
+# Of candles: what will be seen there, and the answer to it.
+Prepared = dict[int, tuple[tuple[Any, ...], TradeDecision]]
 
 
 class ExitDecision(NamedTuple):
@@ -76,6 +86,7 @@ class _FollowedTrade:
         self.policies = policies
         self.decided_ms = 0
         self.decision: ExitDecision | None = None
+        self.prepared: Prepared = {}
 
     def is_about(self, trade: LocalTrade, open_ms: int) -> bool:
         """Whether this is the trade."""
@@ -152,7 +163,10 @@ class TradeDecisions:
             self._warn_of_other_rules(trade, terms)
             policies = None if self._live else policies
             followed = self._followed[trade.pair] = _FollowedTrade(trade, open_ms, terms, policies)
-        decision = decide_on_trade(followed.true_trade, now_ms, current_rate, terms, history, window, funding=funding)
+        prepared = None if self._live else followed.prepared
+        decision = decide_on_trade(
+            followed.true_trade, now_ms, current_rate, terms, history, window, funding=funding, prepared=prepared
+        )
         if decision is not None:
             followed.decided_ms, followed.decision = now_ms, decision
         return decision
@@ -191,12 +205,14 @@ def decide_on_trade(
     window: DecidingWindow,
     *,
     funding: float | None = None,
+    prepared: Prepared | None = None,
 ) -> ExitDecision | None:
     """A policy's decision about a trade at the open of a candle after that of its entry.
 
     :param now_ms: the candle that opens, milliseconds since 1970
     :param now_rate: its open
     :param funding: on one unit of the asset until now, where the trade knows better than the history
+    :param prepared: answers worked out beforehand, to be used and added to; None works out this one alone
     :return: None where the window of features before the candle is not whole
     """
     found = window.decidable_row(now_ms - history.timeframe_ms)
@@ -205,7 +221,16 @@ def decide_on_trade(
     row, permitted = found
     account, profit = trade.at(history, now_ms, now_rate, funding)
     state = trade_state(SCALAR, terms.rules, terms.view, account, profit, *permitted)
-    action, probability = window.query.decide(row, state)
+    known = None
+    if prepared is not None:
+        if now_ms not in prepared:
+            prepared.clear()
+            prepared.update(_prepare(trade, account, now_ms, terms, history, window))
+        known = prepared.pop(now_ms, None)
+    if known is not None and known[0] == state:
+        action, probability = known[1]
+    else:
+        [(action, probability)] = window.query.decide([row], [state])
     return ExitDecision(
         leave=action != Action.NEUTRAL,
         probability=probability,
@@ -213,3 +238,26 @@ def decide_on_trade(
         best_profit=account.best_profit,
         held_candles=int(account.held_candles),
     )
+
+
+def _prepare(
+    trade: TrueTrade, now: Account, now_ms: int, terms: TradeTerms, history: PriceHistory, window: DecidingWindow
+) -> Prepared:
+    """The answers to the questions of this candle and the next ones, if the trade lives so long.
+
+    A backtest knows the opens to come. Each answer is worked out from the state at its own open, and is given only
+    if that is the state then; one pass through the network's weights serves them all.
+    """
+    accounts, profits = trade.ahead(history, now, now_ms, PREPARED_CANDLES)
+    first = bisect_left(history.dates_ms, now_ms)
+    dates_ms = history.dates_ms[first : first + len(profits)]
+    found = [window.decidable_row(date_ms - history.timeframe_ms) for date_ms in dates_ms]
+    # Up to where a window of features is not whole, or the policy's own window ends.
+    whole = [row for row in takewhile(lambda row: row is not None, found) if row is not None]
+    n, rows = len(whole), [row for row, _ in whole]
+    permitted = np.array([permitted for _, permitted in whole]).reshape(n, 2)
+    accounts = Account(*(value[:n] if isinstance(value, np.ndarray) else value for value in accounts))
+    columns = trade_state(NUMPY, terms.rules, terms.view, accounts, profits[:n], permitted[:, 0], permitted[:, 1])
+    states = np.stack(np.broadcast_arrays(*columns), axis=1).tolist()
+    answers = zip(map(tuple, states), window.query.decide(rows, states), strict=True)
+    return dict(zip(dates_ms, answers, strict=False))

@@ -6,6 +6,7 @@ from functools import reduce
 
 import numpy as np
 import talib.abstract as ta
+from freqtrade.enums import TRADE_MODES
 from freqtrade.exceptions import OperationalException
 from freqtrade.persistence import Trade
 from freqtrade.strategy import DecimalParameter, IntParameter, IStrategy, merge_informative_pair, timeframe_to_prev_date
@@ -271,9 +272,16 @@ class MtfScalper_RL_Hybrid(IStrategy):
         side: str,
         **kwargs,
     ) -> bool:
-        """No entry in the candle of an exit: the policy was not asked about one."""
+        """No entry in the candle of an exit: the policy was not asked about one. None by a row that is not the last."""
         candle = timeframe_to_prev_date(self.timeframe, current_time)
-        closed = Trade.get_trades_proxy(pair=pair, is_open=False, close_date=candle - timedelta(microseconds=1))
+        before = candle - timedelta(microseconds=1)
+        if self.config.get("runmode") in TRADE_MODES:
+            # Until a bot has the candle that has just closed, freqtrade goes by the row before it: by a signal that was
+            # refused in the candle of an exit, maybe, and which a backtest has forgotten by now.
+            analysed, _ = self.dp.get_analyzed_dataframe(pair, self.timeframe)
+            if analysed["date"].iloc[-1] < timeframe_to_prev_date(self.timeframe, before):
+                return False
+        closed = Trade.get_trades_proxy(pair=pair, is_open=False, close_date=before)
         return not closed
 
     def leverage(

@@ -104,29 +104,30 @@ def _layer(state: Mapping[str, Tensor], name: str) -> Layer:
 
 
 class TradeQuery(Protocol):
-    """Whatever can be asked about an open trade on the candles of one window."""
+    """Whatever can be asked about open trades on the candles of one window."""
 
-    def decide(self, row: int, state: Sequence[float]) -> TradeDecision:
-        """Decide on an open trade.
+    def decide(self, rows: Sequence[int], states: Sequence[Sequence[float]]) -> list[TradeDecision]:
+        """Decide on open trades, each for itself.
 
-        :param row: position of the last closed candle
-        :param state: the trade as the policy sees it, in the order of
-            :data:`mtfscalper.trading.observation.ACCOUNT_FIELDS`
+        :param rows: of each trade, the position of the last closed candle
+        :param states: of each trade, what the policy sees, in the order of
+            :data:`mtfscalper.trading.observation.ACCOUNT_FIELDS`; not of flat accounts
         """
         ...
 
 
 class DeciderQuery:
-    """Asks any decider, by a whole forward for each trade."""
+    """Asks any decider, by a whole forward."""
 
     def __init__(self, decider: Decider) -> None:
         self._decider = decider
 
-    def decide(self, row: int, state: Sequence[float]) -> TradeDecision:
+    def decide(self, rows: Sequence[int], states: Sequence[Sequence[float]]) -> list[TradeDecision]:
         """See :class:`TradeQuery`."""
-        decided = self._decider.decide(np.array([[row, *state]], dtype=np.float32))
-        leave = Action.LONG_EXIT if state[0] > 0 else Action.SHORT_EXIT
-        return TradeDecision(int(decided.actions[0]), float(decided.probabilities[0, leave]))
+        decided = self._decider.decide(np.column_stack([rows, states]).astype(np.float32))
+        sides = (Action.LONG_EXIT if state[0] > 0 else Action.SHORT_EXIT for state in states)
+        probabilities = (float(row[leave]) for row, leave in zip(decided.probabilities, sides, strict=True))
+        return list(map(TradeDecision, decided.actions.tolist(), probabilities))
 
 
 class PolicyQuery:
@@ -155,28 +156,30 @@ class PolicyQuery:
         seen = windows_ending_at(features, np.arange(len(features)), window)
         self._seen_share = seen @ first.weight[:, :n_seen].T + first.bias
         self._account_weight = np.ascontiguousarray(first.weight[:, n_seen:])
-        # In a trade two actions can be done.
-        self._decisive = {
-            side: (actor.logits.weight[leave] - actor.logits.weight[0], actor.logits.bias[leave] - actor.logits.bias[0])
-            for side, leave in ((1, Action.LONG_EXIT), (-1, Action.SHORT_EXIT))
-        }
+        # In a trade two actions can be done: by what leaving is ahead of holding, long, then short.
+        exits = [Action.LONG_EXIT, Action.SHORT_EXIT]
+        weight, bias = actor.logits
+        self._hidden.append(Layer(weight[exits] - weight[Action.NEUTRAL], bias[exits] - bias[Action.NEUTRAL]))
 
-    def decide(self, row: int, state: Sequence[float]) -> TradeDecision:
+    def decide(self, rows: Sequence[int], states: Sequence[Sequence[float]]) -> list[TradeDecision]:
         """See :class:`TradeQuery`."""
-        account = np.array(state, dtype=np.float32)
-        side = 1 if account[0] > 0 else -1
-        latent = np.maximum(self._seen_share[row] + self._account_weight @ account, 0.0)
+        accounts = np.array(states, dtype=np.float32)
+        latent = self._seen_share[list(rows)] + accounts @ self._account_weight.T
         for weight, bias in self._hidden:
-            latent = np.maximum(weight @ latent + bias, 0.0)
-        weight, bias = self._decisive[side]
-        advantage = float(weight @ latent + bias)
-        if abs(advantage) < NEAR_TIE:
-            advantage = self._advantage_in_full(row, account, side)
-        leave = Action.LONG_EXIT if side > 0 else Action.SHORT_EXIT
-        # Of two actions, the softmax is a logistic function; half its hyperbolic tangent cannot overflow.
-        return TradeDecision(int(leave if advantage > 0 else Action.NEUTRAL), 0.5 + 0.5 * math.tanh(advantage / 2))
+            latent = np.maximum(latent, 0.0) @ weight.T + bias
+        decisions = []
+        for row, account, (long, short) in zip(rows, accounts, latent.tolist(), strict=True):
+            is_long = account[0] > 0
+            advantage = long if is_long else short
+            leave = Action.LONG_EXIT if is_long else Action.SHORT_EXIT
+            if abs(advantage) < NEAR_TIE:
+                advantage = self._advantage_in_full(row, account, leave)
+            # Of two actions, the softmax is a logistic function; half its hyperbolic tangent cannot overflow.
+            probability = 0.5 + 0.5 * math.tanh(advantage / 2)
+            decisions.append(TradeDecision(int(leave if advantage > 0 else Action.NEUTRAL), probability))
+        return decisions
 
-    def _advantage_in_full(self, row: int, account: npt.NDArray[np.float32], side: int) -> float:
+    def _advantage_in_full(self, row: int, account: npt.NDArray[np.float32], leave: Action) -> float:
         """The logit of leaving less the one of holding, summed as the policy's own forward sums it."""
         seen = windows_ending_at(self._features, np.array([row]), self._window)[0]
         latent = torch.from_numpy(np.concatenate([seen, account]))[None]
@@ -184,4 +187,4 @@ class PolicyQuery:
             for layer in self._actor.hidden:
                 latent = torch.relu(torch.nn.functional.linear(latent, *map(torch.from_numpy, layer)))
             logits = torch.nn.functional.linear(latent, *map(torch.from_numpy, self._actor.logits))[0]
-            return float(logits[Action.LONG_EXIT if side > 0 else Action.SHORT_EXIT] - logits[Action.NEUTRAL])
+            return float(logits[leave] - logits[Action.NEUTRAL])

@@ -11,7 +11,7 @@ import re
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -30,6 +30,8 @@ from mtfscalper.trading.rules import TradingRules
 FOLDER = "trade_decisions"
 # Of a pair: the window that decides and the one before it.
 WINDOWS_IN_MEMORY = 2
+# Files of a window that decide about trades.
+_ROLES = ("model", "decisions")
 
 
 class DecisionsError(RuntimeError):
@@ -102,12 +104,15 @@ class PlannedWindow:
     :ivar stop_ms: the first row that it no longer decides on
     :ivar folder: relative to the identifier's folder
     :ivar fingerprint: what its files were made from
+    :ivar unchanged_since: when its files were last written, role to nanoseconds since 1970; those written later are
+        hashed again
     """
 
     first_ms: int
     stop_ms: int
     folder: str
     fingerprint: Mapping[str, str]
+    unchanged_since: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,10 +130,11 @@ class RunPlan:
         """
         plan_path, history_path = _plan_paths(root, self.pair)
         _save_arrays(history_path, history._asdict())
+        windows = [replace(window, unchanged_since=_written_at(root / window.folder)) for window in self.windows]
         value = {
             "pair": self.pair,
             "terms": self.terms._asdict() | {"rules": asdict(self.terms.rules)},
-            "windows": [asdict(window) for window in self.windows],
+            "windows": [asdict(window) for window in windows],
             "history_sha256": artefacts.file_hash(history_path),
         }
         artefacts.write_json(plan_path, value)
@@ -216,7 +222,8 @@ class PairPolicies:
 
     def _load(self, window: PlannedWindow) -> DecidingWindow:
         folder = self._root / window.folder
-        stale = artefacts.why_stale(folder, window.fingerprint, ("model", "decisions"))
+        roles = _ROLES if _written_at(folder) != window.unchanged_since else ()
+        stale = artefacts.why_stale(folder, window.fingerprint, roles)
         if stale is not None:
             raise DecisionsError(
                 f"{self._pair}: the policy in {folder} cannot decide about trades: {stale}; accepted: the one that "
@@ -232,6 +239,13 @@ class PairPolicies:
             loaded = algorithm_class(terms.model_type).load(model, device="cpu")
             query = decider_for(loaded, rows.features, terms.window).trade_query()
         return DecidingWindow(rows, query)
+
+
+def _written_at(folder: Path) -> dict[str, int]:
+    """When the files of a window that decide about trades were written, nanoseconds since 1970, by role."""
+    files = (artefacts.read_manifest(folder) or {"files": {}})["files"]
+    paths = {role: folder / files[role]["path"] for role in _ROLES if role in files}
+    return {role: path.stat().st_mtime_ns for role, path in paths.items() if path.is_file()}
 
 
 def _plan_paths(root: Path, pair: str) -> tuple[Path, Path]:

@@ -134,7 +134,7 @@ def replay(
             else:
                 permitted = bool(long_permitted[row]), bool(short_permitted[row])
                 state = account_state(SCALAR, rules, settings.view, account, candle.open, *permitted)
-                action, exit_probability[index] = query.decide(row, state)
+                [(action, exit_probability[index])] = query.decide([row], [state])
             actions[index] = action
             account, fill = step(SCALAR, rules, account, action, candle)
         if fill.reason == ExitReason.MAX_DURATION:

@@ -97,5 +97,23 @@ class TrueTrade:
         account = see_profit(SCALAR, account, profit)
         return account._replace(held_candles=float((now_ms - entry_ms) // history.timeframe_ms)), profit
 
+    def ahead(
+        self, history: PriceHistory, now: Account, now_ms: int, n: int
+    ) -> tuple[Account, npt.NDArray[np.float64]]:
+        """The same at the candle that opens now and those after it, if the trade lives so long.
+
+        :param now: the account at this open, see :meth:`at`
+        :param n: candles; fewer where the history ends before
+        :return: accounts, whose fields are arrays of shape (n,) where they change, and profits, shape (n,)
+        """
+        first = bisect_left(history.dates_ms, now_ms)
+        opens = np.array(history.open[first : first + n])
+        due = np.array(history.funding[first : first + n - 1])
+        funding = np.cumsum(np.append(now.funding, -now.side * due))[: len(opens)]
+        accounts = now._replace(funding=funding, held_candles=now.held_candles + np.arange(len(opens)))
+        profits = profit_ratio(self._rules, accounts, opens)
+        best = np.maximum.accumulate(np.maximum(profits, now.best_profit))
+        return accounts._replace(best_profit=best), profits
+
     def _see(self, account: Account, open_rate: float) -> Account:
         return see_profit(SCALAR, account, profit_ratio(self._rules, account, open_rate))

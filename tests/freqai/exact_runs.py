@@ -13,8 +13,11 @@ import pytest
 from freqai.freqai_runs import BacktestRun, Watch
 from parity.backtester import as_closed_trades
 
+from mtfscalper import trade_decisions
 from mtfscalper.policy.decide import PolicyDecider
-from mtfscalper.policy.query import DeciderQuery, PolicyQuery
+from mtfscalper.policy.query import DeciderQuery
+from mtfscalper.trading.actions import Action
+from mtfscalper.trading.namespace import SCALAR
 from mtfscalper.trading.trades import ClosedTrade
 
 
@@ -31,19 +34,42 @@ class Asked(NamedTuple):
 
 @contextmanager
 def questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
-    """Note every question about an open trade, whoever asks it."""
+    """Note every answer about an open trade that ``custom_exit`` or a rollout was given."""
     asked: list[Asked] = []
+    states: list[tuple[float, ...]] = []
+    real_state, real_decide, real_query = (
+        trade_decisions.trade_state,
+        trade_decisions.decide_on_trade,
+        DeciderQuery.decide,
+    )
+
+    def trade_state(xp: Any, *arguments: Any) -> Any:
+        state = real_state(xp, *arguments)
+        # Those that are worked out beforehand come in arrays.
+        if xp is SCALAR:
+            states.append(tuple(map(float, state)))
+        return state
+
+    def decide_on_trade(trade: Any, now_ms: int, now_rate: float, terms: Any, history: Any, window: Any, **more: Any):
+        decision = real_decide(trade, now_ms, now_rate, terms, history, window, **more)
+        if decision is not None:
+            row, _ = window.decidable_row(now_ms - history.timeframe_ms)
+            leave = Action.LONG_EXIT if states[-1][0] > 0 else Action.SHORT_EXIT
+            action = int(leave if decision.leave else Action.NEUTRAL)
+            asked.append(Asked(states[-1], window.query._features[row].tobytes(), action))
+        return decision
+
+    def decide(self: DeciderQuery, rows: Any, seen: Any) -> Any:
+        decisions = real_query(self, rows, seen)
+        for row, state, decision in zip(rows, seen, decisions, strict=True):
+            features = self._decider._features[row].numpy().tobytes()
+            asked.append(Asked(tuple(map(float, state)), features, decision.action))
+        return decisions
+
     with monkeypatch.context() as patch:
-        for kind in (PolicyQuery, DeciderQuery):
-            real = kind.decide
-
-            def decide(self: Any, row: int, state: Any, real: Any = real) -> Any:
-                decision = real(self, row, state)
-                features = self._features if isinstance(self, PolicyQuery) else self._decider._features.numpy()
-                asked.append(Asked(tuple(map(float, state)), features[row].tobytes(), decision.action))
-                return decision
-
-            patch.setattr(kind, "decide", decide)
+        patch.setattr(trade_decisions, "trade_state", trade_state)
+        patch.setattr(trade_decisions, "decide_on_trade", decide_on_trade)
+        patch.setattr(DeciderQuery, "decide", decide)
         yield asked
 
 

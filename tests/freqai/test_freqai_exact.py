@@ -146,7 +146,8 @@ def lived_through(run: BacktestRun, trade: Any) -> Any:
             window = policies.window_of(int(dates[at - 1]))
             row, permitted = window.decidable_row(int(dates[at - 1]))
             state = account_state(SCALAR, terms.rules, terms.view, account, open_, *permitted)
-            yield int(dates[at]), state, whole_policy(run, trade.pair, int(dates[at - 1])).decide(row, state)
+            [decision] = whole_policy(run, trade.pair, int(dates[at - 1])).decide([row], [state])
+            yield int(dates[at]), state, decision
         if at == entry:
             action = Action.SHORT_ENTER if trade.is_short else Action.LONG_ENTER
             account, _ = step(SCALAR, terms.rules, account, action, candle)

@@ -37,8 +37,8 @@ def test_a_query_decides_as_the_whole_policy(window: int, net_arch: tuple[int, .
     fast = PolicyQuery(Actor.of_policy(policy), features, window)
     whole = DeciderQuery(PolicyDecider(policy, features))
     actions = set()
-    for row, state in in_trade(window):
-        ours, theirs = fast.decide(row, state), whole.decide(row, state)
+    rows, states = zip(*in_trade(window), strict=True)
+    for ours, theirs in zip(fast.decide(rows, states), whole.decide(rows, states), strict=True):
         assert ours.action == theirs.action
         assert ours.exit_probability == pytest.approx(theirs.exit_probability, abs=2e-5)
         actions.add(ours.action)
@@ -59,8 +59,9 @@ def test_near_ties_are_decided_by_the_policys_own_sums(monkeypatch: pytest.Monke
         advantage = float(logits[leave] - logits[Action.NEUTRAL])
         # To the last bit: the same sums in the same order.
         account = np.array(state, dtype=np.float32)
-        assert exact._advantage_in_full(row, account, int(state[0])) == advantage
-        assert (exact.decide(row, state).action != Action.NEUTRAL) == (advantage > 0)
+        assert exact._advantage_in_full(row, account, leave) == advantage
+        [decision] = exact.decide([row], [state])
+        assert (decision.action != Action.NEUTRAL) == (advantage > 0)
 
 
 def test_an_exact_tie_is_held_as_the_policy_holds_it() -> None:
@@ -70,8 +71,8 @@ def test_an_exact_tie_is_held_as_the_policy_holds_it() -> None:
         policy.action_net.bias.zero_()
     fast = PolicyQuery(Actor.of_policy(policy), features, 1)
     state = [1.0, 0.3, 0.5, 0.1, 0.0, 0.0]
-    assert fast.decide(7, state) == (Action.NEUTRAL, 0.5)
-    assert DeciderQuery(PolicyDecider(policy, features)).decide(7, state) == (Action.NEUTRAL, 0.5)
+    assert fast.decide([7], [state]) == [(Action.NEUTRAL, 0.5)]
+    assert DeciderQuery(PolicyDecider(policy, features)).decide([7], [state]) == [(Action.NEUTRAL, 0.5)]
 
 
 def test_the_actor_of_a_zip_is_that_of_the_policy(tmp_path: Path) -> None:
