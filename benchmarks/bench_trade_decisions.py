@@ -91,7 +91,7 @@ def query_table(console: Console) -> dict[str, float]:
         whole = DeciderQuery(PolicyDecider(policy, features))
         contenders[f"query, window {window}"] = lambda index, query=query: query.decide([30 + index % 1900], [state])
         contenders[f"whole forward, window {window}"] = lambda index, whole=whole: whole.decide(
-            30 + index % 1900, state
+            [30 + index % 1900], [state]
         )
     figures = {}
     table = Table(title=f"one decision about an open trade, net_arch {NET_ARCH}, {N_FEATURES} features")

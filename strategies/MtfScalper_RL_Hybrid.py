@@ -279,7 +279,7 @@ class MtfScalper_RL_Hybrid(IStrategy):
             # Until a bot has the candle that has just closed, freqtrade goes by the row before it: by a signal that was
             # refused in the candle of an exit, maybe, and which a backtest has forgotten by now.
             analysed, _ = self.dp.get_analyzed_dataframe(pair, self.timeframe)
-            if analysed["date"].iloc[-1] < timeframe_to_prev_date(self.timeframe, before):
+            if analysed.empty or analysed["date"].iloc[-1] < timeframe_to_prev_date(self.timeframe, before):
                 return False
         closed = Trade.get_trades_proxy(pair=pair, is_open=False, close_date=before)
         return not closed

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from freqtrade.enums import RunMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai import data_kitchen
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
@@ -731,3 +732,18 @@ def test_exits_of_another_pair_and_open_trades_are_no_obstacle(
     strategy = load(config)
     assert confirmed(strategy, OPENED)
     assert not confirmed(strategy, OPENED, OTHER_PAIR)
+
+
+@pytest.mark.parametrize("runmode", [RunMode.DRY_RUN, RunMode.LIVE, RunMode.BACKTEST])
+def test_a_bot_enters_by_the_row_of_the_candle_that_has_just_closed(
+    config: dict[str, Any], add_trade: Callable[..., None], runmode: RunMode
+) -> None:
+    strategy = load(config)
+    strategy.config["runmode"] = runmode
+    last = pd.Timestamp(OPENED) - timedelta(minutes=5)
+    rows = {"none": [], "the one before": [last - timedelta(minutes=5)], "the last": [last]}
+    for name, dates in rows.items():
+        frame = pd.DataFrame({"date": pd.to_datetime(dates, utc=True)})
+        strategy.dp.get_analyzed_dataframe = lambda *_, frame=frame: (frame, OPENED)
+        # A backtest hands out the rows up to its candle anyway.
+        assert confirmed(strategy, OPENED + timedelta(seconds=9)) == (name == "the last" or runmode == RunMode.BACKTEST)

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 # nearer to each other than this, the sums are taken as the policy takes them.
 NEAR_TIE = 1e-3
 
+# Rows whose features go through the first layer together.
+BLOCK_ROWS = 256
+
 _HIDDEN = "mlp_extractor.policy_net"
 
 
@@ -133,8 +136,8 @@ class DeciderQuery:
 class PolicyQuery:
     """Asks the policy of this package about open trades on the candles of one window.
 
-    The features' share of the first layer is worked out for all candles at once; a query adds the trade's share and
-    goes through the layers that follow.
+    The features' share of the first layer is worked out for many candles at once, when the first of them is asked
+    for; a query adds the trade's share and goes through the layers that follow.
     """
 
     def __init__(self, actor: Actor, features: npt.NDArray[np.float32], window: int) -> None:
@@ -153,8 +156,9 @@ class PolicyQuery:
                 f"{N_ACCOUNT}; accepted: the {first.weight.shape[1]} inputs that this policy was trained with; remedy: "
                 "train again"
             )
-        seen = windows_ending_at(features, np.arange(len(features)), window)
-        self._seen_share = seen @ first.weight[:, :n_seen].T + first.bias
+        self._seen_weight = np.ascontiguousarray(first.weight[:, :n_seen].T)
+        self._seen_bias = first.bias
+        self._seen_blocks: dict[int, npt.NDArray[np.float32]] = {}
         self._account_weight = np.ascontiguousarray(first.weight[:, n_seen:])
         # In a trade two actions can be done: by what leaving is ahead of holding, long, then short.
         exits = [Action.LONG_EXIT, Action.SHORT_EXIT]
@@ -164,7 +168,7 @@ class PolicyQuery:
     def decide(self, rows: Sequence[int], states: Sequence[Sequence[float]]) -> list[TradeDecision]:
         """See :class:`TradeQuery`."""
         accounts = np.array(states, dtype=np.float32)
-        latent = self._seen_share[list(rows)] + accounts @ self._account_weight.T
+        latent = self._seen_share(rows) + accounts @ self._account_weight.T
         for weight, bias in self._hidden:
             latent = np.maximum(latent, 0.0) @ weight.T + bias
         decisions = []
@@ -178,6 +182,15 @@ class PolicyQuery:
             probability = 0.5 + 0.5 * math.tanh(advantage / 2)
             decisions.append(TradeDecision(int(leave if advantage > 0 else Action.NEUTRAL), probability))
         return decisions
+
+    def _seen_share(self, rows: Sequence[int]) -> npt.NDArray[np.float32]:
+        """What the features of rows give to the first layer, shape (n, n_hidden)."""
+        for block in {row // BLOCK_ROWS for row in rows} - self._seen_blocks.keys():
+            first = block * BLOCK_ROWS
+            members = np.arange(first, min(first + BLOCK_ROWS, len(self._features)))
+            seen = windows_ending_at(self._features, members, self._window)
+            self._seen_blocks[block] = seen @ self._seen_weight + self._seen_bias
+        return np.stack([self._seen_blocks[row // BLOCK_ROWS][row % BLOCK_ROWS] for row in rows])
 
     def _advantage_in_full(self, row: int, account: npt.NDArray[np.float32], leave: Action) -> float:
         """The logit of leaving less the one of holding, summed as the policy's own forward sums it."""

@@ -79,21 +79,19 @@ class DecidingWindow:
 
     def __init__(self, rows: WindowRows, query: TradeQuery) -> None:
         self.query = query
-        # Looked up one by one, which Python's own containers answer faster than arrays.
-        self._rows = {
-            date_ms: (row, permitted)
-            for row, (date_ms, decidable, *permitted) in enumerate(
-                zip(*(column.tolist() for column in rows[:-1]), strict=True)
-            )
-            if decidable
-        }
+        # Looked up one by one, which Python's own containers answer faster than arrays. Flat ones: a backtest holds so
+        # many objects that making thousands of small containers sets the garbage collector off.
+        decidable = rows.decidable.nonzero()[0]
+        self._row_of = dict(zip(rows.dates_ms[decidable].tolist(), decidable.tolist(), strict=True))
+        self._long_permitted, self._short_permitted = rows.long_permitted.tolist(), rows.short_permitted.tolist()
 
-    def decidable_row(self, date_ms: int) -> tuple[int, list[bool]] | None:
+    def decidable_row(self, date_ms: int) -> tuple[int, tuple[bool, bool]] | None:
         """The row of a closed candle, and whether long and short entries are permitted there.
 
         :return: None if there is no such row, or its window of candles is not whole
         """
-        return self._rows.get(date_ms)
+        row = self._row_of.get(date_ms)
+        return None if row is None else (row, (self._long_permitted[row], self._short_permitted[row]))
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,9 @@ class TrueTrade:
         while at < len(dates_ms) and dates_ms[at] < now_ms:
             if dates_ms[at] > entry_ms:
                 account = self._see(account, history.open[at])
-            # Due at this open, after the decision there.
-            account = account._replace(funding=account.funding - account.side * history.funding[at])
+            if history.funding[at]:
+                # Due at this open, after the decision there.
+                account = account._replace(funding=account.funding - account.side * history.funding[at])
             self._seen_ms = dates_ms[at]
             at += 1
         self._account = account

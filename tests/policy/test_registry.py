@@ -86,7 +86,7 @@ def decided(registry: PolicyRegistry, row: int) -> int:
     assert window is not None
     found = window.decidable_row(int(TAPE.dates_ms[row]))
     assert found is not None
-    assert found == (row % 30, [TAPE.long_signal[row], TAPE.short_signal[row]])
+    assert found == (row % 30, (TAPE.long_signal[row], TAPE.short_signal[row]))
     return window.query.decide([found[0]], [STATE])[0].action
 
 

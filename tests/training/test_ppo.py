@@ -1,0 +1,124 @@
+"""The update of FusedPPO is that of stable-baselines3's PPO: parameters, metrics, early stopping, saved models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from random_markets import N_FEATURES, env_settings, random_tape
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import CallbackList
+from stable_baselines3.common.logger import Logger
+
+from mtfscalper.envs.build import build_vec_env
+from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy, features_extractor
+from mtfscalper.training.ppo import FusedPPO
+
+TAPE = random_tape(600)
+
+PLAIN: dict[str, Any] = {}
+OPTIONS: list[dict[str, Any]] = [
+    PLAIN,
+    {"clip_range_vf": 0.1},
+    {"normalize_advantage": False},
+    {"target_kl": 1e-3, "learning_rate": 1e-3},
+    {"ent_coef": 0.0, "vf_coef": 1.3, "max_grad_norm": 0.01},
+    {"learning_rate": lambda left: 3e-4 * left, "clip_range": lambda left: 0.3 * left},
+    # The last minibatch of an epoch is a smaller one.
+    {"batch_size": 100},
+]
+
+
+def model(algorithm: type[PPO], precision: str = "fp32", **options: Any) -> PPO:
+    torch.manual_seed(0)
+    vec_env = build_vec_env("batched", TAPE, env_settings(), 4)
+    kwargs = {
+        "net_arch": [64, 48],
+        "activation_fn": torch.nn.ReLU,
+        "features_extractor_class": CandleWindowExtractor,
+        "features_extractor_kwargs": {"n_features": N_FEATURES, "window": 1},
+        "precision": precision,
+    }
+    if algorithm is FusedPPO:
+        kwargs |= {"optimizer_kwargs": {"eps": 1e-5, "fused": True}}
+    arguments = {"n_steps": 128, "batch_size": 64, "n_epochs": 10, "seed": 3, "device": "cpu"} | options
+    made = algorithm(MaskedActorCriticPolicy, vec_env, policy_kwargs=kwargs, **arguments)
+    features_extractor(made).set_features(TAPE.features)
+    made.set_logger(Logger(None, []))
+    return made
+
+
+def with_a_rollout(made: PPO) -> PPO:
+    """A model whose rollout buffer is full."""
+    _, callback = made._setup_learn(1000, CallbackList([]))
+    made.collect_rollouts(made.env, callback, made.rollout_buffer, made.n_steps)
+    made._current_progress_remaining = 0.7
+    return made
+
+
+def updated(made: PPO, algorithm: type[PPO], updates: int = 1) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """Parameters and metrics after updates from one rollout, in one order of minibatches."""
+    with_a_rollout(made)
+    columns = {name: getattr(made.rollout_buffer, name).copy() for name in ("observations", "actions", "rewards")}
+    assert columns["rewards"].any()
+    np.random.seed(5)
+    made.train()
+    parameters = {name: value.detach().clone() for name, value in made.policy.named_parameters()}
+    return parameters, dict(made.logger.name_to_value)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=lambda options: " ".join(options) or "plain")
+def test_ten_epochs_give_the_parameters_and_metrics_of_stable_baselines3(options: dict[str, Any]) -> None:
+    theirs, their_metrics = updated(model(PPO, **options), PPO)
+    ours, our_metrics = updated(model(FusedPPO, **options), FusedPPO)
+    assert set(ours) == set(theirs)
+    for name, value in theirs.items():
+        torch.testing.assert_close(ours[name], value, rtol=1e-5, atol=2e-6)
+    assert set(our_metrics) == set(their_metrics)
+    for name, value in their_metrics.items():
+        assert our_metrics[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+
+
+def test_the_update_changes_every_parameter_and_other_orders_give_others() -> None:
+    before = {name: value.detach().clone() for name, value in model(FusedPPO).policy.named_parameters()}
+    made = with_a_rollout(model(FusedPPO))
+    np.random.seed(5)
+    made.train()
+    after = dict(made.policy.named_parameters())
+    assert all(not torch.equal(before[name], after[name]) for name in before)
+    other = with_a_rollout(model(FusedPPO))
+    np.random.seed(6)
+    other.train()
+    assert any(not torch.equal(value, after[name]) for name, value in other.policy.named_parameters())
+
+
+def test_a_divergence_beyond_the_target_ends_the_update_where_stable_baselines3_ends_it() -> None:
+    made = {algorithm: model(algorithm, target_kl=1e-3, learning_rate=1e-2) for algorithm in (PPO, FusedPPO)}
+    for algorithm, one in made.items():
+        updated(one, algorithm)
+    assert made[FusedPPO]._n_updates == made[PPO]._n_updates < 10
+
+
+def test_bf16_updates_near_float32_and_keeps_its_parameters_in_float32() -> None:
+    exact, _ = updated(model(FusedPPO), FusedPPO)
+    short, _ = updated(model(FusedPPO, precision="bf16"), FusedPPO)
+    start = dict(model(FusedPPO).policy.named_parameters())
+    for name, value in exact.items():
+        assert short[name].dtype == torch.float32
+        moved, apart = (value - start[name]).norm(), (short[name] - value).norm()
+        assert apart < 0.5 * moved
+
+
+def test_a_saved_model_opens_with_plain_stable_baselines3_and_trains_on(tmp_path: Path) -> None:
+    made = with_a_rollout(model(FusedPPO))
+    made.train()
+    made.save(tmp_path / "model.zip")
+    loaded = PPO.load(tmp_path / "model.zip", env=made.env, device="cpu")
+    assert type(loaded) is PPO
+    for name, value in loaded.policy.named_parameters():
+        torch.testing.assert_close(value, dict(made.policy.named_parameters())[name], rtol=0, atol=0)
+    features_extractor(loaded).set_features(TAPE.features)
+    loaded.learn(600)
