@@ -14,6 +14,7 @@ import mtfscalper
 
 MANIFEST_NAME = "mtfscalper_manifest.json"
 REPORT_NAME = "training_report.json"
+TERMS_NAME = "trade_terms.json"
 
 # Code whose change makes a policy or a prediction another one.
 _CODE_THAT_MATTERS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Sequence
@@ -164,6 +165,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             f"{best['log_return']:+.4f} log return after costs, {best['trades']:.0f} trades" if best else "none",
         )
         artefacts.write_json(Path(dk.data_path) / artefacts.REPORT_NAME, report_as_json(report))
+        artefacts.write_json(Path(dk.data_path) / artefacts.TERMS_NAME, self._terms(dk.pair).as_json())
         return model
 
     def predict(
@@ -378,7 +380,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         seen = _window_rows(tape, settings, len(tape))
         columns = _flat_columns(dk.label_list, decider, tape, settings, seen.decidable)
         self._live_decisions[dk.pair] = LiveDecisions(
-            self._terms(dk.pair),
+            self._trained_terms(dk),
             self._history(dk.pair),
             DecidingWindow(seen, decider.trade_query()),
             float(tape.close[-1]),
@@ -424,6 +426,11 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
     def _terms(self, pair: str) -> TradeTerms:
         env = self._env_settings(pair)
         return TradeTerms(env.rules, env.view, env.window, self.settings.rl.model_type)
+
+    def _trained_terms(self, dk: FreqaiDataKitchen) -> TradeTerms:
+        """The terms that a bot's policy was trained for: those of now, where its folder does not say."""
+        path = Path(dk.data_path) / artefacts.TERMS_NAME
+        return TradeTerms.of_json(json.loads(path.read_text())) if path.is_file() else self._terms(dk.pair)
 
     @property
     def _exact(self) -> bool:

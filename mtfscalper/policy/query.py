@@ -146,7 +146,7 @@ class PolicyQuery:
         :param window: candles in an observation
         :raises ValueError: if the actor was trained with other features or another window
         """
-        first, *self._hidden = actor.hidden
+        first, *hidden = actor.hidden
         self._actor = actor
         self._features, self._window = features, window
         n_seen = window * features.shape[1]
@@ -163,14 +163,16 @@ class PolicyQuery:
         # In a trade two actions can be done: by what leaving is ahead of holding, long, then short.
         exits = [Action.LONG_EXIT, Action.SHORT_EXIT]
         weight, bias = actor.logits
-        self._hidden.append(Layer(weight[exits] - weight[Action.NEUTRAL], bias[exits] - bias[Action.NEUTRAL]))
+        hidden.append(Layer(weight[exits] - weight[Action.NEUTRAL], bias[exits] - bias[Action.NEUTRAL]))
+        # Transposed in memory: a product of few rows takes three quarters of the time.
+        self._following = [(np.ascontiguousarray(layer.weight.T), layer.bias) for layer in hidden]
 
     def decide(self, rows: Sequence[int], states: Sequence[Sequence[float]]) -> list[TradeDecision]:
         """See :class:`TradeQuery`."""
         accounts = np.array(states, dtype=np.float32)
         latent = self._seen_share(rows) + accounts @ self._account_weight.T
-        for weight, bias in self._hidden:
-            latent = np.maximum(latent, 0.0) @ weight.T + bias
+        for weight, bias in self._following:
+            latent = np.maximum(latent, 0.0) @ weight + bias
         decisions = []
         for row, account, (long, short) in zip(rows, accounts, latent.tolist(), strict=True):
             is_long = account[0] > 0

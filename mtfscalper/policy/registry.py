@@ -50,6 +50,17 @@ class TradeTerms(NamedTuple):
     window: int
     model_type: str
 
+    def as_json(self) -> dict[str, Any]:
+        """What :meth:`of_json` reads."""
+        return self._asdict() | {"rules": asdict(self.rules)}
+
+    @classmethod
+    def of_json(cls, value: Mapping[str, Any]) -> TradeTerms:
+        """The terms that :meth:`as_json` wrote."""
+        rules = dict(value["rules"])
+        rules["minimal_roi"] = tuple((start, ratio) for start, ratio in rules["minimal_roi"])
+        return cls(**{**value, "rules": TradingRules(**rules), "view": TradeView(*value["view"])})
+
 
 class WindowRows(NamedTuple):
     """The rows of a window, as its policy sees them; arrays of shape (n_rows,) but for the features.
@@ -131,7 +142,7 @@ class RunPlan:
         windows = [replace(window, unchanged_since=_written_at(root / window.folder)) for window in self.windows]
         value = {
             "pair": self.pair,
-            "terms": self.terms._asdict() | {"rules": asdict(self.terms.rules)},
+            "terms": self.terms.as_json(),
             "windows": [asdict(window) for window in windows],
             "history_sha256": artefacts.file_hash(history_path),
         }
@@ -179,10 +190,7 @@ class PairPolicies:
         self._root, self._pair = root, pair
         plan_path, _ = _plan_paths(root, pair)
         plan = json.loads(plan_path.read_text())
-        terms = plan["terms"]
-        rules = terms["rules"]
-        rules["minimal_roi"] = tuple((start, ratio) for start, ratio in rules["minimal_roi"])
-        self.terms = TradeTerms(**(terms | {"rules": TradingRules(**rules), "view": TradeView(*terms["view"])}))
+        self.terms = TradeTerms.of_json(plan["terms"])
         self._history_sha256 = plan["history_sha256"]
         self._windows = [PlannedWindow(**window) for window in plan["windows"]]
         self._starts = [window.first_ms for window in self._windows]

@@ -250,6 +250,22 @@ def test_before_the_first_prediction_an_open_trade_is_held(make_bot: Any) -> Non
     assert bot.strategy.custom_exit(PAIR, trade, bot.now, 1.0, 0.0) is None
 
 
+def test_a_restarted_bot_says_that_its_policy_was_trained_for_other_rules(
+    make_bot: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    ready(make_bot(rl_config={"decision_mode": "exact"}))
+    bot = make_bot(rl_config={"decision_mode": "exact"})
+    bot.strategy.stoploss = -0.03
+    bot.analyse()
+    bot.next_candle()
+    trade = bot.open_trade(candles_ago=1)
+    bot.analyse()
+    for _ in range(2):
+        assert bot.strategy.trade_decisions.decide(trade, bot.now, 1.0) is not None
+    told = [record.getMessage() for record in caplog.records if "was trained for another value" in record.getMessage()]
+    assert told == [f"{PAIR}: the policy was trained for another value: stoploss is -0.03, and was -0.02."]
+
+
 def test_policy_pipeline_and_feature_names_are_replaced_as_one(make_bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """FreqAI puts the new model into use before the pipeline that belongs to it."""
     bot = ready(make_bot("random", rl_config={"entry_mode": "agent"}))
