@@ -1,9 +1,6 @@
 """``freqtrade hyperopt`` over the exits of an exact policy, in worker processes that have no FreqAI model."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +9,7 @@ from typing import Any
 import pytest
 from freqtrade.data.btanalysis import load_backtest_stats
 from freqtrade.optimize.hyperopt_tools import HyperoptTools
+from freqtrade_command import output_of
 
 from mtfscalper.replay.exchange import ReplayExchange, offline_config
 from mtfscalper.replay.synthetic import write_market
@@ -75,25 +73,13 @@ class Freqtrade:
 
     def run(self, command: str, *arguments: str) -> str:
         """Give the output of a command that succeeds."""
-        whole = [sys.executable, "-m", "freqtrade", command, "--no-color", "--timerange", TIMERANGE, *arguments]
+        whole = [command, "--no-color", "--timerange", TIMERANGE, *arguments]
         whole += ["--userdir", str(self._home / "user"), "--datadir", str(self._home / "data")]
         whole += ["--strategy", STRATEGY.stem, "--strategy-path", str(self.strategies)]
         whole += ["--freqaimodel", "MtfScalperRLModel", "--freqaimodel-path", str(ROOT / "user_data" / "freqaimodels")]
         whole += ["--config", str(ROOT / "configs" / "config_rl_hybrid.json")]
         whole += ["--config", str(self._home / "overlay.json")]
-        process = subprocess.run(
-            whole,
-            cwd=self._home,
-            # Wide enough for no line to be broken.
-            env=os.environ | {"COLUMNS": "1000", "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=1200,
-            check=False,
-        )
-        assert process.returncode == 0, process.stdout
-        return process.stdout
+        return output_of(*whole, cwd=self._home)
 
     def hyperopt(self, spaces: str, n_epochs: int, n_jobs: int) -> tuple[list[Epoch], str]:
         """Run hyperopt from the same random state as every other time; gives its epochs and its output."""

@@ -1,14 +1,12 @@
 """freqtrade's own search for look-ahead and for indicators that depend on where they begin, on the whole strategy."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from freqtrade_command import output_of
 
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL, STATE_COLUMNS
 from mtfscalper.replay.exchange import ReplayExchange, offline_config
@@ -38,24 +36,12 @@ def analyse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Analyse]:
         (scratch / "overlay.json").write_text(json.dumps(overlay))
 
         def run(command: str, *arguments: str, strategies: Path = STRATEGY.parent) -> str:
-            whole = [sys.executable, "-m", "freqtrade", command, "--no-color", "--timerange", TIMERANGE, *arguments]
+            whole = [command, "--no-color", "--timerange", TIMERANGE, *arguments]
             whole += ["--userdir", str(scratch / "user"), "--datadir", str(scratch / "data")]
             whole += ["--strategy", STRATEGY.stem, "--strategy-path", str(strategies)]
             whole += ["--config", str(ROOT / "configs" / "config_rl_hybrid.json")]
             whole += ["--config", str(scratch / "overlay.json")]
-            process = subprocess.run(
-                whole,
-                cwd=scratch,
-                # Wide enough for every cell of the tables to stay on one line.
-                env=os.environ | {"COLUMNS": "1000"},
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=1200,
-                check=False,
-            )
-            assert process.returncode == 0, process.stdout
-            return process.stdout
+            return output_of(*whole, cwd=scratch)
 
         yield run
 
