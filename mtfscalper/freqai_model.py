@@ -338,7 +338,10 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         model: BaseAlgorithm,
         dk: WindowKitchen,
     ) -> DataFrame:
-        """A backtest window: the policy runs through the rules, from where the last window left its account."""
+        """A backtest window: flat decisions, and beside them on disk what decides about open trades.
+
+        In replay mode the policy runs through the rules instead, from where the last window left its account.
+        """
         first, last = rows["date"].iloc[0], rows["date"].iloc[-1]
         dates = self._candles["date"]
         # The decision on the last row is carried out at the open of the candle after it.
