@@ -65,6 +65,8 @@ class TrueTrade:
         self._account = self._entered
         # The last open that has been seen, and the funding before it.
         self._seen_ms: int | None = None
+        # The open asked about last, and the best profit there: the next question begins by seeing it.
+        self._asked = (0, 0.0, 0.0)
 
     def at(
         self, history: PriceHistory, now_ms: int, now_rate: float, funding_received: float | None = None
@@ -85,7 +87,7 @@ class TrueTrade:
         account = self._account
         while at < len(dates_ms) and dates_ms[at] < now_ms:
             if dates_ms[at] > entry_ms:
-                account = self._see(account, history.open[at])
+                account = self._see(account, dates_ms[at], history.open[at])
             if history.funding[at]:
                 # Due at this open, after the decision there.
                 account = account._replace(funding=account.funding - account.side * history.funding[at])
@@ -96,6 +98,8 @@ class TrueTrade:
             account = account._replace(funding=funding_received)
         profit = profit_ratio(self._rules, account, now_rate)
         account = see_profit(SCALAR, account, profit)
+        if funding_received is None:
+            self._asked = (now_ms, now_rate, account.best_profit)
         return account._replace(held_candles=float((now_ms - entry_ms) // history.timeframe_ms)), profit
 
     def ahead(
@@ -116,5 +120,7 @@ class TrueTrade:
         best = np.maximum.accumulate(np.maximum(profits, now.best_profit))
         return accounts._replace(best_profit=best), profits
 
-    def _see(self, account: Account, open_rate: float) -> Account:
+    def _see(self, account: Account, date_ms: int, open_rate: float) -> Account:
+        if self._asked[:2] == (date_ms, open_rate):
+            return account._replace(best_profit=self._asked[2])
         return see_profit(SCALAR, account, profit_ratio(self._rules, account, open_rate))
