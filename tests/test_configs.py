@@ -58,13 +58,16 @@ def test_freqtrade_accepts_the_main_config_alone_and_with_each_overlay(
     config["strategy_path"] = str(ROOT / "strategies")
     # The strategy completes the config: stop-loss and ROI are its own.
     StrategyResolver.load_strategy(config)
-    validate_config_schema(config)
+    # It gives the config back, with the defaults of its schema.
+    assert validate_config_schema(config)["freqai"]["identifier"] == config["freqai"]["identifier"]
     validate_config_consistency(config)
 
 
 @pytest.mark.parametrize("combination", COMBINATIONS, ids=names)
 def test_settings_accept_the_main_config_alone_and_with_each_overlay(combination: tuple[Path, ...]) -> None:
-    Settings.from_config(merged(*combination))
+    asked = merged(*combination)["freqai"]["rl_config"]
+    settings = Settings.from_config(merged(*combination))
+    assert (settings.rl.vec_env, settings.ppo.n_steps) == (asked["vec_env"], asked["n_steps"])
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS, ids=lambda path: path.stem)

@@ -45,8 +45,8 @@ class PriceHistory(NamedTuple):
 class TrueTrade:
     """A trade, followed from open to open.
 
-    It never reads a candle that opens later than it is asked for, and none of freqtrade's own extremes of a trade
-    (``max_rate``, ``min_rate``): in a backtest they know the candle that has just opened.
+    None of freqtrade's own extremes of a trade (``max_rate``, ``min_rate``) is read: in a backtest they know the candle
+    that has just opened.
     """
 
     def __init__(self, rules: TradingRules, *, is_short: bool, open_ms: int, open_rate: float, leverage: float) -> None:
@@ -71,7 +71,7 @@ class TrueTrade:
     def at(
         self, history: PriceHistory, now_ms: int, now_rate: float, funding_received: float | None = None
     ) -> tuple[Account, float]:
-        """What the environment would hold of the trade at the open of a candle.
+        """What the environment would hold of the trade at the open of a candle; no later candle is read.
 
         :param now_ms: the candle that opens now
         :param now_rate: its open
@@ -106,6 +106,8 @@ class TrueTrade:
         self, history: PriceHistory, now: Account, now_ms: int, n: int
     ) -> tuple[Account, npt.NDArray[np.float64]]:
         """The same at the candle that opens now and those after it, if the trade lives so long.
+
+        For whoever knows the opens to come: what holds at each of them is worked out from those up to it.
 
         :param now: the account at this open, see :meth:`at`
         :param n: candles; fewer where the history ends before
