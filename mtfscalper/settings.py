@@ -73,6 +73,7 @@ class RLSettings(_Section):
         "auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'"
     )
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="'auto', 'fp32' or 'bf16'")
+    compile: bool | Literal["auto"] = Field("auto", description="true, false or 'auto'")
     entry_mode: EntryMode = Field("gated", description="'classic', 'gated' or 'agent'")
     decision_mode: Literal["exact", "replay"] = Field("replay", description="'exact' or 'replay'")
     # An untrained policy that leaves every second candle pays fees for nothing, and learns not to trade at all.
@@ -294,7 +295,8 @@ def _parse(
         for detail in error.errors():
             path = [str(part) for part in detail["loc"]]
             section = "freqai.model_training_parameters" if path[0] in other_section else "freqai.rl_config"
-            key = ".".join(str(part) for part in detail["loc"] if isinstance(part, str))
+            # What follows a key is the place in a list, or which of several types was tried.
+            key = ".".join(path[:2] if _section_of(model, path[0]) else path[:1])
             by_key.setdefault(key, _complaint(model, section, path, detail["type"], detail["input"], known))
         complaints.extend(by_key.values())
         return None
@@ -311,9 +313,7 @@ def _complaint(
             break
         keys.append(part)
         field = holder.model_fields[part]
-        annotation: Any = field.annotation
-        is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
-        holder = annotation if is_model else None
+        holder = _section_of(holder, part)
     if kind == "extra_forbidden":
         known_here = sorted(known if holder is model or not keys else set((holder or model).model_fields))
         name = ".".join([section, *path])
@@ -327,6 +327,12 @@ def _complaint(
     index = f"[{path[-1]}]" if path[-1].isdigit() else ""
     shown = "remove the key" if isinstance(default, BaseModel) else f"set it so, or remove it for {default!r}"
     return f"{'.'.join([section, *keys])}{index} is {received!r}; accepted: {field.description}; remedy: {shown}"
+
+
+def _section_of(model: type[BaseModel], key: str) -> type[BaseModel] | None:
+    """The model of a key that holds an object, None for any other key."""
+    annotation: Any = model.model_fields[key].annotation if key in model.model_fields else None
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
 def _did_you_mean(key: str, known: Sequence[str]) -> str:

@@ -60,7 +60,7 @@ class PolicyDecider:
         assert isinstance(extractor, CandleWindowExtractor)
         self._extractor = extractor
         self._features = self._extractor.as_tape(features)
-        self._query = partial(PolicyQuery, features=features, window=len(extractor.offsets))
+        self._query = partial(PolicyQuery, features=features, window=extractor.window)
 
     def trade_query(self) -> TradeQuery:
         """See :class:`Decider`."""

@@ -35,7 +35,6 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
     """
 
     features: Tensor
-    offsets: Tensor
 
     def __init__(self, observation_space: spaces.Box, n_features: int, window: int) -> None:
         """
@@ -44,8 +43,8 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
         """
         super().__init__(observation_space, features_dim=n_features * window + N_ACCOUNT)
         self.n_features = n_features
+        self.window = window
         self.register_buffer("features", torch.empty(0, n_features), persistent=False)
-        self.register_buffer("offsets", torch.arange(1 - window, 1), persistent=False)
 
     def set_features(self, features: npt.NDArray[np.float32]) -> None:
         """Put a tape under the policy, see :meth:`as_tape`."""
@@ -55,7 +54,8 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
         """Features as this extractor reads them.
 
         :param features: shape (n_candles, n_features)
-        :return: a copy on the policy's device, of that shape
+        :return: a copy on the policy's device, of shape (window - 1 + n_candles, n_features): before the first candle
+            stands the first candle, as in :func:`mtfscalper.market.windows.windows_ending_at`
         :raises ValueError: if the number of features is not the network's
         """
         if features.ndim != 2 or features.shape[1] != self.n_features:
@@ -64,13 +64,14 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
                 "was trained with; remedy: train again"
             )
         # A copy: a tape may be read-only, and the policy must not see it change.
-        return torch.tensor(features, device=self.offsets.device)
+        tape = torch.tensor(features, device=self.features.device)
+        return torch.cat([tape[:1].expand(self.window - 1, -1), tape])
 
     @contextmanager
     def on_tape(self, features: Tensor) -> Iterator[None]:
         """Read from another tape for a while.
 
-        :param features: shape (n_candles, n_features), on the policy's device
+        :param features: of :meth:`as_tape`
         """
         own = self.features
         self.features = features
@@ -89,9 +90,22 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
                 "this policy gathers its features from a tape and has none; remedy: call "
                 "policy.features_extractor.set_features(features) with the tape's scaled features first"
             )
-        rows = observations[:, :1].long() + self.offsets
-        windows = self.features[rows].flatten(start_dim=1)
-        return torch.cat([windows, observations[:, 1:]], dim=1)
+        return self.gather(self.features, observations, observations.new_empty(len(observations), self.features_dim))
+
+    def gather(self, features: Tensor, observations: Tensor, out: Tensor) -> Tensor:
+        """The rows of the network's input that compact observations stand for.
+
+        :param features: of :meth:`as_tape`
+        :param observations: compact, shape (n, 1 + n_account)
+        :param out: where to write, shape (n, window * n_features + n_account)
+        :return: ``out``
+        """
+        n_seen = self.window * self.n_features
+        # Every window lies in one piece in the tape's memory: a view that overlaps itself has one for each row.
+        windows = features.as_strided((len(features) - self.window + 1, n_seen), (self.n_features, 1))
+        out[:, :n_seen] = windows.index_select(0, observations[:, 0].long())
+        out[:, n_seen:] = observations[:, 1:]
+        return out
 
 
 class MaskedActorCriticPolicy(ActorCriticPolicy):
@@ -147,16 +161,21 @@ class MaskedActorCriticPolicy(ActorCriticPolicy):
         return latent_pi.float(), latent_vf.float()
 
     def _masked(self, latent_pi: Tensor, obs: Tensor) -> Distribution:
-        side = obs[:, _SIDE]
-        valid = valid_actions(side, obs[:, _LONG_PERMITTED] > 0, obs[:, _SHORT_PERMITTED] > 0, _TORCH)
-        logits = self.action_net(latent_pi)
-        # A finite stand-in for minus infinity: its probability is exactly 0 in float32, and entropy has no 0 * inf.
-        return self.action_dist.proba_distribution(
-            logits.masked_fill(~torch.stack(valid, dim=1), torch.finfo(torch.float32).min)
-        )
+        return self.action_dist.proba_distribution(masked_logits(self.action_net(latent_pi), obs))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | {"precision": self.precision}
+
+
+def masked_logits(logits: Tensor, obs: Tensor) -> Tensor:
+    """Logits with the actions that cannot be done out of reach.
+
+    :param logits: shape (n, 5)
+    :param obs: compact observations, shape (n, 1 + n_account)
+    """
+    valid = valid_actions(obs[:, _SIDE], obs[:, _LONG_PERMITTED] > 0, obs[:, _SHORT_PERMITTED] > 0, _TORCH)
+    # A finite stand-in for minus infinity: its probability is exactly 0 in float32, and entropy has no 0 * inf.
+    return logits.masked_fill(~torch.stack(valid, dim=1), torch.finfo(torch.float32).min)
 
 
 def features_extractor(model: BaseAlgorithm) -> CandleWindowExtractor:

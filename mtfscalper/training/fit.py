@@ -17,7 +17,7 @@ import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
-from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.utils import get_device, set_random_seed
 from stable_baselines3.common.vec_env import VecEnv
 
 from mtfscalper.envs.build import SupervisedSubprocVecEnv, build_vec_env, underlying
@@ -27,7 +27,8 @@ from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPo
 from mtfscalper.settings import Settings, algorithm_class
 from mtfscalper.training.backend import fastest_vec_env
 from mtfscalper.training.evaluation import KeepBest
-from mtfscalper.training.ppo import FusedPPO
+from mtfscalper.training.ppo import FusedPPO, loss_gradients
+from mtfscalper.training.precision import CompiledFunction, compiles_on, precision_on
 from mtfscalper.training.reward_check import check_reward
 
 logger = logging.getLogger(__name__)
@@ -57,6 +58,8 @@ class TrainingReport:
     worker_pids: list[int] = field(default_factory=list)
     torch_threads: int = 0
     torch_interop_threads: int = 0
+    precision: str = "fp32"
+    compiled: bool = False
     train_candles: int = 0
     train_tape_sha256: str = ""
     evaluation_candles: int = 0
@@ -178,6 +181,11 @@ def fit(
             report.worker_pids = inner.pids
             report.vec_env = "SubprocVecEnv"
         model = _model(settings, train_tape, vec_env, initial_model, tensorboard_dir)
+        if isinstance(model, FusedPPO):
+            report.precision = model.policy_kwargs["precision"]
+            report.compiled = compiles_on(rl.compile, model.device)
+            if report.compiled:
+                model.loss_gradients = CompiledFunction(loss_gradients)
         keep_best = _evaluation_callback(model, evaluation_tape, env_settings, len(train_tape))
         callbacks: list[BaseCallback] = [_PhaseClock(report)]
         if keep_best is not None:
@@ -290,8 +298,7 @@ def _network(settings: Settings, tape: MarketTape) -> dict[str, Any]:
         "features_extractor_kwargs": {"n_features": tape.n_features, "window": settings.window},
         # stable-baselines3's epsilon; one kernel steps all parameters.
         "optimizer_kwargs": {"eps": 1e-5, "fused": True},
-        # 'auto' stays with float32 until it is shown to learn as well.
-        "precision": "bf16" if settings.rl.precision == "bf16" else "fp32",
+        "precision": precision_on(settings.rl.precision, get_device(settings.rl.device)),
     }
 
 
@@ -302,8 +309,11 @@ def _copy_to_continue(
     arguments: dict[str, Any] = {}
     if settings.rl.model_type == "PPO":
         had, wanted = initial_model.policy_kwargs, _network(settings, tape)
+        # A precision is how a machine computes, not what the network is: a model may go on with another.
         changed = [
-            f"{name} was {had.get(name)} and is {wanted[name]}" for name in wanted if had.get(name) != wanted[name]
+            f"{name} was {had.get(name)} and is {wanted[name]}"
+            for name in wanted
+            if name != "precision" and had.get(name) != wanted[name]
         ]
         if changed:
             logger.warning(
@@ -320,7 +330,11 @@ def _copy_to_continue(
     buffer.seek(0)
     # A model from disk is plain PPO: its class is not in its zip.
     kind = FusedPPO if settings.rl.model_type == "PPO" else type(initial_model)
-    return kind.load(buffer, env=vec_env, device=settings.rl.device, **arguments)
+    continued: Any = kind.load(buffer, env=vec_env, device=settings.rl.device, **arguments)
+    if isinstance(continued, FusedPPO):
+        precision = _network(settings, tape)["precision"]
+        continued.policy.precision = continued.policy_kwargs["precision"] = precision
+    return continued  # type: ignore[no-any-return]
 
 
 def report_as_json(report: TrainingReport) -> dict[str, Any]:

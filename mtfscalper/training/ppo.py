@@ -1,4 +1,4 @@
-"""PPO whose update is computed with fewer and larger operations; what it computes is stable-baselines3's.
+"""PPO whose rollout and update take fewer and larger operations; what they compute is stable-baselines3's.
 
 From one rollout and one order of minibatches the parameters equal those of ``stable_baselines3.PPO.train`` up to the
 rounding of float32. Its zips open with plain ``stable_baselines3.PPO.load``.
@@ -6,23 +6,38 @@ rounding of float32. Its zips open with plain ``stable_baselines3.PPO.load``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import numpy as np
 import torch
 from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import explained_variance
+from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
-from torch.nn import functional
 
-from mtfscalper.policy.network import MaskedActorCriticPolicy
+from mtfscalper.policy.network import MaskedActorCriticPolicy, masked_logits
+from mtfscalper.training.networks import PairedNetworks
+from mtfscalper.training.rollout import collect_rollout
 
 # What is logged of each minibatch, under stable-baselines3's names.
 _METRICS = ("entropy_loss", "policy_gradient_loss", "value_loss", "approx_kl", "clip_fraction", "loss")
 
 
-class _Rollout(NamedTuple):
-    """A rollout as flat tensors on the policy's device; one row a step of one environment."""
+class LossSettings(NamedTuple):
+    """What PPO's loss depends on, besides the samples; see stable-baselines3's PPO."""
+
+    clip_range: float
+    clip_range_vf: float | None
+    normalize_advantage: bool
+    ent_coef: float
+    vf_coef: float
+
+
+class Samples(NamedTuple):
+    """Steps of a rollout as flat tensors on the policy's device; one row a step of one environment."""
 
     observations: Tensor
     actions: Tensor
@@ -31,54 +46,124 @@ class _Rollout(NamedTuple):
     advantages: Tensor
     returns: Tensor
 
-    def rows(self, indices: Tensor) -> _Rollout:
+    def rows(self, rows: Tensor | slice) -> Samples:
         """Some of the rows."""
-        return _Rollout(*(column[indices] for column in self))
+        return Samples(*(column[rows] for column in self))
+
+
+def loss_gradients(
+    logits: Tensor, values: Tensor, samples: Samples, settings: LossSettings
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradient of PPO's loss (https://arxiv.org/abs/1707.06347, equation 9) with respect to what the networks say.
+
+    :param logits: of the masked policy, shape (n, 5)
+    :param values: shape (n, 1)
+    :return: gradients of both, and the metrics of :data:`_METRICS`, shape (6,)
+    """
+    share = 1 / len(logits)
+    advantages = samples.advantages
+    if settings.normalize_advantage and len(advantages) > 1:
+        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+    log_probabilities = torch.log_softmax(logits, dim=1)
+    probabilities = log_probabilities.exp()
+    entropy = -(probabilities * log_probabilities).sum(dim=1, keepdim=True)
+    chosen = samples.actions.unsqueeze(1)
+    log_ratio = log_probabilities.gather(1, chosen).squeeze(1) - samples.log_probs
+    ratio = log_ratio.exp()
+    # L_clip = mean(min(A r, A clip(r))); where the clipped one is the smaller, r has no influence.
+    unclipped = advantages * ratio
+    surrogate = torch.minimum(unclipped, advantages * ratio.clamp(1 - settings.clip_range, 1 + settings.clip_range))
+    # d(-L_clip) / d log p(a), as r = exp(log p(a) - log p_old(a))
+    pull = torch.where(unclipped <= surrogate, unclipped, 0.0) * -share
+    # d log p(a) / d logit_j = [j = a] - p_j, and d(-H) / d logit_j = p_j (log p_j + H)
+    logits_gradient = probabilities * ((log_probabilities + entropy) * (settings.ent_coef * share) - pull.unsqueeze(1))
+    logits_gradient.scatter_add_(1, chosen, pull.unsqueeze(1))
+    predicted = values.squeeze(1)
+    if settings.clip_range_vf is None:
+        misses = predicted - samples.returns
+        values_gradient = misses
+    else:
+        moved = predicted - samples.values
+        misses = samples.values + moved.clamp(-settings.clip_range_vf, settings.clip_range_vf) - samples.returns
+        values_gradient = torch.where(moved.abs() <= settings.clip_range_vf, misses, 0.0)
+    values_gradient = values_gradient.unsqueeze(1) * (2 * settings.vf_coef * share)
+    policy_loss, value_loss, entropy_loss = -surrogate.mean(), misses.square().mean(), -entropy.mean()
+    loss = policy_loss + settings.ent_coef * entropy_loss + settings.vf_coef * value_loss
+    approx_kl = ((ratio - 1) - log_ratio).mean()
+    clip_fraction = ((ratio - 1).abs() > settings.clip_range).float().mean()
+    metrics = torch.stack([entropy_loss, policy_loss, value_loss, approx_kl, clip_fraction, loss])
+    return logits_gradient, values_gradient, metrics
 
 
 class FusedPPO(PPO):
     """stable-baselines3's PPO for :class:`mtfscalper.policy.network.MaskedActorCriticPolicy`.
 
-    A minibatch is gathered by index from tensors that hold the whole rollout, metrics stay tensors until the update
-    is over, gradients are clipped and Adam steps by fused operations.
+    A rollout keeps compact observations, whatever the window. An update shuffles the rollout once an epoch, computes
+    both networks as one (:class:`PairedNetworks`), and reads its metrics from the device when it is over.
+
+    :ivar loss_gradients: :func:`loss_gradients`, or the same compiled
     """
+
+    _networks: PairedNetworks | None = None
+    loss_gradients: Callable[..., tuple[Tensor, Tensor, Tensor]] = staticmethod(loss_gradients)
+
+    def collect_rollouts(
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+    ) -> bool:
+        """See stable-baselines3's method of this name."""
+        return collect_rollout(self, self._paired_networks(), env, callback, rollout_buffer, n_rollout_steps)
 
     def train(self) -> None:
         """Update the policy with the rollout at hand: ``n_epochs`` passes over it in minibatches."""
-        policy = cast(MaskedActorCriticPolicy, self.policy)
-        policy.set_training_mode(True)
-        self._update_learning_rate(policy.optimizer)
+        self.policy.set_training_mode(True)
+        self._update_learning_rate(self.policy.optimizer)
+        learning_rate = self.policy.optimizer.param_groups[0]["lr"]
         progress = self._current_progress_remaining
-        clip_range = float(self.clip_range(progress))  # type: ignore[operator]
-        clip_range_vf = None if self.clip_range_vf is None else float(self.clip_range_vf(progress))  # type: ignore[operator]
-        rollout = self._rollout()
+        settings = LossSettings(
+            clip_range=float(self.clip_range(progress)),  # type: ignore[operator]
+            clip_range_vf=None if self.clip_range_vf is None else float(self.clip_range_vf(progress)),  # type: ignore[operator]
+            normalize_advantage=self.normalize_advantage,
+            ent_coef=self.ent_coef,
+            vf_coef=self.vf_coef,
+        )
+        networks = self._paired_networks()
+        networks.load()
+        rollout = self._samples()
         n_rows = len(rollout.actions)
-        parameters = [parameter for parameter in policy.parameters() if parameter.requires_grad]
         metrics: list[Tensor] = []
         first_of_last_epoch = 0
         stopped = False
         for epoch in range(self.n_epochs):
             first_of_last_epoch = len(metrics)
             # stable-baselines3's own draw, so that both go through the same minibatches.
-            order = torch.from_numpy(np.random.permutation(n_rows)).to(policy.device)
-            for indices in torch.split(order, self.batch_size):
-                loss, measured = self._minibatch(policy, rollout.rows(indices), clip_range, clip_range_vf)
+            order = torch.from_numpy(np.random.permutation(n_rows)).to(self.device)
+            shuffled = rollout.rows(order)
+            for start in range(0, n_rows, self.batch_size):
+                samples = shuffled.rows(slice(start, start + self.batch_size))
+                logits, values = networks.forward(samples.observations)
+                logits = masked_logits(logits, samples.observations)
+                logits_gradient, values_gradient, measured = self.loss_gradients(logits, values, samples, settings)
                 metrics.append(measured)
                 if self.target_kl is not None and float(measured[3]) > 1.5 * self.target_kl:
                     stopped = True
                     if self.verbose >= 1:
                         print(f"Early stopping at step {epoch} due to reaching max kl: {float(measured[3]):.2f}")
                     break
-                policy.optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                torch.nn.utils.clip_grad_norm_(parameters, self.max_grad_norm, foreach=True)
-                policy.optimizer.step()
+                networks.backward(logits_gradient, values_gradient)
+                networks.step(learning_rate, self.max_grad_norm)
             self._n_updates += 1
             if stopped:
                 break
-        self._log(torch.stack(metrics), first_of_last_epoch, clip_range, clip_range_vf)
+        networks.store()
+        self._log(torch.stack(metrics), first_of_last_epoch, settings)
 
-    def _rollout(self) -> _Rollout:
+    def _paired_networks(self) -> PairedNetworks:
+        policy = cast(MaskedActorCriticPolicy, self.policy)
+        if self._networks is None or self._networks.policy is not policy:
+            self._networks = PairedNetworks(policy)
+        return self._networks
+
+    def _samples(self) -> Samples:
         """The rollout buffer, flattened as stable-baselines3 flattens it."""
         buffer = self.rollout_buffer
         assert buffer.full
@@ -88,36 +173,9 @@ class FusedPPO(PPO):
 
         columns = (buffer.values, buffer.log_probs, buffer.advantages, buffer.returns)
         actions = flat(buffer.actions).flatten().long()
-        return _Rollout(flat(buffer.observations), actions, *(flat(values).flatten() for values in columns))
+        return Samples(flat(buffer.observations), actions, *(flat(values).flatten() for values in columns))
 
-    def _minibatch(
-        self, policy: MaskedActorCriticPolicy, batch: _Rollout, clip_range: float, clip_range_vf: float | None
-    ) -> tuple[Tensor, Tensor]:
-        """PPO's loss (https://arxiv.org/abs/1707.06347, equation 9).
-
-        :return: the loss, and the metrics of :data:`_METRICS`, detached, shape (6,)
-        """
-        values, log_prob, entropy = policy.evaluate_actions(batch.observations, batch.actions)
-        values, advantages = values.flatten(), batch.advantages
-        if self.normalize_advantage and len(advantages) > 1:
-            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-        log_ratio = log_prob - batch.log_probs
-        ratio = torch.exp(log_ratio)
-        clipped = torch.clamp(ratio, 1 - clip_range, 1 + clip_range)
-        policy_loss = -torch.min(advantages * ratio, advantages * clipped).mean()
-        if clip_range_vf is not None:
-            values = batch.values + torch.clamp(values - batch.values, -clip_range_vf, clip_range_vf)
-        value_loss = functional.mse_loss(values, batch.returns)
-        assert entropy is not None
-        entropy_loss = -entropy.mean()
-        loss = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
-        with torch.no_grad():
-            approx_kl = ((ratio - 1) - log_ratio).mean()
-            clip_fraction = (torch.abs(ratio - 1) > clip_range).float().mean()
-            measured = torch.stack([entropy_loss, policy_loss, value_loss, approx_kl, clip_fraction, loss])
-        return loss, measured
-
-    def _log(self, metrics: Tensor, first_of_last_epoch: int, clip_range: float, clip_range_vf: float | None) -> None:
+    def _log(self, metrics: Tensor, first_of_last_epoch: int, settings: LossSettings) -> None:
         """Log what stable-baselines3 logs, read from the device once.
 
         :param metrics: one row a minibatch
@@ -135,6 +193,9 @@ class FusedPPO(PPO):
         explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
         self.logger.record("train/explained_variance", explained)
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
-        self.logger.record("train/clip_range", clip_range)
-        if clip_range_vf is not None:
-            self.logger.record("train/clip_range_vf", clip_range_vf)
+        self.logger.record("train/clip_range", settings.clip_range)
+        if settings.clip_range_vf is not None:
+            self.logger.record("train/clip_range_vf", settings.clip_range_vf)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_networks", "loss_gradients"]

@@ -148,7 +148,6 @@ def test_the_window_precision_device_and_seed_reach_the_policy() -> None:
     assert model.policy.precision == "bf16"
     assert model.device.type == "cpu"
     assert model.seed == 77
-    assert untrained(tiny_settings(precision="auto")).policy.precision == "fp32"
 
 
 @pytest.mark.parametrize("wanted", [0.05, 0.4])
@@ -199,7 +198,17 @@ def test_continual_learning_goes_on_with_the_settings_of_now() -> None:
     assert {name: REACHES[name][1](going_on) for name in changed} == changed
 
 
-@pytest.mark.parametrize("changed", [{"net_arch": [9]}, {"window": 2}, {"precision": "bf16"}, {}], ids=str)
+def test_continual_learning_goes_on_in_the_precision_set_now() -> None:
+    initial, _ = trained(tiny_settings(precision="bf16"))
+    before = parameters(initial)
+    settings = tiny_settings(continual_learning=True, precision="fp32")
+    going_on, report = trained(settings, initial_model=initial)
+    assert going_on.policy.precision == going_on.policy_kwargs["precision"] == report.precision == "fp32"
+    assert same(parameters(initial), before)
+    assert not same(parameters(going_on), parameters(trained(settings)[0]))
+
+
+@pytest.mark.parametrize("changed", [{"net_arch": [9]}, {"window": 2}, {}], ids=str)
 def test_continual_learning_starts_anew_where_the_network_is_another(
     changed: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -29,17 +29,18 @@ OPTIONS: list[dict[str, Any]] = [
     {"learning_rate": lambda left: 3e-4 * left, "clip_range": lambda left: 0.3 * left},
     # The last minibatch of an epoch is a smaller one.
     {"batch_size": 100},
+    {"window": 3},
 ]
 
 
-def model(algorithm: type[PPO], precision: str = "fp32", **options: Any) -> PPO:
+def model(algorithm: type[PPO], precision: str = "fp32", window: int = 1, **options: Any) -> PPO:
     torch.manual_seed(0)
-    vec_env = build_vec_env("batched", TAPE, env_settings(), 4)
+    vec_env = build_vec_env("batched", TAPE, env_settings(window=window), 4)
     kwargs = {
         "net_arch": [64, 48],
         "activation_fn": torch.nn.ReLU,
         "features_extractor_class": CandleWindowExtractor,
-        "features_extractor_kwargs": {"n_features": N_FEATURES, "window": 1},
+        "features_extractor_kwargs": {"n_features": N_FEATURES, "window": window},
         "precision": precision,
     }
     if algorithm is FusedPPO:
@@ -80,6 +81,31 @@ def test_ten_epochs_give_the_parameters_and_metrics_of_stable_baselines3(options
     assert set(our_metrics) == set(their_metrics)
     for name, value in their_metrics.items():
         assert our_metrics[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+
+
+def test_the_optimizer_keeps_the_moments_that_stable_baselines3_keeps() -> None:
+    """So that a training that goes on, here or with plain PPO, goes on from the same place."""
+    made = {}
+    for algorithm in (PPO, FusedPPO):
+        made[algorithm] = model(algorithm)
+        updated(made[algorithm], algorithm)
+    theirs, ours = made[PPO], made[FusedPPO]
+    for parameter, name in zip(ours.policy.parameters(), dict(theirs.policy.named_parameters()), strict=True):
+        own = ours.policy.optimizer.state[parameter]
+        other = theirs.policy.optimizer.state[dict(theirs.policy.named_parameters())[name]]
+        assert float(own["step"]) == float(other["step"]) == 80
+        for moment in ("exp_avg", "exp_avg_sq"):
+            torch.testing.assert_close(own[moment], other[moment], rtol=1e-3, atol=1e-6)
+            assert own[moment].any()
+
+
+@pytest.mark.parametrize("changed", [{"activation_fn": torch.nn.Tanh}, {"net_arch": {"pi": [8], "vf": [9]}}], ids=str)
+def test_networks_that_cannot_be_paired_are_refused_by_name(changed: dict[str, Any]) -> None:
+    made = model(FusedPPO)
+    arguments = made.policy_kwargs | changed
+    other = FusedPPO(MaskedActorCriticPolicy, made.env, policy_kwargs=arguments, device="cpu")
+    with pytest.raises(ValueError, match="accepted: the same hidden layers for policy and value network, with ReLU"):
+        other._paired_networks()
 
 
 def test_the_update_changes_every_parameter_and_other_orders_give_others() -> None:

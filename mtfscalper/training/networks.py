@@ -1,0 +1,227 @@
+"""The policy's and the value network, computed as one: forward, backward and Adam's step without autograd.
+
+Both networks have hidden layers of the same widths. Each layer is one batched matrix product over the two, written
+into memory that is kept; parameters, gradients and Adam's moments lie in one buffer each, so that clipping, the step
+and rounding to bfloat16 are one operation each.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
+
+# What Adam keeps of each parameter.
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
+class _Slot(NamedTuple):
+    """Where parameters lie in a buffer.
+
+    :ivar parameters: the policy's; those of two networks lie one after the other
+    :ivar shape: of all of them together
+    """
+
+    parameters: list[nn.Parameter]
+    shape: tuple[int, ...]
+
+
+class _Memory(NamedTuple):
+    """Where a forward and a backward of n rows are written; hidden layers have shape (2, n, width).
+
+    :ivar inputs: shape (n, n_inputs)
+    :ivar hidden: of each layer, after ReLU
+    :ivar gradients: of each layer, with respect to what goes into ReLU
+    :ivar latent: what the heads see, float32
+    :ivar latent_gradient: float32
+    """
+
+    inputs: Tensor
+    hidden: list[Tensor]
+    gradients: list[Tensor]
+    latent: Tensor
+    latent_gradient: Tensor
+
+
+class PairedNetworks:
+    """The two networks of a policy, on a copy of its parameters and of its optimizer's moments.
+
+    :meth:`load` takes the copies and :meth:`store` brings them back. Between the two the policy stays as it was.
+    """
+
+    def __init__(self, policy: MaskedActorCriticPolicy) -> None:
+        """
+        :raises ValueError: if the two networks have not the same hidden layers with ReLU
+        """
+        self.policy = policy
+        extractor = policy.features_extractor
+        assert isinstance(extractor, CandleWindowExtractor)
+        self._extractor = extractor
+        hidden = _hidden_slots(policy)
+        heads = [
+            _Slot([p], tuple(p.shape)) for head in (policy.action_net, policy.value_net) for p in head.parameters()
+        ]
+        self._slots = hidden + heads
+        device = policy.device
+        flat = torch.zeros(sum(math.prod(slot.shape) for slot in self._slots), device=device)
+        self._flat, self._gradient = flat, torch.zeros_like(flat)
+        flat.grad = self._gradient
+        group = policy.optimizer.param_groups[0]
+        options = {name: group[name] for name in ("betas", "eps", "weight_decay")}
+        self._adam = torch.optim.Adam([flat], lr=0.0, fused=True, **options)
+        self._moments = {name: torch.zeros_like(flat) for name in _MOMENTS}
+        self._steps = torch.zeros((), device=device)
+        self._adam.state[flat] = self._moments | {"step": self._steps}
+        # Hidden layers compute with the parameters themselves, or with what they round to.
+        n_hidden = sum(math.prod(slot.shape) for slot in hidden)
+        self._exact, self._exact_gradient = flat[:n_hidden], self._gradient[:n_hidden]
+        self._dtype = torch.bfloat16 if policy.precision == "bf16" else torch.float32
+        self._rounds = self._dtype != torch.float32
+        self._working = self._exact.to(self._dtype)
+        self._working_gradient = torch.zeros_like(self._working) if self._rounds else self._exact_gradient
+        values, gradients = _views(self._working, hidden), _views(self._working_gradient, hidden)
+        self._weights, self._biases = values[::2], values[1::2]
+        self._weight_gradients, self._bias_gradients = gradients[::2], gradients[1::2]
+        self._transposed = [weight.transpose(1, 2) for weight in self._weights]
+        self._heads = _views(flat[n_hidden:], heads)
+        self._head_gradients = _views(self._gradient[n_hidden:], heads)
+        self._memories: dict[int, _Memory] = {}
+        self._tape = self._extractor.features.to(self._dtype)
+
+    @torch.no_grad()
+    def load(self) -> None:
+        """Take parameters, moments and the tape from the policy."""
+        states = self.policy.optimizer.state
+        for view, slot in zip(_views(self._flat, self._slots), self._slots, strict=True):
+            view.copy_(torch.stack(list(slot.parameters)).view(slot.shape))
+        # An optimizer that has not stepped yet keeps nothing.
+        started = bool(states)
+        self._steps.fill_(float(states[self._slots[0].parameters[0]]["step"]) if started else 0.0)
+        for name, moment in self._moments.items():
+            for view, slot in zip(_views(moment, self._slots), self._slots, strict=True):
+                if started:
+                    view.copy_(torch.stack([states[p][name] for p in slot.parameters]).view(slot.shape))
+                else:
+                    view.zero_()
+        self._round()
+        self._tape = self._extractor.features.to(self._dtype)
+
+    @torch.no_grad()
+    def store(self) -> None:
+        """Bring parameters and moments back to the policy."""
+        states = self.policy.optimizer.state
+        moments = {name: _views(moment, self._slots) for name, moment in self._moments.items()}
+        for at, (view, slot) in enumerate(zip(_views(self._flat, self._slots), self._slots, strict=True)):
+            for index, parameter in enumerate(slot.parameters):
+                parameter.copy_(_member(view, slot, index).view_as(parameter))
+                kept = {
+                    name: _member(views[at], slot, index).clone().view_as(parameter) for name, views in moments.items()
+                }
+                states[parameter] = {"step": self._steps.clone()} | kept
+
+    @torch.no_grad()
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """
+        :param observations: compact, shape (n, 1 + n_account)
+        :return: logits before any mask, shape (n, 5), and values, shape (n, 1)
+        """
+        memory = self._memory(len(observations))
+        self._extractor.gather(self._tape, observations, memory.inputs)
+        below = memory.inputs.expand(2, -1, -1)
+        for weight, bias, hidden in zip(self._transposed, self._biases, memory.hidden, strict=True):
+            below = torch.baddbmm(bias, below, weight, out=hidden).relu_()
+        if self._rounds:
+            memory.latent.copy_(below)
+        action_weight, action_bias, value_weight, value_bias = self._heads
+        logits = torch.addmm(action_bias, memory.latent[0], action_weight.T)
+        return logits, torch.addmm(value_bias, memory.latent[1], value_weight.T)
+
+    @torch.no_grad()
+    def backward(self, logits_gradient: Tensor, values_gradient: Tensor) -> None:
+        """Work out the gradient of every parameter, for the rows of the last :meth:`forward`.
+
+        :param logits_gradient: the loss's, shape (n, 5)
+        :param values_gradient: the loss's, shape (n, 1)
+        """
+        memory = self._memory(len(logits_gradient))
+        for index, gradient in enumerate((logits_gradient, values_gradient)):
+            torch.mm(gradient.T, memory.latent[index], out=self._head_gradients[2 * index])
+            torch.sum(gradient, 0, out=self._head_gradients[2 * index + 1])
+            torch.mm(gradient, self._heads[2 * index], out=memory.latent_gradient[index])
+        if self._rounds:
+            memory.gradients[-1].copy_(memory.latent_gradient)
+        inputs = [memory.inputs.expand(2, -1, -1), *memory.hidden]
+        for layer in reversed(range(len(self._weights))):
+            gradient, hidden = memory.gradients[layer], memory.hidden[layer]
+            # ReLU passes a gradient on where it passed the value.
+            torch.ops.aten.threshold_backward.grad_input(gradient, hidden, 0, grad_input=gradient)
+            torch.bmm(gradient.transpose(1, 2), inputs[layer], out=self._weight_gradients[layer])
+            torch.sum(gradient, 1, keepdim=True, out=self._bias_gradients[layer])
+            if layer:
+                torch.bmm(gradient, self._weights[layer], out=memory.gradients[layer - 1])
+        if self._rounds:
+            self._exact_gradient.copy_(self._working_gradient)
+
+    @torch.no_grad()
+    def step(self, learning_rate: float, max_grad_norm: float) -> None:
+        """Clip the gradient of the last :meth:`backward` by its norm, as ``clip_grad_norm_`` does, and step Adam."""
+        norm = torch.linalg.vector_norm(self._gradient)
+        self._gradient.mul_((max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
+        self._adam.param_groups[0]["lr"] = learning_rate
+        self._adam.step()
+        self._round()
+
+    def _round(self) -> None:
+        if self._rounds:
+            self._working.copy_(self._exact)
+
+    def _memory(self, n_rows: int) -> _Memory:
+        """Memory for so many rows: a rollout's step, a minibatch, the last one of an epoch."""
+        if n_rows not in self._memories:
+            # A rollout asks for it in inference mode, and an update could not write there.
+            with torch.inference_mode(False):
+                self._memories[n_rows] = self._new_memory(n_rows)
+        return self._memories[n_rows]
+
+    def _new_memory(self, n_rows: int) -> _Memory:
+        like = self._working
+        hidden = [like.new_empty(2, n_rows, weight.shape[1]) for weight in self._weights]
+        gradients = [torch.empty_like(layer) for layer in hidden]
+        latent, latent_gradient = hidden[-1], gradients[-1]
+        if self._rounds:
+            latent, latent_gradient = latent.float(), latent_gradient.float()
+        return _Memory(like.new_empty(n_rows, self._weights[0].shape[2]), hidden, gradients, latent, latent_gradient)
+
+
+def _hidden_slots(policy: MaskedActorCriticPolicy) -> list[_Slot]:
+    """Weights and biases of each hidden layer, the policy network's and the value network's together."""
+    networks = [policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net]
+    layers = [[module for module in network if isinstance(module, nn.Linear)] for network in networks]
+    shapes = [[layer.weight.shape for layer in network] for network in layers]
+    others = {type(module) for network in networks for module in network} - {nn.Linear, nn.ReLU}
+    if shapes[0] != shapes[1] or others:
+        raise ValueError(
+            f"the policy has net_arch {policy.net_arch} and activation {policy.activation_fn.__name__}; accepted: the "
+            "same hidden layers for policy and value network, with ReLU; remedy: set net_arch to a list of integers"
+        )
+    slots = []
+    for ours, theirs in zip(*layers, strict=True):
+        n_out, n_in = ours.weight.shape
+        slots.append(_Slot([ours.weight, theirs.weight], (2, n_out, n_in)))
+        slots.append(_Slot([ours.bias, theirs.bias], (2, 1, n_out)))
+    return slots
+
+
+def _views(buffer: Tensor, slots: list[_Slot]) -> list[Tensor]:
+    """The parts of a buffer in which slots lie, one after the other."""
+    parts = torch.split(buffer, [math.prod(slot.shape) for slot in slots])
+    return [part.view(slot.shape) for part, slot in zip(parts, slots, strict=True)]
+
+
+def _member(view: Tensor, slot: _Slot, index: int) -> Tensor:
+    """One parameter's part of a slot's view."""
+    return view[index] if len(slot.parameters) > 1 else view

@@ -1,0 +1,84 @@
+"""What "auto" means for ``precision`` and ``compile``, and that a missing compiler stops nothing."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from test_ppo import model, with_a_rollout
+from tiny_training import env_settings_of, random_tape, tiny_settings
+
+from mtfscalper.policy.network import masked_logits
+from mtfscalper.training import precision
+from mtfscalper.training.fit import fit
+from mtfscalper.training.ppo import FusedPPO, LossSettings, loss_gradients
+from mtfscalper.training.precision import CompiledFunction, compiles_on, has_bf16, precision_on
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_auto_precision_is_bf16_where_the_device_has_it(there: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "has_bf16", lambda device: there)
+    assert precision_on("auto", CPU) == ("bf16" if there else "fp32")
+    assert (precision_on("bf16", CPU), precision_on("fp32", CPU)) == ("bf16", "fp32")
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="reads the processor's flags from /proc/cpuinfo")
+def test_the_processor_says_whether_it_has_bf16() -> None:
+    flags = set(Path("/proc/cpuinfo").read_text().split())
+    assert has_bf16(CPU) == bool(flags & {"avx512_bf16", "amx_bf16", "bf16"})
+    assert not has_bf16(torch.device("mps"))
+
+
+def test_auto_compiles_on_a_gpu_alone() -> None:
+    assert [compiles_on(value, CPU) for value in ("auto", True, False)] == [False, True, False]
+    assert [compiles_on(value, CUDA) for value in ("auto", True, False)] == [True, True, False]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_the_compiled_loss_has_the_gradients_of_the_plain_one() -> None:
+    made = with_a_rollout(model(FusedPPO))
+    assert isinstance(made, FusedPPO)
+    samples = made._samples().rows(slice(0, 64))
+    logits, values = torch.randn(64, 5), torch.randn(64, 1)
+    logits = masked_logits(logits, samples.observations)
+    settings = LossSettings(0.2, 0.1, True, 0.01, 0.5)
+    compiled = CompiledFunction(loss_gradients)
+    theirs, ours = (function(logits, values, samples, settings) for function in (loss_gradients, compiled))
+    for own, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(own, other, rtol=1e-5, atol=1e-6)
+    assert compiled._function is not compiled._plain
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_fit_compiles_and_reports_it() -> None:
+    settings = tiny_settings(compile=True)
+    _, report = fit(settings, random_tape(), None, env_settings_of(settings))
+    assert report.compiled
+
+
+WITHOUT_COMPILER = """
+import logging, torch
+from mtfscalper.training.precision import CompiledFunction
+logging.basicConfig(format="%(levelname)s %(message)s")
+double = CompiledFunction(lambda values: (2 * values + 1).sin())
+for _ in range(2):
+    print(double(torch.zeros(3)).tolist() == torch.ones(3).sin().tolist())
+"""
+
+
+def test_without_a_compiler_training_goes_on_with_one_warning(tmp_path: Path) -> None:
+    environment = {"CXX": "/nowhere/c++", "TORCHINDUCTOR_CACHE_DIR": str(tmp_path), "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, "-c", WITHOUT_COMPILER]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd=tmp_path)
+    assert result.stdout.split() == ["True", "True"]
+    warnings = [line for line in result.stderr.splitlines() if line.startswith("WARNING")]
+    assert len(warnings) == 1
+    assert "freqai.rl_config.compile is on, but torch.compile does not work here" in warnings[0]
+    assert "No working C++ compiler found" in warnings[0]
