@@ -48,9 +48,10 @@ class _Memory(NamedTuple):
 
 
 class PairedNetworks:
-    """The two networks of a policy, on a copy of its parameters and of its optimizer's moments.
+    """The two networks of a policy.
 
-    :meth:`load` takes the copies and :meth:`store` brings them back. Between the two the policy stays as it was.
+    The policy's parameters and its optimizer's moments become views of the buffers here: there is one copy of each,
+    and whatever reads or saves the policy sees it.
     """
 
     def __init__(self, policy: MaskedActorCriticPolicy) -> None:
@@ -94,34 +95,35 @@ class PairedNetworks:
 
     @torch.no_grad()
     def load(self) -> None:
-        """Take parameters, moments and the tape from the policy."""
-        states = self.policy.optimizer.state
-        for view, slot in zip(_views(self._flat, self._slots), self._slots, strict=True):
-            view.copy_(torch.stack(list(slot.parameters)).view(slot.shape))
-        # An optimizer that has not stepped yet keeps nothing.
-        started = bool(states)
-        self._steps.fill_(float(states[self._slots[0].parameters[0]]["step"]) if started else 0.0)
-        for name, moment in self._moments.items():
-            for view, slot in zip(_views(moment, self._slots), self._slots, strict=True):
-                if started:
-                    view.copy_(torch.stack([states[p][name] for p in slot.parameters]).view(slot.shape))
-                else:
-                    view.zero_()
-        self._round()
-        self._tape = self._extractor.features.to(self._dtype)
-
-    @torch.no_grad()
-    def store(self) -> None:
-        """Bring parameters and moments back to the policy."""
+        """Take in whatever of the policy's parameters, moments and tape has been replaced since the last time."""
         states = self.policy.optimizer.state
         moments = {name: _views(moment, self._slots) for name, moment in self._moments.items()}
         for at, (view, slot) in enumerate(zip(_views(self._flat, self._slots), self._slots, strict=True)):
             for index, parameter in enumerate(slot.parameters):
-                parameter.copy_(_member(view, slot, index).view_as(parameter))
-                kept = {
-                    name: _member(views[at], slot, index).clone().view_as(parameter) for name, views in moments.items()
-                }
-                states[parameter] = {"step": self._steps.clone()} | kept
+                own = _member(view, slot, index).view_as(parameter)
+                if parameter.data_ptr() != own.data_ptr():
+                    own.copy_(parameter)
+                    parameter.data = own
+                state = states[parameter]
+                # An optimizer that has not stepped yet keeps nothing.
+                self._steps.fill_(float(state.get("step", 0.0)))
+                for name, views in moments.items():
+                    own = _member(views[at], slot, index).view_as(parameter)
+                    kept = state.get(name)
+                    if kept is None:
+                        own.zero_()
+                    elif kept.data_ptr() != own.data_ptr():
+                        own.copy_(kept)
+                    state[name] = own
+        self.count_steps()
+        self._round()
+        self._tape = self._extractor.features.to(self._dtype)
+
+    def count_steps(self) -> None:
+        """Tell the policy's optimizer how many steps were made; each parameter keeps a number of its own."""
+        for slot in self._slots:
+            for parameter in slot.parameters:
+                self.policy.optimizer.state[parameter]["step"] = self._steps.clone()
 
     @torch.no_grad()
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:

@@ -154,8 +154,13 @@ class FusedPPO(PPO):
             self._n_updates += 1
             if stopped:
                 break
-        networks.store()
+        networks.count_steps()
         self._log(torch.stack(metrics), first_of_last_epoch, settings)
+
+    def release_memory(self) -> None:
+        """Let go of what only training needs: gradients, activations, the rollout."""
+        self._networks = None
+        self.rollout_buffer.reset()
 
     def _paired_networks(self) -> PairedNetworks:
         policy = cast(MaskedActorCriticPolicy, self.policy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,10 @@ RULES = TradingRules(
 SEEDS = (1, 2, 3)
 
 
-def settings(seed: int, cycles: int) -> Settings:
+def settings(seed: int, cycles: int, **changes: Any) -> Settings:
+    """
+    :param changes: keys of ``rl_config``
+    """
     return Settings.from_config(
         {
             "freqai": {
@@ -41,6 +45,7 @@ def settings(seed: int, cycles: int) -> Settings:
                     "seed": seed,
                     "model_reward_parameters": {"equity_weight": 100.0},
                 }
+                | changes
             }
         }
     )

@@ -1,0 +1,89 @@
+"""How the time of a whole ``fit`` grows with environments, window, features and cycles.
+
+python benchmarks/bench_scaling.py --json bench_scaling.json --plot docs/training_time.svg
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import torch
+from bench_training import facts, train
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from mtfscalper.training.precision import has_bf16
+
+matplotlib.use("svg")
+
+from matplotlib import pyplot
+
+# What is varied, from the fast configuration's 64 environments, window 1, 54 features and 4 cycles.
+VARIED = {
+    "n_envs": (8, 16, 32, 64, 128, 256, 512),
+    "window": (1, 5, 10, 20, 30),
+    "features": (10, 54, 100, 200),
+    "cycles": (4, 8, 16, 30),
+}
+CONTENDERS = ("batched", "batched bf16") if has_bf16(torch.device("cpu")) else ("batched",)
+
+
+def scale() -> list[dict[str, Any]]:
+    """A whole fit of every contender at every value."""
+    jobs = [(name, value, kind) for name, values in VARIED.items() for value in values for kind in CONTENDERS]
+    return [
+        {"varied": name, "value": value, "contender": kind} | train(kind, **{name: value})
+        for name, value, kind in track(jobs, "fits", console=Console(stderr=True))
+    ]
+
+
+def table_of(points: list[dict[str, Any]]) -> Table:
+    """Seconds of a fit and timesteps a second."""
+    table = Table(title="a whole fit, evaluation included")
+    for column in ("varied", "value", "contender", "timesteps", "seconds", "steps/s"):
+        table.add_column(column, justify="left" if column in ("varied", "contender") else "right")
+    for point in points:
+        rate = point["timesteps"] / point["seconds"]
+        row = (point["varied"], f"{point['value']}", point["contender"], f"{point['timesteps']:,}")
+        table.add_row(*row, f"{point['seconds']:.1f}", f"{rate:,.0f}")
+    return table
+
+
+def plot(points: list[dict[str, Any]], path: Path) -> None:
+    """A picture for each thing that was varied: seconds against its values."""
+    figure, axes = pyplot.subplots(1, len(VARIED), figsize=(14, 3.4), layout="constrained")
+    for axis, name in zip(axes, VARIED, strict=True):
+        for kind in CONTENDERS:
+            line = [point for point in points if (point["varied"], point["contender"]) == (name, kind)]
+            axis.plot([point["value"] for point in line], [point["seconds"] for point in line], "o-", label=kind)
+        axis.set(xlabel=name, xscale="log" if name == "n_envs" else "linear")
+        axis.set_ylim(bottom=0)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("seconds of a whole fit")
+    axes[0].legend(frameon=False)
+    figure.savefig(path, metadata={"Date": None})
+    print(f"picture: {path}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    for name, what in {"json": "the figures", "plot": "the picture"}.items():
+        kind = "json" if name == "json" else "svg"
+        default = Path(tempfile.gettempdir(), f"bench_scaling.{kind}")
+        parser.add_argument(f"--{name}", type=Path, default=default, help=f"where {what} goes (default %(default)s)")
+    options = parser.parse_args(argv)
+    points = scale()
+    Console().print(table_of(points))
+    plot(points, options.plot)
+    options.json.write_text(json.dumps(facts() | {"points": points}, indent=1))
+    print(f"figures: {options.json}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,142 @@
+"""A whole ``fit``, evaluation included: freqtrade's learners beside this package's.
+
+Every run is a process of its own (training_contenders.py); the contenders of a round follow one another, so that
+whatever else the machine does hits them alike. Ten minutes a round on two processors.
+
+    python benchmarks/bench_training.py --rounds 3 --json bench_training.json
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from training_contenders import CONTENDERS, ROOT
+
+from mtfscalper.threads import usable_processors
+from mtfscalper.training.precision import has_bf16
+
+WINDOWS = (1, 30)
+MIB = 2**20
+
+
+class Run(NamedTuple):
+    """One contender, trained once."""
+
+    contender: str
+    window: int
+    figures: dict[str, Any]
+
+
+def train(contender: str, **options: Any) -> dict[str, Any]:
+    """Train in a new process.
+
+    :param options: of training_contenders.py
+    :return: its figures
+    """
+    command = [sys.executable, str(Path(__file__).with_name("training_contenders.py")), contender]
+    for name, value in options.items():
+        command += [f"--{name.replace('_', '-')}", str(value)]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    if result.returncode:
+        raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr[-2000:]}")
+    figures: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
+    return figures
+
+
+def rates(runs: Iterable[Run], contender: str, window: int) -> list[float]:
+    """Timesteps a second of a contender's whole fits."""
+    return [
+        run.figures["timesteps"] / run.figures["seconds"]
+        for run in runs
+        if (run.contender, run.window) == (contender, window)
+    ]
+
+
+def middle(runs: Iterable[Run], contender: str, window: int, name: str) -> float:
+    """The median of one of a contender's figures."""
+    return float(np.median([run.figures[name] for run in runs if (run.contender, run.window) == (contender, window)]))
+
+
+def table_of(runs: list[Run], window: int, contenders: tuple[str, ...]) -> tuple[Table, dict[str, Any]]:
+    """One window's contenders, and their figures by name."""
+    table = Table(title=f"whole fit, evaluation included: window {window}, 54 features")
+    columns = ("contender", "steps/s", "lowest", "highest", "x stock", "x multiproc", "memory MiB", "of which workers")
+    for column in columns:
+        table.add_column(column, justify="left" if column == "contender" else "right")
+    medians = {name: float(np.median(rates(runs, name, window))) for name in contenders}
+    summary = {}
+    for name in contenders:
+        each = rates(runs, name, window)
+        own, workers = (middle(runs, name, window, f"{kind}_memory_bytes") / MIB for kind in ("own", "worker"))
+        ratios = medians[name] / medians["stock"], medians[name] / medians["stock multiproc"]
+        table.add_row(
+            name,
+            *(f"{value:,.0f}" for value in (medians[name], min(each), max(each))),
+            *(f"{ratio:.2f}" for ratio in ratios),
+            *(f"{value:,.0f}" for value in (own + workers, workers)),
+        )
+        summary[name] = {
+            "steps_per_second": each,
+            "median": medians[name],
+            "x_stock": ratios[0],
+            "x_multiproc": ratios[1],
+            "memory_mib": own + workers,
+            "worker_memory_mib": workers,
+        }
+    return table, summary
+
+
+def compare(rounds: int, cycles: int) -> dict[str, Any]:
+    """Every contender at both windows, round by round."""
+    contenders = tuple(name for name in CONTENDERS if has_bf16(torch.device("cpu")) or "bf16" not in name)
+    jobs = [(name, window) for _ in range(rounds) for window in WINDOWS for name in contenders]
+    runs = [
+        Run(name, window, train(name, window=window, cycles=cycles))
+        for name, window in track(jobs, "fits", console=Console(stderr=True))
+    ]
+    summaries = {}
+    for window in WINDOWS:
+        table, summaries[f"window {window}"] = table_of(runs, window, contenders)
+        Console().print(table)
+    return {"summary": summaries, "runs": [run._asdict() for run in runs]}
+
+
+def facts() -> dict[str, str]:
+    """What a benchmark ran on, and how to run it again."""
+    describe = ["git", "describe", "--always", "--dirty"]
+    commit = subprocess.run(describe, capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    return {
+        "command": " ".join(["python", *sys.argv]),
+        "commit": commit or "not under git",
+        "machine": f"{platform.machine()}, {usable_processors()} processors",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of all contenders (default 3)")
+    parser.add_argument("--cycles", type=int, default=4, help="train_cycles of each fit (default 4)")
+    default = Path(tempfile.gettempdir(), "bench_training.json")
+    parser.add_argument("--json", type=Path, default=default, help="where the figures go (default %(default)s)")
+    options = parser.parse_args(argv)
+    figures = compare(options.rounds, options.cycles)
+    options.json.write_text(json.dumps(facts() | figures, indent=1))
+    print(f"figures: {options.json}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,215 @@
+"""One whole ``fit`` in a process of its own, for bench_training.py: freqtrade's learners, and this package's.
+
+All train on the same candles and features, with the main configuration's hyper-parameters and as many timesteps, and
+evaluate on the same held-out part. Prints its figures as one line of JSON.
+
+    python benchmarks/training_contenders.py "batched bf16" --window 30
+"""
+
+import argparse
+import json
+import logging
+import os
+import resource
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import psutil
+import torch
+from freqtrade.freqai.prediction_models.ReinforcementLearner import ReinforcementLearner
+from freqtrade.freqai.prediction_models.ReinforcementLearner_multiproc import ReinforcementLearner_multiproc
+
+from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
+from mtfscalper.market.tape import MarketTape
+from mtfscalper.replay.synthetic import generate_market
+from mtfscalper.settings import Settings
+from mtfscalper.threads import set_torch_threads, usable_processors
+from mtfscalper.trading.rules import TradingRules
+from mtfscalper.training.fit import fit
+
+ROOT = Path(__file__).parents[1]
+PAIR = "BTC/USDT:USDT"
+# Thirty days of five-minute candles, a tenth of them held out: the main configuration's window.
+N_CANDLES, N_TRAIN = 8640, 7776
+N_WORKERS = 8
+RULES = TradingRules(
+    fee_ratio=0.0005, stoploss_ratio=0.02, max_trade_duration_candles=96, timeframe_minutes=5, can_short=True
+)
+# What each of this package's contenders changes in the main configuration's rl_config.
+OURS: dict[str, dict[str, Any]] = {
+    "subproc": {"vec_env": "subproc", "precision": "fp32"},
+    "batched": {"vec_env": "batched", "n_envs": 64, "n_steps": 512, "precision": "fp32"},
+    "batched bf16": {"vec_env": "batched", "n_envs": 64, "n_steps": 512, "precision": "bf16"},
+    "batched bf16 compile": {
+        "vec_env": "batched",
+        "n_envs": 64,
+        "n_steps": 512,
+        "precision": "bf16",
+        "compile": True,
+    },
+}
+# freqtrade sets (2 x processors - 2) / 2 threads, one on two processors; the second row gives it all of them.
+STOCK: dict[str, tuple[type[ReinforcementLearner], bool]] = {
+    "stock": (ReinforcementLearner, False),
+    "stock, all processors": (ReinforcementLearner, True),
+    "stock multiproc": (ReinforcementLearner_multiproc, True),
+}
+CONTENDERS = (*STOCK, *OURS)
+
+
+def main_config() -> dict[str, Any]:
+    """The main configuration, without a progress bar and TensorBoard."""
+    config: dict[str, Any] = json.loads((ROOT / "configs" / "config_rl_hybrid.json").read_text())
+    config["freqai"]["activate_tensorboard"] = False
+    config["freqai"]["rl_config"]["progress_bar"] = False
+    return config
+
+
+def market(n_features: int) -> tuple[pd.DataFrame, np.ndarray]:
+    """Candles of the synthetic market with a signal on every seventh or so, and random features."""
+    candles = generate_market(pairs=(PAIR,))[PAIR].iloc[:N_CANDLES].reset_index(drop=True)
+    random = np.random.default_rng(0)
+    signals = {name: random.random(N_CANDLES) < 0.15 for name in (LONG_SIGNAL, SHORT_SIGNAL)}
+    features = random.normal(size=(N_CANDLES, n_features)).astype(np.float32)
+    return candles.assign(**signals), features
+
+
+def ours(changes: dict[str, Any], window: int, n_features: int, cycles: int) -> Callable[[], dict[str, Any]]:
+    """This package's training."""
+    config = main_config()
+    config["freqai"]["conv_width"] = window
+    config["freqai"]["rl_config"] |= changes | {"train_cycles": cycles}
+    settings = Settings.from_config(config)
+    candles, features = market(n_features)
+    tape = MarketTape.from_frame(candles, features, pair=PAIR, timeframe_ms=300_000, signals_needed=True)
+    environment = EnvSettings(RULES, settings.rl.model_reward_parameters, settings.rl.entry_mode, window)
+    set_torch_threads(settings.rl.cpu_count, settings.rl.interop_threads)
+
+    def train() -> dict[str, Any]:
+        _, report = fit(settings, tape.rows(0, N_TRAIN), tape.rows(N_TRAIN, N_CANDLES), environment)
+        return {
+            "timesteps": report.timesteps,
+            "rollout_seconds": report.seconds_of("rollout"),
+            "update_seconds": report.seconds_of("update"),
+            "evaluation_seconds": sum(evaluation["seconds"] for evaluation in report.evaluations),
+        }
+
+    return train
+
+
+def stock(
+    learner_class: type[ReinforcementLearner], all_processors: bool, window: int, n_features: int, cycles: int
+) -> Callable[[], dict[str, Any]]:
+    """freqtrade's training: its environments, its callbacks, its evaluation."""
+    config = main_config()
+    folder = Path(tempfile.mkdtemp())
+    config |= {"user_data_dir": folder, "datadir": folder, "runmode": "backtest", "exportdirectory": folder}
+    rl = config["freqai"]["rl_config"]
+    ppo = ("n_steps", "batch_size", "learning_rate", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef")
+    config["freqai"]["model_training_parameters"] = {name: rl[name] for name in ppo} | {"seed": rl["seed"]}
+    config["freqai"]["conv_width"] = window
+    rl |= {"train_cycles": cycles, "add_state_info": False}
+    learner = learner_class(config=config)
+    learner.can_short, learner.live, learner.data_provider = True, False, None
+    if all_processors:
+        torch.set_num_threads(usable_processors())
+    if issubclass(learner_class, ReinforcementLearner_multiproc):
+        learner.max_threads = N_WORKERS
+    candles, features = market(n_features)
+    frame = pd.DataFrame(features).rename(columns=str)
+    prices = candles[["open", "high", "low", "close"]]
+    data = {"train_features": frame.iloc[:N_TRAIN], "test_features": frame.iloc[N_TRAIN:].reset_index(drop=True)}
+    learner.df_raw = data["train_features"]
+    kitchen: Any = SimpleNamespace(pair=PAIR, data_path=folder, full_path=folder)
+
+    def train() -> dict[str, Any]:
+        held_out = prices.iloc[N_TRAIN:].reset_index(drop=True)
+        learner.set_train_and_eval_environments(data, prices.iloc[:N_TRAIN], held_out, kitchen)
+        try:
+            model = learner.fit(data, kitchen)
+        finally:
+            learner.train_env.close()
+            learner.eval_env.close()
+        # The model that fit gives back is the best one; what was run is in the callback's.
+        return {"timesteps": max(model.num_timesteps, learner.eval_callback.model.num_timesteps)}
+
+    return train
+
+
+@contextmanager
+def workers_memory(peak: list[int]) -> Iterator[None]:
+    """Keep the most memory that this process's descendants had to themselves, in bytes, while the block runs."""
+    over = threading.Event()
+
+    def watch() -> None:
+        me = psutil.Process()
+        while not over.wait(0.5):
+            total = 0
+            for child in me.children(recursive=True):
+                try:
+                    total += child.memory_full_info().uss
+                except psutil.Error:
+                    # Ended between the two calls.
+                    continue
+            peak[0] = max(peak[0], total)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("contender", choices=CONTENDERS)
+    parser.add_argument("--window", type=int, default=1)
+    parser.add_argument("--features", type=int, default=54)
+    parser.add_argument("--cycles", type=int, default=4)
+    parser.add_argument("--n-envs", type=int, help="environments of a contender of this package")
+    options = parser.parse_args(argv)
+    logging.disable(logging.WARNING)
+    shape = (options.window, options.features, options.cycles)
+    if options.contender in STOCK:
+        train = stock(*STOCK[options.contender], *shape)
+    else:
+        changes = OURS[options.contender]
+        if options.n_envs:
+            # As many samples a rollout.
+            changes = changes | {"n_envs": options.n_envs, "n_steps": 32768 // options.n_envs}
+        train = ours(changes, *shape)
+    imported = psutil.Process().memory_info().rss
+    workers = [0]
+    with open(os.devnull, "w") as quiet, workers_memory(workers):
+        # freqtrade's evaluation prints a line for each.
+        terminal, sys.stdout = sys.stdout, quiet
+        started = time.perf_counter()
+        figures = train()
+        seconds = time.perf_counter() - started
+        sys.stdout = terminal
+    # Linux counts in KiB, macOS in bytes.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    figures |= {
+        "seconds": seconds,
+        "own_memory_bytes": peak - imported,
+        "worker_memory_bytes": workers[0],
+        "torch_threads": torch.get_num_threads(),
+    }
+    print(json.dumps(figures))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,91 @@
+"""What the fast path learns is not worse than what stable-baselines3's own PPO learns, in float32 and in bfloat16."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from markets import best_log_return, gated_trends, leaked_future, mean_reversion, reversion_log_return
+from stable_baselines3 import PPO
+from test_learning import RULES, settings
+
+from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.market.tape import MarketTape
+from mtfscalper.training import fit as fit_module
+from mtfscalper.training.evaluation import evaluate
+
+SEEDS = (1, 2, 3, 4, 5)
+CONTENDERS = ("stable-baselines3", "fp32", "bf16")
+
+
+class Market(NamedTuple):
+    """A market and the most that can be earned on it.
+
+    :ivar make: from a seed and a number of candles to a tape
+    :ivar optimum: log return of the best decisions on a tape, from a candle on
+    """
+
+    make: Callable[[int, int], MarketTape]
+    optimum: Callable[[MarketTape, int], float]
+    entry_mode: str
+
+
+MARKETS = {
+    "leaked future": Market(leaked_future, lambda tape, first: best_log_return(tape, RULES, first), "agent"),
+    "mean reversion": Market(mean_reversion, lambda tape, first: reversion_log_return(tape, RULES, first), "agent"),
+    "gated trends": Market(gated_trends, lambda tape, first: best_log_return(tape, RULES, first, gated=True), "gated"),
+}
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def share_of_the_optimum(market: Market, contender: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> float:
+    """Train, and give the log return on candles never seen over the best possible one."""
+    precision = "bf16" if contender == "bf16" else "fp32"
+    changes = {"vec_env": "batched", "entry_mode": market.entry_mode, "precision": precision}
+    run = settings(seed, cycles=12, **changes)
+    environment = EnvSettings(RULES, run.rl.model_reward_parameters, market.entry_mode, run.window, random_start=True)
+    train, held_out, unseen = (market.make(seed * 10 + part, n) for part, n in enumerate((6000, 1500, 6000)))
+    with monkeypatch.context() as patch:
+        if contender == "stable-baselines3":
+            patch.setattr(fit_module, "FusedPPO", PPO)
+        model, _ = fit_module.fit(run, train, held_out, environment)
+    assert (type(model) is PPO) == (contender == "stable-baselines3")
+    return evaluate(model, unseen, environment).log_return / market.optimum(unseen, run.window)
+
+
+def bootstrap_interval(shares: list[float]) -> tuple[float, float]:
+    """95 % of the means of samples drawn from the shares with replacement."""
+    random = np.random.default_rng(0)
+    means = random.choice(shares, (10_000, len(shares))).mean(axis=1)
+    low, high = np.quantile(means, [0.025, 0.975])
+    return float(low), float(high)
+
+
+@pytest.mark.acceptance
+@pytest.mark.parametrize("name", MARKETS)
+def test_what_is_learned_is_not_worse_than_with_stable_baselines3(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    intervals = {}
+    print(f"\n| {name} | mean share of the optimum | 95 % interval | each seed |\n|---|---:|---:|---|")
+    for contender in CONTENDERS:
+        shares = [share_of_the_optimum(MARKETS[name], contender, seed, monkeypatch) for seed in SEEDS]
+        low, high = intervals[contender] = bootstrap_interval(shares)
+        each = ", ".join(f"{share:.1%}" for share in shares)
+        print(f"| {contender} | {np.mean(shares):.1%} | {low:.1%} to {high:.1%} | {each} |", flush=True)
+        # Else the comparison is one of policies that learned nothing.
+        assert np.mean(shares) > 0.5
+    theirs_low, _ = intervals["stable-baselines3"]
+    for contender in ("fp32", "bf16"):
+        _, high = intervals[contender]
+        assert high >= theirs_low, contender
+        assert math.isfinite(high)
