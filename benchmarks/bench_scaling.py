@@ -25,10 +25,10 @@ from matplotlib import pyplot
 
 # What is varied, from the fast configuration's 64 environments, window 1, 54 features and 4 cycles.
 VARIED = {
-    "n_envs": (8, 16, 32, 64, 128, 256, 512),
-    "window": (1, 5, 10, 20, 30),
-    "features": (10, 54, 100, 200),
-    "cycles": (4, 8, 16, 30),
+    "n_envs": (8, 16, 64, 256, 512),
+    "window": (1, 5, 15, 30),
+    "features": (10, 54, 200),
+    "cycles": (4, 8, 16),
 }
 CONTENDERS = ("batched", "batched bf16") if has_bf16(torch.device("cpu")) else ("batched",)
 

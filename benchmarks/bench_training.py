@@ -1,13 +1,14 @@
 """A whole ``fit``, evaluation included: freqtrade's learners beside this package's.
 
 Every run is a process of its own (training_contenders.py); the contenders of a round follow one another, so that
-whatever else the machine does hits them alike. Ten minutes a round on two processors.
+whatever else the machine does hits them alike. A quarter of an hour a round on two processors.
 
     python benchmarks/bench_training.py --rounds 3 --json bench_training.json
 """
 
 import argparse
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -44,12 +45,16 @@ def train(contender: str, **options: Any) -> dict[str, Any]:
     :param options: of training_contenders.py
     :return: its figures
     """
-    command = [sys.executable, str(Path(__file__).with_name("training_contenders.py")), contender]
+    arguments = [contender]
     for name, value in options.items():
-        command += [f"--{name.replace('_', '-')}", str(value)]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+        arguments += [f"--{name.replace('_', '-')}", str(value)]
+    # Not as a script: each worker process would import that script with all it imports, as it does not under freqtrade.
+    program = "import sys, training_contenders; sys.exit(training_contenders.main(sys.argv[1:]))"
+    command = [sys.executable, "-c", program, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+    result = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment)
     if result.returncode:
-        raise RuntimeError(f"{' '.join(command)} failed:\n{result.stderr[-2000:]}")
+        raise RuntimeError(f"{' '.join(arguments)} failed:\n{result.stderr[-2000:]}")
     figures: dict[str, Any] = json.loads(result.stdout.splitlines()[-1])
     return figures
 
@@ -71,9 +76,9 @@ def middle(runs: Iterable[Run], contender: str, window: int, name: str) -> float
 def table_of(runs: list[Run], window: int, contenders: tuple[str, ...]) -> tuple[Table, dict[str, Any]]:
     """One window's contenders, and their figures by name."""
     table = Table(title=f"whole fit, evaluation included: window {window}, 54 features")
-    columns = ("contender", "steps/s", "lowest", "highest", "x stock", "x multiproc", "memory MiB", "of which workers")
-    for column in columns:
-        table.add_column(column, justify="left" if column == "contender" else "right")
+    table.add_column("contender", no_wrap=True)
+    for column in ("steps/s", "lowest", "highest", "x stock", "x multi", "MiB", "workers'"):
+        table.add_column(column, justify="right")
     medians = {name: float(np.median(rates(runs, name, window))) for name in contenders}
     summary = {}
     for name in contenders:
@@ -97,19 +102,22 @@ def table_of(runs: list[Run], window: int, contenders: tuple[str, ...]) -> tuple
     return table, summary
 
 
-def compare(rounds: int, cycles: int) -> dict[str, Any]:
-    """Every contender at both windows, round by round."""
+def compare(rounds: int, cycles: int, path: Path) -> None:
+    """Every contender at both windows, round by round; what is known so far is in the file after each run."""
     contenders = tuple(name for name in CONTENDERS if has_bf16(torch.device("cpu")) or "bf16" not in name)
     jobs = [(name, window) for _ in range(rounds) for window in WINDOWS for name in contenders]
-    runs = [
-        Run(name, window, train(name, window=window, cycles=cycles))
-        for name, window in track(jobs, "fits", console=Console(stderr=True))
-    ]
+    runs: list[Run] = []
+    console = Console(stderr=True)
+    for name, window in track(jobs, "fits", console=console):
+        run = Run(name, window, train(name, window=window, cycles=cycles))
+        runs.append(run)
+        console.print(f"window {window:>2}, {name}: {run.figures['seconds']:.1f} s")
+        path.write_text(json.dumps(facts() | {"runs": [run._asdict() for run in runs]}, indent=1))
     summaries = {}
     for window in WINDOWS:
         table, summaries[f"window {window}"] = table_of(runs, window, contenders)
         Console().print(table)
-    return {"summary": summaries, "runs": [run._asdict() for run in runs]}
+    path.write_text(json.dumps(facts() | {"summary": summaries, "runs": [run._asdict() for run in runs]}, indent=1))
 
 
 def facts() -> dict[str, str]:
@@ -132,8 +140,7 @@ def main(argv: list[str] | None = None) -> int:
     default = Path(tempfile.gettempdir(), "bench_training.json")
     parser.add_argument("--json", type=Path, default=default, help="where the figures go (default %(default)s)")
     options = parser.parse_args(argv)
-    figures = compare(options.rounds, options.cycles)
-    options.json.write_text(json.dumps(facts() | figures, indent=1))
+    compare(options.rounds, options.cycles, options.json)
     print(f"figures: {options.json}")
     return 0
 

@@ -131,3 +131,13 @@ def test_configs_hold_no_credentials_and_trade_nothing_by_themselves() -> None:
         exchange = json.loads(path.read_text(encoding="utf-8")).get("exchange", {})
         assert {exchange.get(name, "") for name in ("key", "secret", "password", "uid")} == {""}
         assert "telegram" not in path.read_text(encoding="utf-8")
+
+
+def test_the_fast_config_updates_from_as_many_samples_as_the_main_one() -> None:
+    """More environments, shorter each: what PPO learns from stays as much."""
+    main, fast = (Settings.from_config(merged(*files)) for files in ((MAIN,), (MAIN, CONFIGS / "config_rl_fast.json")))
+    assert fast.rl.n_envs > main.rl.n_envs
+    assert fast.rl.n_envs * fast.ppo.n_steps == main.rl.n_envs * main.ppo.n_steps == 32_768
+    assert (fast.rl.vec_env, fast.rl.precision) == ("batched", "auto")
+    assert fast.ppo.batch_size == main.ppo.batch_size
+    assert fast.ppo.n_epochs == main.ppo.n_epochs

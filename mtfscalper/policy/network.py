@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -137,13 +137,11 @@ class MaskedActorCriticPolicy(ActorCriticPolicy):
 
     def get_distribution(self, obs: Any) -> Distribution:
         """The distribution over the actions that can be done."""
-        latent_pi, _ = self._latents(obs)
-        return self._masked(latent_pi, obs)
+        return self._masked(self._latent(obs, self.mlp_extractor.forward_actor), obs)
 
     def predict_values(self, obs: Any) -> Tensor:
         """Estimated values, shape (n, 1)."""
-        _, latent_vf = self._latents(obs)
-        return self.value_net(latent_vf)  # type: ignore[no-any-return]
+        return self.value_net(self._latent(obs, self.mlp_extractor.forward_critic))  # type: ignore[no-any-return]
 
     @contextmanager
     def in_full_precision(self) -> Iterator[None]:
@@ -156,9 +154,18 @@ class MaskedActorCriticPolicy(ActorCriticPolicy):
 
     def _latents(self, obs: Any) -> tuple[Tensor, Tensor]:
         features = self.features_extractor(obs)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+        with self._rounding():
             latent_pi, latent_vf = self.mlp_extractor(features)
         return latent_pi.float(), latent_vf.float()
+
+    def _latent(self, obs: Any, network: Callable[[Tensor], Tensor]) -> Tensor:
+        """What one of the two networks makes of observations, without the other's work."""
+        features = self.features_extractor(obs)
+        with self._rounding():
+            return network(features).float()
+
+    def _rounding(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def _masked(self, latent_pi: Tensor, obs: Tensor) -> Distribution:
         return self.action_dist.proba_distribution(masked_logits(self.action_net(latent_pi), obs))

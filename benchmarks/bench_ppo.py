@@ -1,0 +1,346 @@
+"""PPO beside its rivals: rollouts and updates, their share of the machine's matrix products, decisions of a policy.
+
+The rivals are stable-baselines3's PPO, with this package's policy and with its own, and SBX, the same in JAX. All go
+through as many steps of the same environment with the same network. Rounds are interleaved, with matrix products
+between them, so that a change of the machine's speed meets all. First of all one update is compared with that of
+stable-baselines3, parameter by parameter.
+
+    python benchmarks/bench_ppo.py --json bench_ppo.json
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import timeit
+from collections.abc import Callable, Iterable
+from copy import deepcopy
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcementLearningModel
+from gymnasium import spaces
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+from sbx_ppo import (
+    ARGUMENTS,
+    N_EPOCHS,
+    N_FEATURES,
+    NET_ARCH,
+    ROOT,
+    SAMPLES,
+    SBX_ENVS,
+    SBX_PYTHON,
+    SBX_REMEDY,
+    SbxProcess,
+    Seconds,
+    collector,
+    env_settings,
+    flops,
+    make_tape,
+    rounds_of,
+)
+from stable_baselines3 import PPO
+from stable_baselines3.common.logger import Logger
+from stable_baselines3.ppo import MlpPolicy
+from torch.nn.utils import parameters_to_vector
+
+from mtfscalper.envs.build import build_vec_env
+from mtfscalper.market.tape import MarketTape
+from mtfscalper.policy.decide import PolicyDecider
+from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy, features_extractor
+from mtfscalper.policy.replay import flat_decisions
+from mtfscalper.threads import set_torch_threads, usable_processors
+from mtfscalper.trading.actions import N_ACTIONS
+from mtfscalper.training.ppo import FusedPPO, loss_gradients
+from mtfscalper.training.precision import CompiledFunction, has_bf16
+
+STOCK = "stable-baselines3 PPO 8 x 1024"
+SBX = "SBX (JAX)"
+# Products of n x k by k x m matrices: a minibatch's middle layer, and larger ones that come nearer to the peak.
+SHAPES = ((256, 512, 512), (2048, 512, 512), (2048, 1024, 1024))
+FREQTRADE_ROWS = 1000
+DECISION_ROUNDS = 7
+
+# Of each figure the heading of its column, and its format.
+Columns = dict[str, tuple[str, str]]
+TRAINING_COLUMNS = {
+    "rollout_seconds": ("rollout", "{:.2f} s"),
+    "update_seconds": ("update", "{:.2f} s"),
+    "samples_per_second": ("samples/s", "{:,.0f}"),
+    "x_stable_baselines3": ("x SB3", "{:.2f}"),
+    "x_sbx": ("x SBX", "{:.2f}"),
+    "share_of_peak": ("of peak", "{:.0%}"),
+}
+PRODUCT_COLUMNS = {name: (name, "{:.0f}") for name in ("float32", "bfloat16")}
+EQUALITY_COLUMNS = {
+    "largest_movement": ("moved", "{:.1e}"),
+    "largest_difference": ("apart", "{:.1e}"),
+    "largest_relative_difference": ("relative", "{:.1e}"),
+    "share_allclose": ("allclose", "{:.3%}"),
+}
+DECISION_COLUMNS = {
+    "freqtrade_us": ("freqtrade", "{:.1f} us"),
+    "own_us": ("ours", "{:.1f} us"),
+    "x_freqtrade": ("x", "{:.1f}"),
+    "own_gflops": ("GFLOP/s", "{:.0f}"),
+    "peak_gflops": ("peak", "{:.0f}"),
+    "share_of_peak": ("of peak", "{:.0%}"),
+}
+
+
+class Contender(NamedTuple):
+    """One way to train.
+
+    :ivar run: one rollout and one update
+    :ivar dtype: what the hidden layers compute in
+    """
+
+    run: Callable[[], Seconds]
+    dtype: torch.dtype = torch.float32
+
+
+class Roofline:
+    """Rates of matrix products in GFLOP/s, measured time and again."""
+
+    def __init__(self, dtypes: Iterable[torch.dtype]) -> None:
+        self._rates: dict[torch.dtype, dict[tuple[int, int, int], list[float]]]
+        self._rates = {dtype: {shape: [] for shape in SHAPES} for dtype in dtypes}
+
+    def measure(self, seconds: float = 0.1) -> None:
+        """Time products of every type and shape."""
+        for dtype, by_shape in self._rates.items():
+            for (n, k, m), rates in by_shape.items():
+                left, right, out = (torch.randn(shape).to(dtype) for shape in ((n, k), (k, m), (n, m)))
+                torch.mm(left, right, out=out)
+                stop = time.perf_counter() + seconds
+                while (started := time.perf_counter()) < stop:
+                    torch.mm(left, right, out=out)
+                    rates.append(2e-9 * n * k * m / (time.perf_counter() - started))
+
+    def medians(self) -> dict[str, dict[str, float]]:
+        """By shape and type."""
+        return {
+            f"{n} x {k} by {k} x {m}": {
+                str(dtype).removeprefix("torch."): float(np.median(rates[n, k, m]))
+                for dtype, rates in self._rates.items()
+            }
+            for n, k, m in SHAPES
+        }
+
+    def peak(self, dtype: torch.dtype) -> float:
+        """The best shape's median."""
+        return max(float(np.median(rates)) for rates in self._rates[dtype].values())
+
+
+def masked_model(algorithm: type[PPO], tape: MarketTape, window: int, n_envs: int, precision: str = "fp32") -> PPO:
+    """PPO with this package's policy, on compact observations."""
+    network = {
+        "net_arch": NET_ARCH,
+        "activation_fn": torch.nn.ReLU,
+        "features_extractor_class": CandleWindowExtractor,
+        "features_extractor_kwargs": {"n_features": N_FEATURES, "window": window},
+        "precision": precision,
+    }
+    vec_env = build_vec_env("batched", tape, env_settings(window), n_envs)
+    made = algorithm(MaskedActorCriticPolicy, vec_env, n_steps=SAMPLES // n_envs, policy_kwargs=network, **ARGUMENTS)
+    features_extractor(made).set_features(tape.features)
+    return made
+
+
+def torch_contenders(tape: MarketTape, window: int) -> dict[str, Contender]:
+    """Whoever trains in this process."""
+    vec_env = build_vec_env("batched", tape, env_settings(window), 8, compact=False)
+    network = {"net_arch": NET_ARCH, "activation_fn": torch.nn.ReLU}
+    plain = PPO("MlpPolicy", vec_env, n_steps=SAMPLES // 8, policy_kwargs=network, **ARGUMENTS)
+    contenders = {
+        STOCK: Contender(rounds_of(masked_model(PPO, tape, window, 8))),
+        "stable-baselines3 PPO, MlpPolicy 8 x 1024": Contender(rounds_of(plain)),
+        "FusedPPO fp32 8 x 1024": Contender(rounds_of(masked_model(FusedPPO, tape, window, 8))),
+        "FusedPPO fp32 64 x 128": Contender(rounds_of(masked_model(FusedPPO, tape, window, 64))),
+    }
+    if has_bf16(torch.device("cpu")):
+        rounding, compiled = (masked_model(FusedPPO, tape, window, 64, "bf16") for _ in range(2))
+        compiled.loss_gradients = CompiledFunction(loss_gradients)
+        contenders["FusedPPO bf16 64 x 128"] = Contender(rounds_of(rounding), torch.bfloat16)
+        contenders["FusedPPO bf16 compiled 64 x 128"] = Contender(rounds_of(compiled), torch.bfloat16)
+    return contenders
+
+
+def training(tape: MarketTape, window: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Figures of every contender's rollouts and updates, and the rates of matrix products between them."""
+    contenders = torch_contenders(tape, window)
+    roofline = Roofline({contender.dtype: None for contender in contenders.values()})
+    facts: dict[str, Any] = {}
+    sbx = SbxProcess(options.sbx_python, window) if options.sbx_python else None
+    try:
+        if sbx:
+            facts["sbx_versions"] = sbx.versions()
+            for n_envs in SBX_ENVS:
+                contenders[f"{SBX} {n_envs} x {SAMPLES // n_envs}"] = Contender(partial(sbx.run, n_envs))
+        for contender in contenders.values():
+            contender.run()
+        rounds: dict[str, list[Seconds]] = {name: [] for name in contenders}
+        for _ in track(range(options.rounds), f"training, window {window}", console=Console(stderr=True)):
+            roofline.measure()
+            for name, contender in contenders.items():
+                rounds[name].append(contender.run())
+    finally:
+        if sbx:
+            sbx.close()
+    peaks = {name: roofline.peak(contender.dtype) for name, contender in contenders.items()}
+    figures = training_figures(rounds, peaks, flops(window)[0])
+    return facts | {"figures": figures, "rounds": rounds, "matrix_products_gflops": roofline.medians()}
+
+
+def training_figures(
+    rounds: dict[str, list[Seconds]], peaks: dict[str, float], flops_of_sample: int
+) -> dict[str, dict[str, float | None]]:
+    """Medians by contender.
+
+    :param peaks: rate of matrix products that each contender is measured against
+    :param flops_of_sample: in one epoch
+    """
+    rates = {name: float(np.median([SAMPLES / sum(seconds) for seconds in own])) for name, own in rounds.items()}
+    fastest_sbx = max((rate for name, rate in rates.items() if name.startswith(SBX)), default=None)
+    figures = {}
+    for name, own in rounds.items():
+        rollout, update = np.median(own, axis=0).tolist()
+        update_gflops = 1e-9 * SAMPLES * N_EPOCHS * flops_of_sample / update
+        figures[name] = {
+            "rollout_seconds": rollout,
+            "update_seconds": update,
+            "samples_per_second": rates[name],
+            "x_stable_baselines3": rates[name] / rates[STOCK],
+            "x_sbx": rates[name] / fastest_sbx if fastest_sbx else None,
+            "update_gflops": update_gflops,
+            "share_of_peak": update_gflops / peaks[name],
+        }
+    return figures
+
+
+def equality(tape: MarketTape, window: int) -> dict[str, float]:
+    """How far parameters are apart after one update by FusedPPO and one by stable-baselines3, from one rollout."""
+    theirs, ours = (masked_model(kind, tape, window, 8) for kind in (PPO, FusedPPO))
+    collector(theirs)()
+    ours.set_logger(Logger(None, []))
+    ours.rollout_buffer = deepcopy(theirs.rollout_buffer)
+    ours.policy.load_state_dict(theirs.policy.state_dict())
+    before = parameters_to_vector(theirs.policy.parameters()).detach()
+    after = []
+    for model in (theirs, ours):
+        np.random.seed(5)
+        model.train()
+        after.append(parameters_to_vector(model.policy.parameters()).detach())
+    apart, size = (after[1] - after[0]).abs(), after[0].abs()
+    return {
+        "largest_movement": float((after[0] - before).abs().max()),
+        "largest_difference": float(apart.max()),
+        "largest_relative_difference": float((apart / size.clamp(min=1e-3)).max()),
+        "share_allclose": float((apart <= 1e-8 + 1e-5 * size).double().mean()),
+    }
+
+
+def freqtrade_decisions(tape: MarketTape, window: int) -> Callable[[], Any]:
+    """Freqtrade's own loop over rows, with stable-baselines3's policy on windows of features."""
+    space = spaces.Box(-1e6, 1e6, (window, N_FEATURES), dtype=np.float32)
+    network = {"net_arch": NET_ARCH, "activation_fn": torch.nn.ReLU}
+    # A model's predict calls nothing but its policy's.
+    policy = MlpPolicy(space, spaces.Discrete(N_ACTIONS), lambda _: 3e-4, **network)
+    features = pd.DataFrame(tape.features[:FREQTRADE_ROWS])
+    asked = SimpleNamespace(live=False, rl_config={}, CONV_WIDTH=window)
+    kitchen = SimpleNamespace(pair=tape.pair, label_list=["&-action"])
+    return partial(BaseReinforcementLearningModel.rl_model_predict, asked, features, kitchen, policy)
+
+
+def own_decisions(tape: MarketTape, window: int) -> Callable[[], Any]:
+    """This package's decisions for every candle of a tape."""
+    decider = PolicyDecider(masked_model(FusedPPO, tape, window, 1).policy, tape.features)
+    return partial(flat_decisions, decider, tape, env_settings(window), np.arange(len(tape)))
+
+
+def decisions(tape: MarketTape, window: int) -> dict[str, float]:
+    """Microseconds a row, and the rate of matrix products that comes to."""
+    roofline = Roofline([torch.float32])
+    ways = [freqtrade_decisions(tape, window), own_decisions(tape, window)]
+    # Freqtrade decides from the first whole window on.
+    n_rows = np.array([FREQTRADE_ROWS - window + 1, len(tape)])
+    seconds = []
+    for _ in range(1 + DECISION_ROUNDS):
+        roofline.measure()
+        seconds.append([timeit.timeit(way, number=1) for way in ways])
+    # The first round warms up.
+    freqtrade, own = (np.median(seconds[1:], axis=0) / n_rows).tolist()
+    rate, peak = 1e-9 * flops(window)[1] / own, roofline.peak(torch.float32)
+    figures = {"freqtrade_us": 1e6 * freqtrade, "own_us": 1e6 * own, "x_freqtrade": freqtrade / own}
+    return figures | {"own_gflops": rate, "peak_gflops": peak, "share_of_peak": rate / peak}
+
+
+def show(facts: dict[str, Any], console: Console) -> None:
+    """Everything measured, as tables."""
+    for window, measured in facts["training"].items():
+        title = f"PPO, window {window}: {SAMPLES:,} samples and {N_EPOCHS} epochs a round"
+        console.print(table(title, TRAINING_COLUMNS, measured["figures"]))
+        console.print(table("matrix products meanwhile, GFLOP/s", PRODUCT_COLUMNS, measured["matrix_products_gflops"]))
+    rows = {key: {f"window {window}": one for window, one in facts[key].items()} for key in ("equality", "decisions")}
+    title = "parameters after an update, FusedPPO fp32 beside stable-baselines3"
+    console.print(table(title, EQUALITY_COLUMNS, rows["equality"]))
+    console.print(table("decisions, one row", DECISION_COLUMNS, rows["decisions"]))
+
+
+def table(title: str, columns: Columns, rows: dict[str, dict[str, float | None]]) -> Table:
+    """A table of numbers under a column of names."""
+    made = Table("", title=title)
+    for heading, _ in columns.values():
+        made.add_column(heading, justify="right", no_wrap=True)
+    for name, figures in rows.items():
+        values = [(figures.get(key), form) for key, (_, form) in columns.items()]
+        made.add_row(name, *("" if value is None else form.format(value) for value, form in values))
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds of training (default 3)")
+    parser.add_argument("--windows", type=int, nargs="+", default=[1, 30], help="candles seen (default 1 30)")
+    python = SBX_PYTHON if SBX_PYTHON.exists() else None
+    parser.add_argument("--sbx-python", type=Path, default=python, help=f"an interpreter with SBX (default {python})")
+    default = Path(tempfile.gettempdir(), "bench_ppo.json")
+    parser.add_argument("--json", type=Path, default=default, help="where the figures go (default %(default)s)")
+    options = parser.parse_args(argv)
+    if options.sbx_python is None:
+        print(SBX_REMEDY)
+    if not has_bf16(torch.device("cpu")):
+        print("bf16 is left out: this processor has no instructions for it.")
+    threads = set_torch_threads(8, 2)
+    tape = make_tape()
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
+    packages = ("torch", "stable-baselines3", "freqtrade", "numpy")
+    facts = {
+        "command": " ".join(["python", *sys.argv]),
+        "machine": f"{platform.machine()}, {usable_processors()} processors",
+        "commit": commit.stdout.strip(),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+        "torch_threads": threads._asdict(),
+        "equality": {window: equality(tape, window) for window in options.windows},
+        "training": {window: training(tape, window, options) for window in options.windows},
+        "decisions": {window: decisions(tape, window) for window in options.windows},
+    }
+    show(facts, Console())
+    options.json.write_text(json.dumps(facts, indent=1))
+    print(f"figures: {options.json}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
