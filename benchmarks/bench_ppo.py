@@ -22,7 +22,7 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,6 +42,7 @@ from sbx_ppo import (
     SBX_ENVS,
     SBX_PYTHON,
     SBX_REMEDY,
+    Contender,
     SbxProcess,
     Seconds,
     collector,
@@ -53,7 +54,8 @@ from sbx_ppo import (
 from stable_baselines3 import PPO
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.ppo import MlpPolicy
-from torch.nn.utils import parameters_to_vector
+from torch import Tensor
+from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from mtfscalper.envs.build import build_vec_env
 from mtfscalper.market.tape import MarketTape
@@ -65,6 +67,7 @@ from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.training.ppo import FusedPPO, loss_gradients
 from mtfscalper.training.precision import CompiledFunction, has_bf16
 
+NETWORK: dict[str, Any] = {"net_arch": NET_ARCH, "activation_fn": torch.nn.ReLU}
 STOCK = "stable-baselines3 PPO 8 x 1024"
 SBX = "SBX (JAX)"
 # Products of n x k by k x m matrices: a minibatch's middle layer, and larger ones that come nearer to the peak.
@@ -86,6 +89,7 @@ PRODUCT_COLUMNS = {name: (name, "{:.0f}") for name in ("float32", "bfloat16")}
 EQUALITY_COLUMNS = {
     "largest_movement": ("moved", "{:.1e}"),
     "largest_difference": ("apart", "{:.1e}"),
+    "norm_of_difference_over_movement": ("norms", "{:.1e}"),
     "largest_relative_difference": ("relative", "{:.1e}"),
     "share_allclose": ("allclose", "{:.3%}"),
 }
@@ -99,23 +103,11 @@ DECISION_COLUMNS = {
 }
 
 
-class Contender(NamedTuple):
-    """One way to train.
-
-    :ivar run: one rollout and one update
-    :ivar dtype: what the hidden layers compute in
-    """
-
-    run: Callable[[], Seconds]
-    dtype: torch.dtype = torch.float32
-
-
 class Roofline:
     """Rates of matrix products in GFLOP/s, measured time and again."""
 
     def __init__(self, dtypes: Iterable[torch.dtype]) -> None:
-        self._rates: dict[torch.dtype, dict[tuple[int, int, int], list[float]]]
-        self._rates = {dtype: {shape: [] for shape in SHAPES} for dtype in dtypes}
+        self._rates = {dtype: {shape: list[float]() for shape in SHAPES} for dtype in dtypes}
 
     def measure(self, seconds: float = 0.1) -> None:
         """Time products of every type and shape."""
@@ -145,9 +137,7 @@ class Roofline:
 
 def masked_model(algorithm: type[PPO], tape: MarketTape, window: int, n_envs: int, precision: str = "fp32") -> PPO:
     """PPO with this package's policy, on compact observations."""
-    network = {
-        "net_arch": NET_ARCH,
-        "activation_fn": torch.nn.ReLU,
+    network = NETWORK | {
         "features_extractor_class": CandleWindowExtractor,
         "features_extractor_kwargs": {"n_features": N_FEATURES, "window": window},
         "precision": precision,
@@ -161,8 +151,7 @@ def masked_model(algorithm: type[PPO], tape: MarketTape, window: int, n_envs: in
 def torch_contenders(tape: MarketTape, window: int) -> dict[str, Contender]:
     """Whoever trains in this process."""
     vec_env = build_vec_env("batched", tape, env_settings(window), 8, compact=False)
-    network = {"net_arch": NET_ARCH, "activation_fn": torch.nn.ReLU}
-    plain = PPO("MlpPolicy", vec_env, n_steps=SAMPLES // 8, policy_kwargs=network, **ARGUMENTS)
+    plain = PPO("MlpPolicy", vec_env, n_steps=SAMPLES // 8, policy_kwargs=NETWORK, **ARGUMENTS)
     contenders = {
         STOCK: Contender(rounds_of(masked_model(PPO, tape, window, 8))),
         "stable-baselines3 PPO, MlpPolicy 8 x 1024": Contender(rounds_of(plain)),
@@ -229,34 +218,48 @@ def training_figures(
     return figures
 
 
-def equality(tape: MarketTape, window: int) -> dict[str, float]:
-    """How far parameters are apart after one update by FusedPPO and one by stable-baselines3, from one rollout."""
-    theirs, ours = (masked_model(kind, tape, window, 8) for kind in (PPO, FusedPPO))
+def equality(tape: MarketTape, window: int) -> dict[str, dict[str, float]]:
+    """How far parameters are from those of stable-baselines3 after one update from the same rollout.
+
+    Near zero the last bit decides whether ReLU passes a value on, so that rounding grows. By how much shows
+    stable-baselines3 beside itself, when each parameter starts off by its last bit.
+    """
+    theirs, ours, again = (masked_model(kind, tape, window, 8) for kind in (PPO, FusedPPO, PPO))
     collector(theirs)()
-    ours.set_logger(Logger(None, []))
-    ours.rollout_buffer = deepcopy(theirs.rollout_buffer)
-    ours.policy.load_state_dict(theirs.policy.state_dict())
-    before = parameters_to_vector(theirs.policy.parameters()).detach()
+    rollout = theirs.rollout_buffer
+    start = parameters_to_vector(theirs.policy.parameters()).detach()
+    off = start * (1 + 2**-23 * torch.randn(start.shape, generator=torch.Generator().manual_seed(1)).sign())
     after = []
-    for model in (theirs, ours):
+    for model, first in ((theirs, start), (ours, start), (again, off)):
+        vector_to_parameters(first.clone(), model.policy.parameters())
+        model.set_logger(Logger(None, []))
+        model.rollout_buffer = deepcopy(rollout)
         np.random.seed(5)
         model.train()
         after.append(parameters_to_vector(model.policy.parameters()).detach())
-    apart, size = (after[1] - after[0]).abs(), after[0].abs()
     return {
-        "largest_movement": float((after[0] - before).abs().max()),
+        f"FusedPPO fp32, window {window}": distances(start, after[0], after[1]),
+        f"SB3, last bits off, window {window}": distances(start, after[0], after[2]),
+    }
+
+
+def distances(start: Tensor, after: Tensor, other: Tensor) -> dict[str, float]:
+    """How far parameters have moved, and how far others are from them."""
+    moved, apart = after - start, (other - after).abs()
+    return {
+        "largest_movement": float(moved.abs().max()),
         "largest_difference": float(apart.max()),
-        "largest_relative_difference": float((apart / size.clamp(min=1e-3)).max()),
-        "share_allclose": float((apart <= 1e-8 + 1e-5 * size).double().mean()),
+        "norm_of_difference_over_movement": float(apart.norm() / moved.norm()),
+        "largest_relative_difference": float((apart / after.abs().clamp(min=1e-3)).max()),
+        "share_allclose": float((apart <= 1e-8 + 1e-5 * after.abs()).double().mean()),
     }
 
 
 def freqtrade_decisions(tape: MarketTape, window: int) -> Callable[[], Any]:
     """Freqtrade's own loop over rows, with stable-baselines3's policy on windows of features."""
     space = spaces.Box(-1e6, 1e6, (window, N_FEATURES), dtype=np.float32)
-    network = {"net_arch": NET_ARCH, "activation_fn": torch.nn.ReLU}
     # A model's predict calls nothing but its policy's.
-    policy = MlpPolicy(space, spaces.Discrete(N_ACTIONS), lambda _: 3e-4, **network)
+    policy = MlpPolicy(space, spaces.Discrete(N_ACTIONS), lambda _: 3e-4, **NETWORK)
     features = pd.DataFrame(tape.features[:FREQTRADE_ROWS])
     asked = SimpleNamespace(live=False, rl_config={}, CONV_WIDTH=window)
     kitchen = SimpleNamespace(pair=tape.pair, label_list=["&-action"])
@@ -292,10 +295,10 @@ def show(facts: dict[str, Any], console: Console) -> None:
         title = f"PPO, window {window}: {SAMPLES:,} samples and {N_EPOCHS} epochs a round"
         console.print(table(title, TRAINING_COLUMNS, measured["figures"]))
         console.print(table("matrix products meanwhile, GFLOP/s", PRODUCT_COLUMNS, measured["matrix_products_gflops"]))
-    rows = {key: {f"window {window}": one for window, one in facts[key].items()} for key in ("equality", "decisions")}
-    title = "parameters after an update, FusedPPO fp32 beside stable-baselines3"
-    console.print(table(title, EQUALITY_COLUMNS, rows["equality"]))
-    console.print(table("decisions, one row", DECISION_COLUMNS, rows["decisions"]))
+    apart = {name: one for by_name in facts["equality"].values() for name, one in by_name.items()}
+    console.print(table("parameters after an update, beside stable-baselines3's", EQUALITY_COLUMNS, apart))
+    rows = {f"window {window}": one for window, one in facts["decisions"].items()}
+    console.print(table("decisions, one row", DECISION_COLUMNS, rows))
 
 
 def table(title: str, columns: Columns, rows: dict[str, dict[str, float | None]]) -> Table:

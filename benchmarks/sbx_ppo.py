@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from bench_env_step import N_CANDLES, PAIR, RULES, market
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
@@ -55,6 +56,17 @@ class Seconds(NamedTuple):
 
     rollout: float
     update: float
+
+
+class Contender(NamedTuple):
+    """One way to train.
+
+    :ivar run: one rollout and one update
+    :ivar dtype: what the hidden layers compute in
+    """
+
+    run: Callable[[], Seconds]
+    dtype: torch.dtype = torch.float32
 
 
 def make_tape() -> MarketTape:

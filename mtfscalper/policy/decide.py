@@ -19,8 +19,8 @@ from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
 from mtfscalper.trading.namespace import NUMPY
 from mtfscalper.trading.observation import ACCOUNT_FIELDS
 
-# Bounds the memory of a forward: 4,096 rows of the largest hidden layer are 8 MiB.
-MAX_BATCH = 4096
+# Rows of a forward: a hidden layer's 2 MiB stay in the processor's cache, and a batch is large enough for its products.
+MAX_BATCH = 1024
 
 
 class Decisions(NamedTuple):
@@ -67,7 +67,7 @@ class PolicyDecider:
         return self._query(Actor.of_policy(self._policy))
 
     def decide(self, observations: npt.NDArray[np.float32]) -> Decisions:
-        """See :class:`Decider`; one forward for each 4,096 rows."""
+        """See :class:`Decider`; one forward for each 1,024 rows."""
         parts = []
         self._policy.set_training_mode(False)
         with torch.inference_mode(), self._policy.in_full_precision(), self._extractor.on_tape(self._features):
@@ -98,7 +98,7 @@ class WindowDecider:
         return DeciderQuery(self)
 
     def decide(self, observations: npt.NDArray[np.float32]) -> Decisions:
-        """See :class:`Decider`; one forward for each 4,096 rows."""
+        """See :class:`Decider`; one forward for each 1,024 rows."""
         if not len(observations):
             return Decisions(np.empty(0, dtype=np.int64), np.empty((0, N_ACTIONS), dtype=np.float32))
         columns = {name: 1 + index for index, name in enumerate(ACCOUNT_FIELDS)}

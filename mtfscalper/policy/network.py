@@ -90,7 +90,7 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
                 "this policy gathers its features from a tape and has none; remedy: call "
                 "policy.features_extractor.set_features(features) with the tape's scaled features first"
             )
-        return self.gather(self.features, observations, observations.new_empty(len(observations), self.features_dim))
+        return self.gather(self.features, observations, self.features.new_empty(len(observations), self.features_dim))
 
     def gather(self, features: Tensor, observations: Tensor, out: Tensor) -> Tensor:
         """The rows of the network's input that compact observations stand for.
@@ -156,13 +156,16 @@ class MaskedActorCriticPolicy(ActorCriticPolicy):
         features = self.features_extractor(obs)
         with self._rounding():
             latent_pi, latent_vf = self.mlp_extractor(features)
-        return latent_pi.float(), latent_vf.float()
+        return self._unrounded(latent_pi), self._unrounded(latent_vf)
 
     def _latent(self, obs: Any, network: Callable[[Tensor], Tensor]) -> Tensor:
         """What one of the two networks makes of observations, without the other's work."""
         features = self.features_extractor(obs)
         with self._rounding():
-            return network(features).float()
+            return self._unrounded(network(features))
+
+    def _unrounded(self, latent: Tensor) -> Tensor:
+        return latent.to(self.value_net.weight.dtype)
 
     def _rounding(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")

@@ -36,8 +36,8 @@ class _Memory(NamedTuple):
     :ivar inputs: shape (n, n_inputs)
     :ivar hidden: of each layer, after ReLU
     :ivar gradients: of each layer, with respect to what goes into ReLU
-    :ivar latent: what the heads see, float32
-    :ivar latent_gradient: float32
+    :ivar latent: what the heads see, not rounded
+    :ivar latent_gradient: not rounded either
     """
 
     inputs: Tensor
@@ -68,7 +68,8 @@ class PairedNetworks:
         ]
         self._slots = hidden + heads
         device = policy.device
-        flat = torch.zeros(sum(math.prod(slot.shape) for slot in self._slots), device=device)
+        exact = heads[0].parameters[0].dtype
+        flat = torch.zeros(sum(math.prod(slot.shape) for slot in self._slots), dtype=exact, device=device)
         self._flat, self._gradient = flat, torch.zeros_like(flat)
         flat.grad = self._gradient
         group = policy.optimizer.param_groups[0]
@@ -80,8 +81,8 @@ class PairedNetworks:
         # Hidden layers compute with the parameters themselves, or with what they round to.
         n_hidden = sum(math.prod(slot.shape) for slot in hidden)
         self._exact, self._exact_gradient = flat[:n_hidden], self._gradient[:n_hidden]
-        self._dtype = torch.bfloat16 if policy.precision == "bf16" else torch.float32
-        self._rounds = self._dtype != torch.float32
+        self._dtype = torch.bfloat16 if policy.precision == "bf16" else exact
+        self._rounds = self._dtype != exact
         self._working = self._exact.to(self._dtype)
         self._working_gradient = torch.zeros_like(self._working) if self._rounds else self._exact_gradient
         values, gradients = _views(self._working, hidden), _views(self._working_gradient, hidden)
@@ -195,7 +196,7 @@ class PairedNetworks:
         gradients = [torch.empty_like(layer) for layer in hidden]
         latent, latent_gradient = hidden[-1], gradients[-1]
         if self._rounds:
-            latent, latent_gradient = latent.float(), latent_gradient.float()
+            latent, latent_gradient = (layer.to(self._flat.dtype) for layer in (latent, latent_gradient))
         return _Memory(like.new_empty(n_rows, self._weights[0].shape[2]), hidden, gradients, latent, latent_gradient)
 
 

@@ -33,11 +33,17 @@ OPTIONS: list[dict[str, Any]] = [
 ]
 
 
-def model(algorithm: type[PPO], precision: str = "fp32", window: int = 1, **options: Any) -> PPO:
+def model(
+    algorithm: type[PPO],
+    precision: str = "fp32",
+    window: int = 1,
+    net_arch: tuple[int, ...] = (64, 48),
+    **options: Any,
+) -> PPO:
     torch.manual_seed(0)
     vec_env = build_vec_env("batched", TAPE, env_settings(window=window), 4)
     kwargs = {
-        "net_arch": [64, 48],
+        "net_arch": list(net_arch),
         "activation_fn": torch.nn.ReLU,
         "features_extractor_class": CandleWindowExtractor,
         "features_extractor_kwargs": {"n_features": N_FEATURES, "window": window},
@@ -81,6 +87,20 @@ def test_ten_epochs_give_the_parameters_and_metrics_of_stable_baselines3(options
     assert set(our_metrics) == set(their_metrics)
     for name, value in their_metrics.items():
         assert our_metrics[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
+
+
+def test_the_missions_network_is_updated_as_by_stable_baselines3_in_float64() -> None:
+    """In float32 so many updates drift apart by rounding: stable-baselines3's own, with one thread and with two."""
+    after = {}
+    for algorithm in (PPO, FusedPPO):
+        made = model(algorithm, net_arch=(512, 512, 256), n_steps=512, batch_size=256)
+        made.policy.double()
+        extractor = features_extractor(made)
+        extractor.features = extractor.features.double()
+        after[algorithm], _ = updated(made, algorithm)
+    for name, value in after[PPO].items():
+        assert value.dtype == torch.float64
+        torch.testing.assert_close(after[FusedPPO][name], value, rtol=1e-5, atol=1e-9)
 
 
 def test_the_optimizer_keeps_the_moments_that_stable_baselines3_keeps() -> None:
