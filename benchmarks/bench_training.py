@@ -135,7 +135,7 @@ def facts() -> dict[str, str]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--rounds", type=int, default=3, help="rounds of all contenders (default 3)")
+    parser.add_argument("--rounds", type=int, default=1, help="rounds of all contenders (default 1)")
     parser.add_argument("--cycles", type=int, default=4, help="train_cycles of each fit (default 4)")
     default = Path(tempfile.gettempdir(), "bench_training.json")
     parser.add_argument("--json", type=Path, default=default, help="where the figures go (default %(default)s)")
