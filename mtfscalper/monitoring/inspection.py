@@ -214,7 +214,9 @@ def decided(model: PPO, untrained: ActorCriticPolicy, features: npt.NDArray[np.f
 
     extractor = features_extractor(model)
     extractor.set_features(features)
-    singly = np.array([int(model.predict(row, deterministic=True)[0]) for row in compared])
+    # A policy trained in bfloat16 decides in float32, whoever asks it.
+    with model.policy.in_full_precision():
+        singly = np.array([int(model.predict(row, deterministic=True)[0]) for row in compared])
     rows = np.arange(len(compared))
     gap = np.abs(batched.probabilities[rows, batched.actions] - batched.probabilities[rows, singly])
     differs = batched.actions != singly
