@@ -10,8 +10,6 @@ stable-baselines3, parameter by parameter.
 
 import argparse
 import json
-import platform
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +25,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from bench_training import facts
 from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcementLearningModel
 from gymnasium import spaces
 from rich.console import Console
@@ -37,7 +36,6 @@ from sbx_ppo import (
     N_EPOCHS,
     N_FEATURES,
     NET_ARCH,
-    ROOT,
     SAMPLES,
     SBX_ENVS,
     SBX_PYTHON,
@@ -62,7 +60,7 @@ from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.decide import PolicyDecider
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy, features_extractor
 from mtfscalper.policy.replay import flat_decisions
-from mtfscalper.threads import set_torch_threads, usable_processors
+from mtfscalper.threads import set_torch_threads
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.training.ppo import FusedPPO, loss_gradients
 from mtfscalper.training.precision import CompiledFunction, has_bf16
@@ -327,20 +325,15 @@ def main(argv: list[str] | None = None) -> int:
         print("bf16 is left out: this processor has no instructions for it.")
     threads = set_torch_threads(8, 2)
     tape = make_tape()
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True)
-    packages = ("torch", "stable-baselines3", "freqtrade", "numpy")
-    facts = {
-        "command": " ".join(["python", *sys.argv]),
-        "machine": f"{platform.machine()}, {usable_processors()} processors",
-        "commit": commit.stdout.strip(),
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in packages},
+    measured = facts() | {
+        "versions": {name: version(name) for name in ("stable-baselines3", "freqtrade", "numpy")},
         "torch_threads": threads._asdict(),
         "equality": {window: equality(tape, window) for window in options.windows},
         "training": {window: training(tape, window, options) for window in options.windows},
         "decisions": {window: decisions(tape, window) for window in options.windows},
     }
-    show(facts, Console())
-    options.json.write_text(json.dumps(facts, indent=1))
+    show(measured, Console())
+    options.json.write_text(json.dumps(measured, indent=1))
     print(f"figures: {options.json}")
     return 0
 

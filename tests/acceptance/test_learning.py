@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import torch
 from markets import best_log_return, leaked_future, random_walk
 
 from mtfscalper.envs.episodes import EnvSettings
@@ -20,6 +18,8 @@ RULES = TradingRules(
     fee_ratio=0.0005, stoploss_ratio=0.9, max_trade_duration_candles=288, timeframe_minutes=5, max_drawdown_ratio=0.9
 )
 SEEDS = (1, 2, 3)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def settings(seed: int, cycles: int, **changes: Any) -> Settings:
@@ -53,15 +53,6 @@ def settings(seed: int, cycles: int, **changes: Any) -> Settings:
 
 def env_settings(run: Settings) -> EnvSettings:
     return EnvSettings(RULES, run.rl.model_reward_parameters, run.rl.entry_mode, run.window, random_start=True)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Nets this small gain nothing from threads, and lose much where another process wants the processors."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.acceptance
