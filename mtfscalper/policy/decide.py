@@ -19,8 +19,10 @@ from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
 from mtfscalper.trading.namespace import NUMPY
 from mtfscalper.trading.observation import ACCOUNT_FIELDS
 
-# Rows of a forward: a hidden layer's 2 MiB stay in the processor's cache, and a batch is large enough for its products.
-MAX_BATCH = 1024
+# Rows of a forward: more gain nothing, fewer make its products slower; between the two, inputs of 2 MiB stay in the
+# processor's cache.
+MAX_BATCH, MIN_BATCH = 1024, 256
+_INPUTS_IN_CACHE = 2**19
 
 
 class Decisions(NamedTuple):
@@ -48,6 +50,14 @@ class Decider(Protocol):
         ...
 
 
+def batch_rows(n_inputs: int) -> int:
+    """How many rows one forward decides.
+
+    :param n_inputs: numbers in a row of the network's input
+    """
+    return max(MIN_BATCH, min(MAX_BATCH, _INPUTS_IN_CACHE // n_inputs))
+
+
 class PolicyDecider:
     """The PPO policy of this package, which gathers its own windows."""
 
@@ -67,12 +77,13 @@ class PolicyDecider:
         return self._query(Actor.of_policy(self._policy))
 
     def decide(self, observations: npt.NDArray[np.float32]) -> Decisions:
-        """See :class:`Decider`; one forward for each 1,024 rows."""
+        """See :class:`Decider`; one forward for each :func:`batch_rows`."""
         parts = []
+        size = batch_rows(self._extractor.features_dim)
         self._policy.set_training_mode(False)
         with torch.inference_mode(), self._policy.in_full_precision(), self._extractor.on_tape(self._features):
-            for start in range(0, len(observations), MAX_BATCH):
-                batch = torch.from_numpy(observations[start : start + MAX_BATCH]).to(self._policy.device)
+            for start in range(0, len(observations), size):
+                batch = torch.from_numpy(observations[start : start + size]).to(self._policy.device)
                 distribution: Any = self._policy.get_distribution(batch).distribution
                 parts.append(distribution.probs.cpu().numpy())
         probabilities = np.concatenate(parts) if parts else np.empty((0, N_ACTIONS), dtype=np.float32)
@@ -98,7 +109,7 @@ class WindowDecider:
         return DeciderQuery(self)
 
     def decide(self, observations: npt.NDArray[np.float32]) -> Decisions:
-        """See :class:`Decider`; one forward for each 1,024 rows."""
+        """See :class:`Decider`; one forward for each :func:`batch_rows`."""
         if not len(observations):
             return Decisions(np.empty(0, dtype=np.int64), np.empty((0, N_ACTIONS), dtype=np.float32))
         columns = {name: 1 + index for index, name in enumerate(ACCOUNT_FIELDS)}
@@ -110,8 +121,9 @@ class WindowDecider:
         )
         possible = np.stack(valid, axis=1)
         parts = []
-        for start in range(0, len(observations), MAX_BATCH):
-            rows = slice(start, start + MAX_BATCH)
+        size = batch_rows(self._window * self._features.shape[1])
+        for start in range(0, len(observations), size):
+            rows = slice(start, start + size)
             batch = expand_observations(observations[rows], self._features, self._window)
             masks: dict[str, Any] = {"action_masks": possible[rows]} if self._takes_masks else {}
             actions, _ = self._model.predict(batch, deterministic=True, **masks)

@@ -171,21 +171,30 @@ class MaskedActorCriticPolicy(ActorCriticPolicy):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
 
     def _masked(self, latent_pi: Tensor, obs: Tensor) -> Distribution:
-        return self.action_dist.proba_distribution(masked_logits(self.action_net(latent_pi), obs))
+        return self.action_dist.proba_distribution(masked_logits(self.action_net(latent_pi), impossible_actions(obs)))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | {"precision": self.precision}
 
 
-def masked_logits(logits: Tensor, obs: Tensor) -> Tensor:
-    """Logits with the actions that cannot be done out of reach.
+def impossible_actions(obs: Tensor) -> Tensor:
+    """Which actions the rules would not accept.
 
-    :param logits: shape (n, 5)
     :param obs: compact observations, shape (n, 1 + n_account)
+    :return: bool, shape (n, 5)
     """
     valid = valid_actions(obs[:, _SIDE], obs[:, _LONG_PERMITTED] > 0, obs[:, _SHORT_PERMITTED] > 0, _TORCH)
+    return ~torch.stack(valid, dim=1)
+
+
+def masked_logits(logits: Tensor, impossible: Tensor) -> Tensor:
+    """Logits with some actions out of reach.
+
+    :param logits: shape (n, 5)
+    :param impossible: of :func:`impossible_actions`
+    """
     # A finite stand-in for minus infinity: its probability is exactly 0 in float32, and entropy has no 0 * inf.
-    return logits.masked_fill(~torch.stack(valid, dim=1), torch.finfo(torch.float32).min)
+    return logits.masked_fill(impossible, torch.finfo(torch.float32).min)
 
 
 def features_extractor(model: BaseAlgorithm) -> CandleWindowExtractor:

@@ -7,6 +7,7 @@ import json
 import math
 import zipfile
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
@@ -59,7 +60,7 @@ class Actor(NamedTuple):
 
     @classmethod
     def of_policy(cls, policy: MaskedActorCriticPolicy) -> Actor:
-        """The actor of a policy in memory, copied.
+        """The actor of a policy in memory, good until the policy is trained on.
 
         :raises ValueError: if its hidden layers have another activation than ReLU
         """
@@ -82,7 +83,8 @@ class Actor(NamedTuple):
                 )
             _check_activation(str(path), data["policy_kwargs"].get("activation_fn", "tanh"))
             state = torch.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
-        return cls.of_state(state)
+        # Copied: the file's tensors lie in one piece of memory with the critic's.
+        return deepcopy(cls.of_state(state))
 
     @classmethod
     def of_state(cls, state: Mapping[str, Tensor]) -> Actor:
@@ -102,7 +104,7 @@ def _check_activation(where: str, activation: str) -> None:
 
 
 def _layer(state: Mapping[str, Tensor], name: str) -> Layer:
-    weight, bias = (state[f"{name}.{part}"].detach().cpu().numpy().copy() for part in ("weight", "bias"))
+    weight, bias = (state[f"{name}.{part}"].detach().cpu().numpy() for part in ("weight", "bias"))
     return Layer(weight, bias)
 
 

@@ -195,14 +195,14 @@ def fit(
         _learn(model, timesteps, callbacks, rl.progress_bar, report)
     finally:
         vec_env.close()
-    if keep_best is not None:
-        keep_best.restore()
-        report.evaluations = [result._asdict() for result in keep_best.history]
-        report.best_evaluation = keep_best.best._asdict() if keep_best.best else None
     # The model outlives its environments, their candles, and what only training needed.
     model.env = None
     if isinstance(model, FusedPPO):
         model.release_memory()
+    if keep_best is not None:
+        keep_best.restore()
+        report.evaluations = [result._asdict() for result in keep_best.history]
+        report.best_evaluation = keep_best.best._asdict() if keep_best.best else None
     if compact:
         features_extractor(model).features = torch.empty(0, train_tape.n_features)
     report.timesteps = model.num_timesteps

@@ -1,22 +1,26 @@
 """The policy's and the value network, computed as one: forward, backward and Adam's step without autograd.
 
 Both networks have hidden layers of the same widths. Each layer is one batched matrix product over the two, written
-into memory that is kept; parameters, gradients and Adam's moments lie in one buffer each, so that clipping, the step
-and rounding to bfloat16 are one operation each.
+into memory that is kept; parameters, gradients and Adam's moments lie in one buffer each, and a step goes through them
+piece by piece.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim.adam import adam
 
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
 
 # What Adam keeps of each parameter.
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+# Parameters that a step takes at once: their widened gradients stay in the processor's cache.
+_PIECE = 2**19
 
 
 class _Slot(NamedTuple):
@@ -47,6 +51,21 @@ class _Memory(NamedTuple):
     latent_gradient: Tensor
 
 
+class _Piece(NamedTuple):
+    """Parameters next to each other, that a step takes at once.
+
+    :ivar gradient: as Adam reads it
+    :ivar steps: how many were made
+    :ivar working: what the parameters round to, and the gradient before it is widened; None where nothing rounds
+    """
+
+    parameters: Tensor
+    gradient: Tensor
+    moments: tuple[Tensor, ...]
+    steps: Tensor
+    working: tuple[Tensor, Tensor] | None
+
+
 class PairedNetworks:
     """The two networks of a policy.
 
@@ -67,30 +86,23 @@ class PairedNetworks:
             _Slot([p], tuple(p.shape)) for head in (policy.action_net, policy.value_net) for p in head.parameters()
         ]
         self._slots = hidden + heads
-        device = policy.device
-        exact = heads[0].parameters[0].dtype
-        flat = torch.zeros(sum(math.prod(slot.shape) for slot in self._slots), dtype=exact, device=device)
-        self._flat, self._gradient = flat, torch.zeros_like(flat)
-        flat.grad = self._gradient
-        group = policy.optimizer.param_groups[0]
-        options = {name: group[name] for name in ("betas", "eps", "weight_decay")}
-        self._adam = torch.optim.Adam([flat], lr=0.0, fused=True, **options)
-        self._moments = {name: torch.zeros_like(flat) for name in _MOMENTS}
-        self._steps = torch.zeros((), device=device)
-        self._adam.state[flat] = self._moments | {"step": self._steps}
+        exact, device = heads[0].parameters[0].dtype, policy.device
+        n_hidden, n_heads = (sum(math.prod(slot.shape) for slot in slots) for slots in (hidden, heads))
+        self._flat = torch.zeros(n_hidden + n_heads, dtype=exact, device=device)
+        self._moments = {name: torch.zeros_like(self._flat) for name in _MOMENTS}
         # Hidden layers compute with the parameters themselves, or with what they round to.
-        n_hidden = sum(math.prod(slot.shape) for slot in hidden)
-        self._exact, self._exact_gradient = flat[:n_hidden], self._gradient[:n_hidden]
         self._dtype = torch.bfloat16 if policy.precision == "bf16" else exact
         self._rounds = self._dtype != exact
-        self._working = self._exact.to(self._dtype)
-        self._working_gradient = torch.zeros_like(self._working) if self._rounds else self._exact_gradient
-        values, gradients = _views(self._working, hidden), _views(self._working_gradient, hidden)
+        self._working = self._flat[:n_hidden].to(self._dtype)
+        gradient = torch.zeros_like(self._working)
+        head_gradient = torch.zeros(n_heads, dtype=exact, device=device)
+        self._pieces = self._into_pieces(gradient, head_gradient)
+        values, gradients = _views(self._working, hidden), _views(gradient, hidden)
         self._weights, self._biases = values[::2], values[1::2]
         self._weight_gradients, self._bias_gradients = gradients[::2], gradients[1::2]
         self._transposed = [weight.transpose(1, 2) for weight in self._weights]
-        self._heads = _views(flat[n_hidden:], heads)
-        self._head_gradients = _views(self._gradient[n_hidden:], heads)
+        self._heads = _views(self._flat[n_hidden:], heads)
+        self._head_gradients = _views(head_gradient, heads)
         self._memories: dict[int, _Memory] = {}
         self._tape = self._extractor.features.to(self._dtype)
 
@@ -107,7 +119,7 @@ class PairedNetworks:
                     parameter.data = own
                 state = states[parameter]
                 # An optimizer that has not stepped yet keeps nothing.
-                self._steps.fill_(float(state.get("step", 0.0)))
+                steps = float(state.get("step", 0.0))
                 for name, views in moments.items():
                     own = _member(views[at], slot, index).view_as(parameter)
                     kept = state.get(name)
@@ -116,15 +128,17 @@ class PairedNetworks:
                     elif kept.data_ptr() != own.data_ptr():
                         own.copy_(kept)
                     state[name] = own
+        for piece in self._pieces:
+            piece.steps.fill_(steps)
         self.count_steps()
-        self._round()
+        self._working.copy_(self._flat[: len(self._working)])
         self._tape = self._extractor.features.to(self._dtype)
 
     def count_steps(self) -> None:
         """Tell the policy's optimizer how many steps were made; each parameter keeps a number of its own."""
         for slot in self._slots:
             for parameter in slot.parameters:
-                self.policy.optimizer.state[parameter]["step"] = self._steps.clone()
+                self.policy.optimizer.state[parameter]["step"] = self._pieces[0].steps.clone()
 
     @torch.no_grad()
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
@@ -166,21 +180,63 @@ class PairedNetworks:
             torch.sum(gradient, 1, keepdim=True, out=self._bias_gradients[layer])
             if layer:
                 torch.bmm(gradient, self._weights[layer], out=memory.gradients[layer - 1])
-        if self._rounds:
-            self._exact_gradient.copy_(self._working_gradient)
 
     @torch.no_grad()
     def step(self, learning_rate: float, max_grad_norm: float) -> None:
         """Clip the gradient of the last :meth:`backward` by its norm, as ``clip_grad_norm_`` does, and step Adam."""
-        norm = torch.linalg.vector_norm(self._gradient)
-        self._gradient.mul_((max_grad_norm / (norm + 1e-6)).clamp_(max=1.0))
-        self._adam.param_groups[0]["lr"] = learning_rate
-        self._adam.step()
-        self._round()
+        squares = []
+        for piece in self._pieces:
+            gradient = self._widened(piece)
+            squares.append(torch.dot(gradient, gradient))
+        scale = (max_grad_norm / (torch.stack(squares).sum().sqrt() + 1e-6)).clamp_(max=1.0)
+        group = self.policy.optimizer.param_groups[0]
+        betas = group["betas"]
+        for piece in self._pieces:
+            adam(
+                [piece.parameters],
+                [self._widened(piece).mul_(scale)],
+                exp_avgs=[piece.moments[0]],
+                exp_avg_sqs=[piece.moments[1]],
+                max_exp_avg_sqs=[],
+                state_steps=[piece.steps],
+                fused=True,
+                amsgrad=False,
+                maximize=False,
+                lr=learning_rate,
+                beta1=betas[0],
+                beta2=betas[1],
+                eps=group["eps"],
+                weight_decay=group["weight_decay"],
+            )
+            if piece.working is not None:
+                piece.working[0].copy_(piece.parameters)
 
-    def _round(self) -> None:
-        if self._rounds:
-            self._working.copy_(self._exact)
+    def _widened(self, piece: _Piece) -> Tensor:
+        """A piece's gradient as Adam reads it, good until the next piece's."""
+        return piece.gradient if piece.working is None else piece.gradient.copy_(piece.working[1])
+
+    def _into_pieces(self, gradient: Tensor, head_gradient: Tensor) -> list[_Piece]:
+        """
+        :param gradient: of the hidden layers' parameters, which come first
+        :param head_gradient: of the heads'
+        """
+        n_hidden = len(gradient)
+        # One for all pieces: 2 MiB, where the whole gradient of window 30 takes 10.
+        widened = self._flat.new_empty(min(_PIECE, n_hidden) if self._rounds else 0)
+        pieces = []
+        for start, stop in pairwise([*range(0, n_hidden, _PIECE), n_hidden, len(self._flat)]):
+            part = slice(start, stop)
+            working = None
+            if start == n_hidden:
+                own = head_gradient
+            elif self._rounds:
+                own, working = widened[: stop - start], (self._working[part], gradient[part])
+            else:
+                own = gradient[part]
+            moments = tuple(moment[part] for moment in self._moments.values())
+            steps = torch.zeros((), device=gradient.device)
+            pieces.append(_Piece(self._flat[part], own, moments, steps, working))
+        return pieces
 
     def _memory(self, n_rows: int) -> _Memory:
         """Memory for so many rows: a rollout's step, a minibatch, the last one of an epoch."""

@@ -6,7 +6,7 @@ rounding of float32. Its zips open with plain ``stable_baselines3.PPO.load``.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -18,12 +18,13 @@ from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from mtfscalper.policy.network import MaskedActorCriticPolicy, masked_logits
+from mtfscalper.policy.network import MaskedActorCriticPolicy, impossible_actions, masked_logits
 from mtfscalper.training.networks import PairedNetworks
 from mtfscalper.training.rollout import collect_rollout
 
 # What is logged of each minibatch, under stable-baselines3's names.
 _METRICS = ("entropy_loss", "policy_gradient_loss", "value_loss", "approx_kl", "clip_fraction", "loss")
+_KL = _METRICS.index("approx_kl")
 
 
 class LossSettings(NamedTuple):
@@ -37,9 +38,13 @@ class LossSettings(NamedTuple):
 
 
 class Samples(NamedTuple):
-    """Steps of a rollout as flat tensors on the policy's device; one row a step of one environment."""
+    """Steps of a rollout as flat tensors on the policy's device; one row a step of one environment.
+
+    :ivar impossible: the actions that the rules would not have accepted, shape (n, 5)
+    """
 
     observations: Tensor
+    impossible: Tensor
     actions: Tensor
     values: Tensor
     log_probs: Tensor
@@ -50,15 +55,28 @@ class Samples(NamedTuple):
         """Some of the rows."""
         return Samples(*(column[rows] for column in self))
 
+    def minibatches(self, size: int) -> Iterator[Samples]:
+        """Parts of so many rows; the last one may be smaller."""
+        return map(Samples, *(torch.split(column, size) for column in self))
+
+
+class Terms(NamedTuple):
+    """Of each sample what the metrics are made of, each of shape (n,)."""
+
+    negative_entropy: Tensor
+    log_ratio: Tensor
+    surrogate: Tensor
+    misses: Tensor
+
 
 def loss_gradients(
     logits: Tensor, values: Tensor, samples: Samples, settings: LossSettings
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Terms]:
     """The gradient of PPO's loss (https://arxiv.org/abs/1707.06347, equation 9) with respect to what the networks say.
 
     :param logits: of the masked policy, shape (n, 5)
     :param values: shape (n, 1)
-    :return: gradients of both, and the metrics of :data:`_METRICS`, shape (6,)
+    :return: gradients of both, and what :func:`minibatch_metrics` needs
     """
     share = 1 / len(logits)
     advantages = samples.advantages
@@ -66,7 +84,7 @@ def loss_gradients(
         advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
     log_probabilities = torch.log_softmax(logits, dim=1)
     probabilities = log_probabilities.exp()
-    entropy = -(probabilities * log_probabilities).sum(dim=1, keepdim=True)
+    negative_entropy = (probabilities * log_probabilities).sum(dim=1, keepdim=True)
     chosen = samples.actions.unsqueeze(1)
     log_ratio = log_probabilities.gather(1, chosen).squeeze(1) - samples.log_probs
     ratio = log_ratio.exp()
@@ -76,7 +94,8 @@ def loss_gradients(
     # d(-L_clip) / d log p(a), as r = exp(log p(a) - log p_old(a))
     pull = torch.where(unclipped <= surrogate, unclipped, 0.0) * -share
     # d log p(a) / d logit_j = [j = a] - p_j, and d(-H) / d logit_j = p_j (log p_j + H)
-    logits_gradient = probabilities * ((log_probabilities + entropy) * (settings.ent_coef * share) - pull.unsqueeze(1))
+    excess = (log_probabilities - negative_entropy) * (settings.ent_coef * share) - pull.unsqueeze(1)
+    logits_gradient = probabilities * excess
     logits_gradient.scatter_add_(1, chosen, pull.unsqueeze(1))
     predicted = values.squeeze(1)
     if settings.clip_range_vf is None:
@@ -87,25 +106,37 @@ def loss_gradients(
         misses = samples.values + moved.clamp(-settings.clip_range_vf, settings.clip_range_vf) - samples.returns
         values_gradient = torch.where(moved.abs() <= settings.clip_range_vf, misses, 0.0)
     values_gradient = values_gradient.unsqueeze(1) * (2 * settings.vf_coef * share)
-    policy_loss, value_loss, entropy_loss = -surrogate.mean(), misses.square().mean(), -entropy.mean()
+    return logits_gradient, values_gradient, Terms(negative_entropy.squeeze(1), log_ratio, surrogate, misses)
+
+
+def minibatch_metrics(terms: Sequence[Terms], settings: LossSettings) -> Tensor:
+    """The metrics of :data:`_METRICS`, for many minibatches at once.
+
+    :param terms: of minibatches of one size
+    :return: one row a minibatch
+    """
+    negative_entropy, log_ratio, surrogate, misses = (torch.stack(column) for column in zip(*terms, strict=True))
+    moved = log_ratio.exp() - 1
+    entropy_loss, policy_loss = negative_entropy.mean(dim=1), -surrogate.mean(dim=1)
+    value_loss = misses.square().mean(dim=1)
     loss = policy_loss + settings.ent_coef * entropy_loss + settings.vf_coef * value_loss
-    approx_kl = ((ratio - 1) - log_ratio).mean()
-    clip_fraction = ((ratio - 1).abs() > settings.clip_range).float().mean()
-    metrics = torch.stack([entropy_loss, policy_loss, value_loss, approx_kl, clip_fraction, loss])
-    return logits_gradient, values_gradient, metrics
+    approx_kl = (moved - log_ratio).mean(dim=1)
+    clip_fraction = (moved.abs() > settings.clip_range).float().mean(dim=1)
+    return torch.stack([entropy_loss, policy_loss, value_loss, approx_kl, clip_fraction, loss], dim=1)
 
 
 class FusedPPO(PPO):
     """stable-baselines3's PPO for :class:`mtfscalper.policy.network.MaskedActorCriticPolicy`.
 
     A rollout keeps compact observations, whatever the window. An update shuffles the rollout once an epoch, computes
-    both networks as one (:class:`PairedNetworks`), and reads its metrics from the device when it is over.
+    both networks as one (:class:`PairedNetworks`), works out its metrics once an epoch, and reads them from the device
+    when it is over.
 
     :ivar loss_gradients: :func:`loss_gradients`, or the same compiled
     """
 
     _networks: PairedNetworks | None = None
-    loss_gradients: Callable[..., tuple[Tensor, Tensor, Tensor]] = staticmethod(loss_gradients)
+    loss_gradients: Callable[..., tuple[Tensor, Tensor, Terms]] = staticmethod(loss_gradients)
 
     def collect_rollouts(
         self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
@@ -129,33 +160,44 @@ class FusedPPO(PPO):
         networks = self._paired_networks()
         networks.load()
         rollout = self._samples()
-        n_rows = len(rollout.actions)
         metrics: list[Tensor] = []
-        first_of_last_epoch = 0
-        stopped = False
         for epoch in range(self.n_epochs):
-            first_of_last_epoch = len(metrics)
-            # stable-baselines3's own draw, so that both go through the same minibatches.
-            order = torch.from_numpy(np.random.permutation(n_rows)).to(self.device)
-            shuffled = rollout.rows(order)
-            for start in range(0, n_rows, self.batch_size):
-                samples = shuffled.rows(slice(start, start + self.batch_size))
-                logits, values = networks.forward(samples.observations)
-                logits = masked_logits(logits, samples.observations)
-                logits_gradient, values_gradient, measured = self.loss_gradients(logits, values, samples, settings)
-                metrics.append(measured)
-                if self.target_kl is not None and float(measured[3]) > 1.5 * self.target_kl:
-                    stopped = True
-                    if self.verbose >= 1:
-                        print(f"Early stopping at step {epoch} due to reaching max kl: {float(measured[3]):.2f}")
-                    break
-                networks.backward(logits_gradient, values_gradient)
-                networks.step(learning_rate, self.max_grad_norm)
+            measured, too_far = self._pass_over(rollout, learning_rate, settings)
+            metrics.append(measured)
             self._n_updates += 1
-            if stopped:
+            if too_far:
+                if self.verbose >= 1:
+                    print(f"Early stopping at step {epoch} due to reaching max kl: {float(measured[-1, _KL]):.2f}")
                 break
         networks.count_steps()
-        self._log(torch.stack(metrics), first_of_last_epoch, settings)
+        self._log(metrics, settings)
+
+    def _pass_over(self, rollout: Samples, learning_rate: float, settings: LossSettings) -> tuple[Tensor, bool]:
+        """One pass over a rollout in minibatches.
+
+        :return: metrics, one row a minibatch, and whether the policy has moved further than ``target_kl`` lets it
+        """
+        networks = self._paired_networks()
+        n_rows = len(rollout.actions)
+        # stable-baselines3's own draw, so that both go through the same minibatches.
+        order = torch.from_numpy(np.random.permutation(n_rows)).to(self.device)
+        terms: list[Terms] = []
+        too_far = False
+        for samples in rollout.rows(order).minibatches(self.batch_size):
+            logits, values = networks.forward(samples.observations)
+            logits = masked_logits(logits, samples.impossible)
+            logits_gradient, values_gradient, own_terms = self.loss_gradients(logits, values, samples, settings)
+            terms.append(own_terms)
+            if self.target_kl is not None:
+                too_far = float(minibatch_metrics([own_terms], settings)[0, _KL]) > 1.5 * self.target_kl
+                if too_far:
+                    break
+            networks.backward(logits_gradient, values_gradient)
+            networks.step(learning_rate, self.max_grad_norm)
+        n_full = n_rows // self.batch_size
+        # The last minibatch may be smaller than the others.
+        parts = [part for part in (terms[:n_full], terms[n_full:]) if part]
+        return torch.cat([minibatch_metrics(part, settings) for part in parts]), too_far
 
     def release_memory(self) -> None:
         """Let go of what only training needs: gradients, activations, the rollout."""
@@ -178,19 +220,21 @@ class FusedPPO(PPO):
 
         columns = (buffer.values, buffer.log_probs, buffer.advantages, buffer.returns)
         actions = flat(buffer.actions).flatten().long()
-        return Samples(flat(buffer.observations), actions, *(flat(values).flatten() for values in columns))
+        observations = flat(buffer.observations)
+        return Samples(
+            observations, impossible_actions(observations), actions, *(flat(values).flatten() for values in columns)
+        )
 
-    def _log(self, metrics: Tensor, first_of_last_epoch: int, settings: LossSettings) -> None:
+    def _log(self, metrics: list[Tensor], settings: LossSettings) -> None:
         """Log what stable-baselines3 logs, read from the device once.
 
-        :param metrics: one row a minibatch
-        :param first_of_last_epoch: the first minibatch of the last epoch, of which alone stable-baselines3 averages
-            the divergence
+        :param metrics: of each epoch, one row a minibatch
         """
-        rows = metrics.cpu().numpy().astype(np.float64)
+        rows = torch.cat(metrics).cpu().numpy().astype(np.float64)
         for name, column in zip(_METRICS, rows.T, strict=True):
             if name == "approx_kl":
-                value = column[first_of_last_epoch:].mean()
+                # Of this stable-baselines3 averages the last epoch alone.
+                value = column[-len(metrics[-1]) :].mean()
             else:
                 value = column[-1] if name == "loss" else column.mean()
             self.logger.record(f"train/{name}", float(value))

@@ -12,7 +12,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from mtfscalper.policy.network import masked_logits
+from mtfscalper.policy.network import impossible_actions, masked_logits
 from mtfscalper.training.networks import PairedNetworks
 
 
@@ -70,7 +70,7 @@ def collect_rollout(
 def _sample(networks: PairedNetworks, observations: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Actions drawn from the masked policy, values of the states, log-probabilities of the actions; shape (n_envs,)."""
     logits, values = networks.forward(observations)
-    log_probabilities = torch.log_softmax(masked_logits(logits, observations), dim=1)
+    log_probabilities = torch.log_softmax(masked_logits(logits, impossible_actions(observations)), dim=1)
     # torch.distributions.Categorical's own draw, so that both take the same actions from the same seed.
     actions = torch.multinomial(log_probabilities.exp(), 1, replacement=True)
     log_probs = log_probabilities.gather(1, actions)
