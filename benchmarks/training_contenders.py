@@ -48,6 +48,7 @@ RULES = TradingRules(
 # What each of this package's contenders changes in the main configuration's rl_config.
 OURS: dict[str, dict[str, Any]] = {
     "subproc": {"vec_env": "subproc", "precision": "fp32"},
+    "subproc bf16": {"vec_env": "subproc", "precision": "bf16"},
     "batched": {"vec_env": "batched", "n_envs": 64, "n_steps": 512, "precision": "fp32"},
     "batched bf16": {"vec_env": "batched", "n_envs": 64, "n_steps": 512, "precision": "bf16"},
     "batched bf16 compile": {

@@ -61,7 +61,8 @@ class _Piece(NamedTuple):
 
     parameters: Tensor
     gradient: Tensor
-    moments: tuple[Tensor, ...]
+    exp_avg: Tensor
+    exp_avg_sq: Tensor
     steps: Tensor
     working: tuple[Tensor, Tensor] | None
 
@@ -195,8 +196,8 @@ class PairedNetworks:
             adam(
                 [piece.parameters],
                 [self._widened(piece).mul_(scale)],
-                exp_avgs=[piece.moments[0]],
-                exp_avg_sqs=[piece.moments[1]],
+                exp_avgs=[piece.exp_avg],
+                exp_avg_sqs=[piece.exp_avg_sq],
                 max_exp_avg_sqs=[],
                 state_steps=[piece.steps],
                 fused=True,
@@ -233,9 +234,9 @@ class PairedNetworks:
                 own, working = widened[: stop - start], (self._working[part], gradient[part])
             else:
                 own = gradient[part]
-            moments = tuple(moment[part] for moment in self._moments.values())
+            moments = {name: moment[part] for name, moment in self._moments.items()}
             steps = torch.zeros((), device=gradient.device)
-            pieces.append(_Piece(self._flat[part], own, moments, steps, working))
+            pieces.append(_Piece(self._flat[part], own, **moments, steps=steps, working=working))
         return pieces
 
     def _memory(self, n_rows: int) -> _Memory:

@@ -302,6 +302,9 @@ def play_policy(arena: Arena, market: Market, drawn: TradingRules, seed: int, st
     # The row of a decision closes before the candle that carries it out.
     script[window:] = done.actions
     script[-1] = Action.NEUTRAL
+    # A replay's columns end the longest duration too; here the strategy's own callback has to.
+    expired = [trade.close_ms for trade in done.trades if trade.exit_reason == "max_duration"]
+    script[np.isin(market.tape.dates_ms, expired)] = Action.NEUTRAL
     compared = arena.compare(arena.backtester(stake=stake), market, drawn, script, source, "futures")
     assert_same_trades(list(done.trades), compared, drawn)
 
