@@ -64,7 +64,7 @@ class Actor(NamedTuple):
 
         :raises ValueError: if its hidden layers have another activation than ReLU
         """
-        _check_activation("this policy", str(policy.activation_fn))
+        _check_activation("this policy", policy.activation_fn.__name__)
         return cls.of_state(policy.state_dict())
 
     @classmethod
@@ -81,7 +81,9 @@ class Actor(NamedTuple):
                     f"{path} holds a policy of {saved_class}; accepted: PPO's policy of {cls.__module__}; remedy: set "
                     "freqai.rl_config.model_type to 'PPO' and train again"
                 )
-            _check_activation(str(path), data["policy_kwargs"].get("activation_fn", "tanh"))
+            # As stable-baselines3 writes a class: <class 'torch.nn.modules.activation.ReLU'>.
+            activation = data["policy_kwargs"].get("activation_fn", "Tanh").rstrip("'>").rpartition(".")[2]
+            _check_activation(str(path), activation)
             state = torch.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
         # Copied: the file's tensors lie in one piece of memory with the critic's.
         return deepcopy(cls.of_state(state))
@@ -96,7 +98,7 @@ class Actor(NamedTuple):
 
 
 def _check_activation(where: str, activation: str) -> None:
-    if torch.nn.ReLU.__name__ not in activation:
+    if activation != torch.nn.ReLU.__name__:
         raise ValueError(
             f"{where} has hidden layers with {activation}; accepted: ReLU, with which this package trains; remedy: "
             "train again"

@@ -65,7 +65,7 @@ class KeepBest(BaseCallback):
         self._settings = settings
         self._every = every_timesteps
         # On disk, one array after the other: a fifth of what a training keeps otherwise, and read once.
-        self._best_parameters = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as this object
+        self._best_parameters = tempfile.TemporaryFile()  # noqa: SIM115 - until close()
         self._started_at = 0
 
     def restore(self) -> None:
@@ -74,6 +74,10 @@ class KeepBest(BaseCallback):
             self._best_parameters.seek(0)
             for value in self.model.policy.state_dict().values():
                 value.copy_(torch.from_numpy(np.load(self._best_parameters)))
+
+    def close(self) -> None:
+        """Give up the file; there is nothing to restore afterwards."""
+        self._best_parameters.close()
 
     def _on_training_start(self) -> None:
         self._started_at = self.model.num_timesteps
@@ -96,7 +100,7 @@ class KeepBest(BaseCallback):
         self.logger.record("eval/trades", result.trades)
         self.logger.record("eval/win_ratio", result.win_ratio)
         if self.best is None or result.log_return >= self.best.log_return:
-            self.best = result
             self._best_parameters.seek(0)
             for value in self.model.policy.state_dict().values():
                 np.save(self._best_parameters, value.cpu().numpy())
+            self.best = result

@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -173,8 +174,9 @@ def fit(
     if name == "auto":
         name = fastest_vec_env(settings, train_tape, env_settings, compact=compact)
     set_random_seed(rl.seed)
-    vec_env = build_vec_env(name, train_tape, env_settings, rl.n_envs, compact=compact)
-    try:
+    with ExitStack() as resources:
+        vec_env = build_vec_env(name, train_tape, env_settings, rl.n_envs, compact=compact)
+        resources.callback(vec_env.close)
         inner = underlying(vec_env)
         report.vec_env, report.n_envs = type(inner).__name__, vec_env.num_envs
         if isinstance(inner, SupervisedSubprocVecEnv):
@@ -183,28 +185,27 @@ def fit(
         model = _model(settings, train_tape, vec_env, initial_model, tensorboard_dir)
         if isinstance(model, FusedPPO):
             report.precision = model.policy_kwargs["precision"]
-            report.compiled = compiles_on(rl.compile, model.device)
-            if report.compiled:
+            if compiles_on(rl.compile, model.device):
                 model.loss_gradients = CompiledFunction(loss_gradients)
         keep_best = _evaluation_callback(model, evaluation_tape, env_settings, len(train_tape))
         callbacks: list[BaseCallback] = [_PhaseClock(report)]
         if keep_best is not None:
+            resources.callback(keep_best.close)
             callbacks.append(keep_best)
         if stop_event is not None:
             callbacks.append(_StopOnEvent(stop_event))
         _learn(model, timesteps, callbacks, rl.progress_bar, report)
-    finally:
-        vec_env.close()
-    # The model outlives its environments, their candles, and what only training needed.
-    model.env = None
-    if isinstance(model, FusedPPO):
-        model.release_memory()
-    if keep_best is not None:
-        keep_best.restore()
-        report.evaluations = [result._asdict() for result in keep_best.history]
-        report.best_evaluation = keep_best.best._asdict() if keep_best.best else None
+        # The model outlives its environments, their candles, and what only training needed.
+        model.env = None
+        if isinstance(model, FusedPPO):
+            report.compiled = isinstance(model.loss_gradients, CompiledFunction) and model.loss_gradients.compiled
+            model.release_memory()
+        if keep_best is not None:
+            keep_best.restore()
+            report.evaluations = [result._asdict() for result in keep_best.history]
+            report.best_evaluation = keep_best.best._asdict() if keep_best.best else None
     if compact:
-        features_extractor(model).features = torch.empty(0, train_tape.n_features)
+        features_extractor(model).features = torch.empty(0, train_tape.n_features, device=model.device)
     report.timesteps = model.num_timesteps
     report.seconds = time.perf_counter() - started
     return model, report
@@ -298,8 +299,6 @@ def _network(settings: Settings, tape: MarketTape) -> dict[str, Any]:
         "activation_fn": torch.nn.ReLU,
         "features_extractor_class": CandleWindowExtractor,
         "features_extractor_kwargs": {"n_features": tape.n_features, "window": settings.window},
-        # stable-baselines3's epsilon; one kernel steps all parameters.
-        "optimizer_kwargs": {"eps": 1e-5, "fused": True},
         "precision": precision_on(settings.rl.precision, get_device(settings.rl.device)),
     }
 

@@ -19,6 +19,7 @@ from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPo
 
 # What Adam keeps of each parameter.
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+_VARIANTS = ("amsgrad", "maximize", "decoupled_weight_decay")
 # Parameters that a step takes at once: their widened gradients stay in the processor's cache.
 _PIECE = 2**19
 
@@ -76,8 +77,10 @@ class PairedNetworks:
 
     def __init__(self, policy: MaskedActorCriticPolicy) -> None:
         """
-        :raises ValueError: if the two networks have not the same hidden layers with ReLU
+        :raises ValueError: if the two networks have not the same hidden layers with ReLU, or the optimizer is not
+            Adam as stable-baselines3 sets it up
         """
+        _check_optimizer(policy.optimizer)
         self.policy = policy
         extractor = policy.features_extractor
         assert isinstance(extractor, CandleWindowExtractor)
@@ -105,7 +108,6 @@ class PairedNetworks:
         self._heads = _views(self._flat[n_hidden:], heads)
         self._head_gradients = _views(head_gradient, heads)
         self._memories: dict[int, _Memory] = {}
-        self._tape = self._extractor.features.to(self._dtype)
 
     @torch.no_grad()
     def load(self) -> None:
@@ -255,6 +257,18 @@ class PairedNetworks:
         if self._rounds:
             latent, latent_gradient = (layer.to(self._flat.dtype) for layer in (latent, latent_gradient))
         return _Memory(like.new_empty(n_rows, self._weights[0].shape[2]), hidden, gradients, latent, latent_gradient)
+
+
+def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
+    """Refuse what :meth:`PairedNetworks.step` would leave out."""
+    groups = optimizer.param_groups
+    variants = [name for name in _VARIANTS for group in groups if group.get(name)]
+    if type(optimizer) is not torch.optim.Adam or len(groups) > 1 or variants:
+        raise ValueError(
+            f"the optimizer is {type(optimizer).__name__} with {len(groups)} group(s) of parameters"
+            f"{''.join(f', {name}' for name in variants)}; accepted: Adam with one group, and of its options betas, "
+            "eps and weight_decay; remedy: leave optimizer_class out of policy_kwargs"
+        )
 
 
 def _hidden_slots(policy: MaskedActorCriticPolicy) -> list[_Slot]:

@@ -16,10 +16,13 @@ _BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies matrices in bfloat16 by instructions of its own."""
+    """Whether torch multiplies matrices in bfloat16 by a device's own instructions.
+
+    On a processor oneDNN does; without it a product in bfloat16 is a plain loop.
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    if device.type == "cpu":
+    if device.type == "cpu" and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
         capabilities = torch.cpu.get_capabilities()
         return any(capabilities.get(name, False) for name in _BF16_INSTRUCTIONS)
     return False
@@ -38,7 +41,7 @@ def precision_on(precision: str, device: torch.device) -> Literal["fp32", "bf16"
 def compiles_on(compile_setting: bool | str, device: torch.device) -> bool:
     """Whether a setting means ``torch.compile``: "auto" does where launching kernels takes the time, on a GPU.
 
-    On a CPU the loss is some 3 % of an update, and compiling it takes longer than it saves (docs/benchmarks.md).
+    On a CPU the loss is a small part of an update, and compiling takes longer than it saves (docs/benchmarks.md).
     """
     return device.type == "cuda" if compile_setting == "auto" else bool(compile_setting)
 
@@ -49,6 +52,11 @@ class CompiledFunction:
     def __init__(self, function: Callable[..., Any]) -> None:
         self._plain = function
         self._function = torch.compile(function, dynamic=False)
+
+    @property
+    def compiled(self) -> bool:
+        """Whether the compiler works, as far as is known: before the first call it is taken to."""
+        return self._function is not self._plain
 
     def __call__(self, *arguments: Any) -> Any:
         try:

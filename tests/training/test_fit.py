@@ -271,6 +271,17 @@ def test_a_loaded_model_decides_as_the_saved_one(tmp_path: Path) -> None:
     assert len(set(left.actions.tolist())) > 1
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_training_on_a_gpu_decides_and_goes_on() -> None:
+    settings, tape = tiny_settings(device="cuda"), random_tape()
+    model, _ = fit(settings, tape, random_tape(seed=2), env_settings_of(settings))
+    assert {value.device.type for value in model.policy.parameters()} == {"cuda"}
+    result = replay(decider_for(model, tape.features, 1), tape, env_settings_of(settings), 0, len(tape) - 1)
+    assert set(np.unique(result.actions)) > {0}
+    continued, _ = fit(settings, tape, None, env_settings_of(settings), initial_model=model)
+    assert not same(parameters(continued), parameters(model))
+
+
 def test_a_trained_model_holds_neither_environments_nor_candles() -> None:
     model, _ = trained(tiny_settings())
     assert model.get_env() is None

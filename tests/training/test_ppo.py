@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ OPTIONS: list[dict[str, Any]] = [
     # The last minibatch of an epoch is a smaller one.
     {"batch_size": 100},
     {"window": 3},
+    {"optimizer_kwargs": {"betas": (0.8, 0.99), "eps": 1e-4, "weight_decay": 0.1}},
 ]
 
 
@@ -39,6 +41,7 @@ def model(
     precision: str = "fp32",
     window: int = 1,
     net_arch: tuple[int, ...] = (64, 48),
+    optimizer_kwargs: dict[str, Any] | None = None,
     **options: Any,
 ) -> PPO:
     torch.manual_seed(0)
@@ -50,8 +53,8 @@ def model(
         "features_extractor_kwargs": {"n_features": N_FEATURES, "window": window},
         "precision": precision,
     }
-    if algorithm is FusedPPO:
-        kwargs |= {"optimizer_kwargs": {"eps": 1e-5, "fused": True}}
+    if optimizer_kwargs is not None:
+        kwargs["optimizer_kwargs"] = optimizer_kwargs
     arguments = {"n_steps": 128, "batch_size": 64, "n_epochs": 10, "seed": 3, "device": "cpu"} | options
     made = algorithm(MaskedActorCriticPolicy, vec_env, policy_kwargs=kwargs, **arguments)
     features_extractor(made).set_features(TAPE.features)
@@ -90,6 +93,68 @@ def test_ten_epochs_give_the_parameters_and_metrics_of_stable_baselines3(options
         assert our_metrics[name] == pytest.approx(value, rel=1e-3, abs=1e-5), name
 
 
+def test_a_second_rollout_and_update_are_those_of_stable_baselines3_too() -> None:
+    """Moments and steps are carried on."""
+    after, steps = {}, {}
+    for algorithm in (PPO, FusedPPO):
+        made = model(algorithm)
+        updated(made)
+        after[algorithm], _ = updated(made)
+        steps[algorithm] = {float(state["step"]) for state in made.policy.optimizer.state.values()}
+    assert steps[PPO] == steps[FusedPPO] == {160.0}
+    for name, value in after[PPO].items():
+        torch.testing.assert_close(after[FusedPPO][name], value, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("algorithm", [FusedPPO, PPO])
+def test_a_saved_model_goes_on_from_where_it_was(algorithm: type[PPO], tmp_path: Path) -> None:
+    made = model(FusedPPO)
+    updated(made)
+    made.save(tmp_path / "model.zip")
+    loaded = algorithm.load(tmp_path / "model.zip", env=made.env, device="cpu")
+    assert type(loaded) is algorithm
+    features_extractor(loaded).set_features(TAPE.features)
+    loaded.set_logger(Logger(None, []))
+    with_a_rollout(made)
+    loaded.rollout_buffer = deepcopy(made.rollout_buffer)
+    loaded._current_progress_remaining = made._current_progress_remaining
+    for one in (made, loaded):
+        np.random.seed(6)
+        one.train()
+    # Without moments the first steps would be far larger.
+    for name, value in loaded.policy.named_parameters():
+        torch.testing.assert_close(value, dict(made.policy.named_parameters())[name], rtol=1e-5, atol=2e-6)
+
+
+@pytest.mark.parametrize(("precision", "share"), [("fp32", 1e-5), ("bf16", 0.02)])
+def test_forward_and_backward_are_those_of_the_policy_and_autograd(precision: str, share: float) -> None:
+    """In bf16 the policy computes by autocast."""
+    made = with_a_rollout(model(FusedPPO, precision))
+    assert isinstance(made, FusedPPO)
+    policy, observations = made.policy, made._samples().observations
+    assert isinstance(policy, MaskedActorCriticPolicy)
+    pulls = torch.randn(len(observations), 5), torch.randn(len(observations), 1)
+    paired = made._paired_networks()
+    paired.load()
+    ours = paired.forward(observations)
+    paired.backward(*pulls)
+    latent_pi, latent_vf = policy._latents(observations)
+    theirs = policy.action_net(latent_pi), policy.value_net(latent_vf)
+    torch.autograd.backward(theirs, pulls)
+    own = zip(*paired._weight_gradients, strict=True), zip(*paired._bias_gradients, strict=True)
+    nets = policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net
+    pairs = list(zip(ours, theirs, strict=True))
+    for net, weights, biases in zip(nets, *own, strict=True):
+        layers = [module for module in net if isinstance(module, torch.nn.Linear)]
+        for layer, weight, bias in zip(layers, weights, biases, strict=True):
+            pairs += [(weight, layer.weight.grad), (bias[0], layer.bias.grad)]
+    heads = [*policy.action_net.parameters(), *policy.value_net.parameters()]
+    pairs += [(value, head.grad) for value, head in zip(paired._head_gradients, heads, strict=True)]
+    assert len(pairs) == 2 + 8 + 4
+    for mine, other in pairs:
+        assert (mine - other).norm() < share * other.norm()
+
+
 def test_the_missions_network_is_updated_as_by_stable_baselines3_in_float64() -> None:
     """In float32 so many updates drift apart by rounding: stable-baselines3's own, with one thread and with two."""
     after = {}
@@ -126,6 +191,21 @@ def test_networks_that_cannot_be_paired_are_refused_by_name(changed: dict[str, A
     arguments = made.policy_kwargs | changed
     other = FusedPPO(MaskedActorCriticPolicy, made.env, policy_kwargs=arguments, device="cpu")
     with pytest.raises(ValueError, match="accepted: the same hidden layers for policy and value network, with ReLU"):
+        other._paired_networks()
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"optimizer_class": torch.optim.AdamW}, "AdamW with 1 group"),
+        ({"optimizer_kwargs": {"amsgrad": True}}, "amsgrad"),
+    ],
+    ids=str,
+)
+def test_optimizers_whose_steps_would_be_others_are_refused(changed: dict[str, Any], named: str) -> None:
+    made = model(FusedPPO)
+    other = FusedPPO(MaskedActorCriticPolicy, made.env, policy_kwargs=made.policy_kwargs | changed, device="cpu")
+    with pytest.raises(ValueError, match=named):
         other._paired_networks()
 
 
@@ -174,15 +254,3 @@ def test_a_step_in_many_pieces_is_a_step_in_one(precision: str, monkeypatch: pyt
     for name, value in after[0].items():
         # The norm by which a gradient is clipped is a sum in another order.
         torch.testing.assert_close(after[1][name], value, rtol=1e-5, atol=2e-6 if precision == "fp32" else 1e-3)
-
-
-def test_a_saved_model_opens_with_plain_stable_baselines3_and_trains_on(tmp_path: Path) -> None:
-    made = with_a_rollout(model(FusedPPO))
-    made.train()
-    made.save(tmp_path / "model.zip")
-    loaded = PPO.load(tmp_path / "model.zip", env=made.env, device="cpu")
-    assert type(loaded) is PPO
-    for name, value in loaded.policy.named_parameters():
-        torch.testing.assert_close(value, dict(made.policy.named_parameters())[name], rtol=0, atol=0)
-    features_extractor(loaded).set_features(TAPE.features)
-    loaded.learn(600)

@@ -7,11 +7,13 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from test_ppo import model, with_a_rollout
 from tiny_training import env_settings_of, random_tape, tiny_settings
+from torch._dynamo.exc import TorchDynamoException
 
 from mtfscalper.policy.network import masked_logits
 from mtfscalper.training import precision
@@ -52,14 +54,27 @@ def test_the_compiled_loss_has_the_gradients_of_the_plain_one() -> None:
     compiled = CompiledFunction(loss_gradients)
     theirs, ours = (function(logits, values, samples, settings) for function in (loss_gradients, compiled))
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
-    assert compiled._function is not compiled._plain
+    assert compiled.compiled
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_fit_compiles_and_reports_it() -> None:
     settings = tiny_settings(compile=True)
-    _, report = fit(settings, random_tape(), None, env_settings_of(settings))
+    made, report = fit(settings, random_tape(), None, env_settings_of(settings))
     assert report.compiled
+    assert isinstance(made, FusedPPO)
+    assert isinstance(made.loss_gradients, CompiledFunction)
+
+
+@pytest.mark.parametrize("setting", [True, False])
+def test_a_report_says_so_where_nothing_was_compiled(setting: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*arguments: Any, **options: Any) -> None:
+        raise TorchDynamoException("no compiler")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: failing)
+    settings = tiny_settings(compile=setting)
+    _, report = fit(settings, random_tape(), None, env_settings_of(settings))
+    assert not report.compiled
 
 
 WITHOUT_COMPILER = """
