@@ -66,7 +66,7 @@ from mtfscalper.training.ppo import FusedPPO, loss_gradients
 from mtfscalper.training.precision import CompiledFunction, has_bf16
 
 NETWORK: dict[str, Any] = {"net_arch": NET_ARCH, "activation_fn": torch.nn.ReLU}
-STOCK = "stable-baselines3 PPO 8 x 1024"
+SB3 = "stable-baselines3 PPO"
 SBX = "SBX (JAX)"
 # Products of n x k by k x m matrices: a minibatch's middle layer, and larger ones that come nearer to the peak.
 SHAPES = ((256, 512, 512), (2048, 512, 512), (2048, 1024, 1024))
@@ -151,8 +151,9 @@ def torch_contenders(tape: MarketTape, window: int) -> dict[str, Contender]:
     vec_env = build_vec_env("batched", tape, env_settings(window), 8, compact=False)
     plain = PPO("MlpPolicy", vec_env, n_steps=SAMPLES // 8, policy_kwargs=NETWORK, **ARGUMENTS)
     contenders = {
-        STOCK: Contender(rounds_of(masked_model(PPO, tape, window, 8))),
-        "stable-baselines3 PPO, MlpPolicy 8 x 1024": Contender(rounds_of(plain)),
+        f"{SB3} 8 x 1024": Contender(rounds_of(masked_model(PPO, tape, window, 8))),
+        f"{SB3} 64 x 128": Contender(rounds_of(masked_model(PPO, tape, window, 64))),
+        f"{SB3}, MlpPolicy 8 x 1024": Contender(rounds_of(plain)),
         "FusedPPO fp32 8 x 1024": Contender(rounds_of(masked_model(FusedPPO, tape, window, 8))),
         "FusedPPO fp32 64 x 128": Contender(rounds_of(masked_model(FusedPPO, tape, window, 64))),
     }
@@ -168,11 +169,11 @@ def training(tape: MarketTape, window: int, options: argparse.Namespace) -> dict
     """Figures of every contender's rollouts and updates, and the rates of matrix products between them."""
     contenders = torch_contenders(tape, window)
     roofline = Roofline({contender.dtype: None for contender in contenders.values()})
-    facts: dict[str, Any] = {}
+    measured: dict[str, Any] = {}
     sbx = SbxProcess(options.sbx_python, window) if options.sbx_python else None
     try:
         if sbx:
-            facts["sbx_versions"] = sbx.versions()
+            measured["sbx_versions"] = sbx.versions()
             for n_envs in SBX_ENVS:
                 contenders[f"{SBX} {n_envs} x {SAMPLES // n_envs}"] = Contender(partial(sbx.run, n_envs))
         for contender in contenders.values():
@@ -187,7 +188,7 @@ def training(tape: MarketTape, window: int, options: argparse.Namespace) -> dict
             sbx.close()
     peaks = {name: roofline.peak(contender.dtype) for name, contender in contenders.items()}
     figures = training_figures(rounds, peaks, flops(window)[0])
-    return facts | {"figures": figures, "rounds": rounds, "matrix_products_gflops": roofline.medians()}
+    return measured | {"figures": figures, "rounds": rounds, "matrix_products_gflops": roofline.medians()}
 
 
 def training_figures(
@@ -199,7 +200,10 @@ def training_figures(
     :param flops_of_sample: in one epoch
     """
     rates = {name: float(np.median([SAMPLES / sum(seconds) for seconds in own])) for name, own in rounds.items()}
-    fastest_sbx = max((rate for name, rate in rates.items() if name.startswith(SBX)), default=None)
+    # Each rival with the number of environments that suits it best.
+    fastest_sb3, fastest_sbx = (
+        max((rate for name, rate in rates.items() if name.startswith(rival)), default=None) for rival in (SB3, SBX)
+    )
     figures = {}
     for name, own in rounds.items():
         rollout, update = np.median(own, axis=0).tolist()
@@ -208,7 +212,7 @@ def training_figures(
             "rollout_seconds": rollout,
             "update_seconds": update,
             "samples_per_second": rates[name],
-            "x_stable_baselines3": rates[name] / rates[STOCK],
+            "x_stable_baselines3": rates[name] / fastest_sb3 if fastest_sb3 else None,
             "x_sbx": rates[name] / fastest_sbx if fastest_sbx else None,
             "update_gflops": update_gflops,
             "share_of_peak": update_gflops / peaks[name],
@@ -220,24 +224,27 @@ def equality(tape: MarketTape, window: int) -> dict[str, dict[str, float]]:
     """How far parameters are from those of stable-baselines3 after one update from the same rollout.
 
     Near zero the last bit decides whether ReLU passes a value on, so that rounding grows. By how much shows
-    stable-baselines3 beside itself, when each parameter starts off by its last bit.
+    stable-baselines3 beside itself, when each parameter starts off by its last bit, and with one thread.
     """
-    theirs, ours, again = (masked_model(kind, tape, window, 8) for kind in (PPO, FusedPPO, PPO))
+    theirs, ours, again, alone = (masked_model(kind, tape, window, 8) for kind in (PPO, FusedPPO, PPO, PPO))
     collector(theirs)()
     rollout = theirs.rollout_buffer
     start = parameters_to_vector(theirs.policy.parameters()).detach()
     off = start * (1 + 2**-23 * torch.randn(start.shape, generator=torch.Generator().manual_seed(1)).sign())
-    after = []
-    for model, first in ((theirs, start), (ours, start), (again, off)):
+    after, threads = [], torch.get_num_threads()
+    for model, first in ((theirs, start), (ours, start), (again, off), (alone, start)):
+        torch.set_num_threads(1 if model is alone else threads)
         vector_to_parameters(first.clone(), model.policy.parameters())
         model.set_logger(Logger(None, []))
         model.rollout_buffer = deepcopy(rollout)
         np.random.seed(5)
         model.train()
         after.append(parameters_to_vector(model.policy.parameters()).detach())
+    torch.set_num_threads(threads)
     return {
         f"FusedPPO fp32, window {window}": distances(start, after[0], after[1]),
         f"SB3, last bits off, window {window}": distances(start, after[0], after[2]),
+        f"SB3, one thread, window {window}": distances(start, after[0], after[3]),
     }
 
 

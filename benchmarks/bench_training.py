@@ -28,6 +28,8 @@ from mtfscalper.threads import usable_processors
 from mtfscalper.training.precision import has_bf16
 
 WINDOWS = (1, 30)
+# With as many workers as ours; freqtrade itself starts one on two processors.
+MULTIPROC = "stock multiproc x 8"
 MIB = 2**20
 
 
@@ -84,7 +86,7 @@ def table_of(runs: list[Run], window: int, contenders: tuple[str, ...]) -> tuple
     for name in contenders:
         each = rates(runs, name, window)
         own, workers = (middle(runs, name, window, f"{kind}_memory_bytes") / MIB for kind in ("own", "worker"))
-        ratios = medians[name] / medians["stock"], medians[name] / medians["stock multiproc"]
+        ratios = medians[name] / medians["stock"], medians[name] / medians[MULTIPROC]
         table.add_row(
             name,
             *(f"{value:,.0f}" for value in (medians[name], min(each), max(each))),

@@ -37,12 +37,14 @@ from mtfscalper.trading.reward import RewardSettings
 ROOT = Path(__file__).parents[1]
 N_FEATURES = 54
 SIGNAL_DENSITY = 0.15
-NET_ARCH = [512, 512, 256]
+MAIN_CONFIG = json.loads((ROOT / "configs" / "config_rl_hybrid.json").read_text(encoding="utf-8"))
+RL_CONFIG = MAIN_CONFIG["freqai"]["rl_config"]
+NET_ARCH: list[int] = RL_CONFIG["net_arch"]
 # Steps of a rollout, all environments together.
 SAMPLES = 8192
-N_EPOCHS = 10
-# What is not named is the default of stable-baselines3 and of SBX, and the main configuration's value.
-ARGUMENTS: dict[str, Any] = {"batch_size": 256, "n_epochs": N_EPOCHS, "ent_coef": 0.01, "seed": 3, "device": "cpu"}
+N_EPOCHS: int = RL_CONFIG["n_epochs"]
+_PPO = ("batch_size", "n_epochs", "learning_rate", "gamma", "gae_lambda", "clip_range", "ent_coef", "vf_coef")
+ARGUMENTS: dict[str, Any] = {name: RL_CONFIG[name] for name in _PPO} | {"seed": 3, "device": "cpu"}
 SBX_ENVS = (8, 64)
 SBX_PYTHON = ROOT / ".venv-sbx" / "bin" / "python"
 SBX_REMEDY = f"""SBX is left out: no {SBX_PYTHON}. To make it, in {ROOT}:

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -41,6 +41,7 @@ ROOT = Path(__file__).parents[1]
 PAIR = "BTC/USDT:USDT"
 # Thirty days of five-minute candles, a tenth of them held out: the main configuration's window.
 N_CANDLES, N_TRAIN = 8640, 7776
+# As many as the main configuration's cpu_count, which freqtrade cuts to the processors there are.
 N_WORKERS = 8
 RULES = TradingRules(
     fee_ratio=0.0005, stoploss_ratio=0.02, max_trade_duration_candles=96, timeframe_minutes=5, can_short=True
@@ -59,11 +60,25 @@ OURS: dict[str, dict[str, Any]] = {
         "compile": True,
     },
 }
-# freqtrade sets (2 x processors - 2) / 2 threads, one on two processors; the second row gives it all of them.
-STOCK: dict[str, tuple[type[ReinforcementLearner], bool]] = {
-    "stock": (ReinforcementLearner, False),
-    "stock, all processors": (ReinforcementLearner, True),
-    "stock multiproc": (ReinforcementLearner_multiproc, True),
+
+
+class Stock(NamedTuple):
+    """One of freqtrade's learners.
+
+    :ivar threads: torch's; None leaves freqtrade's choice, (2 x processors - 2) / 2: one on two processors
+    :ivar workers: environments of the multiproc learner; None leaves freqtrade's choice, as many
+    """
+
+    learner: type[ReinforcementLearner]
+    threads: int | None = None
+    workers: int | None = None
+
+
+STOCK = {
+    "stock": Stock(ReinforcementLearner),
+    "stock, all processors": Stock(ReinforcementLearner, usable_processors()),
+    "stock multiproc": Stock(ReinforcementLearner_multiproc),
+    "stock multiproc x 8": Stock(ReinforcementLearner_multiproc, usable_processors(), N_WORKERS),
 }
 CONTENDERS = (*STOCK, *OURS)
 
@@ -108,24 +123,24 @@ def ours(changes: dict[str, Any], window: int, n_features: int, cycles: int) -> 
     return train
 
 
-def stock(
-    learner_class: type[ReinforcementLearner], all_processors: bool, window: int, n_features: int, cycles: int
-) -> Callable[[], dict[str, Any]]:
-    """freqtrade's training: its environments, its callbacks, its evaluation."""
+def stock(contender: Stock, window: int, n_features: int, cycles: int, folder: Path) -> Callable[[], dict[str, Any]]:
+    """freqtrade's training: its environments, its callbacks, its evaluation.
+
+    :param folder: where it may write
+    """
     config = main_config()
-    folder = Path(tempfile.mkdtemp())
     config |= {"user_data_dir": folder, "datadir": folder, "runmode": "backtest", "exportdirectory": folder}
     rl = config["freqai"]["rl_config"]
     ppo = ("n_steps", "batch_size", "learning_rate", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef")
     config["freqai"]["model_training_parameters"] = {name: rl[name] for name in ppo} | {"seed": rl["seed"]}
     config["freqai"]["conv_width"] = window
     rl |= {"train_cycles": cycles, "add_state_info": False}
-    learner = learner_class(config=config)
+    learner = contender.learner(config=config)
     learner.can_short, learner.live, learner.data_provider = True, False, None
-    if all_processors:
-        torch.set_num_threads(usable_processors())
-    if issubclass(learner_class, ReinforcementLearner_multiproc):
-        learner.max_threads = N_WORKERS
+    if contender.threads is not None:
+        torch.set_num_threads(contender.threads)
+    if contender.workers is not None:
+        learner.max_threads = contender.workers
     candles, features = market(n_features)
     frame = pd.DataFrame(features).rename(columns=str)
     prices = candles[["open", "high", "low", "close"]]
@@ -183,8 +198,9 @@ def main(argv: list[str] | None = None) -> int:
     options = parser.parse_args(argv)
     logging.disable(logging.WARNING)
     shape = (options.window, options.features, options.cycles)
+    scratch = tempfile.TemporaryDirectory()
     if options.contender in STOCK:
-        train = stock(*STOCK[options.contender], *shape)
+        train = stock(STOCK[options.contender], *shape, Path(scratch.name))
     else:
         changes = OURS[options.contender]
         if options.n_envs:
@@ -208,6 +224,7 @@ def main(argv: list[str] | None = None) -> int:
         "worker_memory_bytes": workers[0],
         "torch_threads": torch.get_num_threads(),
     }
+    scratch.cleanup()
     print(json.dumps(figures))
     return 0
 
