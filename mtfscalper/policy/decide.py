@@ -19,10 +19,8 @@ from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
 from mtfscalper.trading.namespace import NUMPY
 from mtfscalper.trading.observation import ACCOUNT_FIELDS
 
-# Rows of a forward: more gain nothing, fewer make its products slower; between the two, inputs of 2 MiB stay in the
-# processor's cache.
-MAX_BATCH, MIN_BATCH = 1024, 256
-_INPUTS_IN_CACHE = 2**19
+# Rows of a forward: fewer make its products slower, more gain nothing.
+MAX_BATCH = 1024
 
 
 class Decisions(NamedTuple):
@@ -50,22 +48,18 @@ class Decider(Protocol):
         ...
 
 
-def batch_rows(n_inputs: int) -> int:
-    """How many rows one forward decides.
-
-    :param n_inputs: numbers in a row of the network's input
-    """
-    return max(MIN_BATCH, min(MAX_BATCH, _INPUTS_IN_CACHE // n_inputs))
-
-
 class PolicyDecider:
     """The PPO policy of this package, which gathers its own windows."""
 
-    def __init__(self, policy: MaskedActorCriticPolicy, features: npt.NDArray[np.float32]) -> None:
+    def __init__(
+        self, policy: MaskedActorCriticPolicy, features: npt.NDArray[np.float32], max_batch: int = MAX_BATCH
+    ) -> None:
         """
         :param features: scaled features of the tape to decide on, shape (n_candles, n_features)
+        :param max_batch: rows of a forward
         """
         self._policy = policy
+        self._max_batch = max_batch
         extractor = policy.features_extractor
         assert isinstance(extractor, CandleWindowExtractor)
         self._extractor = extractor
@@ -77,13 +71,12 @@ class PolicyDecider:
         return self._query(Actor.of_policy(self._policy))
 
     def decide(self, observations: npt.NDArray[np.float32]) -> Decisions:
-        """See :class:`Decider`; one forward for each :func:`batch_rows`."""
+        """See :class:`Decider`."""
         parts = []
-        size = batch_rows(self._extractor.features_dim)
         self._policy.set_training_mode(False)
         with torch.inference_mode(), self._policy.in_full_precision(), self._extractor.on_tape(self._features):
-            for start in range(0, len(observations), size):
-                batch = torch.from_numpy(observations[start : start + size]).to(self._policy.device)
+            for start in range(0, len(observations), self._max_batch):
+                batch = torch.from_numpy(observations[start : start + self._max_batch]).to(self._policy.device)
                 distribution: Any = self._policy.get_distribution(batch).distribution
                 parts.append(distribution.probs.cpu().numpy())
         probabilities = np.concatenate(parts) if parts else np.empty((0, N_ACTIONS), dtype=np.float32)
@@ -93,12 +86,16 @@ class PolicyDecider:
 class WindowDecider:
     """Any other SB3 algorithm, over ordinary window observations. Impossible actions count as Neutral."""
 
-    def __init__(self, model: BaseAlgorithm, features: npt.NDArray[np.float32], window: int) -> None:
+    def __init__(
+        self, model: BaseAlgorithm, features: npt.NDArray[np.float32], window: int, max_batch: int = MAX_BATCH
+    ) -> None:
         """
         :param features: scaled features of the tape to decide on, shape (n_candles, n_features)
         :param window: candles in a window
+        :param max_batch: rows of a forward
         """
         self._model = model
+        self._max_batch = max_batch
         self._features = features
         self._window = window
         # MaskablePPO never learned about the actions that were masked in its training.
@@ -109,7 +106,7 @@ class WindowDecider:
         return DeciderQuery(self)
 
     def decide(self, observations: npt.NDArray[np.float32]) -> Decisions:
-        """See :class:`Decider`; one forward for each :func:`batch_rows`."""
+        """See :class:`Decider`."""
         if not len(observations):
             return Decisions(np.empty(0, dtype=np.int64), np.empty((0, N_ACTIONS), dtype=np.float32))
         columns = {name: 1 + index for index, name in enumerate(ACCOUNT_FIELDS)}
@@ -121,9 +118,8 @@ class WindowDecider:
         )
         possible = np.stack(valid, axis=1)
         parts = []
-        size = batch_rows(self._window * self._features.shape[1])
-        for start in range(0, len(observations), size):
-            rows = slice(start, start + size)
+        for start in range(0, len(observations), self._max_batch):
+            rows = slice(start, start + self._max_batch)
             batch = expand_observations(observations[rows], self._features, self._window)
             masks: dict[str, Any] = {"action_masks": possible[rows]} if self._takes_masks else {}
             actions, _ = self._model.predict(batch, deterministic=True, **masks)
@@ -146,8 +142,13 @@ class WindowDecider:
         return np.eye(N_ACTIONS, dtype=np.float32)[actions]
 
 
-def decider_for(model: BaseAlgorithm, features: npt.NDArray[np.float32], window: int) -> Decider:
-    """The decider of a model over a tape's features."""
+def decider_for(
+    model: BaseAlgorithm, features: npt.NDArray[np.float32], window: int, max_batch: int = MAX_BATCH
+) -> Decider:
+    """The decider of a model over a tape's features.
+
+    :param max_batch: rows of a forward
+    """
     if isinstance(model.policy, MaskedActorCriticPolicy):
-        return PolicyDecider(model.policy, features)
-    return WindowDecider(model, features, window)
+        return PolicyDecider(model.policy, features, max_batch)
+    return WindowDecider(model, features, window, max_batch)

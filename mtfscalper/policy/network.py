@@ -45,6 +45,7 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
         self.n_features = n_features
         self.window = window
         self.register_buffer("features", torch.empty(0, n_features), persistent=False)
+        self._kept: Tensor | None = None
 
     def set_features(self, features: npt.NDArray[np.float32]) -> None:
         """Put a tape under the policy, see :meth:`as_tape`."""
@@ -69,16 +70,16 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
 
     @contextmanager
     def on_tape(self, features: Tensor) -> Iterator[None]:
-        """Read from another tape for a while.
+        """Read from another tape for a while, and write every forward's input over the one before.
 
         :param features: of :meth:`as_tape`
         """
         own = self.features
-        self.features = features
+        self.features, self._kept = features, features.new_empty(0, self.features_dim)
         try:
             yield
         finally:
-            self.features = own
+            self.features, self._kept = own, None
 
     def forward(self, observations: Tensor) -> Tensor:
         """
@@ -90,7 +91,16 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
                 "this policy gathers its features from a tape and has none; remedy: call "
                 "policy.features_extractor.set_features(features) with the tape's scaled features first"
             )
-        return self.gather(self.features, observations, self.features.new_empty(len(observations), self.features_dim))
+        return self.gather(self.features, observations, self._room(len(observations)))
+
+    def _room(self, n_rows: int) -> Tensor:
+        """Where to write the input of a forward."""
+        if self._kept is None:
+            return self.features.new_empty(n_rows, self.features_dim)
+        if len(self._kept) < n_rows:
+            # New memory for each forward would come from the system page by page: for wide windows half the time.
+            self._kept = self._kept.new_empty(n_rows, self.features_dim)
+        return self._kept[:n_rows]
 
     def gather(self, features: Tensor, observations: Tensor, out: Tensor) -> Tensor:
         """The rows of the network's input that compact observations stand for.
@@ -103,7 +113,7 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
         n_seen = self.window * self.n_features
         # Every window lies in one piece in the tape's memory: a view that overlaps itself has one for each row.
         windows = features.as_strided((len(features) - self.window + 1, n_seen), (self.n_features, 1))
-        out[:, :n_seen] = windows.index_select(0, observations[:, 0].long())
+        torch.index_select(windows, 0, observations[:, 0].long(), out=out[:, :n_seen])
         out[:, n_seen:] = observations[:, 1:]
         return out
 

@@ -17,6 +17,8 @@ from mtfscalper.trading.observation import account_state
 from mtfscalper.trading.rules import FLAT, Account, Candle, ExitReason, equity_at, force_exit, see_open, step
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
 
+_POLICY_DECIDES = -1
+
 
 class FlatDecisions(NamedTuple):
     """What would be done flat, at every row of a range.
@@ -63,11 +65,18 @@ def flat_decisions(
     state = account_state(NUMPY, settings.rules, settings.view, flat, zeros + 1.0, long_permitted, short_permitted)
     observations = np.stack([rows.astype(np.float64), *state], axis=1).astype(np.float32)
     chosen, probabilities = decider.decide(observations)
-    actions = [
-        action if (automatic := automatic_action(settings.entry_mode, True, *permitted)) is None else automatic
-        for action, *permitted in zip(chosen.tolist(), long_permitted.tolist(), short_permitted.tolist(), strict=True)
-    ]
-    return FlatDecisions(np.array(actions, dtype=np.int64), probabilities)
+    automatic = _automatic_actions(settings.entry_mode)[long_permitted.astype(int), short_permitted.astype(int)]
+    return FlatDecisions(np.where(automatic == _POLICY_DECIDES, chosen, automatic), probabilities)
+
+
+def _automatic_actions(entry_mode: str) -> npt.NDArray[np.int64]:
+    """What is done flat without asking the policy, by whether long and short are permitted, shape (2, 2)."""
+    table = np.full((2, 2), _POLICY_DECIDES, dtype=np.int64)
+    for permitted in np.ndindex(2, 2):
+        action = automatic_action(entry_mode, True, *map(bool, permitted))
+        if action is not None:
+            table[permitted] = action
+    return table
 
 
 def decidable_rows(tape: MarketTape, window: int) -> npt.NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from mtfscalper.envs.build import make_env
 from mtfscalper.envs.window_observation import expand_observations
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.policy.decide import MAX_BATCH, MIN_BATCH, PolicyDecider, WindowDecider, batch_rows, decider_for
+from mtfscalper.policy.decide import MAX_BATCH, PolicyDecider, WindowDecider, decider_for
 
 N_CANDLES = 400
 
@@ -35,10 +35,6 @@ def test_a_batch_decides_row_by_row_as_the_policy_does() -> None:
             for row in observations[MAX_BATCH - 50 : MAX_BATCH + 50]
         ]
     np.testing.assert_allclose(decided.probabilities[MAX_BATCH - 50 : MAX_BATCH + 50], singles, atol=1e-6)
-
-
-def test_wide_windows_are_decided_in_smaller_batches() -> None:
-    assert [batch_rows(n_inputs) for n_inputs in (7, 67, 1633, 100_000)] == [MAX_BATCH, MAX_BATCH, 321, MIN_BATCH]
 
 
 def test_deciding_on_one_tape_leaves_the_policy_on_its_own() -> None:
