@@ -18,7 +18,7 @@ from mtfscalper.policy.decide import decider_for
 from mtfscalper.policy.replay import replay
 
 # Smaller than where speed counts: the windows of many rows would be the most memory that a training takes.
-MAX_BATCH = 256
+_MAX_BATCH = 256
 
 
 class Evaluation(NamedTuple):
@@ -42,7 +42,7 @@ def evaluate(model: BaseAlgorithm, tape: MarketTape, settings: EnvSettings) -> E
         first_row = settings.window - 1
         if len(segment) < settings.window + 2:
             continue
-        decider = decider_for(model, segment.features, settings.window, MAX_BATCH)
+        decider = decider_for(model, segment.features, settings.window, _MAX_BATCH)
         result = replay(decider, segment, settings, first_row, len(segment) - 1, last_candle_closes=True)
         log_return += math.log(result.equity)
         profits += [trade.profit_ratio for trade in result.trades]
