@@ -92,9 +92,9 @@ def seconds_of(contender: Contender, exchange: str, cycles: int) -> dict[str, fl
         subprocess.run([*command, "--userdir", home], check=True, cwd=ROOT)
         seconds = time.perf_counter() - started
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
-        models = len(list(Path(home, "models").glob("*/sub-train-*/*_model.zip")))
+        trainings = len(list(Path(home, "models").glob("*/sub-train-*")))
     processor = sum(getattr(after, name) - getattr(before, name) for name in ("ru_utime", "ru_stime"))
-    return {"seconds": seconds, "processor_seconds": processor, "trainings": models}
+    return {"seconds": seconds, "processor_seconds": processor, "trainings": trainings}
 
 
 def main(argv: list[str] | None = None) -> int:
