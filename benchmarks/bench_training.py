@@ -19,10 +19,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from main_config import ROOT
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from training_contenders import CONTENDERS, ROOT
+from training_contenders import CONTENDERS
 
 from mtfscalper.threads import usable_processors
 from mtfscalper.training.precision import has_bf16

@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from bench_env_step import N_CANDLES, PAIR, RULES, market
+from main_config import PPO_ARGUMENTS, RL_CONFIG, ROOT
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
@@ -34,17 +35,15 @@ from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.trading.observation import N_ACCOUNT
 from mtfscalper.trading.reward import RewardSettings
 
-ROOT = Path(__file__).parents[1]
 N_FEATURES = 54
 SIGNAL_DENSITY = 0.15
-MAIN_CONFIG = json.loads((ROOT / "configs" / "config_rl_hybrid.json").read_text(encoding="utf-8"))
-RL_CONFIG = MAIN_CONFIG["freqai"]["rl_config"]
 NET_ARCH: list[int] = RL_CONFIG["net_arch"]
 # Steps of a rollout, all environments together.
 SAMPLES = 8192
 N_EPOCHS: int = RL_CONFIG["n_epochs"]
-_PPO = ("batch_size", "n_epochs", "learning_rate", "gamma", "gae_lambda", "clip_range", "ent_coef", "vf_coef")
-ARGUMENTS: dict[str, Any] = {name: RL_CONFIG[name] for name in _PPO} | {"seed": 3, "device": "cpu"}
+# Without the length of a rollout, in which contenders differ.
+ARGUMENTS: dict[str, Any] = {name: value for name, value in PPO_ARGUMENTS.items() if name != "n_steps"}
+ARGUMENTS |= {"seed": 3, "device": "cpu"}
 SBX_ENVS = (8, 64)
 SBX_PYTHON = ROOT / ".venv-sbx" / "bin" / "python"
 SBX_REMEDY = f"""SBX is left out: no {SBX_PYTHON}. To make it, in {ROOT}:

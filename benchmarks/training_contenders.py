@@ -17,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ import psutil
 import torch
 from freqtrade.freqai.prediction_models.ReinforcementLearner import ReinforcementLearner
 from freqtrade.freqai.prediction_models.ReinforcementLearner_multiproc import ReinforcementLearner_multiproc
+from main_config import MAIN_CONFIG, PPO_ARGUMENTS
 
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
@@ -37,7 +39,6 @@ from mtfscalper.threads import set_torch_threads, usable_processors
 from mtfscalper.trading.rules import TradingRules
 from mtfscalper.training.fit import fit
 
-ROOT = Path(__file__).parents[1]
 PAIR = "BTC/USDT:USDT"
 # Thirty days of five-minute candles, a tenth of them held out: the main configuration's window.
 N_CANDLES, N_TRAIN = 8640, 7776
@@ -85,7 +86,7 @@ CONTENDERS = (*STOCK, *OURS)
 
 def main_config() -> dict[str, Any]:
     """The main configuration, without a progress bar and TensorBoard."""
-    config: dict[str, Any] = json.loads((ROOT / "configs" / "config_rl_hybrid.json").read_text())
+    config = deepcopy(MAIN_CONFIG)
     config["freqai"]["activate_tensorboard"] = False
     config["freqai"]["rl_config"]["progress_bar"] = False
     return config
@@ -131,8 +132,7 @@ def stock(contender: Stock, window: int, n_features: int, cycles: int, folder: P
     config = main_config()
     config |= {"user_data_dir": folder, "datadir": folder, "runmode": "backtest", "exportdirectory": folder}
     rl = config["freqai"]["rl_config"]
-    ppo = ("n_steps", "batch_size", "learning_rate", "n_epochs", "gamma", "gae_lambda", "clip_range", "ent_coef")
-    config["freqai"]["model_training_parameters"] = {name: rl[name] for name in ppo} | {"seed": rl["seed"]}
+    config["freqai"]["model_training_parameters"] = PPO_ARGUMENTS | {"seed": rl["seed"]}
     config["freqai"]["conv_width"] = window
     rl |= {"train_cycles": cycles, "add_state_info": False}
     learner = contender.learner(config=config)

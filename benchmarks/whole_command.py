@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from bench_training import facts
+from main_config import MAIN_CONFIG, PPO_ARGUMENTS, RL_CONFIG, ROOT
 from rich.console import Console
 from rich.table import Table
-from sbx_ppo import MAIN_CONFIG, RL_CONFIG, ROOT
 
 from mtfscalper.replay import SYNTHETIC_DATADIR
 from mtfscalper.replay.demo import FREQAI_MODEL, STRATEGY
@@ -27,18 +27,6 @@ from mtfscalper.replay.exchange import ReplayExchange, offline_config
 from mtfscalper.replay.synthetic import write_market
 
 TIMERANGE = "20241001-20241101"
-PPO = (
-    "n_steps",
-    "batch_size",
-    "learning_rate",
-    "n_epochs",
-    "gamma",
-    "gae_lambda",
-    "clip_range",
-    "ent_coef",
-    "vf_coef",
-    "max_grad_norm",
-)
 
 
 class Contender(NamedTuple):
@@ -63,7 +51,7 @@ CONTENDERS = {
         overlay={
             "strategy_path": "benchmarks/stock_strategy",
             "freqai": {
-                "model_training_parameters": {name: RL_CONFIG[name] for name in PPO},
+                "model_training_parameters": PPO_ARGUMENTS,
                 # What freqtrade's learner does not have.
                 "rl_config": {"decision_mode": "replay", "add_state_info": False},
             },

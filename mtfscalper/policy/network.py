@@ -98,7 +98,7 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
         if self._kept is None:
             return self.features.new_empty(n_rows, self.features_dim)
         if len(self._kept) < n_rows:
-            # New memory for each forward would come from the system page by page: for wide windows half the time.
+            # New memory for each forward would come from the system page by page: for wide windows a third of the time.
             self._kept = self._kept.new_empty(n_rows, self.features_dim)
         return self._kept[:n_rows]
 

@@ -19,6 +19,7 @@ from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPo
 
 # What Adam keeps of each parameter.
 _MOMENTS = ("exp_avg", "exp_avg_sq")
+# Options of Adam that a step here does not have.
 _VARIANTS = ("amsgrad", "maximize", "decoupled_weight_decay")
 # Parameters that a step takes at once: their widened gradients stay in the processor's cache.
 _PIECE = 2**19
@@ -134,7 +135,8 @@ class PairedNetworks:
         for piece in self._pieces:
             piece.steps.fill_(steps)
         self.count_steps()
-        self._working.copy_(self._flat[: len(self._working)])
+        if self._rounds:
+            self._working.copy_(self._flat[: len(self._working)])
         self._tape = self._extractor.features.to(self._dtype)
 
     def count_steps(self) -> None:
