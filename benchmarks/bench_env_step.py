@@ -27,9 +27,9 @@ from rich.table import Table
 from mtfscalper.envs.build import build_vec_env
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.envs.trading_env import TradingEnv
+from mtfscalper.machine import usable_processors
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.replay.synthetic import generate_market
-from mtfscalper.threads import usable_processors
+from mtfscalper.offline.synthetic import generate_market
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.trading.reward import RewardSettings
 from mtfscalper.trading.rules import TradingRules

@@ -56,11 +56,11 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from mtfscalper.envs.build import build_vec_env
+from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.policy.decide import PolicyDecider
+from mtfscalper.policy.closed_loop import flat_decisions
+from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy, features_extractor
-from mtfscalper.policy.replay import flat_decisions
-from mtfscalper.threads import set_torch_threads
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.training.ppo import FusedPPO, loss_gradients
 from mtfscalper.training.precision import CompiledFunction, has_bf16

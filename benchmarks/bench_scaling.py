@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mtfscalper.training.precision import has_bf16
+from mtfscalper.machine import has_bf16
 
 matplotlib.use("svg")
 

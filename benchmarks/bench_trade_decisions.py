@@ -33,13 +33,13 @@ from rich.console import Console
 from rich.table import Table
 
 from mtfscalper.envs.trading_env import observation_space
-from mtfscalper.policy.decide import PolicyDecider
+from mtfscalper.freqai.exit_policy import TradeDecisions
+from mtfscalper.machine import usable_processors
+from mtfscalper.offline.exchange import ReplayExchange, offline_config
+from mtfscalper.offline.synthetic import write_market
+from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
-from mtfscalper.policy.query import Actor, DeciderQuery, PolicyQuery
-from mtfscalper.replay.exchange import ReplayExchange, offline_config
-from mtfscalper.replay.synthetic import write_market
-from mtfscalper.threads import usable_processors
-from mtfscalper.trade_decisions import TradeDecisions
+from mtfscalper.policy.trade_query import Actor, DeciderQuery, PolicyQuery
 from mtfscalper.trading.actions import N_ACTIONS
 
 ROOT = Path(__file__).parents[1]

@@ -25,8 +25,7 @@ from rich.progress import track
 from rich.table import Table
 from training_contenders import CONTENDERS
 
-from mtfscalper.threads import usable_processors
-from mtfscalper.training.precision import has_bf16
+from mtfscalper.machine import has_bf16, usable_processors
 
 WINDOWS = (1, 30)
 # With as many workers as ours; freqtrade itself starts one on two processors.

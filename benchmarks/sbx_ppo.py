@@ -28,9 +28,9 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from mtfscalper.envs.build import build_vec_env
 from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.threads import set_torch_threads
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.trading.observation import N_ACCOUNT
 from mtfscalper.trading.reward import RewardSettings

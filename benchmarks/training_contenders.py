@@ -31,11 +31,11 @@ from freqtrade.freqai.prediction_models.ReinforcementLearner_multiproc import Re
 from main_config import MAIN_CONFIG, PPO_ARGUMENTS
 
 from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.machine import set_torch_threads, usable_processors
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.replay.synthetic import generate_market
+from mtfscalper.offline.synthetic import generate_market
 from mtfscalper.settings import Settings
-from mtfscalper.threads import set_torch_threads, usable_processors
 from mtfscalper.trading.rules import TradingRules
 from mtfscalper.training.fit import fit
 

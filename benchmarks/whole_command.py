@@ -21,10 +21,10 @@ from main_config import MAIN_CONFIG, PPO_ARGUMENTS, RL_CONFIG, ROOT
 from rich.console import Console
 from rich.table import Table
 
-from mtfscalper.replay import SYNTHETIC_DATADIR
-from mtfscalper.replay.demo import FREQAI_MODEL, STRATEGY
-from mtfscalper.replay.exchange import ReplayExchange, offline_config
-from mtfscalper.replay.synthetic import write_market
+from mtfscalper.offline import SYNTHETIC_DATADIR
+from mtfscalper.offline.demo import FREQAI_MODEL, STRATEGY
+from mtfscalper.offline.exchange import ReplayExchange, offline_config
+from mtfscalper.offline.synthetic import write_market
 
 TIMERANGE = "20241001-20241101"
 

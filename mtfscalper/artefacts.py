@@ -18,8 +18,7 @@ TERMS_NAME = "trade_terms.json"
 
 # Code whose change makes a policy or a prediction another one.
 _CODE_THAT_MATTERS = (
-    "freqai_model.py",
-    "backtest_windows.py",
+    "freqai",
     "settings.py",
     "market",
     "trading",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mtfscalper.replay import SYNTHETIC_DATADIR, ReplayError
+from mtfscalper.offline import SYNTHETIC_DATADIR, ReplayError
 
 # A command imports what it needs when it runs: with freqtrade and torch, --help would take seconds.
 
@@ -43,8 +43,8 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
 def _demo(args: argparse.Namespace) -> int:
     from rich.console import Console
 
-    from mtfscalper.replay.demo import DemoRequest, run_demo
-    from mtfscalper.replay.synthetic import DEFAULT_PAIRS
+    from mtfscalper.offline.demo import DemoRequest, run_demo
+    from mtfscalper.offline.synthetic import DEFAULT_PAIRS
 
     _let_termination_clean_up()
     request = DemoRequest(
@@ -65,8 +65,8 @@ def _replay_exchange_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _replay_exchange(args: argparse.Namespace) -> int:
-    from mtfscalper.replay.exchange import DEFAULT_PORT, ReplayExchange
-    from mtfscalper.replay.synthetic import write_market
+    from mtfscalper.offline.exchange import DEFAULT_PORT, ReplayExchange
+    from mtfscalper.offline.synthetic import write_market
 
     _let_termination_clean_up()
     datadir = args.datadir
@@ -97,7 +97,7 @@ def _synthetic_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _synthetic(args: argparse.Namespace) -> int:
-    from mtfscalper.replay.synthetic import DEFAULT_PAIRS, DEFAULT_START, DEFAULT_STOP, write_market
+    from mtfscalper.offline.synthetic import DEFAULT_PAIRS, DEFAULT_START, DEFAULT_STOP, write_market
 
     written = write_market(args.datadir, args.seed)
     print(

@@ -161,17 +161,6 @@ class Settings(_Section):
         return sorted(set(PPOSettings.model_fields) & set((config.get("freqai") or {}).get("rl_config") or {}))
 
 
-def algorithm_class(model_type: str) -> type[Any]:
-    """The class of an algorithm FreqAI offers, from stable-baselines3 or sb3-contrib."""
-    import sb3_contrib
-    import stable_baselines3
-
-    for library in (stable_baselines3, sb3_contrib):
-        if hasattr(library, model_type):
-            return getattr(library, model_type)  # type: ignore[no-any-return]
-    raise SettingsError(f"freqai.rl_config.model_type is {model_type!r}; accepted: a stable-baselines3 algorithm")
-
-
 def _merge_ppo(
     section: Mapping[str, Any], training_parameters: Mapping[str, Any], complaints: list[str]
 ) -> dict[str, Any]:
@@ -265,6 +254,8 @@ _OWNED_ARGUMENTS = {"self", "policy", "env", "policy_kwargs", "tensorboard_log",
 def _unknown_algorithm_arguments(rl: RLSettings, other: Mapping[str, Any]) -> list[str]:
     if not other:
         return []
+    from mtfscalper.policy.algorithms import algorithm_class
+
     accepted = sorted(set(inspect.signature(algorithm_class(rl.model_type)).parameters) - _OWNED_ARGUMENTS)
     return [
         f"freqai.model_training_parameters.{key} is {value!r}, which {rl.model_type} does not take; accepted: "

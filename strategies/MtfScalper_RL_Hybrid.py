@@ -12,6 +12,15 @@ from freqtrade.persistence import Trade
 from freqtrade.strategy import DecimalParameter, IntParameter, IStrategy, merge_informative_pair, timeframe_to_prev_date
 from pandas import DataFrame
 
+from mtfscalper.freqai.columns import (
+    ACTION_COLUMN,
+    EXIT_COLUMN,
+    LONG_ENTER_COLUMN,
+    SHORT_ENTER_COLUMN,
+    declare_prediction_columns,
+)
+from mtfscalper.freqai.exit_policy import TradeDecisions
+from mtfscalper.freqai.strategy_rules import settings_of_config
 from mtfscalper.market.signals import (
     LONG_SIGNAL,
     SHORT_SIGNAL,
@@ -20,15 +29,6 @@ from mtfscalper.market.signals import (
     classic_signals,
     timeframe_state,
 )
-from mtfscalper.policy.columns import (
-    ACTION_COLUMN,
-    EXIT_COLUMN,
-    LONG_ENTER_COLUMN,
-    SHORT_ENTER_COLUMN,
-    declare_prediction_columns,
-)
-from mtfscalper.strategy_rules import settings_of_config
-from mtfscalper.trade_decisions import TradeDecisions
 from mtfscalper.trading.actions import Action
 
 logger = logging.getLogger(__name__)

@@ -136,14 +136,14 @@ def package_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     "file",
     [
         "settings.py",
-        "freqai_model.py",
+        "freqai/model.py",
         "market/tape.py",
         "market/signals.py",
         "trading/rules.py",
         "trading/reward.py",
         "envs/trading_env.py",
         "policy/network.py",
-        "policy/columns.py",
+        "freqai/columns.py",
         "training/fit.py",
     ],
 )

@@ -21,9 +21,10 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 import mtfscalper
-from mtfscalper.replay.exchange import ReplayExchange, offline_config
-from mtfscalper.replay.synthetic import DEFAULT_START, write_market
-from mtfscalper.settings import PPOSettings, RLSettings, Settings, SettingsError, algorithm_class
+from mtfscalper.offline.exchange import ReplayExchange, offline_config
+from mtfscalper.offline.synthetic import DEFAULT_START, write_market
+from mtfscalper.policy.algorithms import algorithm_class
+from mtfscalper.settings import PPOSettings, RLSettings, Settings, SettingsError
 from mtfscalper.trading.reward import REWARD_TERMS, RewardSettings
 
 ROOT = Path(__file__).parents[1]

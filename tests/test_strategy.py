@@ -19,17 +19,17 @@ from freqtrade.plugins.protectionmanager import ProtectionManager
 from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy import IStrategy
 
-from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL, STATE_COLUMNS, THRESHOLDS
-from mtfscalper.policy.columns import (
+from mtfscalper.freqai.columns import (
     ACTION_COLUMN,
     EXIT_COLUMN,
     LONG_ENTER_COLUMN,
     PREDICTION_COLUMNS,
     SHORT_ENTER_COLUMN,
 )
-from mtfscalper.replay.synthetic import DEFAULT_START, aggregate, generate_market
+from mtfscalper.freqai.exit_policy import ExitDecision
+from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL, STATE_COLUMNS, THRESHOLDS
+from mtfscalper.offline.synthetic import DEFAULT_START, aggregate, generate_market
 from mtfscalper.settings import RLSettings
-from mtfscalper.trade_decisions import ExitDecision
 from mtfscalper.trading.actions import Action
 
 ROOT = Path(__file__).parents[1]

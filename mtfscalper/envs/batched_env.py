@@ -13,11 +13,11 @@ from gymnasium.utils import seeding
 from stable_baselines3.common.vec_env import VecEnv
 
 from mtfscalper.envs.episodes import EnvSettings, EpisodeMap, Start
+from mtfscalper.envs.lookback_observation import expand_observations, window_observation_space
 from mtfscalper.envs.trading_env import observation_space
-from mtfscalper.envs.window_observation import expand_observations, window_observation_space
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
-from mtfscalper.trading.namespace import NUMPY, SCALAR, BatchNamespace
+from mtfscalper.trading.arrays import NUMPY, SCALAR, BatchNamespace
 from mtfscalper.trading.observation import trade_state
 from mtfscalper.trading.reward import REWARD_TERMS, Transition, reward_terms
 from mtfscalper.trading.rules import (

@@ -16,10 +16,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 
 from mtfscalper.envs.batched_env import BatchedTradingEnv
 from mtfscalper.envs.episodes import EnvSettings, EpisodeMap
+from mtfscalper.envs.lookback_observation import WindowObservation
 from mtfscalper.envs.trading_env import TradingEnv
-from mtfscalper.envs.window_observation import WindowObservation
+from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.threads import set_torch_threads
 
 logger = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mtfscalper.market.lookback import range_position
 from mtfscalper.market.tape import MarketTape, TapeError
-from mtfscalper.market.windows import range_position
 from mtfscalper.trading.actions import entry_permissions
 from mtfscalper.trading.observation import TradeView
 from mtfscalper.trading.reward import RewardSettings

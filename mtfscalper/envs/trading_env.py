@@ -14,7 +14,7 @@ from gymnasium import spaces
 from mtfscalper.envs.episodes import EnvSettings, EpisodeMap, Start
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.trading.actions import N_ACTIONS, Action, automatic_action, valid_actions
-from mtfscalper.trading.namespace import SCALAR
+from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.observation import N_ACCOUNT, PROFIT_BOUND, account_state
 from mtfscalper.trading.reward import Transition, reward_terms
 from mtfscalper.trading.rules import (

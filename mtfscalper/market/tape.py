@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mtfscalper.market.lookback import gap_free_segments
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
-from mtfscalper.market.windows import gap_free_segments
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
 

@@ -20,14 +20,14 @@ from freqtrade.exceptions import FreqtradeException
 from rich.console import Console
 from rich.status import Status
 
+from mtfscalper.machine import usable_processors
 from mtfscalper.monitoring.facts import Asked
 from mtfscalper.monitoring.sampler import WORKER, Recording, Sample, TreeSampler
-from mtfscalper.replay import OFFLINE_USER_DATA, SYNTHETIC_DATADIR
-from mtfscalper.replay.demo import CONFIGS, FREQAI_MODEL, STRATEGY, stop_process
-from mtfscalper.replay.exchange import CandleStore, ReplayExchange, offline_config
-from mtfscalper.replay.synthetic import write_market
+from mtfscalper.offline import OFFLINE_USER_DATA, SYNTHETIC_DATADIR
+from mtfscalper.offline.demo import CONFIGS, FREQAI_MODEL, STRATEGY, stop_process
+from mtfscalper.offline.exchange import CandleStore, ReplayExchange, offline_config
+from mtfscalper.offline.synthetic import write_market
 from mtfscalper.settings import Settings, SettingsError
-from mtfscalper.threads import usable_processors
 
 DEFAULT_TIMERANGE = "20241001-20241008"
 PAIRS_MAX = 2

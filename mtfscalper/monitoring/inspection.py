@@ -30,7 +30,7 @@ from mtfscalper.monitoring.facts import (
     WatchedTraining,
 )
 from mtfscalper.monitoring.sampler import ROOT, WORKER, Recording, Span
-from mtfscalper.policy.decide import PolicyDecider
+from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.policy.network import MaskedActorCriticPolicy, features_extractor, prefer_holding
 from mtfscalper.settings import Settings
 from mtfscalper.trading.observation import ACCOUNT_FIELDS

@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None, *, root: Path, console: Console | No
 
     from mtfscalper.monitoring.freqtrade_run import Request, RequestError, RunError
     from mtfscalper.monitoring.inspection import ArtefactError
-    from mtfscalper.replay import ReplayError
+    from mtfscalper.offline import ReplayError
 
     request = Request(
         root=root,
@@ -111,11 +111,11 @@ def observe(request: Request, packages: tuple[PackageFact, ...], console: Consol
     """
     import psutil
 
+    from mtfscalper.machine import set_torch_threads, usable_processors
     from mtfscalper.monitoring.facts import RunFacts
     from mtfscalper.monitoring.freqtrade_run import plan_run, run_watched
     from mtfscalper.monitoring.inspection import changed_settings, trades_of_result, trained_windows
     from mtfscalper.monitoring.sampler import peak_memory
-    from mtfscalper.threads import set_torch_threads, usable_processors
 
     plan = plan_run(request)
     _announce(console, plan, request)

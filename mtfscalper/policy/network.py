@@ -18,7 +18,7 @@ from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
 from torch import Tensor
 
 from mtfscalper.trading.actions import Action, valid_actions
-from mtfscalper.trading.namespace import Namespace
+from mtfscalper.trading.arrays import Namespace
 from mtfscalper.trading.observation import ACCOUNT_FIELDS, N_ACCOUNT
 
 # torch has where, logical_and, ... under the names the rules use.
@@ -56,7 +56,7 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
 
         :param features: shape (n_candles, n_features)
         :return: a copy on the policy's device, of shape (window - 1 + n_candles, n_features): before the first candle
-            stands the first candle, as in :func:`mtfscalper.market.windows.windows_ending_at`
+            stands the first candle, as in :func:`mtfscalper.market.lookback.windows_ending_at`
         :raises ValueError: if the number of features is not the network's
         """
         if features.ndim != 2 or features.shape[1] != self.n_features:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from mtfscalper.trading.namespace import Namespace
+from mtfscalper.trading.arrays import Namespace
 
 
 class Action(IntEnum):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from mtfscalper.trading.namespace import Namespace
+from mtfscalper.trading.arrays import Namespace
 from mtfscalper.trading.rules import Account, TradingRules, profit_ratio
 
 # The order is the layout of the vector.

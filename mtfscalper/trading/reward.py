@@ -10,7 +10,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mtfscalper.trading.namespace import Namespace
+from mtfscalper.trading.arrays import Namespace
 from mtfscalper.trading.rules import Account, ExitReason, Fill
 
 _Weight = Annotated[float, Field(allow_inf_nan=False)]

@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import Any, NamedTuple
 
 from mtfscalper.trading.actions import Action
-from mtfscalper.trading.namespace import Namespace
+from mtfscalper.trading.arrays import Namespace
 
 # Equity cannot reach zero: its logarithm is the reward. A stop beyond liquidation is refused, so that a floor this
 # low is met only by a gap that wipes out the stake.

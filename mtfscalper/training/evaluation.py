@@ -14,8 +14,8 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.policy.decide import decider_for
-from mtfscalper.policy.replay import replay
+from mtfscalper.policy.closed_loop import replay
+from mtfscalper.policy.inference import decider_for
 
 # Smaller than where speed counts: the windows of many rows would be the most memory that a training takes.
 _MAX_BATCH = 256

@@ -23,14 +23,16 @@ from stable_baselines3.common.vec_env import VecEnv
 
 from mtfscalper.envs.build import SupervisedSubprocVecEnv, build_vec_env, underlying
 from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.machine import compiles_on, precision_on
 from mtfscalper.market.tape import MarketTape
+from mtfscalper.policy.algorithms import algorithm_class
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy, features_extractor, prefer_holding
-from mtfscalper.settings import Settings, algorithm_class
-from mtfscalper.training.backend import fastest_vec_env
+from mtfscalper.settings import Settings
+from mtfscalper.training.compiled import CompiledFunction
 from mtfscalper.training.evaluation import KeepBest
 from mtfscalper.training.ppo import FusedPPO, loss_gradients
-from mtfscalper.training.precision import CompiledFunction, compiles_on, precision_on
 from mtfscalper.training.reward_check import check_reward
+from mtfscalper.training.vec_env_choice import fastest_vec_env
 
 logger = logging.getLogger(__name__)
 

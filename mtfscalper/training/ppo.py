@@ -19,7 +19,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from mtfscalper.policy.network import MaskedActorCriticPolicy, impossible_actions, masked_logits
-from mtfscalper.training.networks import PairedNetworks
+from mtfscalper.training.paired_networks import PairedNetworks
 from mtfscalper.training.rollout import collect_rollout
 
 # What is logged of each minibatch, under stable-baselines3's names.

@@ -13,7 +13,7 @@ from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
 from mtfscalper.policy.network import impossible_actions, masked_logits
-from mtfscalper.training.networks import PairedNetworks
+from mtfscalper.training.paired_networks import PairedNetworks
 
 
 def collect_rollout(

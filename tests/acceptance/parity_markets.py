@@ -17,8 +17,8 @@ from freqtrade.data.btanalysis.historic_precision import get_tick_size_over_time
 from freqtrade.data.converter import ohlcv_fill_up_missing_data
 from freqtrade.exchange import Exchange
 
+from mtfscalper.market.lookback import gap_free_segments
 from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, price_scale
-from mtfscalper.market.windows import gap_free_segments
 
 REAL_DATA = Path(os.environ.get("MTFSCALPER_REAL_DATA", Path(__file__).parents[3] / "shared" / "data"))
 PAIRS = ("BTC", "ETH", "SOL", "XRP")
@@ -74,7 +74,7 @@ class History:
     def market(
         self, start: int = 0, stop: int | None = None, signals: tuple[Any, Any] = (False, False), features: Any = None
     ) -> Market:
-        """Rows [start, stop) on a tape, with their funding as ``mtfscalper.freqai_model`` charges it."""
+        """Rows [start, stop) on a tape, with their funding as ``mtfscalper.freqai.model`` charges it."""
         rows = slice(start, len(self.candles) if stop is None else stop)
         candles = self.candles.iloc[rows].reset_index(drop=True)
         frame = candles.assign(price_scale=self.scale[rows])

@@ -11,8 +11,8 @@ from freqtrade.data.btanalysis import load_backtest_stats
 from freqtrade.optimize.hyperopt_tools import HyperoptTools
 from freqtrade_command import output_of
 
-from mtfscalper.replay.exchange import ReplayExchange, offline_config
-from mtfscalper.replay.synthetic import write_market
+from mtfscalper.offline.exchange import ReplayExchange, offline_config
+from mtfscalper.offline.synthetic import write_market
 
 ROOT = Path(__file__).parents[2]
 STRATEGY = ROOT / "strategies" / "MtfScalper_RL_Hybrid.py"

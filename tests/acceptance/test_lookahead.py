@@ -9,8 +9,8 @@ import pytest
 from freqtrade_command import output_of
 
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL, STATE_COLUMNS
-from mtfscalper.replay.exchange import ReplayExchange, offline_config
-from mtfscalper.replay.synthetic import write_market
+from mtfscalper.offline.exchange import ReplayExchange, offline_config
+from mtfscalper.offline.synthetic import write_market
 
 ROOT = Path(__file__).parents[2]
 STRATEGY = ROOT / "strategies" / "MtfScalper_RL_Hybrid.py"

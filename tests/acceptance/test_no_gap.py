@@ -16,7 +16,7 @@ import torch
 from freqai.exact_runs import Verdicts, assert_no_gap, judge
 from parity_markets import REAL_DATA
 
-from mtfscalper.replay.synthetic import write_market
+from mtfscalper.offline.synthetic import write_market
 
 pytestmark = pytest.mark.acceptance
 

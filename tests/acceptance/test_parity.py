@@ -23,11 +23,11 @@ from parity_markets import EVENTS, PAIRS, History, Market, RealPair, Recipe, gap
 from random_markets import N_FEATURES, random_policy
 
 from mtfscalper.envs.trading_env import EnvSettings
+from mtfscalper.freqai.strategy_rules import exchange_price_scale, rules_of_strategy
 from mtfscalper.market.tape import PRICE_COLUMNS
-from mtfscalper.policy.decide import PolicyDecider
-from mtfscalper.policy.replay import replay
+from mtfscalper.policy.closed_loop import replay
+from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.settings import RLSettings
-from mtfscalper.strategy_rules import exchange_price_scale, rules_of_strategy
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.reward import RewardSettings
 from mtfscalper.trading.rules import EQUITY_FLOOR, RulesError, TradingRules

@@ -10,7 +10,7 @@ import torch
 from freqai_runs import OTHER_PAIR, PAIR
 from freqtrade.optimize.backtesting import Backtesting
 
-from mtfscalper.replay.synthetic import write_market
+from mtfscalper.offline.synthetic import write_market
 
 torch.set_num_threads(1)
 

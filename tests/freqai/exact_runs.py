@@ -13,11 +13,11 @@ import pytest
 from freqai.freqai_runs import BacktestRun, Watch
 from parity.backtester import as_closed_trades
 
-from mtfscalper import trade_decisions
-from mtfscalper.policy.decide import PolicyDecider
-from mtfscalper.policy.query import DeciderQuery
+from mtfscalper.freqai import exit_policy
+from mtfscalper.policy.inference import PolicyDecider
+from mtfscalper.policy.trade_query import DeciderQuery
 from mtfscalper.trading.actions import Action
-from mtfscalper.trading.namespace import SCALAR
+from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.trades import ClosedTrade
 
 
@@ -38,8 +38,8 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
     asked: list[Asked] = []
     states: list[tuple[float, ...]] = []
     real_state, real_decide, real_query = (
-        trade_decisions.trade_state,
-        trade_decisions.decide_on_trade,
+        exit_policy.trade_state,
+        exit_policy.decide_on_trade,
         DeciderQuery.decide,
     )
 
@@ -69,8 +69,8 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
         return decisions
 
     with monkeypatch.context() as patch:
-        patch.setattr(trade_decisions, "trade_state", trade_state)
-        patch.setattr(trade_decisions, "decide_on_trade", decide_on_trade)
+        patch.setattr(exit_policy, "trade_state", trade_state)
+        patch.setattr(exit_policy, "decide_on_trade", decide_on_trade)
         patch.setattr(DeciderQuery, "decide", decide)
         yield asked
 

@@ -20,9 +20,10 @@ from freqtrade.strategy import IStrategy
 from parity.backtester import MARKET, PAIR, TIER
 from random_markets import make_decisive
 
-from mtfscalper import artefacts, freqai_model
-from mtfscalper.policy.columns import PREDICTION_COLUMNS
-from mtfscalper.policy.replay import Replay
+from mtfscalper import artefacts
+from mtfscalper.freqai import model as freqai_model
+from mtfscalper.freqai.columns import PREDICTION_COLUMNS
+from mtfscalper.policy.closed_loop import Replay
 
 OTHER_PAIR = "ETH/USDT:USDT"
 ROOT = Path(__file__).parents[2]

@@ -21,7 +21,7 @@ from freqtrade.persistence import Trade, init_db
 from freqtrade.plugins.pairlistmanager import PairListManager
 from freqtrade.resolvers import StrategyResolver
 
-from mtfscalper.freqai_model import MtfScalperFreqaiModel
+from mtfscalper.freqai.model import MtfScalperFreqaiModel
 
 FIVE_MINUTES = timedelta(minutes=5)
 LENGTHS = {"5m": FIVE_MINUTES, "15m": timedelta(minutes=15), "1h": timedelta(hours=1)}

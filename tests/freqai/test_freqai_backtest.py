@@ -8,7 +8,7 @@ import pytest
 from freqai_runs import PAIR, BacktestRun, Watch, predictions
 from parity.backtester import as_closed_trades
 
-from mtfscalper.policy.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
+from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
 from mtfscalper.trading.actions import Action
 
 

@@ -15,15 +15,15 @@ from freqtrade.optimize.backtesting import Backtesting
 from stable_baselines3 import PPO
 
 from mtfscalper.artefacts import read_manifest, sealed_path
-from mtfscalper.policy import registry
-from mtfscalper.policy.columns import ACTION_COLUMN, EXIT_COLUMN
-from mtfscalper.policy.decide import PolicyDecider
-from mtfscalper.policy.query import DeciderQuery
-from mtfscalper.policy.registry import PolicyRegistry
-from mtfscalper.policy.true_trade import TrueTrade
-from mtfscalper.trade_decisions import DecisionLostError, TradeDecisions
+from mtfscalper.freqai import policy_store
+from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN
+from mtfscalper.freqai.exit_policy import DecisionLostError, TradeDecisions
+from mtfscalper.freqai.open_trade import TrueTrade
+from mtfscalper.freqai.policy_store import PolicyRegistry
+from mtfscalper.policy.inference import PolicyDecider
+from mtfscalper.policy.trade_query import DeciderQuery
 from mtfscalper.trading.actions import Action
-from mtfscalper.trading.namespace import SCALAR
+from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.observation import account_state
 from mtfscalper.trading.rules import FLAT, Candle, profit_ratio, see_open, step
 
@@ -55,7 +55,7 @@ def test_with_the_last_windows_policy_the_trades_would_differ(
     def last_windows_model(folder: Path, role: str) -> Path:
         return real(folder.with_name(f"sub-train-BTC_{WINDOWS[-1]}") if role == "model" else folder, role)
 
-    monkeypatch.setattr(registry.artefacts, "sealed_path", last_windows_model)
+    monkeypatch.setattr(policy_store.artefacts, "sealed_path", last_windows_model)
     verdicts = judge(tmp_path, market, monkeypatch, "random")
     with pytest.raises(AssertionError):
         assert_no_gap(verdicts)
@@ -162,7 +162,7 @@ def whole_policy(run: BacktestRun, pair: str, row_ms: int) -> DeciderQuery:
     window = max(start for start in WINDOWS if start * 1000 <= row_ms)
     folder = run.models / f"sub-train-{pair.split('/')[0]}_{window}"
     model = PPO.load(sealed_path(folder, "model"), device="cpu")
-    rows = registry.WindowRows.load(sealed_path(folder, "decisions"))
+    rows = policy_store.WindowRows.load(sealed_path(folder, "decisions"))
     return DeciderQuery(PolicyDecider(model.policy, rows.features))
 
 

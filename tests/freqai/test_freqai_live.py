@@ -14,15 +14,15 @@ from freqai_runs import PAIR, Watch
 from freqtrade.persistence import Trade
 from live_bot import LiveBot, watched
 
-from mtfscalper import freqai_model
-from mtfscalper.policy.columns import (
+from mtfscalper.freqai import model as freqai_model
+from mtfscalper.freqai.columns import (
     ACTION_COLUMN,
     EXIT_COLUMN,
     LONG_ENTER_COLUMN,
     PREDICTION_COLUMNS,
     SHORT_ENTER_COLUMN,
 )
-from mtfscalper.policy.true_trade import TrueTrade
+from mtfscalper.freqai.open_trade import TrueTrade
 from mtfscalper.trading.actions import Action
 
 

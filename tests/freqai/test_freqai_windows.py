@@ -14,13 +14,13 @@ from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.resolvers.freqaimodel_resolver import FreqaiModelResolver
 from stable_baselines3 import PPO
 
-from mtfscalper import freqai_model
 from mtfscalper.artefacts import read_manifest
-from mtfscalper.freqai_model import MtfScalperFreqaiModel
+from mtfscalper.freqai import model as freqai_model
+from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
+from mtfscalper.freqai.model import MtfScalperFreqaiModel
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.policy.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
-from mtfscalper.policy.decide import decider_for
-from mtfscalper.policy.replay import replay
+from mtfscalper.policy.closed_loop import replay
+from mtfscalper.policy.inference import decider_for
 from mtfscalper.trading.rules import Account
 
 

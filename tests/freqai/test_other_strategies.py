@@ -10,7 +10,7 @@ from freqtrade.exceptions import OperationalException
 from parity.backtester import as_closed_trades
 
 from mtfscalper.artefacts import read_manifest
-from mtfscalper.policy.columns import ACTION_COLUMN, PREDICTION_COLUMNS
+from mtfscalper.freqai.columns import ACTION_COLUMN, PREDICTION_COLUMNS
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.trades import ClosedTrade
 

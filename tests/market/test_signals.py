@@ -17,7 +17,7 @@ from mtfscalper.market.signals import (
     classic_signals,
     timeframe_state,
 )
-from mtfscalper.replay.synthetic import DEFAULT_START, generate_market
+from mtfscalper.offline.synthetic import DEFAULT_START, generate_market
 
 # A state in the middle of every band: a long on any timeframe; its mirror image is a short.
 RISING = {

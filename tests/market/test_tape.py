@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, TapeError, price_scale
-from mtfscalper.replay.synthetic import DEFAULT_START, generate_market
+from mtfscalper.offline.synthetic import DEFAULT_START, generate_market
 
 PAIR = "BTC/USDT:USDT"
 FIVE_MINUTES_MS = 300_000

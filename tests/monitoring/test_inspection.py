@@ -28,7 +28,7 @@ from mtfscalper.monitoring.inspection import (
     watched_training,
 )
 from mtfscalper.monitoring.sampler import FORKSERVER, ROOT, WORKER, ProcessReading, Recording, Sample
-from mtfscalper.policy.decide import PolicyDecider
+from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.settings import Settings
 from mtfscalper.trading.observation import N_ACCOUNT
 from mtfscalper.training.fit import TrainingReport, fit, report_as_json

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from mtfscalper.machine import usable_processors
 from mtfscalper.monitoring import freqtrade_run, validate
 from mtfscalper.monitoring.freqtrade_run import Request, RequestError, command_of, last_error, plan_run, stage_of
 from mtfscalper.monitoring.packages import PackageFact
-from mtfscalper.replay import OFFLINE_USER_DATA
-from mtfscalper.replay.synthetic import write_market
-from mtfscalper.threads import usable_processors
+from mtfscalper.offline import OFFLINE_USER_DATA
+from mtfscalper.offline.synthetic import write_market
 
 ROOT = Path(__file__).parents[2]
 PAIR = "BTC/USDT:USDT"

@@ -8,7 +8,7 @@ import numpy as np
 from builders import tape_candles
 
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.trading.namespace import SCALAR
+from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.rules import FLAT, TradingRules, force_exit, see_open, step
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
 

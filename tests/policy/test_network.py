@@ -5,8 +5,8 @@ import pytest
 import torch
 from random_markets import N_FEATURES, possible_actions, random_observations, random_policy, random_tape
 
+from mtfscalper.envs.lookback_observation import expand_observations
 from mtfscalper.envs.trading_env import observation_space
-from mtfscalper.envs.window_observation import expand_observations
 from mtfscalper.policy.network import CandleWindowExtractor
 
 N_CANDLES = 300

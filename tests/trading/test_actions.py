@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mtfscalper.trading.actions import Action, automatic_action, entry_permissions, valid_actions
-from mtfscalper.trading.namespace import NUMPY, SCALAR
+from mtfscalper.trading.arrays import NUMPY, SCALAR
 
 SIGNALS = np.array([False, True, False, True]), np.array([False, False, True, True])
 

@@ -3,7 +3,7 @@
 import pytest
 from builders import make_rules
 
-from mtfscalper.trading.namespace import SCALAR
+from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.observation import ACCOUNT_FIELDS, PROFIT_BOUND, TradeView, account_state
 from mtfscalper.trading.rules import FLAT, Account, see_open
 

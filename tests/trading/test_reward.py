@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.envs.trading_env import TradingEnv
-from mtfscalper.trading.namespace import SCALAR
+from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.reward import REWARD_TERMS, RewardSettings, Transition, reward_terms
 from mtfscalper.trading.rules import FLAT, ExitReason, Fill
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mtfscalper.trading.actions import Action
-from mtfscalper.trading.namespace import SCALAR
+from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.rules import (
     EQUITY_FLOOR,
     FLAT,

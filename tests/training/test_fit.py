@@ -16,9 +16,9 @@ from stable_baselines3 import PPO
 from tiny_training import ROLLOUT, env_settings_of, parameters, random_tape, same, tiny_settings
 
 from mtfscalper.envs.build import build_vec_env
-from mtfscalper.policy.decide import decider_for
+from mtfscalper.policy.closed_loop import flat_decisions, replay
+from mtfscalper.policy.inference import decider_for
 from mtfscalper.policy.network import features_extractor
-from mtfscalper.policy.replay import flat_decisions, replay
 from mtfscalper.settings import PPOSettings, Settings
 from mtfscalper.training import fit as fit_module
 from mtfscalper.training.fit import TrainingReport, fit, report_as_json

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mtfscalper.replay.exchange import ReplayExchange, offline_config
+from mtfscalper.offline.exchange import ReplayExchange, offline_config
 
 
 def main(datadir: str, exchange_config: str, *command: str) -> int:

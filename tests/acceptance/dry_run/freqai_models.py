@@ -11,7 +11,7 @@ from pandas import DataFrame
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from mtfscalper.freqai_model import MtfScalperFreqaiModel, _Preparation
+from mtfscalper.freqai.model import MtfScalperFreqaiModel, _Preparation
 from mtfscalper.policy.network import MaskedActorCriticPolicy
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.observation import ACCOUNT_FIELDS

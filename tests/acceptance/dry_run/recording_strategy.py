@@ -8,9 +8,9 @@ from freqtrade.persistence import LocalTrade
 from MtfScalper_RL_Hybrid import MtfScalper_RL_Hybrid
 from pandas import DataFrame
 
+from mtfscalper.freqai.columns import PREDICTION_COLUMNS
+from mtfscalper.freqai.exit_policy import ExitDecision, TradeDecisions
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
-from mtfscalper.policy.columns import PREDICTION_COLUMNS
-from mtfscalper.trade_decisions import ExitDecision, TradeDecisions
 
 # Names of environment variables: where a bot's lines and a backtest's frame go.
 LINES = "RECORDED_LINES"

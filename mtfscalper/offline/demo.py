@@ -1,0 +1,279 @@
+"""``mtfscalper demo``: train, backtest and show everything at once, without network, account or own data.
+
+The demo is the real thing on a small stage: it starts the loopback exchange and runs the freqtrade command that a user
+would type. Nothing in freqtrade is patched.
+"""
+
+import itertools
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.markup import escape
+from rich.panel import Panel
+
+from mtfscalper.offline import OFFLINE_USER_DATA, SYNTHETIC_DATADIR, ReplayError
+from mtfscalper.offline.exchange import CandleStore, ReplayExchange, offline_config
+from mtfscalper.offline.synthetic import (
+    DEFAULT_PAIRS,
+    DEFAULT_SEED,
+    DEFAULT_START,
+    DEFAULT_STOP,
+    TIMEFRAME_MINUTES,
+    write_market,
+)
+
+MAIN_CONFIG = Path("configs/config_rl_hybrid.json")
+CONFIGS = (MAIN_CONFIG, Path("configs/config_rl_demo.json"), Path("configs/offline.json"))
+STRATEGY = "MtfScalper_RL_Hybrid"
+FREQAI_MODEL = "MtfScalperRLModel"
+IDENTIFIER = "mtfscalper_demo"
+DEFAULT_TIMERANGE = "20241001-20241015"
+
+EXIT_WITHOUT_RESULT = 1
+EXIT_INTERRUPTED = 130
+
+
+class DemoRequest(NamedTuple):
+    """What the user asked for.
+
+    :ivar datadir: own freqtrade data directory; None takes the synthetic market
+    :ivar port: port of the loopback exchange; 0 takes a free one
+    :ivar timerange: freqtrade timerange to backtest; None takes the synthetic market's
+    :ivar pairs: pairs to trade
+    :ivar configs: further freqtrade configuration files, later ones override earlier ones
+    """
+
+    datadir: Path | None = None
+    port: int = 0
+    timerange: str | None = None
+    pairs: tuple[str, ...] = DEFAULT_PAIRS
+    configs: tuple[Path, ...] = ()
+
+
+def demo_command(
+    datadir: Path, timerange: str, pairs: Sequence[str], extra_configs: Sequence[Path], overlay: Path
+) -> list[str]:
+    """Build the freqtrade command, to be run in the project's root.
+
+    :param datadir: freqtrade data directory
+    :param timerange: freqtrade timerange to backtest
+    :param pairs: pairs to trade
+    :param extra_configs: the user's configuration files, which override the project's
+    :param overlay: configuration of this run (exchange address, identifier), which overrides all others
+    :return: arguments, the Python interpreter first
+    """
+    command = [sys.executable, "-m", "freqtrade", "backtesting"]
+    command += ["--datadir", str(datadir), "--strategy", STRATEGY, "--freqaimodel", FREQAI_MODEL]
+    for config in (*CONFIGS, *extra_configs, overlay):
+        command += ["--config", str(config)]
+    command += ["--pairs", *pairs]
+    # freqtrade's cache of results does not see a changed model or package.
+    return [*command, "--timerange", timerange, "--cache", "none"]
+
+
+def find_root(start: Path) -> Path:
+    """Find the project's root: ``start`` or the nearest folder above it that holds the main configuration.
+
+    :param start: folder to begin with
+    :raises ReplayError: when no folder holds it
+    """
+    for folder in (start, *start.parents):
+        if (folder / MAIN_CONFIG).is_file():
+            return folder
+    raise ReplayError(
+        f"mtfscalper demo: there is no {MAIN_CONFIG} in {start} or above it; the demo runs in a checkout of the "
+        "project. Change into it first: cd <checkout>, then mtfscalper demo."
+    )
+
+
+def run_demo(request: DemoRequest, console: Console) -> int:
+    """Run the demo.
+
+    :param request: what the user asked for
+    :param console: where the demo speaks; freqtrade writes to the terminal itself
+    :return: freqtrade's exit status; 1 where freqtrade reports success but wrote no result; 130 after Ctrl-C
+    :raises ReplayError: when the request cannot be run
+    """
+    here = Path.cwd()
+    root = find_root(here)
+    configs = [here / config for config in request.configs]
+    for config in (*(root / config for config in CONFIGS), *configs):
+        if not config.is_file():
+            raise ReplayError(f"mtfscalper demo: configuration {config} does not exist; check --config")
+    if request.datadir is None:
+        datadir, timerange = SYNTHETIC_DATADIR, request.timerange or DEFAULT_TIMERANGE
+        write_market(root / datadir)
+    elif request.timerange is None:
+        raise ReplayError(
+            f"mtfscalper demo: --datadir {request.datadir} was given without --timerange; say which part of your "
+            "candles to backtest, for example --timerange 20250401-20250415 (training needs the weeks before it)"
+        )
+    else:
+        datadir, timerange = here / request.datadir, request.timerange
+    _check_candles(root / datadir, request.pairs)
+
+    models = root / OFFLINE_USER_DATA / "models"
+    with (
+        _exclusive_identifier(models) as identifier,
+        ReplayExchange(root / datadir, request.port) as exchange,
+        tempfile.TemporaryDirectory(prefix="mtfscalper-demo-") as scratch,
+    ):
+        overlay = Path(scratch, "overlay.json")
+        overlay.write_text(
+            json.dumps({**offline_config(exchange.url), "freqai": {"identifier": identifier}}, indent=2),
+            encoding="utf-8",
+        )
+        command = demo_command(datadir, timerange, request.pairs, configs, overlay)
+        _announce(console, request, exchange.url, timerange)
+        shown = OFFLINE_USER_DATA / "models" / identifier
+        _say(console, f"Removing {shown}, if an earlier demo left it: a demo always trains.")
+        _say(console, f"$ {shlex.join(['freqtrade', *command[3:]])}")
+        if (models / identifier).exists():
+            shutil.rmtree(models / identifier)
+
+        began, clock = time.time(), time.perf_counter()
+        status = run_freqtrade(command, root)
+        seconds = time.perf_counter() - clock
+        return _conclude(console, request, status, seconds, root, identifier, began)
+
+
+def run_freqtrade(command: Sequence[str], root: Path) -> int:
+    """Run a command with its output on the terminal, and stop it when this program is interrupted.
+
+    :param command: program and arguments
+    :param root: working directory
+    :return: its exit status, or 130 when it was interrupted
+    """
+    sys.stdout.flush()
+    process = subprocess.Popen(command, cwd=root)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        status = EXIT_INTERRUPTED
+    finally:
+        stop_process(process)
+    # Popen reports death by signal n as -n, a shell as 128 + n.
+    return status if status >= 0 else 128 - status
+
+
+def stop_process(process: "subprocess.Popen[bytes]") -> None:
+    """Ask a process to end, with growing insistence."""
+    interrupt = signal.SIGTERM if os.name == "nt" else signal.SIGINT
+    # Ctrl-C in a terminal has reached it already; it is given time to close its worker processes.
+    if not _ends_within(process, seconds=3.0):
+        process.send_signal(interrupt)
+        if not _ends_within(process, seconds=10.0):
+            process.kill()
+            process.wait()
+
+
+def _ends_within(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
+
+
+@contextmanager
+def _exclusive_identifier(models: Path) -> Iterator[str]:
+    """Hold an identifier no other running demo uses, so that none removes another's models."""
+    models.mkdir(parents=True, exist_ok=True)
+    for number in itertools.count(1):
+        identifier = IDENTIFIER if number == 1 else f"{IDENTIFIER}_{number}"
+        try:
+            with FileLock(models / f".{identifier}.lock", timeout=0):
+                yield identifier
+                return
+        except Timeout:
+            continue
+
+
+def _check_candles(datadir: Path, pairs: Sequence[str]) -> None:
+    timeframes = CandleStore(datadir).timeframes
+    for pair in pairs:
+        missing = [timeframe for timeframe in TIMEFRAME_MINUTES if timeframe not in timeframes.get(pair, ())]
+        if missing:
+            raise ReplayError(
+                f"mtfscalper demo: {datadir} has no {', '.join(missing)} futures candles of {pair!r}; its pairs are "
+                f"{', '.join(timeframes)}. Choose among them with --pairs, or download the candles with "
+                f"`freqtrade download-data --pairs {pair} --timeframes {' '.join(TIMEFRAME_MINUTES)}`."
+            )
+
+
+def _announce(console: Console, request: DemoRequest, url: str, timerange: str) -> None:
+    if request.datadir is None:
+        market = f"a synthetic market (seed {DEFAULT_SEED}, {DEFAULT_START:%Y-%m-%d} to {DEFAULT_STOP:%Y-%m-%d})"
+        warning = "\nThe market's trends are built in: a profit here says nothing about a real one."
+    else:
+        market, warning = f"the candles in {request.datadir}", ""
+    text = (
+        f"FreqAI trains a PPO policy on {market}; freqtrade backtests {STRATEGY} with it.{warning}\n\n"
+        f"pairs      {', '.join(request.pairs)}\n"
+        f"timerange  {timerange}; training uses the weeks before\n"
+        f"exchange   {url}, a replay on this computer; nothing else is contacted"
+    )
+    console.print(Panel(escape(text), title="mtfscalper demo"))
+
+
+def _say(console: Console, text: str) -> None:
+    """Print text that can be copied: as it is, without markup or line breaks of the console's own."""
+    console.print(text, markup=False, soft_wrap=True)
+
+
+def _conclude(
+    console: Console,
+    request: DemoRequest,
+    status: int,
+    seconds: float,
+    root: Path,
+    identifier: str,
+    began: float,
+) -> int:
+    if status == EXIT_INTERRUPTED:
+        _say(console, f"Interrupted after {seconds:.0f} s; freqtrade and the replay exchange have stopped.")
+        return status
+    if status != 0:
+        _say(console, f"freqtrade ended with exit status {status} after {seconds:.0f} s; see its output above.")
+        return status
+    results = root / OFFLINE_USER_DATA / "backtest_results"
+    fresh = [path for path in results.glob("*.zip") if path.stat().st_mtime >= began - 1]
+    if not fresh:
+        # freqtrade leaves with status 0 after a configuration error.
+        _say(console, f"freqtrade ended without a result in {results}; see its last lines above.")
+        return EXIT_WITHOUT_RESULT
+    result = max(fresh, key=lambda path: path.stat().st_mtime).relative_to(root)
+    models = OFFLINE_USER_DATA / "models" / identifier
+    console.print(Panel(f"Trained and backtested in {seconds:.0f} seconds.", title="mtfscalper demo"))
+    _say(console, f"models       {models}")
+    _say(console, f"results      {result}")
+    _say(console, f"tensorboard  tensorboard --logdir {models / 'tensorboard'}")
+    if request.datadir is None:
+        _say(console, "\nNow with candles of your own:")
+        _say(
+            console,
+            f"  freqtrade download-data --config {MAIN_CONFIG} --timeframes {' '.join(TIMEFRAME_MINUTES)} --days 90",
+        )
+        _say(console, "  mtfscalper demo --datadir user_data/data/binance --timerange <YYYYMMDD-YYYYMMDD>")
+    else:
+        _say(console, "\nNow with the full training schedule:")
+        _say(
+            console,
+            f"  freqtrade backtesting --strategy {STRATEGY} "
+            f"--freqaimodel {FREQAI_MODEL} --config {MAIN_CONFIG} --datadir {request.datadir} "
+            f"--timerange {request.timerange} --cache none",
+        )
+    return status

@@ -1,0 +1,45 @@
+"""What a strategy may import: the signals, the policy's columns, and the policy's word on open trades.
+
+Everything here can be imported without torch. Nothing else of the package is promised to strategies.
+"""
+
+from mtfscalper.freqai.columns import (
+    ACTION_COLUMN,
+    EXIT_COLUMN,
+    LONG_ENTER_COLUMN,
+    PREDICTION_COLUMNS,
+    SHORT_ENTER_COLUMN,
+    declare_prediction_columns,
+)
+from mtfscalper.freqai.exit_policy import ExitDecision, TradeDecisions
+from mtfscalper.freqai.strategy_rules import settings_of_config
+from mtfscalper.market.signals import (
+    LONG_SIGNAL,
+    SHORT_SIGNAL,
+    STATE_COLUMNS,
+    SignalPeriods,
+    SignalThresholds,
+    classic_signals,
+    timeframe_state,
+)
+from mtfscalper.trading.actions import Action
+
+__all__ = [
+    "ACTION_COLUMN",
+    "EXIT_COLUMN",
+    "LONG_ENTER_COLUMN",
+    "LONG_SIGNAL",
+    "PREDICTION_COLUMNS",
+    "SHORT_ENTER_COLUMN",
+    "SHORT_SIGNAL",
+    "STATE_COLUMNS",
+    "Action",
+    "ExitDecision",
+    "SignalPeriods",
+    "SignalThresholds",
+    "TradeDecisions",
+    "classic_signals",
+    "declare_prediction_columns",
+    "settings_of_config",
+    "timeframe_state",
+]

@@ -1,0 +1,268 @@
+"""What is trained is what will be traded: fee, leverage, stop, ROI and durations come from config and strategy."""
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from ccxt import DECIMAL_PLACES, SIGNIFICANT_DIGITS, TICK_SIZE
+from freqtrade.enums import MarginMode, TradingMode
+from freqtrade.exceptions import OperationalException
+from freqtrade.exchange.binance import Binance
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mtfscalper.freqai.strategy_rules import exchange_price_scale, fee_ratio, rules_of_strategy, settings_of_config
+from mtfscalper.settings import RLSettings, Settings
+from mtfscalper.trading.rules import RulesError, TradingRules
+
+PAIR = "BTC/USDT:USDT"
+FUTURES: dict[str, Any] = {"trading_mode": TradingMode.FUTURES, "stake_currency": "USDT", "dry_run_wallet": 10_000}
+
+
+class StubStrategy:
+    """Only what the rules are read from."""
+
+    timeframe = "5m"
+    use_exit_signal = True
+    can_short = True
+    stoploss = -0.02
+    minimal_roi: dict[int, float] = {120: 0.02, 0: 0.04, 360: 0.01}  # noqa: RUF012
+    trailing_stop = False
+    trailing_stop_positive = None
+    trailing_stop_positive_offset = 0.0
+    trailing_only_offset_is_reached = False
+    asked_leverage = 3.0
+
+    def __init__(self, **values: Any) -> None:
+        self.sides: list[str] = []
+        for name, value in values.items():
+            setattr(self, name, value)
+
+    def leverage(self, *, side: str, max_leverage: float, **kwargs: Any) -> float:
+        self.sides.append(side)
+        return self.asked_leverage if side == "long" else self.asked_leverage - 1
+
+
+class StubExchange:
+    """Fees and tiers as an exchange gives them."""
+
+    def __init__(self, taker: float | None = 0.0005, maker: float = 0.0002, largest: float = 20.0) -> None:
+        self.fees = {"taker": taker, "maker": maker}
+        self.largest = largest
+        self.stakes: list[float] = []
+
+    def get_fee(self, symbol: str, taker_or_maker: str) -> float | None:
+        assert symbol == PAIR
+        return self.fees[taker_or_maker]
+
+    def get_max_leverage(self, pair: str, stake_amount: float) -> float:
+        self.stakes.append(stake_amount)
+        return self.largest
+
+    def get_maintenance_ratio_and_amt(self, pair: str, stake_amount: float) -> tuple[float, float]:
+        self.stakes.append(stake_amount)
+        return 0.004, 0.0
+
+
+def rules(
+    config: dict[str, Any] | None = None,
+    strategy: StubStrategy | None = None,
+    exchange: StubExchange | None = None,
+    rl: RLSettings | None = None,
+) -> TradingRules:
+    return rules_of_strategy(
+        strategy or StubStrategy(),
+        FUTURES | (config or {}),
+        exchange or StubExchange(),
+        PAIR,
+        rl or RLSettings(),  # type: ignore[arg-type]
+    )
+
+
+def test_every_rule_comes_from_the_strategy_or_the_config() -> None:
+    strategy = StubStrategy(
+        stoploss=-0.03,
+        trailing_stop=True,
+        trailing_stop_positive=0.005,
+        trailing_stop_positive_offset=0.01,
+        trailing_only_offset_is_reached=True,
+    )
+    rl = RLSettings(max_trade_duration_candles=48, max_training_drawdown_pct=0.3)
+    read = rules({"tradable_balance_ratio": 0.5}, strategy, rl=rl)
+    # (1 - 0.004 x 3) / (1 + 0.004) of the stake, less the buffer of 5 %.
+    assert read.liquidation_ratio == pytest.approx(0.988 / 1.004 * 0.95)
+    assert read == TradingRules(
+        fee_ratio=0.0005,
+        stoploss_ratio=0.03,
+        max_trade_duration_candles=48,
+        timeframe_minutes=5,
+        leverage_long=3.0,
+        leverage_short=2.0,
+        minimal_roi=((0, 0.04), (120, 0.02), (360, 0.01)),
+        trailing_stop=True,
+        trailing_stop_positive=0.005,
+        trailing_stop_positive_offset=0.01,
+        trailing_only_offset_is_reached=True,
+        can_short=True,
+        stake_ratio=0.5,
+        max_drawdown_ratio=0.3,
+        liquidation_ratio=read.liquidation_ratio,
+    )
+
+
+def test_rules_can_be_hashed_for_the_manifest() -> None:
+    # TradingRules is frozen; a list inside would break that.
+    assert isinstance(hash(rules()), int)
+
+
+def test_the_fee_is_the_dearer_of_taker_and_maker_as_in_the_backtester() -> None:
+    assert fee_ratio({}, StubExchange(taker=0.0005, maker=0.0002), PAIR) == 0.0005
+    assert fee_ratio({}, StubExchange(taker=0.0001, maker=0.0002), PAIR) == 0.0002
+    assert fee_ratio({}, StubExchange(taker=None, maker=0.0002), PAIR) == 0.0002
+
+
+@pytest.mark.parametrize("fee", [0.001, 0.0])
+def test_the_configs_own_fee_comes_first(fee: float) -> None:
+    assert rules({"fee": fee}).fee_ratio == fee
+
+
+def test_a_fee_of_none_in_the_config_means_the_exchanges() -> None:
+    assert rules({"fee": None}).fee_ratio == 0.0005
+
+
+def test_leverage_is_asked_for_each_side_and_bounded_by_the_exchange() -> None:
+    strategy = StubStrategy(asked_leverage=50.0, stoploss=-0.02)
+    both = rules(strategy=strategy, exchange=StubExchange(largest=20.0))
+    assert (both.leverage_long, both.leverage_short) == (20.0, 20.0)
+    assert strategy.sides == ["long", "short"]
+    low = rules(strategy=StubStrategy(asked_leverage=0.5))
+    assert (low.leverage_long, low.leverage_short) == (1.0, 1.0)
+
+
+def test_spot_has_no_leverage_and_no_liquidation() -> None:
+    strategy = StubStrategy(asked_leverage=5.0, can_short=False)
+    spot = rules({"trading_mode": TradingMode.SPOT}, strategy)
+    assert (spot.leverage_long, spot.leverage_short, spot.liquidation_ratio) == (1.0, 1.0, 1.0)
+    assert not spot.can_short
+    assert strategy.sides == []
+
+
+def test_a_wallet_of_several_currencies_counts_the_stake_currency() -> None:
+    exchange = StubExchange()
+    rules({"dry_run_wallet": {"USDT": 500, "BTC": 2}}, exchange=exchange)
+    assert exchange.stakes
+    assert set(exchange.stakes) == {500.0}
+
+
+def test_the_stake_is_a_share_of_the_wallet_or_the_configs_own_amount() -> None:
+    assert rules({"stake_amount": "unlimited"}).fixed_stake_ratio is None
+    # 2,500 of 10,000.
+    assert rules({"stake_amount": 2500}).fixed_stake_ratio == 0.25
+
+
+def test_a_stake_that_the_wallet_does_not_hold_is_refused() -> None:
+    with pytest.raises(RulesError, match=r"stake_amount is 9600.0, .*accepted: up to 9500 .*; remedy: lower it"):
+        rules({"stake_amount": 9600.0, "tradable_balance_ratio": 0.95})
+
+
+def test_a_live_wallet_is_not_the_configs_and_holds_one_stake_at_the_least() -> None:
+    config = {"stake_amount": 50_000, "tradable_balance_ratio": 0.95, "dry_run": False}
+    assert rules(config).fixed_stake_ratio == 0.95
+
+
+@pytest.mark.parametrize(
+    ("precision", "mode", "scale"),
+    [
+        (0.1, TICK_SIZE, 10.0),
+        (1e-5, TICK_SIZE, 1e5),
+        (0.25, TICK_SIZE, 4.0),
+        (5.0, TICK_SIZE, 0.2),
+        (3, DECIMAL_PLACES, 1000.0),
+        (5, SIGNIFICANT_DIGITS, 1.0),
+        (None, TICK_SIZE, 1.0),
+    ],
+)
+def test_the_exchanges_ticks_are_counted_in_a_unit(precision: float | None, mode: int, scale: float) -> None:
+    exchange = SimpleNamespace(get_precision_price=lambda pair: precision, precision_mode_price=mode)
+    assert exchange_price_scale(exchange, PAIR) == scale  # type: ignore[arg-type]
+
+
+def test_a_strategy_without_exit_signals_is_refused() -> None:
+    with pytest.raises(RulesError, match=r"use_exit_signal is False.*accepted: True; remedy: set it"):
+        rules(strategy=StubStrategy(use_exit_signal=False))
+
+
+def test_a_longest_duration_of_the_strategys_own_is_refused_with_both_values() -> None:
+    strategy = StubStrategy(max_trade_duration_candles=48)
+    with pytest.raises(RulesError, match=r"max_trade_duration_candles is 48 and .*is 96; accepted: one value"):
+        rules(strategy=strategy)
+    assert rules(strategy=strategy, rl=RLSettings(max_trade_duration_candles=48)).max_trade_duration_candles == 48
+
+
+def test_a_stop_beyond_liquidation_is_refused() -> None:
+    # 10 x: (1 - 0.04) / 1.004 x 0.95 = 0.9084 of the stake.
+    with pytest.raises(RulesError, match=r"stoploss is -0\.91 .*beyond liquidation at -0\.9084 with leverage 10"):
+        rules(strategy=StubStrategy(asked_leverage=10.0, stoploss=-0.91))
+    assert rules(strategy=StubStrategy(asked_leverage=10.0, stoploss=-0.90)).stoploss_ratio == 0.9
+
+
+@given(
+    leverage=st.floats(1.0, 20.0),
+    maintenance=st.floats(0.001, 0.04),
+    buffer=st.floats(0.0, 0.2),
+    is_short=st.booleans(),
+)
+def test_the_stop_accepted_last_lies_before_freqtrades_liquidation_price(
+    leverage: float, maintenance: float, buffer: float, is_short: bool
+) -> None:
+    exchange = StubExchange(largest=100.0)
+    exchange.get_maintenance_ratio_and_amt = lambda pair, stake_amount: (maintenance, 0.0)  # type: ignore[method-assign]
+    strategy = StubStrategy(stoploss=-1e-6)
+    strategy.leverage = lambda **kwargs: leverage  # type: ignore[method-assign]
+    limit = rules({"liquidation_buffer": buffer}, strategy, exchange).liquidation_ratio
+
+    binance = SimpleNamespace(
+        get_maintenance_ratio_and_amt=exchange.get_maintenance_ratio_and_amt,
+        margin_mode=MarginMode.ISOLATED,
+        trading_mode=TradingMode.FUTURES,
+    )
+    open_rate, stake = 100.0, 50.0
+    liquidation = Binance.dry_run_liquidation_price(
+        binance,  # type: ignore[arg-type]
+        PAIR,
+        open_rate,
+        is_short,
+        amount=stake * leverage / open_rate,
+        stake_amount=stake,
+        leverage=leverage,
+        wallet_balance=stake,
+        open_trades=[],
+    )
+    assert liquidation is not None
+    # freqtrade's buffer moves the price towards the entry (Exchange.get_liquidation_price).
+    loss = abs(open_rate - liquidation) * (1 - buffer) / open_rate * leverage
+    assert limit <= loss * (1 + 1e-9)
+    assert limit >= loss * (1 - 2 * maintenance - 1e-9)
+
+
+def test_what_training_does_not_simulate_is_named_in_one_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "mtfscalper"):
+        rules(strategy=StubStrategy(use_custom_stoploss=True, position_adjustment_enable=True, exit_profit_only=False))
+    assert [record.getMessage() for record in caplog.records] == [
+        "StubStrategy uses custom_stoploss, adjust_trade_position, which training does not simulate: the policy learns "
+        "trades without."
+    ]
+
+
+def test_a_strategy_that_is_simulated_whole_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING, "mtfscalper"):
+        rules()
+    assert not caplog.records
+
+
+def test_wrong_settings_are_an_error_freqtrade_prints_and_stops_at() -> None:
+    config = {"freqai": {"rl_config": {"n_envs": 0}}}
+    with pytest.raises(OperationalException, match=r"cannot be used:\nfreqai\.rl_config\.n_envs is 0; accepted: "):
+        settings_of_config(config)
+    assert settings_of_config({}) == Settings.from_config({})

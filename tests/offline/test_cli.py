@@ -1,0 +1,292 @@
+"""The command line runs what it says, and refuses what it cannot run in one sentence."""
+
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+from rich.console import Console
+
+from mtfscalper.cli import COMMANDS, main
+from mtfscalper.offline import SYNTHETIC_DATADIR, ReplayError, demo
+from mtfscalper.offline.demo import CONFIGS, DemoRequest, demo_command, find_root, run_demo, run_freqtrade
+from mtfscalper.offline.exchange import ReplayExchange
+from mtfscalper.offline.synthetic import DEFAULT_PAIRS, MANIFEST_NAME, write_market
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for config in CONFIGS:
+        (tmp_path / config).parent.mkdir(exist_ok=True)
+        (tmp_path / config).write_text("{}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def console() -> Console:
+    return Console(record=True, width=120, highlight=False)
+
+
+def replace_freqtrade(monkeypatch: pytest.MonkeyPatch, program: str) -> list[list[str]]:
+    """Let the demo run a Python program instead of freqtrade, and keep the commands it built."""
+    commands: list[list[str]] = []
+
+    def run(command: list[str], root: Path) -> int:
+        commands.append(command)
+        overlay = command[command.index("--pairs") - 1]
+        return run_freqtrade([sys.executable, "-c", program, overlay], root)
+
+    monkeypatch.setattr(demo, "run_freqtrade", run)
+    return commands
+
+
+WRITE_RESULT = """
+import json, pathlib, sys, urllib.request
+config = json.loads(pathlib.Path(sys.argv[1]).read_text())
+url = config["exchange"]["ccxt_config"]["urls"]["api"]["fapiPublic"]
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+symbols = json.load(opener.open(f"{url}/exchangeInfo"))["symbols"]
+models = pathlib.Path("user_data/offline/models", config["freqai"]["identifier"])
+assert not models.exists()
+models.mkdir(parents=True)
+(models / "trained").write_text(str(len(symbols)))
+results = pathlib.Path("user_data/offline/backtest_results")
+results.mkdir()
+(results / "backtest-result.zip").write_text("")
+"""
+
+
+def test_demo_command_is_the_freqtrade_command_with_the_overlay_last() -> None:
+    command = demo_command(
+        SYNTHETIC_DATADIR, "20241001-20241015", DEFAULT_PAIRS, [Path("own.json")], Path("overlay.json")
+    )
+    assert command[:4] == [sys.executable, "-m", "freqtrade", "backtesting"]
+    configs = [command[index + 1] for index, word in enumerate(command) if word == "--config"]
+    assert configs == [
+        "configs/config_rl_hybrid.json",
+        "configs/config_rl_demo.json",
+        "configs/offline.json",
+        "own.json",
+        "overlay.json",
+    ]
+    options = dict(itertools.pairwise(command))
+    assert options["--strategy"] == "MtfScalper_RL_Hybrid"
+    assert options["--freqaimodel"] == "MtfScalperRLModel"
+    assert options["--timerange"] == "20241001-20241015"
+    assert options["--cache"] == "none"
+    assert options["--datadir"] == "user_data/offline/data/binance"
+    pairs = command.index("--pairs")
+    assert tuple(command[pairs + 1 : pairs + 3]) == DEFAULT_PAIRS
+    assert command[pairs + 3].startswith("--")
+
+
+def test_freqtrade_accepts_every_option_of_the_demo_command() -> None:
+    from freqtrade.commands import Arguments
+
+    command = demo_command(SYNTHETIC_DATADIR, "20241001-20241015", DEFAULT_PAIRS, [], ROOT / "configs/offline.json")
+    parsed = Arguments(command[3:]).get_parsed_arg()
+    assert parsed["pairs"] == list(DEFAULT_PAIRS)
+    assert parsed["backtest_cache"] == "none"
+
+
+def test_demo_makes_the_market_serves_it_and_names_the_artefacts(
+    checkout: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stale = checkout / "user_data/offline/models/mtfscalper_demo/stale"
+    stale.parent.mkdir(parents=True)
+    stale.touch()
+    commands = replace_freqtrade(monkeypatch, WRITE_RESULT)
+    assert run_demo(DemoRequest(), console) == 0
+    assert (checkout / SYNTHETIC_DATADIR / MANIFEST_NAME).exists()
+    assert (checkout / "user_data/offline/models/mtfscalper_demo/trained").read_text() == "2"
+    said = console.export_text()
+    assert "synthetic market" in said
+    assert "a demo always trains" in said
+    for artefact in (
+        "user_data/offline/models/mtfscalper_demo",
+        "user_data/offline/backtest_results/backtest-result.zip",
+        "tensorboard --logdir user_data/offline/models/mtfscalper_demo/tensorboard",
+        "mtfscalper demo --datadir user_data/data/binance",
+    ):
+        assert artefact in said
+    # The overlay of the run is gone with it.
+    assert not Path(commands[0][commands[0].index("--pairs") - 1]).exists()
+
+
+def test_demo_runs_on_own_candles_from_a_folder_inside_the_checkout(
+    checkout: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_market(checkout / "mine", seed=3)
+    (checkout / "inside").mkdir()
+    monkeypatch.chdir(checkout / "inside")
+    commands = replace_freqtrade(monkeypatch, WRITE_RESULT)
+    request = DemoRequest(datadir=Path("../mine"), timerange="20241010-20241012", pairs=DEFAULT_PAIRS[:1])
+    assert run_demo(request, console) == 0
+    assert "20241010-20241012" in commands[0]
+    assert Path(commands[0][commands[0].index("--datadir") + 1]).resolve() == checkout / "mine"
+    assert not (checkout / SYNTHETIC_DATADIR).exists()
+
+
+def test_two_demos_at_once_get_two_identifiers(
+    checkout: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with demo._exclusive_identifier(checkout / "user_data/offline/models") as first:
+        assert first == "mtfscalper_demo"
+        replace_freqtrade(monkeypatch, WRITE_RESULT)
+        assert run_demo(DemoRequest(), console) == 0
+    assert (checkout / "user_data/offline/models/mtfscalper_demo_2/trained").exists()
+    with demo._exclusive_identifier(checkout / "user_data/offline/models") as again:
+        assert again == "mtfscalper_demo"
+
+
+def test_demo_returns_the_status_of_freqtrade(
+    checkout: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_freqtrade(monkeypatch, "raise SystemExit(2)")
+    assert run_demo(DemoRequest(), console) == 2
+    assert "exit status 2" in console.export_text()
+
+
+def test_demo_does_not_believe_a_success_without_a_result(
+    checkout: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_freqtrade(monkeypatch, "")
+    assert run_demo(DemoRequest(), console) == 1
+    assert "without a result" in console.export_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--datadir", "mine"], ["--datadir mine", "--timerange 2025"]),
+        (["--datadir", "mine", "--timerange", "20241001-"], ["holds no futures candles"]),
+        (["--pairs", "SOL/USDT:USDT"], ["'SOL/USDT:USDT'", "BTC/USDT:USDT, ETH/USDT:USDT", "--pairs"]),
+        (["--config", "missing.json"], ["missing.json does not exist", "--config"]),
+        (["--port", "70000"], ["70000", "65535"]),
+    ],
+)
+def test_demo_refuses_what_it_cannot_run(
+    checkout: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], parts: list[str]
+) -> None:
+    assert main(["demo", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert all(part in error for part in parts)
+
+
+def test_demo_outside_a_checkout_says_where_to_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["demo"]) == 2
+    assert "cd <checkout>" in capsys.readouterr().err
+    with pytest.raises(ReplayError, match=r"config_rl_hybrid\.json"):
+        find_root(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_stops_freqtrade_and_exits_130(tmp_path: Path, number: signal.Signals) -> None:
+    waiting = (
+        "import os, pathlib, time\n"
+        "pathlib.Path('starting').write_text(str(os.getpid()))\n"
+        "pathlib.Path('starting').rename('running')\n"
+        "time.sleep(60)"
+    )
+    # SIGINT by hand, since a test runner in the background may have passed on SIG_IGN.
+    program = (
+        "import signal, sys, pathlib\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "from mtfscalper import cli\n"
+        "from mtfscalper.offline import demo\n"
+        "cli._let_termination_clean_up()\n"
+        "ends = demo._ends_within\n"
+        "demo._ends_within = lambda process, seconds: ends(process, seconds / 10)\n"
+        f"sys.exit(demo.run_freqtrade([sys.executable, '-c', {waiting!r}], pathlib.Path({str(tmp_path)!r})))\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
+    deadline = time.monotonic() + 20
+    while not (tmp_path / "running").exists():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(number)
+    assert process.wait(10) == 130
+    assert not psutil.pid_exists(int((tmp_path / "running").read_text()))
+
+
+def test_synthetic_writes_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for expected in ("Wrote", "Already there"):
+        assert main(["synthetic", "--datadir", str(tmp_path), "--seed", "5"]) == 0
+        assert capsys.readouterr().out.startswith(expected)
+    assert json.loads((tmp_path / MANIFEST_NAME).read_text())["seed"] == 5
+
+
+def test_replay_exchange_generates_the_market_and_serves_until_ctrl_c(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    served: list[str] = []
+
+    def interrupted(self: ReplayExchange) -> None:
+        served.append(self.url)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ReplayExchange, "wait", interrupted)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["replay-exchange", "--port", "0"]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert (tmp_path / SYNTHETIC_DATADIR / MANIFEST_NAME).exists()
+    assert served[0] in capsys.readouterr().out
+
+
+def test_replay_exchange_does_not_fill_a_directory_the_user_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(["replay-exchange", "--datadir", str(tmp_path)]) == 2
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert "holds no futures candles" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [[], ["nonsense"], ["demo", "--port", "many"], ["synthetic", "--seed", "x"]])
+def test_wrong_usage_exits_with_status_2(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage: mtfscalper" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [command.name for command in COMMANDS])
+def test_every_command_has_help(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    assert stop.value.code == 0
+    assert "usage: mtfscalper" in capsys.readouterr().out
+
+
+def test_help_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\n"
+        "from mtfscalper.cli import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'pandas', 'numpy', 'torch', 'freqtrade', 'fastapi', 'rich', 'ccxt'} & set(sys.modules)\n"
+        "sys.exit(f'imported {heavy}' if heavy else 0)\n"
+    )
+    process = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr

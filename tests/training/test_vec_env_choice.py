@@ -1,0 +1,124 @@
+"""vec_env 'auto' measures, chooses the fastest, remembers, and leaves learning as it is."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_training import env_settings_of, parameters, random_tape, same, tiny_settings
+
+from mtfscalper.training import backend
+from mtfscalper.training.fit import fit
+from mtfscalper.training.vec_env_choice import CANDIDATES, Measured, cache_path, fastest_vec_env, measure
+
+RATES = {"batched": 900.0, "dummy": 1200.0, "subproc": 300.0}
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+
+
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replaces the clock by known rates; lists which backends were timed."""
+    asked: list[str] = []
+
+    def known_rate(name: str, *_: Any, **__: Any) -> Measured | None:
+        asked.append(name)
+        return Measured(name, RATES[name], 0.1) if name in RATES else None
+
+    monkeypatch.setattr(backend, "measure", known_rate)
+    return asked
+
+
+def choose(**rl: Any) -> str:
+    settings = tiny_settings(vec_env="auto", **rl)
+    return fastest_vec_env(settings, random_tape(), env_settings_of(settings))
+
+
+def test_the_fastest_is_chosen_and_every_figure_is_logged(
+    measured: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        assert choose() == "dummy"
+    assert tuple(measured) == CANDIDATES
+    assert "takes 'dummy' (measured now)" in caplog.text
+    assert "1,200 steps/s" in caplog.text
+    assert "300 steps/s" in caplog.text
+
+
+def test_a_second_choice_reads_the_first_measurement(measured: list[str], caplog: pytest.LogCaptureFixture) -> None:
+    choose()
+    with caplog.at_level(logging.INFO):
+        assert choose() == "dummy"
+    assert len(measured) == len(CANDIDATES)
+    assert "measured before" in caplog.text
+
+
+@pytest.mark.parametrize("change", [{"n_envs": 4}, {"net_arch": [16]}, {"window": 3}, {"entry_mode": "agent"}])
+def test_other_settings_are_measured_anew(measured: list[str], change: dict[str, Any]) -> None:
+    choose()
+    choose(**change)
+    assert len(measured) == 2 * len(CANDIDATES)
+
+
+def test_a_damaged_cache_is_measured_anew(measured: list[str]) -> None:
+    choose()
+    cache_path().write_text("{")
+    assert choose() == "dummy"
+    assert len(measured) == 2 * len(CANDIDATES)
+    assert len(json.loads(cache_path().read_text())) == 1
+
+
+def test_a_backend_that_cannot_start_is_not_chosen(measured: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(RATES, "dummy")
+    assert choose() == "batched"
+
+
+@pytest.mark.parametrize("name", ["batched", "dummy"])
+def test_a_measurement_counts_real_steps(name: str) -> None:
+    settings = tiny_settings()
+    steps: list[int] = []
+
+    def act(observations: Any) -> Any:
+        steps.append(len(observations))
+        return [0] * len(observations)
+
+    figure = measure(name, random_tape(), env_settings_of(settings), 2, act, seconds=0.05)
+    assert figure is not None
+    assert figure.vec_env == name
+    assert figure.steps_per_second > 0
+    # Five rounds, each of which stepped every environment at least once.
+    assert len(steps) >= 5
+    assert set(steps) == {2}
+
+
+def test_a_subproc_that_falls_back_is_no_measurement_of_subproc(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError("no processes here")
+
+    monkeypatch.setattr("mtfscalper.envs.build._subproc", refuse)
+    settings = tiny_settings()
+    assert measure("subproc", random_tape(), env_settings_of(settings), 2, backend._random, seconds=0.05) is None
+
+
+def test_auto_learns_what_the_chosen_backend_learns(measured: list[str]) -> None:
+    auto, named = tiny_settings(vec_env="auto"), tiny_settings(vec_env="dummy")
+    tape = random_tape()
+    model, report = fit(auto, tape, None, env_settings_of(auto))
+    expected, _ = fit(named, tape, None, env_settings_of(named))
+    assert report.vec_env == "DummyVecEnv"
+    assert same(parameters(model), parameters(expected))
+
+
+def test_auto_really_measures_and_trains(caplog: pytest.LogCaptureFixture) -> None:
+    settings = tiny_settings(vec_env="auto")
+    with caplog.at_level(logging.INFO):
+        _, report = fit(settings, random_tape(), None, env_settings_of(settings))
+    assert "vec_env 'auto' takes" in caplog.text
+    assert all(f"{name} " in caplog.text for name in CANDIDATES)
+    assert report.vec_env in ("BatchedTradingEnv", "DummyVecEnv", "SubprocVecEnv")
