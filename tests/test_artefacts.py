@@ -165,7 +165,7 @@ def test_the_hash_of_the_code_changes_with_a_new_or_renamed_file(package_copy: P
 
 def test_the_hash_of_the_code_does_not_change_with_the_demo(package_copy: Path) -> None:
     before = code_hash()
-    path = package_copy / "replay" / "demo.py"
+    path = package_copy / "offline" / "demo.py"
     path.write_text(path.read_text() + "\n# changed\n")
     assert code_hash() == before
 

@@ -16,7 +16,7 @@ from stable_baselines3.common.logger import Logger
 
 from mtfscalper.envs.build import build_vec_env
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy, features_extractor
-from mtfscalper.training import networks
+from mtfscalper.training import paired_networks
 from mtfscalper.training.ppo import FusedPPO
 
 TAPE = random_tape(600)
@@ -244,7 +244,7 @@ def test_a_step_in_many_pieces_is_a_step_in_one(precision: str, monkeypatch: pyt
     """The mission's network takes several; those of these tests fit into one."""
     after, pieces = [], []
     for size in (2**19, 1000):
-        monkeypatch.setattr(networks, "_PIECE", size)
+        monkeypatch.setattr(paired_networks, "_PIECE", size)
         made = model(FusedPPO, precision)
         after.append(updated(made)[0])
         assert made._networks is not None

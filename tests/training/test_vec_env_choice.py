@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from tiny_training import env_settings_of, parameters, random_tape, same, tiny_settings
 
-from mtfscalper.training import backend
+from mtfscalper.training import vec_env_choice
 from mtfscalper.training.fit import fit
 from mtfscalper.training.vec_env_choice import CANDIDATES, Measured, cache_path, fastest_vec_env, measure
 
@@ -31,7 +31,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         asked.append(name)
         return Measured(name, RATES[name], 0.1) if name in RATES else None
 
-    monkeypatch.setattr(backend, "measure", known_rate)
+    monkeypatch.setattr(vec_env_choice, "measure", known_rate)
     return asked
 
 
@@ -103,7 +103,7 @@ def test_a_subproc_that_falls_back_is_no_measurement_of_subproc(monkeypatch: pyt
 
     monkeypatch.setattr("mtfscalper.envs.build._subproc", refuse)
     settings = tiny_settings()
-    assert measure("subproc", random_tape(), env_settings_of(settings), 2, backend._random, seconds=0.05) is None
+    assert measure("subproc", random_tape(), env_settings_of(settings), 2, vec_env_choice._random, seconds=0.05) is None
 
 
 def test_auto_learns_what_the_chosen_backend_learns(measured: list[str]) -> None:
