@@ -12,10 +12,10 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 from mtfscalper.envs.build import make_env
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.trading.reward import REWARD_TERMS, RewardSettings
+from mtfscalper.trading.reward import TERMS, RewardSettings
 from mtfscalper.trading.rules import TradingRules
 
-ALL_TERMS = RewardSettings(**{f"{name}_weight": 0.1 * k for k, name in enumerate(REWARD_TERMS, 1)})
+ALL_TERMS = RewardSettings(**{f"{name}_weight": 0.1 * k for k, name in enumerate(TERMS, 1)})
 
 
 def every_rule(**changes: Any) -> TradingRules:

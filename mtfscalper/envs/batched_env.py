@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -17,53 +17,14 @@ from mtfscalper.envs.lookback_observation import expand_observations, window_obs
 from mtfscalper.envs.trading_env import observation_space
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
-from mtfscalper.trading.arrays import NUMPY, SCALAR, BatchNamespace
+from mtfscalper.trading.arrays import NUMPY, BatchNamespace, put_members, take_members
+from mtfscalper.trading.episode import EpisodeState, advance, enters_by_itself, exit_candle
 from mtfscalper.trading.observation import trade_state
-from mtfscalper.trading.reward import REWARD_TERMS, Transition, reward_terms
-from mtfscalper.trading.rules import (
-    FLAT,
-    Account,
-    Candle,
-    Fill,
-    force_exit,
-    mark,
-    step,
-)
+from mtfscalper.trading.rules import FLAT, Account, Fill
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
 
 # Shared by every environment that has nothing to say: DummyVecEnv's info of a step inside an episode.
 _UNEVENTFUL: dict[str, Any] = {"TimeLimit.truncated": False}
-
-
-class _Batch(NamedTuple):
-    """What every environment of a batch is in the middle of; arrays of shape (n_envs,).
-
-    :ivar profit: profit ratio of the open trade at the tick's open
-    :ivar tick: the candle about to be decided
-    :ivar last: the candle that ends the episode
-    :ivar equity: marked at the tick's open
-    :ivar peak: highest equity of the episode
-    :ivar terms: sums of the reward's terms over the episode
-    """
-
-    account: Account
-    profit: Any
-    tick: Any
-    last: Any
-    equity: Any
-    peak: Any
-    terms: tuple[Any, ...]
-
-
-class _Ends(NamedTuple):
-    """Which episodes of a batch are over: booleans.
-
-    :ivar ended: by a drawdown or by the last candle
-    :ivar terminated: by a drawdown
-    """
-
-    ended: Any
-    terminated: Any
 
 
 class BatchedTradingEnv(VecEnv):
@@ -83,36 +44,27 @@ class BatchedTradingEnv(VecEnv):
         xp: BatchNamespace = NUMPY,
     ) -> None:
         """
-        :param tapes: the candles to play on; of several pairs, the ticks count along the tapes laid end to end
+        :param tapes: the candles to play on; of several pairs, rows count along the tapes laid end to end
         :param compact: compact observations, else windows of features
         :param xp: the array namespace that holds accounts and candles
         :raises TapeError: if no segment has room for a decision, or no entry is ever permitted
         """
         self.settings = settings
         self._xp = xp
-        self._map = EpisodeMap.of(tapes, settings)
+        self._map = EpisodeMap.from_tapes(tapes, settings)
         each = [tapes] if isinstance(tapes, MarketTape) else tapes
         self._features = None if compact else np.concatenate([tape.features for tape in each])
         space: spaces.Box[np.float32] = observation_space()
         if self._features is not None:
             space = window_observation_space(settings.window, self._features.shape[1])
-        # One row a candle: a candle's numbers lie together in memory.
-        candles, long, short = self._map.candles, self._map.long_permitted, self._map.short_permitted
-        following = np.append(candles.open[1:], candles.open[-1])
-        # Decision k needs a permission at row k - 1.
-        carried_out = _carried_out_offset(np.roll(long, 1), np.roll(short, 1))
-        rows = [*candles, following, self._map.range_position, carried_out]
-        self._rows = xp.asarray(np.stack(rows, axis=1).astype(np.float64))
-        self._long_permitted = xp.asarray(long)
-        self._short_permitted = xp.asarray(short)
-        self._always_permitted = bool((long | short).all())
+        self._scene = self._map.scene(settings, xp)
+        self._long_permitted = xp.asarray(self._map.market.long_permitted)
+        self._short_permitted = xp.asarray(self._map.market.short_permitted)
         self._next_entry = xp.asarray(self._map.next_entry)
-        self._carried_out = xp.asarray(_carried_out_table())
         self._members = [_Member(self, index) for index in range(n_envs)]
         self._generators: list[np.random.Generator | None] = [None] * n_envs
         self._segments = [0] * n_envs
         self._trades: list[list[ClosedTrade]] = [[] for _ in range(n_envs)]
-        self._term_names = [name for name in REWARD_TERMS if getattr(settings.reward, f"{name}_weight")]
         # Candles played, and how many they were at each environment's last call of drain_reward_terms.
         self._candles = 0
         self._drained_at = [0] * n_envs
@@ -122,9 +74,11 @@ class BatchedTradingEnv(VecEnv):
         everyone = xp.asarray(np.arange(n_envs))
         self._carried = self._numbers(everyone, 0.0)
         self._zeros = self._carried
-        starts = [Start(0, self._map.segments[0].first)] * n_envs
-        self._undrained = [self._numbers(everyone, 0.0) for _ in self._term_names]
-        self._batch = self._flat(everyone, starts)
+        # Sums of the reward's terms by name: over the episode, and since the last call of drain_reward_terms.
+        names = [term.name for term in self._scene.terms]
+        self._episode_terms = {name: self._numbers(everyone, 0.0) for name in names}
+        self._undrained = {name: self._numbers(everyone, 0.0) for name in names}
+        self._state = self._flat(everyone, [Start(0, self._map.segments[0].first)] * n_envs)
 
     # stable-baselines3's interface
 
@@ -134,7 +88,7 @@ class BatchedTradingEnv(VecEnv):
         self._begin(self._xp.asarray(np.arange(self.num_envs)), starts)
         self._reset_seeds()
         self._reset_options()
-        return self._shown(self._observed(self._batch))
+        return self._shown(self._observed(self._state))
 
     def step_async(self, actions: npt.NDArray[np.int64]) -> None:
         self._actions = np.asarray(actions, dtype=np.int64).reshape(self.num_envs)
@@ -149,14 +103,15 @@ class BatchedTradingEnv(VecEnv):
             raise IndexError(f"the action of environment {bad} is {actions[bad]}; accepted: 0 to {N_ACTIONS - 1}")
         xp = self._xp
         self._masks = None
-        self._batch, gained, ends = self._run(None, self._batch, xp.asarray(actions))
+        self._state, gained = self._run(None, self._state, xp.asarray(actions))
         rewards = xp.to_numpy(self._carried + gained).astype(np.float32)
         self._carried = self._zeros
-        observed = self._observed(self._batch)
+        observed = self._observed(self._state)
         infos = [_UNEVENTFUL] * self.num_envs
-        if xp.any(ends.ended):
-            observed = self._end_episodes(ends, observed, infos)
-        return self._shown(observed), rewards, xp.to_numpy(ends.ended), infos
+        ended = self._ended(self._state)
+        if xp.any(ended):
+            observed = self._end_episodes(ended, observed, infos)
+        return self._shown(observed), rewards, xp.to_numpy(ended), infos
 
     def close(self) -> None:
         """Nothing to release: there is no process and no file."""
@@ -186,9 +141,9 @@ class BatchedTradingEnv(VecEnv):
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """The actions that can be done now, shape (n_envs, 5)."""
         if self._masks is None:
-            xp, batch = self._xp, self._batch
-            row = batch.tick - 1
-            masks = valid_actions(batch.account.side, self._long_permitted[row], self._short_permitted[row], xp)
+            xp, state = self._xp, self._state
+            row = state.candle - 1
+            masks = valid_actions(state.account.side, self._long_permitted[row], self._short_permitted[row], xp)
             self._masks = np.stack([xp.to_numpy(mask) for mask in masks], axis=1)
         return self._masks
 
@@ -197,8 +152,8 @@ class BatchedTradingEnv(VecEnv):
         if self._drained_at[index] == self._candles:
             return {}
         self._drained_at[index] = self._candles
-        drained = {name: float(total[index]) for name, total in zip(self._term_names, self._undrained, strict=True)}
-        for total in self._undrained:
+        drained = {name: float(total[index]) for name, total in self._undrained.items()}
+        for total in self._undrained.values():
             total[index] = 0.0
         return drained
 
@@ -226,17 +181,15 @@ class BatchedTradingEnv(VecEnv):
             for index, start in zip(indices, starts, strict=True):
                 self._segments[index] = start.segment
                 self._trades[index] = []
-            batch = self._flat(members, starts)
-            undecided = batch.tick == batch.last
+            state = self._flat(members, starts)
+            for total in self._episode_terms.values():
+                total[members] = 0.0
             carried = self._numbers(members, 0.0)
-            if self.settings.entry_mode == "classic":
-                ends = _Ends(ended=undecided, terminated=undecided)
-                batch, carried, ends = self._enter_automatically(
-                    members, batch, carried, ends, xp.logical_not(undecided)
-                )
-                undecided = ends.ended
-            self._batch = _put(xp, self._batch, members, batch)
+            if self._scene.entry_mode == "classic":
+                state, carried = self._let_pass(members, state, carried)
+            self._state = put_members(xp, self._state, members, state)
             self._carried = xp.put(self._carried, members, carried)
+            undecided = self._ended(state)
             if not xp.any(undecided):
                 return
             # A start after the last entry of its segment meets no decision: go on from the start of the next.
@@ -244,44 +197,45 @@ class BatchedTradingEnv(VecEnv):
             starts = [self._map.start_after(self._segments[index]) for index in xp.to_numpy(members).tolist()]
         raise self._map.no_living_trade()
 
-    def _end_episodes(self, ends: _Ends, observed: Any, infos: list[dict[str, Any]]) -> Any:
+    def _end_episodes(self, ended: Any, observed: Any, infos: list[dict[str, Any]]) -> Any:
         """Tell how episodes ended and begin the next ones.
 
+        :param ended: which did, shape (n_envs,)
         :param observed: compact observations of every environment
         :param infos: those of environments that ended are replaced
         :return: compact observations, the first of the next episode where one ended
         """
         xp = self._xp
-        members = xp.indices(ends.ended)
+        members = xp.indices(ended)
         indices = xp.to_numpy(members).tolist()
         terminal = self._shown(observed[members])
-        terminated = xp.to_numpy(ends.terminated[members]).tolist()
-        equities = xp.to_numpy(self._batch.equity[members]).tolist()
-        terms = [xp.to_numpy(totals[members]).tolist() for totals in self._batch.terms]
+        terminated = xp.to_numpy(self._state.terminated[members]).tolist()
+        equities = xp.to_numpy(self._state.equity[members]).tolist()
+        terms = {name: xp.to_numpy(total[members]).tolist() for name, total in self._episode_terms.items()}
         for at, index in enumerate(indices):
             infos[index] = {
                 "final_equity": equities[at],
-                "reward_terms": {name: totals[at] for name, totals in zip(self._term_names, terms, strict=True)},
+                "reward_terms": {name: totals[at] for name, totals in terms.items()},
                 "TimeLimit.truncated": not terminated[at],
                 "terminal_observation": terminal[at],
             }
             if self.settings.record_trades:
                 infos[index]["trades"] = self._trades[index]
         self._begin(members, [self._choose_start(index, None) for index in indices])
-        return xp.put(observed, members, self._observed(_take(self._batch, members)))
+        return xp.put(observed, members, self._observed(take_members(self._state, members)))
 
-    def _flat(self, members: Any, starts: list[Start]) -> _Batch:
+    def _flat(self, members: Any, starts: list[Start]) -> EpisodeState:
         """Flat accounts at the first candle from each start on where an entry is permitted."""
         xp, segments = self._xp, self._map.segments
         ones = self._numbers(members, 1.0)
-        return _Batch(
+        return EpisodeState(
             account=Account(*(self._numbers(members, value) for value in FLAT)),
             profit=self._numbers(members, 0.0),
-            tick=self._next_entry[xp.asarray(np.array([start.tick for start in starts]))],
+            candle=self._next_entry[xp.asarray(np.array([start.candle for start in starts]))],
             last=xp.asarray(np.array([segments[start.segment].last for start in starts])),
             equity=ones,
             peak=ones,
-            terms=tuple(self._numbers(members, 0.0) for _ in self._term_names),
+            terminated=self._numbers(members, False),
         )
 
     def _numbers(self, members: Any, value: float | bool) -> Any:
@@ -289,142 +243,83 @@ class BatchedTradingEnv(VecEnv):
 
     # Candles
 
-    def _run(self, members: Any, batch: _Batch, actions: Any) -> tuple[_Batch, Any, _Ends]:
+    def _ended(self, state: EpisodeState) -> Any:
+        return self._xp.logical_or(state.terminated, state.candle == state.last)
+
+    def _run(self, members: Any, state: EpisodeState, actions: Any) -> tuple[EpisodeState, Any]:
         """Act at this candle, then let the candles without a decision pass.
 
-        :param members: indices of the environments of the batch, None for all of them
-        :return: the batch at its next decisions or ends, rewards, ends
+        :param members: indices of the environments of the state, None for all of them
+        :return: the state at the next decisions or ends, and rewards
         """
-        batch, gained, ends = self._one_candle(members, batch, actions)
-        if self.settings.entry_mode == "classic":
-            undecided = _undecided(self._xp, batch, ends)
-            batch, gained, ends = self._enter_automatically(members, batch, gained, ends, undecided)
-        return batch, gained, ends
+        state, gained = self._one_candle(members, state, actions)
+        if self._scene.entry_mode == "classic":
+            state, gained = self._let_pass(members, state, gained)
+        return state, gained
 
-    def _enter_automatically(
-        self, members: Any, batch: _Batch, gained: Any, ends: _Ends, undecided: Any
-    ) -> tuple[_Batch, Any, _Ends]:
-        """Classic mode: flat accounts enter by themselves, until every one is in a trade or at its episode's end.
+    def _let_pass(self, members: Any, state: EpisodeState, gained: Any) -> tuple[EpisodeState, Any]:
+        """Let accounts enter by themselves, until every one is in a trade or at its episode's end.
 
         :param gained: rewards so far, to which those of the candles that pass are added
-        :param ends: ends so far
-        :param undecided: which environments are flat, and at a permitted entry
         """
         xp = self._xp
-        positions = xp.indices(undecided)
+        positions = xp.indices(self._passes_by_itself(state))
         while len(positions):
-            some = _take(batch, positions)
-            long_permitted = self._long_permitted[some.tick - 1]
-            actions = xp.where(long_permitted, int(Action.LONG_ENTER), int(Action.SHORT_ENTER))
             some_members = positions if members is None else members[positions]
-            some, reward, now = self._one_candle(some_members, some, actions)
-            batch, ends = _put(xp, batch, positions, some), _put(xp, ends, positions, now)
+            some, reward = self._one_candle(some_members, take_members(state, positions), int(Action.NEUTRAL))
+            state = put_members(xp, state, positions, some)
             gained = xp.put(gained, positions, gained[positions] + reward)
-            positions = positions[_undecided(xp, some, now)]
-        return batch, gained, ends
+            positions = positions[self._passes_by_itself(some)]
+        return state, gained
 
-    def _one_candle(self, members: Any, batch: _Batch, actions: Any) -> tuple[_Batch, Any, _Ends]:
-        """Carry out actions at the batch's candles, mark the accounts at the next opens, and reward the difference.
-
-        Flat accounts then go on to their next permitted entry: until there nothing changes.
-        """
-        xp, rules, reward = self._xp, self.settings.rules, self.settings.reward
-        *candle, following, position, offset = xp.columns(self._rows, batch.tick)
-        before = batch.account
-        # An entry without permission is no entry, whoever asks.
-        carried_out = self._carried_out[xp.to_index(offset + before.side * N_ACTIONS + actions)]
-        account, fill = step(xp, rules, before, carried_out, Candle(*candle))
-        if self.settings.record_trades:
-            self._record(members, fill, batch.tick)
-        tick = batch.tick + 1
-        account, profit, equity = mark(xp, rules, account, following)
-        at_end = tick == batch.last
-        if xp.any(at_end):
-            account, profit, equity, fill = self._force_exits(members, at_end, tick, (account, profit, equity, fill))
-        peak = xp.maximum(batch.peak, equity)
-        accepted, declined = True, False
-        if reward.invalid_weight:
-            accepted = carried_out == actions
-        if reward.idle_weight:
-            waits = xp.logical_and(before.side == 0, actions == int(Action.NEUTRAL))
-            permitted = xp.logical_or(self._long_permitted[batch.tick - 1], self._short_permitted[batch.tick - 1])
-            declined = xp.logical_and(waits, permitted)
-        transition = Transition(
-            before=before,
-            after=account,
-            fill=fill,
-            profit_after=profit,
-            equity_before=batch.equity,
-            equity_after=equity,
-            accepted=accepted,
-            declined=declined,
-            range_position=position,
-        )
-        terms = reward_terms(xp, reward, rules.max_trade_duration_candles, transition)
-        self._add_to_drain(members, terms)
-        totals = tuple(total + term for total, term in zip(batch.terms, terms.values(), strict=True))
-        gained = sum(terms.values()) if terms else 0.0 * equity
-        terminated = equity <= peak * (1 - rules.max_drawdown_ratio)
-        if not self._always_permitted:
-            waits = xp.logical_and(account.side == 0, xp.logical_not(terminated))
-            tick = xp.where(waits, self._next_entry[tick], tick)
-            at_end = tick == batch.last
-        ends = _Ends(ended=xp.logical_or(terminated, at_end), terminated=terminated)
-        return _Batch(account, profit, tick, batch.last, equity, peak, totals), gained, ends
-
-    def _force_exits(
-        self, members: Any, at_end: Any, tick: Any, marked: tuple[Account, Any, Any, Fill]
-    ) -> tuple[Account, Any, Any, Fill]:
-        """Close what is open at the last candle of an episode, after it has tested the exits.
-
-        :param marked: accounts, their profits and equities, and what was filled
-        :return: the same, of the accounts after that
-        """
+    def _passes_by_itself(self, state: EpisodeState) -> Any:
         xp = self._xp
-        positions = xp.indices(at_end)
-        account, _, _, fill = _take(marked, positions)
-        candle = Candle(*xp.columns(self._rows, tick[positions])[: len(Candle._fields)])
-        closed, forced = force_exit(xp, self.settings.rules, account, candle)
+        return xp.logical_and(enters_by_itself(xp, self._scene, state), xp.logical_not(self._ended(state)))
+
+    def _one_candle(self, members: Any, state: EpisodeState, actions: Any) -> tuple[EpisodeState, Any]:
+        """:func:`mtfscalper.trading.episode.advance`, its trades and rewards noted.
+
+        :return: the state at the next candles, and rewards
+        """
+        after, fill, terms = advance(self._xp, self._scene, state, actions)
         if self.settings.record_trades:
-            self._record(positions if members is None else members[positions], forced, tick[positions])
-        last = _each(lambda ours, theirs: xp.where(forced.exited, ours, theirs), forced, fill)
-        ended: tuple[Account, Any, Any, Fill] = _put(xp, marked, positions, (closed, 0.0, closed.equity, last))
-        return ended
-
-    def _add_to_drain(self, members: Any, terms: dict[str, Any]) -> None:
+            self._record(members, state, fill)
         self._candles += 1
-        for total, term in zip(self._undrained, terms.values(), strict=True):
-            if members is None:
-                total += term
-            else:
-                total[members] += term
+        for name, term in terms.items():
+            for total in (self._episode_terms[name], self._undrained[name]):
+                if members is None:
+                    total += term
+                else:
+                    total[members] += term
+        return after, sum(terms.values()) if terms else 0.0 * after.equity
 
-    def _record(self, members: Any, fill: Fill, ticks: Any) -> None:
+    def _record(self, members: Any, state: EpisodeState, fill: Fill) -> None:
         """Note the trades that were closed."""
         xp = self._xp
         positions = xp.indices(fill.exited)
         if not len(positions):
             return
         indices = xp.to_numpy(positions if members is None else members[positions]).tolist()
+        candles = xp.to_numpy(xp.to_index(exit_candle(state, fill)[positions])).tolist()
         values = [xp.to_numpy(column[positions]).tolist() for column in fill]
-        for index, tick, *one in zip(indices, xp.to_numpy(ticks[positions]).tolist(), *values, strict=True):
+        for index, candle, *one in zip(indices, candles, *values, strict=True):
             pair = self._map.segments[self._segments[index]].pair
-            close_ms = int(self._map.dates_ms[tick])
+            close_ms = int(self._map.dates_ms[candle])
             self._trades[index].append(closed_trade(pair, Fill(*one), close_ms, self._map.timeframe_ms))
 
-    def _observed(self, batch: _Batch) -> Any:
+    def _observed(self, state: EpisodeState) -> Any:
         """Compact observations, float32, shape (n, 7)."""
-        xp, row = self._xp, batch.tick - 1
-        state = trade_state(
+        xp, row = self._xp, state.candle - 1
+        shown = trade_state(
             xp,
             self.settings.rules,
             self.settings.view,
-            batch.account,
-            batch.profit,
+            state.account,
+            state.profit,
             self._long_permitted[row],
             self._short_permitted[row],
         )
-        return xp.float32_rows([row, *state])
+        return xp.float32_rows([row, *shown])
 
     def _shown(self, observed: Any) -> npt.NDArray[np.float32]:
         """Observations as stable-baselines3 takes them."""
@@ -463,45 +358,3 @@ class _Member:
     def drain_reward_terms(self) -> dict[str, float]:
         """See :meth:`mtfscalper.envs.trading_env.TradingEnv.drain_reward_terms`."""
         return self._batch.drain_reward_terms(self._index)
-
-
-def _carried_out_table() -> npt.NDArray[np.int64]:
-    """What is done when an action is asked for, at position :func:`_carried_out_offset` + side * 5 + action."""
-    valid = [
-        valid_actions(side, bool(permitted & 1), bool(permitted & 2), SCALAR)
-        for permitted in range(4)
-        for side in (-1, 0, 1)
-    ]
-    return np.where(valid, np.arange(N_ACTIONS), int(Action.NEUTRAL)).ravel()
-
-
-def _carried_out_offset(
-    long_permitted: npt.NDArray[np.bool_], short_permitted: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.int64]:
-    """Where the entries for a flat account and these permissions begin in the table."""
-    return ((long_permitted + 2 * short_permitted) * 3 + 1) * N_ACTIONS
-
-
-def _undecided(xp: BatchNamespace, batch: _Batch, ends: _Ends) -> Any:
-    """Which environments are flat before their episode's end."""
-    return xp.logical_and(batch.account.side == 0, xp.logical_not(ends.ended))
-
-
-def _each(function: Callable[..., Any], *groups: Any) -> Any:
-    """Apply a function to every array of one or more nested tuples of arrays."""
-    values = [
-        _each(function, *parts) if isinstance(parts[0], tuple) else function(*parts)
-        for parts in zip(*groups, strict=True)
-    ]
-    kind = type(groups[0])
-    return kind(*values) if hasattr(kind, "_fields") else tuple(values)
-
-
-def _take(group: Any, positions: Any) -> Any:
-    """The members of a batch at some positions."""
-    return _each(lambda values: values[positions], group)
-
-
-def _put(xp: BatchNamespace, group: Any, positions: Any, members: Any) -> Any:
-    """A batch with other members at some positions."""
-    return _each(lambda values, new: xp.put(values, positions, new), group, members)

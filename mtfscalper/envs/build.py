@@ -161,7 +161,7 @@ def build_vec_env(
     if compact:
         tape = tape.without_features()
     # Wrong candles are an error of the data, whatever runs them: found here, not in a worker.
-    EpisodeMap.of(tape, settings)
+    EpisodeMap.from_tapes(tape, settings)
     while True:
         try:
             return VecMonitor(builders[name](tape))

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from mtfscalper.market.lookback import range_position
 from mtfscalper.market.tape import MarketTape, TapeError
-from mtfscalper.trading.actions import entry_permissions
+from mtfscalper.trading.actions import ActionTable, entry_permissions
+from mtfscalper.trading.arrays import BatchNamespace
+from mtfscalper.trading.episode import Market, Scene
 from mtfscalper.trading.observation import TradeView
-from mtfscalper.trading.reward import RewardSettings
+from mtfscalper.trading.reward import RewardSettings, weighted_terms
 from mtfscalper.trading.rules import Candle, TradingRules
+from mtfscalper.user_code import UserCode
 
 
 @dataclass(frozen=True)
@@ -24,6 +27,7 @@ class EnvSettings:
 
     :ivar window: candles of features an observation stands for
     :ivar random_start: whether every episode starts at a random candle, or only the first after a seeded reset
+    :ivar own_terms: the functions that ``reward.terms`` names
     :ivar state_info: whether observations show the trade's profits and age (``add_state_info``)
     :ivar record_trades: whether the last info of an episode lists its closed trades
     """
@@ -35,11 +39,38 @@ class EnvSettings:
     random_start: bool = False
     record_trades: bool = False
     state_info: bool = True
+    own_terms: tuple[UserCode, ...] = ()
 
     @cached_property
     def view(self) -> TradeView:
         """How trades are shown."""
         return TradeView(self.reward.profit_aim, self.state_info)
+
+
+def scene_on(
+    market: Market,
+    settings: EnvSettings,
+    next_entry: npt.NDArray[np.int64] | None = None,
+    xp: BatchNamespace | None = None,
+) -> Scene:
+    """The stage on which accounts trade a market.
+
+    :param next_entry: where a flat account goes on to, see :class:`mtfscalper.trading.episode.Scene`
+    :param xp: the namespace of many accounts; None for one account, in Python's numbers
+    """
+
+    def laid_out(values: npt.NDArray[Any]) -> Any:
+        return values.tolist() if xp is None else xp.asarray(values)
+
+    return Scene(
+        rules=settings.rules,
+        reward=settings.reward,
+        terms=weighted_terms(settings.reward, settings.own_terms),
+        entry_mode=settings.entry_mode,
+        actions=ActionTable(*map(laid_out, ActionTable.from_entry_mode(settings.entry_mode))),
+        moments=market.one_by_one() if xp is None else market.in_batches(xp),
+        next_entry=None if next_entry is None else laid_out(next_entry),
+    )
 
 
 class Segment(NamedTuple):
@@ -58,26 +89,21 @@ class Start(NamedTuple):
     """The beginning of an episode: a segment and a candle of it."""
 
     segment: int
-    tick: int
+    candle: int
 
 
 @dataclass(frozen=True, eq=False)
 class EpisodeMap:
     """The candles of one or more tapes laid end to end, and what can be decided on them.
 
-    :ivar candles: columns of shape (n_candles,), as every array here
-    :ivar range_position: place of each open in the recent range, for the reward's timing
-    :ivar long_permitted: whether a long entry is permitted at the next candle's open, as ``short_permitted``
+    :ivar dates_ms: opening times, shape (n_candles,), as every array here
     :ivar next_entry: the candle itself where an entry is permitted, else the next such candle of its segment, else
         the segment's last
     """
 
     timeframe_ms: int
     dates_ms: npt.NDArray[np.int64]
-    candles: Candle
-    range_position: npt.NDArray[np.float64]
-    long_permitted: npt.NDArray[np.bool_]
-    short_permitted: npt.NDArray[np.bool_]
+    market: Market
     segments: tuple[Segment, ...]
     next_entry: npt.NDArray[np.int64]
 
@@ -85,7 +111,7 @@ class EpisodeMap:
         return len(self.dates_ms)
 
     @classmethod
-    def of(cls, tapes: MarketTape | Sequence[MarketTape], settings: EnvSettings) -> EpisodeMap:
+    def from_tapes(cls, tapes: MarketTape | Sequence[MarketTape], settings: EnvSettings) -> EpisodeMap:
         """Find the segments that can be played, and their decisions.
 
         :param tapes: one, or one for each pair, of one timeframe
@@ -130,14 +156,21 @@ class EpisodeMap:
         return cls(
             timeframe_ms=timeframes.pop(),
             dates_ms=np.concatenate([tape.dates_ms for tape in tapes]),
-            candles=Candle(*(np.concatenate([getattr(tape, name) for tape in tapes]) for name in Candle._fields)),
-            # Of each pair alone: a range never looks back into another one.
-            range_position=np.concatenate([range_position(tape.high, tape.low, tape.open, size) for tape in tapes]),
-            long_permitted=long_permitted,
-            short_permitted=short_permitted,
+            market=Market(
+                Candle(*(np.concatenate([getattr(tape, name) for tape in tapes]) for name in Candle._fields)),
+                # Of each pair alone: a range never looks back into another one.
+                np.concatenate([range_position(tape.high, tape.low, tape.open, size) for tape in tapes]),
+                long_permitted,
+                short_permitted,
+            ),
             segments=tuple(segments),
             next_entry=next_entry,
         )
+
+    def scene(self, settings: EnvSettings, xp: BatchNamespace | None = None) -> Scene:
+        """The stage of the episodes, see :func:`scene_on`."""
+        always_permitted = (self.market.long_permitted | self.market.short_permitted).all()
+        return scene_on(self.market, settings, None if always_permitted else self.next_entry, xp)
 
     def random_start(self, generator: np.random.Generator) -> Start:
         """Any candle that can be decided, each as likely as the others."""

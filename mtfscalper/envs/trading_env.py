@@ -13,35 +13,25 @@ from gymnasium import spaces
 
 from mtfscalper.envs.episodes import EnvSettings, EpisodeMap, Start
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.trading.actions import N_ACTIONS, Action, automatic_action, valid_actions
+from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
 from mtfscalper.trading.arrays import SCALAR
-from mtfscalper.trading.observation import N_ACCOUNT, PROFIT_BOUND, account_state
-from mtfscalper.trading.reward import Transition, reward_terms
-from mtfscalper.trading.rules import (
-    FLAT,
-    Account,
-    Candle,
-    Fill,
-    equity_at,
-    force_exit,
-    profit_ratio,
-    see_open,
-    step,
-)
+from mtfscalper.trading.episode import EpisodeState, advance, enters_by_itself, exit_candle
+from mtfscalper.trading.observation import N_ACCOUNT, PROFIT_BOUND, trade_state
+from mtfscalper.trading.rules import FLAT
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
 
 # Observations are float32, which counts exactly up to here: 160 years of five-minute candles. Constant, so that a
 # policy fits any tape.
-MAX_TICK = 2.0**24
+MAX_ROW = 2.0**24
 
 
 def observation_space() -> spaces.Box[np.float32]:
-    """Compact observations: the tick, then :data:`mtfscalper.trading.observation.ACCOUNT_FIELDS`.
+    """Compact observations: the row, then :data:`mtfscalper.trading.observation.ACCOUNT_FIELDS`.
 
-    The tick is the position of the last closed candle on the tape; the policy gathers its window of features.
+    The row is the position of the last closed candle on the tape; the policy gathers the features it looks back on.
     """
     low = np.array([0, -1, -PROFIT_BOUND, -PROFIT_BOUND, 0, 0, 0], dtype=np.float32)
-    high = np.array([MAX_TICK, 1, PROFIT_BOUND, PROFIT_BOUND, 1, 1, 1], dtype=np.float32)
+    high = np.array([MAX_ROW, 1, PROFIT_BOUND, PROFIT_BOUND, 1, 1, 1], dtype=np.float32)
     assert len(low) == 1 + N_ACCOUNT
     return spaces.Box(low, high, dtype=np.float32)
 
@@ -61,25 +51,20 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
 
     def __init__(self, tapes: MarketTape | Sequence[MarketTape], settings: EnvSettings) -> None:
         """
-        :param tapes: the candles to play on; of several pairs, the ticks count along the tapes laid end to end
+        :param tapes: the candles to play on; of several pairs, rows count along the tapes laid end to end
         :raises TapeError: if no segment has room for a decision, or no entry is ever permitted
         """
         self.observation_space = observation_space()
         self.action_space = spaces.Discrete(N_ACTIONS)
         self.settings = settings
-        self._map = EpisodeMap.of(tapes, settings)
+        self._map = EpisodeMap.from_tapes(tapes, settings)
+        self._scene = self._map.scene(settings)
         # Python numbers: indexing a NumPy array for one number costs more than a rule.
-        self._dates = self._map.dates_ms.tolist()
-        columns = (column.tolist() for column in self._map.candles)
-        self._candles = [Candle(*row) for row in zip(*columns, strict=True)]
-        self._range_position = self._map.range_position.tolist()
-        self._long_permitted = self._map.long_permitted.tolist()
-        self._short_permitted = self._map.short_permitted.tolist()
+        self._long_permitted = self._map.market.long_permitted.tolist()
+        self._short_permitted = self._map.market.short_permitted.tolist()
         self._next_entry: list[int] = self._map.next_entry.tolist()
         self._segment = 0
-        self._account: Account = FLAT
-        self._tick = 0
-        self._equity = self._peak = 1.0
+        self._state = self._flat_at(Start(0, self._map.segments[0].first))
         self._carried_reward = 0.0
         self._trades: list[ClosedTrade] = []
         self._episode_terms: Counter[str] = Counter()
@@ -109,20 +94,22 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
     def step(self, action: np.int64) -> tuple[npt.NDArray[np.float32], float, bool, bool, dict[str, Any]]:
         """Decide, then run to the next decision or to the episode's end."""
         reward, self._carried_reward = self._carried_reward, 0.0
-        gained, terminated, truncated = self._run(int(action))
+        reward += self._run(int(action))
+        state = self._state
+        truncated = not state.terminated and state.candle == state.last
         info: dict[str, Any] = {}
-        if terminated or truncated:
-            info["final_equity"] = self._equity
+        if state.terminated or truncated:
+            info["final_equity"] = state.equity
             info["reward_terms"] = dict(self._episode_terms)
             if self.settings.record_trades:
                 info["trades"] = self._trades
-        return self._observation(), reward + gained, terminated, truncated, info
+        return self._observation(), reward, state.terminated, truncated, info
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """The actions that can be done now, under the name that sb3-contrib's MaskablePPO asks for."""
-        row = self._tick - 1
-        mask = valid_actions(self._account.side, self._long_permitted[row], self._short_permitted[row], SCALAR)
-        return np.array(mask, dtype=bool)
+        row = self._state.candle - 1
+        side = self._state.account.side
+        return np.array(valid_actions(side, self._long_permitted[row], self._short_permitted[row], SCALAR), dtype=bool)
 
     def drain_reward_terms(self) -> dict[str, float]:
         """Sums of the reward's terms by name since the last call."""
@@ -130,105 +117,58 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
         self._drained_terms.clear()
         return drained
 
+    def _flat_at(self, start: Start) -> EpisodeState:
+        """A flat account at the first candle from a start on where an entry is permitted."""
+        last = self._map.segments[start.segment].last
+        return EpisodeState(FLAT, 0.0, self._next_entry[start.candle], last, 1.0, 1.0, False)
+
     def _begin(self, start: Start) -> bool:
         """Put a flat account at a candle and run to the first decision. False if there is none."""
         self._segment = start.segment
-        self._account = FLAT
-        self._tick = self._next_entry[start.tick]
-        self._peak = self._equity = 1.0
+        self._state = self._flat_at(start)
         self._carried_reward = 0.0
         self._trades = []
         self._episode_terms.clear()
-        if self._tick == self._map.segments[self._segment].last:
-            return False
-        automatic = self._automatic()
-        if automatic is None:
-            return True
-        self._carried_reward, terminated, truncated = self._run(automatic)
-        return not (terminated or truncated)
+        if self._passes_by_itself():
+            self._carried_reward = self._run(Action.NEUTRAL)
+        return not self._ended
 
-    def _run(self, action: int) -> tuple[float, bool, bool]:
+    @property
+    def _ended(self) -> bool:
+        return bool(self._state.terminated or self._state.candle == self._state.last)
+
+    def _passes_by_itself(self) -> bool:
+        return not self._ended and bool(enters_by_itself(SCALAR, self._scene, self._state))
+
+    def _run(self, action: int) -> float:
         """Act at this candle, then let the candles without a decision pass.
 
-        :return: reward, terminated, truncated
+        :return: reward
         """
-        floor, last = 1 - self.settings.rules.max_drawdown_ratio, self._map.segments[self._segment].last
-        reward = 0.0
-        while True:
-            reward += self._one_candle(action, last)
-            if self._equity <= self._peak * floor:
-                return reward, True, False
-            if self._account.side == 0:
-                # Flat, and no entry permitted: nothing changes.
-                self._tick = self._next_entry[self._tick]
-            if self._tick == last:
-                return reward, False, True
-            automatic = self._automatic()
-            if automatic is None:
-                return reward, False, False
-            action = automatic
+        reward = self._one_candle(action)
+        while self._passes_by_itself():
+            reward += self._one_candle(Action.NEUTRAL)
+        return reward
 
-    def _automatic(self) -> Action | None:
-        row = self._tick - 1
-        return automatic_action(
-            self.settings.entry_mode,
-            self._account.side == 0,
-            self._long_permitted[row],
-            self._short_permitted[row],
-        )
-
-    def _one_candle(self, action: int, last: int) -> float:
-        """Carry out an action at this candle, mark the account at the next open, and reward the difference."""
-        rules, tick = self.settings.rules, self._tick
-        before, candle = self._account, self._candles[tick]
-        accepted = valid_actions(before.side, self._long_permitted[tick - 1], self._short_permitted[tick - 1], SCALAR)
-        # An entry without permission is no entry, whoever asks.
-        account, fill = step(SCALAR, rules, before, action if accepted[action] else Action.NEUTRAL, candle)
-        self._record(fill)
-        self._tick = tick + 1
-        following = self._candles[tick + 1]
-        account = see_open(SCALAR, rules, account, following.open)
-        if self._tick == last:
-            account, forced = force_exit(SCALAR, rules, account, following)
-            self._record(forced)
-            fill = forced if forced.exited else fill
-        self._account = account
-        equity_before, self._equity = self._equity, equity_at(SCALAR, rules, account, following.open)
-        self._peak = max(self._peak, self._equity)
-        terms = reward_terms(
-            SCALAR,
-            self.settings.reward,
-            rules.max_trade_duration_candles,
-            Transition(
-                before=before,
-                after=account,
-                fill=fill,
-                profit_after=profit_ratio(rules, account, following.open),
-                equity_before=equity_before,
-                equity_after=self._equity,
-                accepted=accepted[action],
-                declined=action == Action.NEUTRAL and (accepted[Action.LONG_ENTER] or accepted[Action.SHORT_ENTER]),
-                range_position=self._range_position[tick],
-            ),
-        )
+    def _one_candle(self, action: int) -> float:
+        before = self._state
+        self._state, fill, terms = advance(SCALAR, self._scene, before, action)
+        if fill.exited and self.settings.record_trades:
+            pair, close_ms = self._map.segments[self._segment].pair, self._map.dates_ms[int(exit_candle(before, fill))]
+            self._trades.append(closed_trade(pair, fill, close_ms, self._map.timeframe_ms))
         self._episode_terms.update(terms)
         self._drained_terms.update(terms)
         return float(sum(terms.values()))
 
-    def _record(self, fill: Fill) -> None:
-        if fill.exited and self.settings.record_trades:
-            pair = self._map.segments[self._segment].pair
-            self._trades.append(closed_trade(pair, fill, self._dates[self._tick], self._map.timeframe_ms))
-
     def _observation(self) -> npt.NDArray[np.float32]:
-        row = self._tick - 1
-        state = account_state(
+        state, row = self._state, self._state.candle - 1
+        shown = trade_state(
             SCALAR,
             self.settings.rules,
             self.settings.view,
-            self._account,
-            self._candles[self._tick].open,
+            state.account,
+            state.profit,
             self._long_permitted[row],
             self._short_permitted[row],
         )
-        return np.array([row, *state], dtype=np.float32)
+        return np.array([row, *shown], dtype=np.float32)

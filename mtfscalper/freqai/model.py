@@ -36,7 +36,8 @@ from mtfscalper.freqai.strategy_rules import exchange_price_scale, rules_of_stra
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, price_scale
-from mtfscalper.policy.closed_loop import decidable_rows, flat_decisions, replay
+from mtfscalper.policy import closed_loop
+from mtfscalper.policy.closed_loop import decidable_rows, flat_decisions
 from mtfscalper.policy.inference import Decider, decider_for
 from mtfscalper.trading.actions import N_ACTIONS, Action, entry_permissions
 from mtfscalper.trading.rules import FLAT, Account, RulesError, TradingRules
@@ -361,7 +362,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         decider = decider_for(model, tape.features, settings.window)
         self._account_before = self._account
         if not self._exact:
-            result = replay(decider, tape, settings, n_before, len(rows), account=self._account)
+            result = closed_loop.run(decider, tape, settings, n_before, len(rows), account=self._account)
             self._account = result.account
             return prediction_columns(dk.label_list, result.actions, result.flat, result.exit_probability)
         seen = _window_rows(tape, settings, len(rows))

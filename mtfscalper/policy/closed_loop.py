@@ -8,16 +8,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.envs.episodes import EnvSettings, scene_on
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.inference import Decider
-from mtfscalper.trading.actions import Action, automatic_action, entry_permissions
+from mtfscalper.trading.actions import Action, ActionTable, entry_permissions
 from mtfscalper.trading.arrays import NUMPY, SCALAR
-from mtfscalper.trading.observation import account_state
-from mtfscalper.trading.rules import FLAT, Account, Candle, ExitReason, equity_at, force_exit, see_open, step
+from mtfscalper.trading.episode import EpisodeState, Market, advance, carry_out, exit_candle
+from mtfscalper.trading.observation import account_state, trade_state
+from mtfscalper.trading.rules import FLAT, Account, Candle, ExitReason, mark
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
-
-_POLICY_DECIDES = -1
 
 
 class FlatDecisions(NamedTuple):
@@ -32,8 +31,8 @@ class FlatDecisions(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Replay:
-    """A replayed range of rows; row i holds the decision for the open of candle i + 1.
+class ClosedLoop:
+    """What a policy did on a range of rows; row i holds the decision for the open of candle i + 1.
 
     :ivar actions: what was done, automatic entries and the end of the longest duration included, int64, shape (n_rows,)
     :ivar flat: what would have been done flat
@@ -65,18 +64,9 @@ def flat_decisions(
     state = account_state(NUMPY, settings.rules, settings.view, flat, zeros + 1.0, long_permitted, short_permitted)
     observations = np.stack([rows.astype(np.float64), *state], axis=1).astype(np.float32)
     chosen, probabilities = decider.decide(observations)
-    automatic = _automatic_actions(settings.entry_mode)[long_permitted.astype(int), short_permitted.astype(int)]
-    return FlatDecisions(np.where(automatic == _POLICY_DECIDES, chosen, automatic), probabilities)
-
-
-def _automatic_actions(entry_mode: str) -> npt.NDArray[np.int64]:
-    """What is done flat without asking the policy, by whether long and short are permitted, shape (2, 2)."""
-    table = np.full((2, 2), _POLICY_DECIDES, dtype=np.int64)
-    for permitted in np.ndindex(2, 2):
-        action = automatic_action(entry_mode, True, *map(bool, permitted))
-        if action is not None:
-            table[permitted] = action
-    return table
+    offset = ActionTable.permission_offset(long_permitted, short_permitted)
+    # In classic mode the signals enter, whatever the policy says.
+    return FlatDecisions(ActionTable.from_entry_mode(settings.entry_mode).carried_out[offset + chosen], probabilities)
 
 
 def decidable_rows(tape: MarketTape, window: int) -> npt.NDArray[np.bool_]:
@@ -93,7 +83,7 @@ def decidable_rows(tape: MarketTape, window: int) -> npt.NDArray[np.bool_]:
     return decidable
 
 
-def replay(
+def run(
     decider: Decider,
     tape: MarketTape,
     settings: EnvSettings,
@@ -102,59 +92,65 @@ def replay(
     *,
     account: Account = FLAT,
     last_candle_closes: bool = False,
-) -> Replay:
+) -> ClosedLoop:
     """Run one account over rows [first_row, stop_row) of a tape.
 
-    Row i decides at the open of candle i + 1, which then tests the exits. On rows without a whole window the
-    policy is not asked: a flat account stays flat, an open trade is held.
+    Row i decides at the open of candle i + 1, which then tests the exits. On rows whose features to look back on are
+    not all there the policy is not asked: a flat account stays flat, an open trade is held.
 
     :param account: the account at the open of candle ``first_row + 1``
     :param last_candle_closes: close an open trade at the open of the tape's last candle, as the backtester does at
         the end of its data
     """
-    rules, query = settings.rules, decider.trade_query()
+    query = decider.trade_query()
     rows = np.arange(first_row, stop_row)
     flat = flat_decisions(decider, tape, settings, rows)
     decidable = decidable_rows(tape, settings.window)
-    long_permitted, short_permitted = entry_permissions(
-        settings.entry_mode, rules.can_short, tape.long_signal, tape.short_signal
+    permitted = entry_permissions(settings.entry_mode, settings.rules.can_short, tape.long_signal, tape.short_signal)
+    market = Market(
+        Candle(*(getattr(tape, name) for name in Candle._fields)),
+        np.zeros(len(tape)),
+        *(side & decidable for side in permitted),
     )
+    scene = scene_on(market, settings)._replace(terms=())
+    long_permitted, short_permitted = (side.tolist() for side in permitted)
     actions = np.zeros(len(rows), dtype=np.int64)
     exit_probability = np.zeros(len(rows), dtype=np.float32)
     trades: list[ClosedTrade] = []
     last = len(tape) - 1
-    equity = equity_at(SCALAR, rules, account, float(tape.open[min(first_row + 1, last)]))
+    rules, opens = settings.rules, tape.open.tolist()
+    account, profit, equity = mark(SCALAR, rules, account, opens[min(first_row + 1, last)])
+    state = EpisodeState(account, profit, first_row + 1, last if last_candle_closes else -1, equity, equity, False)
     for index, row in enumerate(rows.tolist()):
-        if row == last:
+        candle = row + 1
+        if candle > last:
             # The candle of this decision is not there yet.
             if account.side == 0:
                 actions[index] = flat.actions[index] if decidable[row] else Action.NEUTRAL
             continue
-        candle = _candle(tape, row + 1)
-        account = see_open(SCALAR, rules, account, candle.open)
-        equity = equity_at(SCALAR, rules, account, candle.open)
-        if last_candle_closes and row + 1 == last:
-            account, fill = force_exit(SCALAR, rules, account, candle)
+        if candle == state.last:
+            # It has closed what was open, right after the candle before it.
+            break
+        action = int(Action.NEUTRAL)
+        if decidable[row] and state.account.side == 0:
+            action = int(flat.actions[index])
+        elif decidable[row]:
+            shown = trade_state(
+                SCALAR, rules, settings.view, state.account, state.profit, long_permitted[row], short_permitted[row]
+            )
+            [(action, exit_probability[index])] = query.decide([row], [shown])
+        actions[index] = action
+        before = state
+        if candle == last:
+            account, fill = carry_out(SCALAR, scene, state.account, candle, action)
+            equity = account.equity if fill.exited else state.equity
         else:
-            if not decidable[row]:
-                action = int(Action.NEUTRAL)
-            elif account.side == 0:
-                action = int(flat.actions[index])
-            else:
-                permitted = bool(long_permitted[row]), bool(short_permitted[row])
-                state = account_state(SCALAR, rules, settings.view, account, candle.open, *permitted)
-                [(action, exit_probability[index])] = query.decide([row], [state])
-            actions[index] = action
-            account, fill = step(SCALAR, rules, account, action, candle)
+            state, fill, _ = advance(SCALAR, scene, state, action)
+            account, equity = state.account, state.equity
         if fill.reason == ExitReason.MAX_DURATION:
             # At the open, as a signal: a strategy that reads columns alone knows of no longest duration.
             actions[index] = Action.LONG_EXIT if fill.side > 0 else Action.SHORT_EXIT
         if fill.exited:
-            trades.append(closed_trade(tape.pair, fill, int(tape.dates_ms[row + 1]), tape.timeframe_ms))
-            equity = account.equity
-    return Replay(actions, flat, exit_probability, tuple(trades), account, float(equity))
-
-
-def _candle(tape: MarketTape, position: int) -> Candle:
-    columns = (tape.open, tape.high, tape.low, tape.close, tape.funding, tape.price_scale)
-    return Candle(*(float(column[position]) for column in columns))
+            close_ms = int(tape.dates_ms[int(exit_candle(before, fill))])
+            trades.append(closed_trade(tape.pair, fill, close_ms, tape.timeframe_ms))
+    return ClosedLoop(actions, flat, exit_probability, tuple(trades), account, float(equity))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mtfscalper.trading.arrays import Namespace
+from mtfscalper.trading.arrays import SCALAR, Namespace
 
 
 class Action(IntEnum):
@@ -58,16 +58,63 @@ def entry_permissions(
     return long_signal, short_signal & can_short
 
 
-def automatic_action(entry_mode: str, flat: bool, long_permitted: bool, short_permitted: bool) -> Action | None:
-    """The action of a candle on which the policy is not asked, None where it is.
+def automatic_entry(entry_mode: str, side: int, long_permitted: bool, short_permitted: bool) -> Action | None:
+    """The entry that a flat account makes without asking the policy: in ``classic`` mode the signals enter.
 
-    In a trade it is asked always. When flat it is asked where an entry is permitted, except that in ``classic``
-    mode the signals enter by themselves.
+    :param side: +1 long, -1 short, 0 flat
+    :return: None where there is none
     """
-    if not flat:
+    if entry_mode != "classic" or side != 0 or not (long_permitted or short_permitted):
         return None
-    if not (long_permitted or short_permitted):
-        return Action.NEUTRAL
-    if entry_mode == "classic":
-        return Action.LONG_ENTER if long_permitted else Action.SHORT_ENTER
-    return None
+    return Action.LONG_ENTER if long_permitted else Action.SHORT_ENTER
+
+
+class ActionTable(NamedTuple):
+    """What becomes of an action that is asked for, looked up by permissions, side and action.
+
+    Every field has shape (4 * 3 * 5,), in the order of :func:`permission_offset`.
+
+    :ivar carried_out: the action that is carried out, a member of :class:`Action`
+    :ivar accepted: whether the rules accept what was asked for
+    :ivar declined: whether an entry was permitted, and neither asked for nor made
+    """
+
+    carried_out: Any
+    accepted: Any
+    declined: Any
+
+    @classmethod
+    def from_entry_mode(cls, entry_mode: str) -> ActionTable:
+        """The table as NumPy arrays."""
+        cases = [
+            _outcome(entry_mode, side, bool(permissions & 1), bool(permissions & 2), action)
+            for permissions in range(4)
+            for side in (-1, 0, 1)
+            for action in Action
+        ]
+        carried_out, accepted, declined = zip(*cases, strict=True)
+        return cls(np.array(carried_out, dtype=np.int64), np.array(accepted), np.array(declined))
+
+    @staticmethod
+    def permission_offset(
+        long_permitted: npt.NDArray[np.bool_], short_permitted: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.int64]:
+        """Where the actions of a flat account begin; those of ``side`` begin ``5 * side`` after it.
+
+        :param long_permitted: of any shape, as ``short_permitted``
+        :return: positions of that shape
+        """
+        return ((long_permitted + 2 * short_permitted) * 3 + 1) * N_ACTIONS
+
+
+def _outcome(
+    entry_mode: str, side: int, long_permitted: bool, short_permitted: bool, asked: Action
+) -> tuple[int, bool, bool]:
+    automatic = automatic_entry(entry_mode, side, long_permitted, short_permitted)
+    if automatic is not None:
+        return int(automatic), True, False
+    valid = valid_actions(side, long_permitted, short_permitted, SCALAR)
+    # An entry without permission is no entry, whoever asks.
+    carried_out = asked if valid[asked] else Action.NEUTRAL
+    may_enter = valid[Action.LONG_ENTER] or valid[Action.SHORT_ENTER]
+    return int(carried_out), valid[asked], asked == Action.NEUTRAL and may_enter

@@ -7,7 +7,7 @@ Torch's namespace stands in a file of its own: importing torch takes seconds.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,6 +27,8 @@ class Namespace(Protocol):
     def log(self, value: Any) -> Any: ...
     def round(self, value: Any) -> Any: ...
     def floor(self, value: Any) -> Any: ...
+    def to_index(self, values: Any) -> Any: ...
+    def replace_where(self, mask: Any, group: Any, function: Callable[..., Any], *arguments: Any) -> Any: ...
 
 
 class ScalarNamespace:
@@ -66,6 +68,12 @@ class ScalarNamespace:
 
     round = staticmethod(round)
     floor = staticmethod(math.floor)
+    to_index = staticmethod(int)
+
+    @staticmethod
+    def replace_where(mask: bool, group: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        """A group, or where the mask holds what a function makes of the arguments."""
+        return function(*arguments) if mask else group
 
 
 class BatchNamespace(Namespace, Protocol):
@@ -73,7 +81,6 @@ class BatchNamespace(Namespace, Protocol):
 
     def asarray(self, values: npt.NDArray[Any]) -> Any: ...
     def to_numpy(self, values: Any) -> npt.NDArray[Any]: ...
-    def to_index(self, values: Any) -> Any: ...
     def columns(self, matrix: Any, rows: Any) -> Any: ...
     def float32_rows(self, columns: Sequence[Any]) -> Any: ...
     def any(self, mask: Any) -> bool: ...
@@ -116,6 +123,16 @@ class NumpyNamespace:
         """Whole numbers as positions."""
         return values.astype(np.intp)
 
+    @classmethod
+    def replace_where(
+        cls, mask: npt.NDArray[np.bool_], group: Any, function: Callable[..., Any], *arguments: Any
+    ) -> Any:
+        """A group of arrays; where the mask holds, what a function makes of the arguments' members there."""
+        positions = mask.nonzero()[0]
+        if not len(positions):
+            return group
+        return put_members(cls, group, positions, function(*take_members(arguments, positions)))
+
     @staticmethod
     def columns(matrix: npt.NDArray[Any], rows: npt.NDArray[np.integer]) -> npt.NDArray[Any]:
         """The columns of some rows of a matrix, each contiguous."""
@@ -145,6 +162,26 @@ class NumpyNamespace:
         changed = values.copy()
         changed[indices] = members
         return changed
+
+
+def map_arrays(function: Callable[..., Any], *groups: Any) -> Any:
+    """Apply a function to every array of one or more nested tuples of arrays."""
+    values = [
+        map_arrays(function, *parts) if isinstance(parts[0], tuple) else function(*parts)
+        for parts in zip(*groups, strict=True)
+    ]
+    kind = type(groups[0])
+    return kind(*values) if hasattr(kind, "_fields") else tuple(values)
+
+
+def take_members(group: Any, positions: Any) -> Any:
+    """The members of a batch at some positions."""
+    return map_arrays(lambda values: values[positions], group)
+
+
+def put_members(xp: type[NumpyNamespace] | BatchNamespace, group: Any, positions: Any, members: Any) -> Any:
+    """A batch with other members at some positions."""
+    return map_arrays(lambda values, new: xp.put(values, positions, new), group, members)
 
 
 SCALAR: Namespace = ScalarNamespace()

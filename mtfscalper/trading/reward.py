@@ -1,17 +1,21 @@
-"""Reward: named terms and their weights.
+"""Reward: a table of terms, each a function with a name and a weight.
 
 The default is the net log-return of equity after costs, alone: over an episode it adds up to the logarithm of the
-final equity. Every other term shapes behaviour and has weight 0 until ``model_reward_parameters`` sets it.
+final equity. Every other term shapes behaviour and has weight 0 until ``model_reward_parameters`` sets it. To add a
+term, write a function, put it into :data:`TERMS` and give it a ``*_weight`` in :class:`RewardSettings`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mtfscalper.trading.actions import ActionTable
 from mtfscalper.trading.arrays import Namespace
 from mtfscalper.trading.rules import Account, ExitReason, Fill
+from mtfscalper.user_code import NAME_PATTERN, UserCode
 
 _Weight = Annotated[float, Field(allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
@@ -33,20 +37,25 @@ class RewardSettings(BaseModel):
     duration_weight: _Weight = Field(0.0, description=_WEIGHT)
     invalid_weight: _Weight = Field(0.0, description=_WEIGHT)
     idle_weight: _Weight = Field(0.0, description=_WEIGHT)
+    terms: dict[Annotated[str, Field(pattern=NAME_PATTERN)], _Weight] = Field(
+        default_factory=dict, description="object: terms of your own, 'module:function' to weight"
+    )
     timing_candles: Annotated[int, Field(ge=2)] = Field(48, description="integer >= 2 (the recent range of timing)")
 
 
 class Transition(NamedTuple):
-    """One candle as the reward sees it.
+    """One candle as the reward sees it; numbers, or arrays of shape (n,).
 
     :ivar before: account at the candle's open, before the action
     :ivar after: account after the candle
+    :ivar fill: what was entered and closed in the candle
     :ivar profit_after: profit ratio of a still open trade at the next open, else 0
-    :ivar equity_before: equity marked at the candle's open
+    :ivar equity_before: equity marked at the candle's open, 1 at the start of an episode
     :ivar equity_after: equity marked at the next open
-    :ivar accepted: whether the rules could carry out the action
-    :ivar declined: whether an entry was permitted and not taken
     :ivar range_position: place of the candle's open in the recent range, 0 its low, 1 its high
+    :ivar max_trade_duration_candles: longest duration of a trade
+    :ivar asked: the position in ``actions`` of what was asked for
+    :ivar actions: what becomes of an action
     """
 
     before: Account
@@ -55,55 +64,51 @@ class Transition(NamedTuple):
     profit_after: Any
     equity_before: Any
     equity_after: Any
-    accepted: Any
-    declined: Any
     range_position: Any
+    max_trade_duration_candles: int
+    asked: Any
+    actions: ActionTable
+
+    @property
+    def in_trade(self) -> Any:
+        """Whether a trade is open after the candle."""
+        return self.after.side != 0
+
+    @property
+    def accepted(self) -> Any:
+        """Whether the rules could carry out the action."""
+        return self.actions.accepted[self.asked]
+
+    @property
+    def declined(self) -> Any:
+        """Whether an entry was permitted and not taken."""
+        return self.actions.declined[self.asked]
 
 
-REWARD_TERMS = ("equity", "profit_quality", "drawdown", "timing", "duration", "invalid", "idle")
+Term = Callable[[Namespace, RewardSettings, Transition], Any]
 
 
-def reward_terms(
-    xp: Namespace, settings: RewardSettings, max_trade_duration_candles: int, transition: Transition
-) -> dict[str, Any]:
-    """Every term of :data:`REWARD_TERMS` whose weight is not 0, weighted.
-
-    ===============  ==========================================================================================
-    equity           log(equity after / equity before), costs included
-    profit_quality   at an exit: profit / profit_aim, times win_reward_factor above rr x profit_aim
-    drawdown         in a trade: minus the distance from its best profit, in profit_aim
-    timing           at an entry and at an exit by signal: how near the favourable end of the range, -0.5 to 0.5
-    duration         in a trade: minus the share of the longest duration held
-    invalid          minus 1 for an action that cannot be done
-    idle             minus 1 for declining a permitted entry
-    ===============  ==========================================================================================
-    """
-    terms: dict[str, Any] = {}
-    after, fill = transition.after, transition.fill
-    holds = after.side != 0
-    if settings.equity_weight:
-        terms["equity"] = settings.equity_weight * xp.log(transition.equity_after / transition.equity_before)
-    if settings.profit_quality_weight:
-        quality = fill.profit_ratio / settings.profit_aim
-        win = fill.profit_ratio > settings.rr * settings.profit_aim
-        quality = xp.where(win, settings.win_reward_factor * quality, quality)
-        terms["profit_quality"] = settings.profit_quality_weight * xp.where(fill.exited, quality, 0.0)
-    if settings.drawdown_weight:
-        fallen = xp.maximum(after.best_profit - transition.profit_after, 0.0) / settings.profit_aim
-        terms["drawdown"] = -settings.drawdown_weight * xp.where(holds, fallen, 0.0)
-    if settings.timing_weight:
-        terms["timing"] = settings.timing_weight * _timing(xp, transition)
-    if settings.duration_weight:
-        share = after.held_candles / max_trade_duration_candles
-        terms["duration"] = -settings.duration_weight * xp.where(holds, share, 0.0)
-    if settings.invalid_weight:
-        terms["invalid"] = -settings.invalid_weight * xp.where(transition.accepted, 0.0, 1.0)
-    if settings.idle_weight:
-        terms["idle"] = -settings.idle_weight * xp.where(transition.declined, 1.0, 0.0)
-    return terms
+def equity(xp: Namespace, settings: RewardSettings, transition: Transition) -> Any:
+    """log(equity after / equity before), costs included."""
+    return xp.log(transition.equity_after / transition.equity_before)
 
 
-def _timing(xp: Namespace, transition: Transition) -> Any:
+def profit_quality(xp: Namespace, settings: RewardSettings, transition: Transition) -> Any:
+    """At an exit: profit / profit_aim, times win_reward_factor above rr x profit_aim."""
+    fill = transition.fill
+    quality = fill.profit_ratio / settings.profit_aim
+    win = fill.profit_ratio > settings.rr * settings.profit_aim
+    return xp.where(fill.exited, xp.where(win, settings.win_reward_factor * quality, quality), 0.0)
+
+
+def drawdown(xp: Namespace, settings: RewardSettings, transition: Transition) -> Any:
+    """In a trade: minus the distance from its best profit, in profit_aim."""
+    fallen = xp.maximum(transition.after.best_profit - transition.profit_after, 0.0) / settings.profit_aim
+    return -xp.where(transition.in_trade, fallen, 0.0)
+
+
+def timing(xp: Namespace, settings: RewardSettings, transition: Transition) -> Any:
+    """At an entry and at an exit by signal: how near the favourable end of the range, -0.5 to 0.5."""
     fill = transition.fill
     # A trade entered and stopped within one candle leaves its side in the fill only.
     entered_side = xp.where(fill.exited, fill.side, transition.after.side)
@@ -112,3 +117,51 @@ def _timing(xp: Namespace, transition: Transition) -> Any:
     at_entry = xp.where(fill.entered, entered_side * cheapness, 0.0)
     by_signal = fill.reason == ExitReason.EXIT_SIGNAL
     return xp.where(by_signal, -fill.side * cheapness, at_entry)
+
+
+def duration(xp: Namespace, settings: RewardSettings, transition: Transition) -> Any:
+    """In a trade: minus the share of the longest duration held."""
+    share = transition.after.held_candles / transition.max_trade_duration_candles
+    return -xp.where(transition.in_trade, share, 0.0)
+
+
+def invalid(xp: Namespace, settings: RewardSettings, transition: Transition) -> Any:
+    """Minus 1 for an action that cannot be done."""
+    return -xp.where(transition.accepted, 0.0, 1.0)
+
+
+def idle(xp: Namespace, settings: RewardSettings, transition: Transition) -> Any:
+    """Minus 1 for declining a permitted entry."""
+    return -xp.where(transition.declined, 1.0, 0.0)
+
+
+# Each has its weight in RewardSettings, under its name with ``_weight`` behind it.
+TERMS: dict[str, Term] = {
+    function.__name__: function for function in (equity, profit_quality, drawdown, timing, duration, invalid, idle)
+}
+
+
+class WeightedTerm(NamedTuple):
+    """A term that counts."""
+
+    name: str
+    weight: float
+    function: Term
+
+
+def weighted_terms(settings: RewardSettings, own: Iterable[UserCode] = ()) -> tuple[WeightedTerm, ...]:
+    """The terms whose weight is not 0: those of :data:`TERMS`, then the user's.
+
+    :param own: the functions that ``settings.terms`` names
+    """
+    weights = {name: getattr(settings, f"{name}_weight") for name in TERMS}
+    terms = [WeightedTerm(name, weights[name], function) for name, function in TERMS.items()]
+    terms += [WeightedTerm(code.name, settings.terms[code.name], code.value) for code in own]
+    return tuple(term for term in terms if term.weight)
+
+
+def reward_terms(
+    xp: Namespace, settings: RewardSettings, terms: Iterable[WeightedTerm], transition: Transition
+) -> dict[str, Any]:
+    """Every term, weighted, by name; their sum is the reward."""
+    return {term.name: term.weight * term.function(xp, settings, transition) for term in terms}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
+
+from mtfscalper.trading.arrays import map_arrays
 
 
 class TorchNamespace:
@@ -64,6 +66,13 @@ class TorchNamespace:
     @staticmethod
     def to_index(values: torch.Tensor) -> torch.Tensor:
         return values.long()
+
+    def replace_where(self, mask: torch.Tensor, group: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        """A group of tensors; where the mask holds, what a function makes of the arguments.
+
+        Worked out for every member: to ask which are needed would stop the device.
+        """
+        return map_arrays(lambda new, old: self.where(mask, new, old), function(*arguments), group)
 
     @staticmethod
     def columns(matrix: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:

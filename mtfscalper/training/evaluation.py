@@ -14,7 +14,7 @@ from stable_baselines3.common.callbacks import BaseCallback
 
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.policy.closed_loop import replay
+from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import decider_for
 
 # Smaller than where speed counts: the windows of many rows would be the most memory that a training takes.
@@ -43,7 +43,7 @@ def evaluate(model: BaseAlgorithm, tape: MarketTape, settings: EnvSettings) -> E
         if len(segment) < settings.window + 2:
             continue
         decider = decider_for(model, segment.features, settings.window, _MAX_BATCH)
-        result = replay(decider, segment, settings, first_row, len(segment) - 1, last_candle_closes=True)
+        result = closed_loop.run(decider, segment, settings, first_row, len(segment) - 1, last_candle_closes=True)
         log_return += math.log(result.equity)
         profits += [trade.profit_ratio for trade in result.trades]
     wins = float(np.mean(np.array(profits) > 0)) if profits else 0.0

@@ -25,7 +25,7 @@ from random_markets import N_FEATURES, random_policy
 from mtfscalper.envs.trading_env import EnvSettings
 from mtfscalper.freqai.strategy_rules import exchange_price_scale, rules_of_strategy
 from mtfscalper.market.tape import PRICE_COLUMNS
-from mtfscalper.policy.closed_loop import replay
+from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.settings import RLSettings
 from mtfscalper.trading.actions import Action
@@ -295,7 +295,7 @@ def play_policy(arena: Arena, market: Market, drawn: TradingRules, seed: int, st
     mode, window = ENTRY_MODES[seed % 3], 1 + seed % 2
     policy, features = random_policy(window, seed), market.tape.features
     env = EnvSettings(drawn, RewardSettings(), mode, window)
-    done = replay(
+    done = closed_loop.run(
         PolicyDecider(policy, features), market.tape, env, window - 1, len(market.tape) - 1, last_candle_closes=True
     )
     script = np.zeros(len(market.tape), dtype=int)

@@ -23,7 +23,8 @@ from random_markets import make_decisive
 from mtfscalper import artefacts
 from mtfscalper.freqai import model as freqai_model
 from mtfscalper.freqai.columns import PREDICTION_COLUMNS
-from mtfscalper.policy.closed_loop import Replay
+from mtfscalper.policy import closed_loop
+from mtfscalper.policy.closed_loop import ClosedLoop
 
 OTHER_PAIR = "ETH/USDT:USDT"
 ROOT = Path(__file__).parents[2]
@@ -167,8 +168,8 @@ class Watch:
         :param leaves: share of its chances at which a policy of large logits leaves
         """
         self.trained: list[str] = []
-        self.replayed: list[Replay] = []
-        real_fit, real_replay = freqai_model.fit, freqai_model.replay
+        self.replayed: list[ClosedLoop] = []
+        real_fit, real_run = freqai_model.fit, closed_loop.run
 
         def fit(settings: Any, train_tape: Any, *arguments: Any, **keywords: Any) -> Any:
             self.trained.append(train_tape.pair)
@@ -180,14 +181,14 @@ class Watch:
                 make_decisive(model.policy, train_tape.features, settings.window, leaves)
             return model, report
 
-        def replay(*arguments: Any, **keywords: Any) -> Replay:
-            self.replayed.append(real_replay(*arguments, **keywords))
+        def run(*arguments: Any, **keywords: Any) -> ClosedLoop:
+            self.replayed.append(real_run(*arguments, **keywords))
             return self.replayed[-1]
 
         # Else an edit of the package while tests run would make everything anew.
         monkeypatch.setattr(artefacts, "code_hash", lambda: "this code")
         monkeypatch.setattr(freqai_model, "fit", fit)
-        monkeypatch.setattr(freqai_model, "replay", replay)
+        monkeypatch.setattr(closed_loop, "run", run)
 
     def forget(self) -> None:
         self.trained.clear()

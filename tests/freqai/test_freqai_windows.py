@@ -19,7 +19,7 @@ from mtfscalper.freqai import model as freqai_model
 from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
 from mtfscalper.freqai.model import MtfScalperFreqaiModel
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.policy.closed_loop import replay
+from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import decider_for
 from mtfscalper.trading.rules import Account
 
@@ -79,7 +79,7 @@ def test_the_first_rows_of_a_window_are_decided_with_the_candles_before_it(
         assert settings.window == 5
         account = Account(*read_manifest(folder)["account_before"])
         decider = decider_for(policy, tape.features, 5)
-        expected = replay(decider, tape, settings, 20, 308, account=account)
+        expected = closed_loop.run(decider, tape, settings, 20, 308, account=account)
         predicted = rows.iloc[number * 288 : (number + 1) * 288]
         assert predicted["date"].iloc[0] == cut["date"].iloc[20]
         np.testing.assert_array_equal(predicted[ACTION_COLUMN], expected.actions)

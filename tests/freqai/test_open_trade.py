@@ -8,9 +8,9 @@ from random_markets import RULES, env_settings, random_policy, random_tape
 
 from mtfscalper.freqai.open_trade import PriceHistory, TrueTrade
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.policy import closed_loop as replay_module
-from mtfscalper.policy.closed_loop import replay
+from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import PolicyDecider
+from mtfscalper.trading import episode
 from mtfscalper.trading.rules import Account
 
 N = 1200
@@ -29,21 +29,17 @@ def true_trade(is_short: bool, open_ms: int, open_rate: float) -> TrueTrade:
 def test_the_account_of_a_trade_is_the_one_that_the_rules_hold(is_short: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     tape, policy = random_tape(N), random_policy()
     # Funding of a size that shows, and at any candle.
-    # Opens that tell which candle they belong to.
-    tape = replace(tape, open=tape.open + 1e-9 * np.arange(N))
     tape = replace(tape, funding=np.random.default_rng(5).normal(0, 1, N) * (np.arange(N) % 5 == 0))
     held: dict[int, tuple[float, ...]] = {}
-    real = replay_module.account_state
 
-    def account_state(xp, rules, aim, account, open_rate, *permitted):
-        state = real(xp, rules, aim, account, open_rate, *permitted)
-        if isinstance(account.side, float) and account.side:
-            row = int(np.flatnonzero(tape.open == open_rate)[0])
-            held[row] = (*account[:3], account.held_candles, account.best_profit, account.funding)
-        return state
+    def advance(xp, scene, state, action):
+        account = state.account
+        if account.side:
+            held[state.candle] = (*account[:3], account.held_candles, account.best_profit, account.funding)
+        return episode.advance(xp, scene, state, action)
 
-    monkeypatch.setattr(replay_module, "account_state", account_state)
-    result = replay(PolicyDecider(policy, tape.features), tape, env_settings(), 0, N)
+    monkeypatch.setattr(closed_loop, "advance", advance)
+    result = closed_loop.run(PolicyDecider(policy, tape.features), tape, env_settings(), 0, N)
     history = history_of(tape)
     compared = 0
     for trade in result.trades:

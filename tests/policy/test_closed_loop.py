@@ -11,7 +11,8 @@ from random_markets import RULES, env_settings, random_policy, random_tape
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.policy.closed_loop import Replay, decidable_rows, flat_decisions, replay
+from mtfscalper.policy import closed_loop
+from mtfscalper.policy.closed_loop import ClosedLoop, decidable_rows, flat_decisions
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.policy.network import MaskedActorCriticPolicy
 from mtfscalper.trading.actions import Action
@@ -43,9 +44,9 @@ def played(
     return episodes, equities
 
 
-def whole(tape: MarketTape, settings: EnvSettings, policy: MaskedActorCriticPolicy) -> Replay:
+def whole(tape: MarketTape, settings: EnvSettings, policy: MaskedActorCriticPolicy) -> ClosedLoop:
     decider = PolicyDecider(policy, tape.features)
-    return replay(decider, tape, settings, settings.window - 1, len(tape) - 1, last_candle_closes=True)
+    return closed_loop.run(decider, tape, settings, settings.window - 1, len(tape) - 1, last_candle_closes=True)
 
 
 @pytest.mark.parametrize("window", [1, 3])
@@ -93,7 +94,7 @@ def test_gap_free_segments_are_replayed_as_the_environment_plays_them(mode: str)
 def test_the_actions_of_a_replay_are_those_that_were_carried_out(mode: str) -> None:
     """Carried out by the rules alone, without a policy, they make the same trades."""
     tape, settings = random_tape(N), env_settings(mode, 3)
-    result = replay(PolicyDecider(random_policy(3), tape.features), tape, settings, 0, N)
+    result = closed_loop.run(PolicyDecider(random_policy(3), tape.features), tape, settings, 0, N)
     account, profits = FLAT, []
     for row, action in enumerate(result.actions[: N - 1].tolist()):
         candle = Candle(
@@ -117,9 +118,9 @@ def test_an_account_handed_on_continues_as_if_there_had_been_no_cut(mode: str, c
     tape, settings = random_tape(N), env_settings(mode, 3)
     decider = PolicyDecider(random_policy(3), tape.features)
     first, last = 10, 900
-    at_once = replay(decider, tape, settings, first, last)
-    before = replay(decider, tape, settings, first, cut)
-    after = replay(decider, tape, settings, cut, last, account=before.account)
+    at_once = closed_loop.run(decider, tape, settings, first, last)
+    before = closed_loop.run(decider, tape, settings, first, cut)
+    after = closed_loop.run(decider, tape, settings, cut, last, account=before.account)
     assert len(at_once.trades) > 30
     np.testing.assert_array_equal([*before.actions, *after.actions], at_once.actions)
     np.testing.assert_array_equal([*before.flat.actions, *after.flat.actions], at_once.flat.actions)
@@ -137,18 +138,18 @@ def test_a_trade_is_open_at_one_of_the_cuts() -> None:
     tape = random_tape(N)
     for mode in MODES:
         decider = PolicyDecider(random_policy(3), tape.features)
-        sides = [replay(decider, tape, env_settings(mode, 3), 10, cut).account.side for cut in (37, 300, 601)]
+        sides = [closed_loop.run(decider, tape, env_settings(mode, 3), 10, cut).account.side for cut in (37, 300, 601)]
         assert any(sides), mode
 
 
 @pytest.mark.parametrize("mode", MODES)
 def test_candles_after_a_row_change_no_action_up_to_it(mode: str) -> None:
     tape, settings, policy = random_tape(N), env_settings(mode, 3), random_policy(3)
-    full = replay(PolicyDecider(policy, tape.features), tape, settings, 0, N)
+    full = closed_loop.run(PolicyDecider(policy, tape.features), tape, settings, 0, N)
     kinds = set()
     for row in range(20, 290, 9):
         cut = tape.rows(0, row + 1)
-        result = replay(PolicyDecider(policy, cut.features), cut, settings, 0, row + 1)
+        result = closed_loop.run(PolicyDecider(policy, cut.features), cut, settings, 0, row + 1)
         np.testing.assert_array_equal(result.actions[:row], full.actions[:row])
         # A decision inside a trade needs the next open, and nothing else needs it.
         if result.account.side == 0:
@@ -168,7 +169,7 @@ def test_rows_without_a_whole_window_of_usable_features_are_not_decided() -> Non
     policy = random_policy(4)
     # It would enter at once, and leave at once.
     policy.action_net.bias.data.copy_(torch.tensor([-1e6, 5.0, 1e6, 0.0, 1e6]))
-    result = replay(PolicyDecider(policy, tape.features), tape, settings, 0, N)
+    result = closed_loop.run(PolicyDecider(policy, tape.features), tape, settings, 0, N)
     assert len(result.trades) > 100
     assert not result.actions[~decidable].any()
     assert not result.exit_probability[~decidable].any()
@@ -187,10 +188,10 @@ def test_the_last_candle_closes_an_open_trade_at_its_open_and_only_if_asked() ->
     policy = random_policy()
     policy.action_net.bias.data.copy_(torch.tensor([-1e6, 1e6, -2e6, 0.0, -2e6]))
     decider = PolicyDecider(policy, tape.features)
-    held = replay(decider, tape, settings, 190, 199)
+    held = closed_loop.run(decider, tape, settings, 190, 199)
     assert held.account.side == 1
     assert not held.trades
-    closed = replay(decider, tape, settings, 190, 199, last_candle_closes=True)
+    closed = closed_loop.run(decider, tape, settings, 190, 199, last_candle_closes=True)
     assert closed.account.side == 0
     [trade] = closed.trades
     assert trade.exit_reason == "force_exit"
@@ -220,6 +221,6 @@ def test_shorts_are_not_entered_where_the_strategy_cannot_short() -> None:
     tape = random_tape(N)
     for mode in MODES:
         settings = env_settings(mode, rules=replace(RULES, can_short=False))
-        result = replay(PolicyDecider(random_policy(), tape.features), tape, settings, 0, N)
+        result = closed_loop.run(PolicyDecider(random_policy(), tape.features), tape, settings, 0, N)
         assert len(result.trades) > 10
         assert not any(trade.is_short for trade in result.trades)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mtfscalper.trading.actions import Action, automatic_action, entry_permissions, valid_actions
+from mtfscalper.trading.actions import Action, ActionTable, automatic_entry, entry_permissions, valid_actions
 from mtfscalper.trading.arrays import NUMPY, SCALAR
 
 SIGNALS = np.array([False, True, False, True]), np.array([False, False, True, True])
@@ -60,18 +60,24 @@ def test_no_mode_permits_a_short_without_can_short(entry_mode: str) -> None:
 
 @pytest.mark.parametrize("entry_mode", ["classic", "gated", "agent"])
 def test_the_policy_is_always_asked_inside_a_trade(entry_mode: str) -> None:
-    assert automatic_action(entry_mode, False, True, True) is None
-    assert automatic_action(entry_mode, False, False, False) is None
+    table = ActionTable.from_entry_mode(entry_mode)
+    for side, leave in ((1, Action.LONG_EXIT), (-1, Action.SHORT_EXIT)):
+        assert automatic_entry(entry_mode, side, True, True) is None
+        assert automatic_entry(entry_mode, side, False, False) is None
+        for permitted in (False, True):
+            place = int(ActionTable.permission_offset(np.bool_(permitted), np.bool_(permitted))) + 5 * side
+            asked = [int(table.carried_out[place + action]) for action in Action]
+            assert asked == [action if action in (Action.NEUTRAL, leave) else Action.NEUTRAL for action in Action]
 
 
 @pytest.mark.parametrize(
     ("entry_mode", "long_permitted", "short_permitted", "action"),
     [
-        ("gated", False, False, Action.NEUTRAL),
+        ("gated", False, False, None),
         ("gated", True, False, None),
         ("gated", False, True, None),
         ("agent", True, True, None),
-        ("classic", False, False, Action.NEUTRAL),
+        ("classic", False, False, None),
         ("classic", True, False, Action.LONG_ENTER),
         ("classic", False, True, Action.SHORT_ENTER),
     ],
@@ -79,4 +85,14 @@ def test_the_policy_is_always_asked_inside_a_trade(entry_mode: str) -> None:
 def test_a_flat_account_waits_asks_or_enters_by_its_mode(
     entry_mode: str, long_permitted: bool, short_permitted: bool, action: Action | None
 ) -> None:
-    assert automatic_action(entry_mode, True, long_permitted, short_permitted) == action
+    assert automatic_entry(entry_mode, 0, long_permitted, short_permitted) == action
+    table = ActionTable.from_entry_mode(entry_mode)
+    place = int(ActionTable.permission_offset(np.bool_(long_permitted), np.bool_(short_permitted)))
+    permitted = {Action.LONG_ENTER: long_permitted, Action.SHORT_ENTER: short_permitted}
+    for asked in Action:
+        possible = asked == Action.NEUTRAL or permitted.get(asked, False)
+        expected = action if action is not None else asked if possible else Action.NEUTRAL
+        outcome = ActionTable(*(column[place + asked] for column in table))
+        assert outcome.carried_out == expected
+        assert outcome.accepted == (action is not None or possible)
+        assert outcome.declined == (action is None and asked == Action.NEUTRAL and (long_permitted or short_permitted))

@@ -8,9 +8,10 @@ import pytest
 from builders import make_tape, random_candles, tape_candles
 from equivalence import every_rule
 
+from mtfscalper.trading.actions import Action, ActionTable
 from mtfscalper.trading.arrays import NUMPY, SCALAR, BatchNamespace
 from mtfscalper.trading.observation import ACCOUNT_FIELDS, TradeView, account_state
-from mtfscalper.trading.reward import REWARD_TERMS, RewardSettings, Transition, reward_terms
+from mtfscalper.trading.reward import TERMS, RewardSettings, Transition, reward_terms, weighted_terms
 from mtfscalper.trading.rules import (
     FLAT,
     Account,
@@ -28,7 +29,9 @@ from mtfscalper.trading.torch_arrays import TorchNamespace
 
 N_CANDLES = 160
 NAMESPACES = [pytest.param(NUMPY, id="numpy"), pytest.param(TorchNamespace(), id="torch")]
-ALL_TERMS = RewardSettings(**{f"{name}_weight": 1.0 for name in REWARD_TERMS})
+ALL_TERMS = RewardSettings(**{f"{name}_weight": 1.0 for name in TERMS})
+DECLINED = int(ActionTable.permission_offset(np.bool_(True), np.bool_(False))) + Action.NEUTRAL
+IMPOSSIBLE = DECLINED + 5 + Action.LONG_ENTER
 
 
 def play(
@@ -36,6 +39,9 @@ def play(
 ) -> list[dict[str, Any]]:
     """Everything the rules, the reward and the observation say, candle by candle."""
     rows = []
+    table = ActionTable.from_entry_mode("gated")
+    laid_out = np.ndarray.tolist if xp is SCALAR else xp.asarray
+    table = ActionTable(*map(laid_out, table))
     for k in range(len(candles) - 1):
         account = see_open(xp, rules, account, candles[k].open)
         state = account_state(xp, rules, TradeView(0.025), account, candles[k].open, True, False)
@@ -51,12 +57,14 @@ def play(
             profit_after=profit_ratio(rules, after, following),
             equity_before=equity_at(xp, rules, account, candles[k].open),
             equity_after=equity_at(xp, rules, after, following),
-            accepted=account.side == 0,
-            declined=account.side != 0,
             range_position=0.25,
+            max_trade_duration_candles=rules.max_trade_duration_candles,
+            # Flat, an entry is declined; in a trade an impossible entry is asked for.
+            asked=xp.to_index(xp.where(account.side == 0, DECLINED, IMPOSSIBLE)),
+            actions=table,
         )
-        terms = reward_terms(xp, ALL_TERMS, rules.max_trade_duration_candles, transition)
-        assert tuple(terms) == REWARD_TERMS
+        terms = reward_terms(xp, ALL_TERMS, weighted_terms(ALL_TERMS), transition)
+        assert set(terms) == set(TERMS)
         rows.append(
             dict(zip(ACCOUNT_FIELDS, state, strict=True))
             | {f"account_{name}": value for name, value in after._asdict().items()}

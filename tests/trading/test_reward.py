@@ -10,8 +10,10 @@ from pydantic import ValidationError
 
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.envs.trading_env import TradingEnv
+from mtfscalper.trading import reward
+from mtfscalper.trading.actions import Action, ActionTable
 from mtfscalper.trading.arrays import SCALAR
-from mtfscalper.trading.reward import REWARD_TERMS, RewardSettings, Transition, reward_terms
+from mtfscalper.trading.reward import TERMS, RewardSettings, Transition, reward_terms, weighted_terms
 from mtfscalper.trading.rules import FLAT, ExitReason, Fill
 
 NO_FILL = Fill(False, False, ExitReason.NONE, 0.0, 0.0, 0.0, 0.0, 0.0)
@@ -21,6 +23,14 @@ ENTERED = NO_FILL._replace(entered=True)
 LEFT_LONG = NO_FILL._replace(exited=True, reason=ExitReason.EXIT_SIGNAL, side=1.0)
 LEFT_SHORT = LEFT_LONG._replace(side=-1.0)
 
+ACTIONS = ActionTable(*(column.tolist() for column in ActionTable.from_entry_mode("gated")))
+
+
+def asked(action: Action, long_permitted: bool = False, side: int = 0) -> int:
+    """The place in the table of what an account asks for."""
+    return int(ActionTable.permission_offset(np.bool_(long_permitted), np.bool_(False))) + 5 * side + action
+
+
 # A flat candle that was accepted, declined nothing, in the middle of its range.
 NOTHING = Transition(
     before=FLAT,
@@ -29,16 +39,18 @@ NOTHING = Transition(
     profit_after=0.0,
     equity_before=1.0,
     equity_after=1.0,
-    accepted=True,
-    declined=False,
     range_position=0.5,
+    max_trade_duration_candles=96,
+    asked=asked(Action.NEUTRAL),
+    actions=ACTIONS,
 )
 
 
 def term(name: str, transition: Transition, weight: float = 1.0, **settings: Any) -> float:
     """One term alone, with the longest duration at 96 candles."""
     weights = {"equity_weight": 0.0, f"{name}_weight": weight}
-    terms = reward_terms(SCALAR, RewardSettings(**(weights | settings)), 96, transition)
+    given = RewardSettings(**(weights | settings))
+    terms = reward_terms(SCALAR, given, weighted_terms(given), transition)
     assert set(terms) == {name}
     return float(terms[name])
 
@@ -110,16 +122,16 @@ def test_duration_costs_the_share_of_the_longest_duration_held() -> None:
 
 
 def test_invalid_costs_one_for_an_action_that_cannot_be_done() -> None:
-    assert term("invalid", NOTHING._replace(accepted=False)) == -1
+    assert term("invalid", NOTHING._replace(asked=asked(Action.LONG_EXIT))) == -1
     assert term("invalid", NOTHING) == 0
 
 
 def test_idle_costs_one_for_declining_a_permitted_entry() -> None:
-    assert term("idle", NOTHING._replace(declined=True)) == -1
+    assert term("idle", NOTHING._replace(asked=asked(Action.NEUTRAL, long_permitted=True))) == -1
     assert term("idle", NOTHING) == 0
 
 
-@pytest.mark.parametrize("name", REWARD_TERMS)
+@pytest.mark.parametrize("name", TERMS)
 def test_a_weight_multiplies_its_term(name: str) -> None:
     transition = Transition(
         before=LONG,
@@ -128,9 +140,10 @@ def test_a_weight_multiplies_its_term(name: str) -> None:
         profit_after=0.01,
         equity_before=1.0,
         equity_after=1.1,
-        accepted=False,
-        declined=True,
         range_position=0.9,
+        max_trade_duration_candles=96,
+        asked=asked(Action.NEUTRAL, long_permitted=True) if name == "idle" else asked(Action.LONG_EXIT),
+        actions=ACTIONS,
     )
     once = term(name, transition)
     assert once != 0
@@ -138,9 +151,24 @@ def test_a_weight_multiplies_its_term(name: str) -> None:
 
 
 def test_terms_without_a_weight_are_left_out() -> None:
-    assert set(reward_terms(SCALAR, RewardSettings(), 96, NOTHING)) == {"equity"}
-    everything = RewardSettings(**{f"{name}_weight": 0.1 for name in REWARD_TERMS})
-    assert tuple(reward_terms(SCALAR, everything, 96, NOTHING)) == REWARD_TERMS
+    assert [term.name for term in weighted_terms(RewardSettings())] == ["equity"]
+    everything = RewardSettings(**{f"{name}_weight": 0.1 for name in TERMS})
+    assert set(reward_terms(SCALAR, everything, weighted_terms(everything), NOTHING)) == set(TERMS)
+
+
+def test_every_weight_of_the_settings_has_a_term() -> None:
+    weights = {name.removesuffix("_weight") for name in RewardSettings.model_fields if name.endswith("_weight")}
+    assert weights == set(TERMS)
+
+
+def test_the_order_of_the_table_changes_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    everything = RewardSettings(**{f"{name}_weight": 0.1 * k for k, name in enumerate(TERMS, 1)})
+    transition = NOTHING._replace(after=LONG, equity_after=1.1, asked=asked(Action.LONG_EXIT))
+    before = reward_terms(SCALAR, everything, weighted_terms(everything), transition)
+    monkeypatch.setattr(reward, "TERMS", dict(reversed(TERMS.items())))
+    after = reward_terms(SCALAR, everything, weighted_terms(everything), transition)
+    assert after == before
+    assert list(after) == list(reversed(before))
 
 
 @pytest.mark.parametrize("entry_mode", ["classic", "gated", "agent"])

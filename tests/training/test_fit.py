@@ -16,7 +16,8 @@ from stable_baselines3 import PPO
 from tiny_training import ROLLOUT, env_settings_of, parameters, random_tape, same, tiny_settings
 
 from mtfscalper.envs.build import build_vec_env
-from mtfscalper.policy.closed_loop import flat_decisions, replay
+from mtfscalper.policy import closed_loop
+from mtfscalper.policy.closed_loop import flat_decisions
 from mtfscalper.policy.inference import decider_for
 from mtfscalper.policy.network import features_extractor
 from mtfscalper.settings import PPOSettings, Settings
@@ -276,7 +277,7 @@ def test_a_training_on_a_gpu_decides_and_goes_on() -> None:
     settings, tape = tiny_settings(device="cuda"), random_tape()
     model, _ = fit(settings, tape, random_tape(seed=2), env_settings_of(settings))
     assert {value.device.type for value in model.policy.parameters()} == {"cuda"}
-    result = replay(decider_for(model, tape.features, 1), tape, env_settings_of(settings), 0, len(tape) - 1)
+    result = closed_loop.run(decider_for(model, tape.features, 1), tape, env_settings_of(settings), 0, len(tape) - 1)
     assert set(np.unique(result.actions)) > {0}
     continued, _ = fit(settings, tape, None, env_settings_of(settings), initial_model=model)
     assert not same(parameters(continued), parameters(model))
@@ -326,7 +327,7 @@ def test_another_algorithm_trains_on_windows_of_three_candles_and_decides(
     assert 1 <= len(report.evaluations) <= 4
     assert report.best_evaluation is not None
     tape = random_tape(300, seed=4)
-    result = replay(decider_for(model, tape.features, 3), tape, env_settings, 2, 299)
+    result = closed_loop.run(decider_for(model, tape.features, 3), tape, env_settings, 2, 299)
     permitted = tape.long_signal[2:299] | tape.short_signal[2:299]
     assert not result.flat.actions[~permitted].any()
     assert set(result.actions.tolist()) <= {0, 1, 2, 3, 4}
