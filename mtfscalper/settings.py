@@ -2,18 +2,18 @@
 
 Nothing else in the package reads the raw dictionaries. A key that is wrong stops the run before any data is
 loaded, with the key, the value received, the values accepted and the remedy in one message.
+
+``python -m mtfscalper.settings`` prints the README's tables.
 """
 
 from __future__ import annotations
 
-import difflib
-import inspect
-from collections.abc import Mapping, Sequence, Set
-from typing import Annotated, Any, Literal, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field
 
+from mtfscalper.settings_text import accepted_values, parse_section, settings_table
 from mtfscalper.trading.reward import RewardSettings
 
 
@@ -21,15 +21,19 @@ class SettingsError(ValueError):
     """A setting is wrong. The message names key, value received, values accepted and remedy."""
 
 
-_S = TypeVar("_S", bound=BaseModel)
-
 ModelType = Literal["PPO", "A2C", "DQN", "TRPO", "ARS", "RecurrentPPO", "MaskablePPO", "QRDQN"]
 EntryMode = Literal["classic", "gated", "agent"]
+# What complains about arguments (values by name) that an algorithm does not take.
+ArgumentsCheck = Callable[[str, Mapping[str, Any]], list[str]]
 
 _PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 _NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 _UnitInterval = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
 _PositiveInt = Annotated[int, Field(ge=1)]
+_Layers = Annotated[tuple[_PositiveInt, ...], Field(min_length=1)]
+# In messages and tables a group of a pattern is shown by its name.
+_CudaDevice = Annotated[str, Field(pattern=r"^cuda:(?P<N>\d+)$")]
+_ImportPath = Annotated[str, Field(pattern=r"^(?P<module>[\w.]+):(?P<Class>\w+)$")]
 
 
 class _Section(BaseModel):
@@ -39,77 +43,149 @@ class _Section(BaseModel):
 class PPOSettings(_Section):
     """Arguments of stable-baselines3's PPO, under its own names (https://arxiv.org/abs/1707.06347)."""
 
-    n_steps: _PositiveInt = Field(4096, description="integer >= 1 (steps of each environment per rollout)")
-    batch_size: Annotated[int, Field(ge=2)] = Field(256, description="integer >= 2 (samples per minibatch)")
-    n_epochs: _PositiveInt = Field(10, description="integer >= 1")
-    learning_rate: _PositiveFloat = Field(3e-4, description="number > 0")
-    gamma: _UnitInterval = Field(0.99, description="number in [0, 1]")
-    gae_lambda: _UnitInterval = Field(0.95, description="number in [0, 1]")
-    clip_range: _PositiveFloat = Field(0.2, description="number > 0")
-    clip_range_vf: _PositiveFloat | None = Field(None, description="number > 0, or null")
-    normalize_advantage: bool = Field(True, description="true or false")
-    ent_coef: _NonNegativeFloat = Field(0.01, description="number >= 0")
-    vf_coef: _NonNegativeFloat = Field(0.5, description="number >= 0")
-    max_grad_norm: _PositiveFloat = Field(0.5, description="number > 0")
-    target_kl: _PositiveFloat | None = Field(None, description="number > 0, or null")
-    stats_window_size: _PositiveInt = Field(100, description="integer >= 1 (episodes in the averages logged)")
-    verbose: Annotated[int, Field(ge=0, le=2)] = Field(0, description="0, 1 or 2")
+    n_steps: _PositiveInt = Field(4096, description="steps of each environment per rollout")
+    batch_size: Annotated[int, Field(ge=2)] = Field(
+        256, description="samples per minibatch. At most `n_envs` × `n_steps`"
+    )
+    n_epochs: _PositiveInt = Field(10, description="passes over a rollout")
+    learning_rate: _PositiveFloat = Field(3e-4, description="step size of Adam")
+    gamma: _UnitInterval = Field(0.99, description="discount per candle")
+    gae_lambda: _UnitInterval = Field(0.95, description="bias against variance of the advantages")
+    clip_range: _PositiveFloat = Field(
+        0.2, description="how far an update may move an action's probability, as a ratio"
+    )
+    clip_range_vf: _PositiveFloat | None = Field(
+        None, description="how far an update may move a value. null: without limit"
+    )
+    normalize_advantage: bool = Field(
+        True, description="whether each minibatch's advantages get mean 0 and deviation 1"
+    )
+    ent_coef: _NonNegativeFloat = Field(0.01, description="weight of the entropy in the loss")
+    vf_coef: _NonNegativeFloat = Field(0.5, description="weight of the value network's error in the loss")
+    max_grad_norm: _PositiveFloat = Field(0.5, description="longer gradients are cut to this length")
+    target_kl: _PositiveFloat | None = Field(
+        None, description="divergence from the old policy that ends an update. null: none does"
+    )
+    stats_window_size: _PositiveInt = Field(100, description="episodes in the averages logged")
+    verbose: Annotated[int, Field(ge=0, le=2)] = Field(0, description="what stable-baselines3 prints")
 
 
 class RLSettings(_Section):
     """The section ``freqai.rl_config``, without PPO's own arguments (see :class:`PPOSettings`)."""
 
-    train_cycles: _PositiveInt = Field(30, description="integer >= 1 (timesteps = cycles x candles)")
-    n_envs: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="integer from 1 to 1024")
-    net_arch: Annotated[tuple[_PositiveInt, ...], Field(min_length=1)] = Field(
-        (512, 512, 256), description="list of integers >= 1 (hidden layers of the policy and of the value network)"
+    train_cycles: _PositiveInt = Field(
+        30, description="passes over the training period. Timesteps = cycles × candles, rounded up to whole rollouts"
+    )
+    n_envs: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="parallel environments")
+    net_arch: _Layers = Field((512, 512, 256), description="hidden layers of the policy, and of the value network")
+    net_arch_value: _Layers | None = Field(
+        None, description="hidden layers of the value network. null: those of `net_arch`"
+    )
+    activation: Literal["relu", "tanh", "leaky_relu", "elu", "gelu", "silu"] = Field(
+        "relu", description="activation of the hidden layers"
+    )
+    network: _ImportPath | None = Field(
+        None, description="a features extractor of yours, with PPO. The hidden layers stand behind it"
     )
     vec_env: Literal["subproc", "dummy", "batched", "auto"] = Field(
-        "subproc", description="'subproc', 'dummy', 'batched' or 'auto'"
+        "subproc",
+        description="how environments run. `subproc`: a process for each; `dummy`: all in this process, one after the "
+        "other; `batched`: all in this process, by one NumPy call; `auto`: each is timed for about a second with this "
+        "tape and network, the fastest trains and is remembered for this machine. One that cannot start falls back",
     )
-    cpu_count: _PositiveInt = Field(8, description="integer >= 1 (torch intra-op threads)")
-    interop_threads: _PositiveInt = Field(2, description="integer >= 1 (torch inter-op threads)")
-    device: Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")] = Field(
-        "auto", description="'auto', 'cpu', 'cuda', 'cuda:N' or 'mps'"
+    cpu_count: _PositiveInt = Field(
+        8, description="torch's intra-op threads. No more are started than there are processors"
     )
-    precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="'auto', 'fp32' or 'bf16'")
-    compile: bool | Literal["auto"] = Field("auto", description="true, false or 'auto'")
-    entry_mode: EntryMode = Field("gated", description="'classic', 'gated' or 'agent'")
-    decision_mode: Literal["exact", "replay"] = Field("replay", description="'exact' or 'replay'")
+    interop_threads: _PositiveInt = Field(
+        2, description="torch's inter-op threads. No more are started than there are processors"
+    )
+    device: Literal["auto", "cpu", "cuda", "mps"] | _CudaDevice = Field("auto", description="where torch computes")
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="of training. `bf16` rounds the hidden layers' products to bfloat16; `auto` does where the "
+        "processor has instructions for it. Decisions are made in float32",
+    )
+    compile: bool | Literal["auto"] = Field(
+        "auto",
+        description="whether `torch.compile` compiles PPO's loss. `auto`: on a GPU. Without a C++ compiler training "
+        "goes on without, with one warning",
+    )
+    entry_mode: EntryMode = Field(
+        "gated",
+        description="who enters. `classic`: signals enter, the policy only leaves; `gated`: a signal permits, the "
+        "policy decides; `agent`: no signal needed",
+    )
+    decision_mode: Literal["exact", "replay"] = Field(
+        "replay",
+        description="how exits reach trades. `exact`: the strategy asks about its open trade in `custom_exit`; "
+        "`replay`: the policy runs through the rules over each period, and its exits become columns, for strategies "
+        "without callbacks",
+    )
     # An untrained policy that leaves every second candle pays fees for nothing, and learns not to trade at all.
     initial_exit_probability: Annotated[float, Field(gt=0.0, lt=1.0)] = Field(
-        0.05, description="number between 0 and 1 (chance that the untrained PPO policy leaves a trade at a candle)"
+        0.05,
+        description="chance that the untrained PPO policy leaves a trade at a candle. Half would pay fees for nothing",
     )
-    max_trade_duration_candles: _PositiveInt = Field(96, description="integer >= 1")
+    max_trade_duration_candles: _PositiveInt = Field(
+        96, description="a trade is closed at the open after so many candles"
+    )
     max_training_drawdown_pct: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
-        0.5, description="number in (0, 1]: the share of the peak that, once lost, ends a training episode"
+        0.5, description="share of the peak of equity that, once lost, ends a training episode"
     )
     model_reward_parameters: RewardSettings = Field(
-        default_factory=RewardSettings, description="an object (see the reward table in the README)"
+        default_factory=RewardSettings, description="the reward, in a table of its own in the README"
     )
-    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(42, description="integer >= 0")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(42, description="environment i starts with seed + i")
     # FreqAI's own keys.
     model_type: ModelType = Field(
-        "PPO", description="'PPO', 'A2C', 'DQN', 'TRPO', 'ARS', 'RecurrentPPO', 'MaskablePPO' or 'QRDQN'"
+        "PPO",
+        description="the algorithm. Others than PPO train on ordinary observations of the lookback, with their own "
+        "arguments in `model_training_parameters`",
     )
-    policy_type: str = Field("MlpPolicy", description="'MlpPolicy' (other names only with other algorithms than PPO)")
-    drop_ohlc_from_features: bool = Field(False, description="true or false")
-    randomize_starting_position: bool = Field(False, description="true or false")
-    progress_bar: bool = Field(True, description="true or false")
-    add_state_info: bool = Field(False, description="true or false")
+    policy_type: str = Field(
+        "MlpPolicy", description="the policy's name in stable-baselines3. With PPO only `MlpPolicy`: see `network`"
+    )
+    drop_ohlc_from_features: bool = Field(False, description="whether `%-raw_*` prices stay out of the features")
+    randomize_starting_position: bool = Field(
+        False, description="whether every episode starts at a random candle. Otherwise each environment's first does"
+    )
+    progress_bar: bool = Field(True, description="whether training shows its progress")
+    add_state_info: bool = Field(
+        False,
+        description="whether the policy is shown its trade's profit, best profit and age. Otherwise it knows its side "
+        "and what is permitted, no more",
+    )
+
+
+class FreqaiSettings(_Section):
+    """FreqAI's own keys that are read here, of the section ``freqai`` and of :data:`_FREQAI_SECTIONS`."""
+
+    conv_width: _PositiveInt = Field(1, description="candles an observation looks back")
+    test_size: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
+        0.1, description="share of the training period held out for evaluation"
+    )
+    shuffle_after_split: Literal[False] = Field(False, description="an episode needs candles in their order")
+    continual_learning: bool = Field(False, description="whether training goes on from the last model, on a copy")
+    activate_tensorboard: bool = Field(True, description="whether TensorBoard logs are written")
+    save_backtest_models: bool = Field(
+        True, description="whether a backtest keeps its models. `exact` decisions need them"
+    )
+
+
+_FREQAI_SECTIONS = {"test_size": "data_split_parameters", "shuffle_after_split": "feature_parameters"}
 
 
 class Settings(_Section):
     """Everything the extension reads from a freqtrade config.
 
     :ivar window: candles an observation looks back (``freqai.conv_width``)
-    :ivar test_size: share of the training window held out for evaluation, 0 for none
+    :ivar test_size: share of the training period held out for evaluation, 0 for none
     :ivar other_algorithm_kwargs: ``model_training_parameters`` of an algorithm other than PPO
     """
 
     rl: RLSettings
     ppo: PPOSettings
-    window: _PositiveInt
+    window: int
     test_size: float
     continual_learning: bool
     tensorboard: bool
@@ -117,40 +193,46 @@ class Settings(_Section):
     other_algorithm_kwargs: dict[str, Any]
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Settings:
+    def from_config(cls, config: Mapping[str, Any], arguments_check: ArgumentsCheck | None = None) -> Settings:
         """Parse and validate a freqtrade config.
 
         :param config: the whole freqtrade config, as loaded
+        :param arguments_check: what to ask about ``model_training_parameters`` of an algorithm other than PPO
         :raises SettingsError: with every wrong key of the sections read here
         """
-        freqai = config.get("freqai") or {}
-        section = dict(freqai.get("rl_config") or {})
-        training_parameters = dict(freqai.get("model_training_parameters") or {})
+        freqai_section = config.get("freqai") or {}
+        section = dict(freqai_section.get("rl_config") or {})
+        training_parameters = dict(freqai_section.get("model_training_parameters") or {})
         ppo_keys = set(PPOSettings.model_fields)
-        complaints = _combinations_not_built(section)
+        complaints = _not_built_yet(section)
         rl_values = {key: value for key, value in section.items() if key not in ppo_keys}
-        rl = _parse(RLSettings, rl_values, complaints, also_known=ppo_keys)
+        rl = parse_section(RLSettings, rl_values, complaints, "freqai.rl_config", also_known=ppo_keys)
         if section.get("model_type", "PPO") == "PPO":
             merged = _merge_ppo(section, training_parameters, complaints)
-            ppo = _parse(PPOSettings, merged, complaints, other_section=set(training_parameters) - set(section))
+            # Where each argument stands that is not in rl_config.
+            elsewhere = dict.fromkeys(set(training_parameters) - set(section), "freqai.model_training_parameters")
+            ppo = parse_section(PPOSettings, merged, complaints, "freqai.rl_config", elsewhere)
             other: dict[str, Any] = {}
         else:
             ppo = PPOSettings()
             other = training_parameters
-        complaints += _unusable_freqai_keys(freqai)
+        freqai = _parse_freqai(freqai_section, complaints)
         if rl is not None and ppo is not None:
-            complaints += _impossible_combinations(rl, ppo, other)
+            complaints += _impossible_combinations(rl, ppo)
+            if other and arguments_check is not None:
+                complaints += arguments_check(rl.model_type, other)
+        if rl is not None and freqai is not None:
             complaints += _exact_without_models(rl, freqai)
-        if rl is None or ppo is None or complaints:
+        if rl is None or ppo is None or freqai is None or complaints:
             raise SettingsError("\n".join(complaints))
         return cls(
             rl=rl,
             ppo=ppo,
-            window=freqai.get("conv_width", 1),
-            test_size=float((freqai.get("data_split_parameters") or {}).get("test_size", 0.1)),
-            continual_learning=bool(freqai.get("continual_learning", False)),
-            tensorboard=bool(freqai.get("activate_tensorboard", True)),
-            save_backtest_models=bool(freqai.get("save_backtest_models", True)),
+            window=freqai.conv_width,
+            test_size=freqai.test_size,
+            continual_learning=freqai.continual_learning,
+            tensorboard=freqai.activate_tensorboard,
+            save_backtest_models=freqai.save_backtest_models,
             other_algorithm_kwargs=other,
         )
 
@@ -159,6 +241,26 @@ class Settings(_Section):
         if self.rl.model_type == "PPO":
             return []
         return sorted(set(PPOSettings.model_fields) & set((config.get("freqai") or {}).get("rl_config") or {}))
+
+
+def readme_tables() -> dict[str, str]:
+    """The README's tables of settings, by what they are about."""
+    return {
+        "freqai.rl_config": settings_table(RLSettings),
+        "arguments of PPO": settings_table(PPOSettings),
+        "freqai": settings_table(FreqaiSettings, _FREQAI_SECTIONS),
+        "freqai.rl_config.model_reward_parameters": settings_table(RewardSettings),
+    }
+
+
+def _parse_freqai(section: Mapping[str, Any], complaints: list[str]) -> FreqaiSettings | None:
+    values = {}
+    for key in FreqaiSettings.model_fields:
+        holder = section.get(_FREQAI_SECTIONS[key]) or {} if key in _FREQAI_SECTIONS else section
+        if key in holder:
+            values[key] = holder[key]
+    elsewhere = {key: f"freqai.{name}" for key, name in _FREQAI_SECTIONS.items()}
+    return parse_section(FreqaiSettings, values, complaints, "freqai", elsewhere)
 
 
 def _merge_ppo(
@@ -178,26 +280,24 @@ def _merge_ppo(
     return merged
 
 
-# Values that the design names and a later release builds: refused by name rather than as a typing error.
-_NOT_BUILT: dict[str, dict[str, str]] = {
-    "vec_env": {"torch": "'subproc', 'dummy', 'batched' or 'auto'"},
-}
+# Values known by name that this release refuses, where a plain "not accepted" would look like a misspelling.
+_NOT_BUILT_YET = {"vec_env": "torch"}
 
 
-def _combinations_not_built(section: dict[str, Any]) -> list[str]:
+def _not_built_yet(section: dict[str, Any]) -> list[str]:
+    """Complaints about such values, which are taken out of the section."""
     complaints = []
-    for key, names in _NOT_BUILT.items():
-        value = section.get(key)
-        if isinstance(value, str) and value in names:
+    for key, value in _NOT_BUILT_YET.items():
+        if section.get(key) == value:
             complaints.append(
                 f"freqai.rl_config.{key} is {value!r}, which this release does not have yet; "
-                f"accepted: {names[value]}; remedy: set one of these"
+                f"accepted: {accepted_values(RLSettings, key)}; remedy: set one of these"
             )
             del section[key]
     return complaints
 
 
-def _impossible_combinations(rl: RLSettings, ppo: PPOSettings, other: Mapping[str, Any]) -> list[str]:
+def _impossible_combinations(rl: RLSettings, ppo: PPOSettings) -> list[str]:
     complaints = []
     rollout = rl.n_envs * ppo.n_steps
     if rl.model_type == "PPO" and ppo.batch_size > rollout:
@@ -208,129 +308,27 @@ def _impossible_combinations(rl: RLSettings, ppo: PPOSettings, other: Mapping[st
     if rl.model_type == "PPO" and rl.policy_type != "MlpPolicy":
         complaints.append(
             f"freqai.rl_config.policy_type is {rl.policy_type!r}; accepted: 'MlpPolicy' with PPO (the policy that "
-            "masks impossible actions is built on it); remedy: remove the key"
+            "masks impossible actions is built on it); remedy: remove the key, and name a network of your own in "
+            "freqai.rl_config.network"
         )
-    complaints += _unknown_algorithm_arguments(rl, other)
+    if rl.model_type != "PPO" and rl.network is not None:
+        complaints.append(
+            f"freqai.rl_config.network is {rl.network!r}; accepted: null with {rl.model_type} (only PPO is given a "
+            "network of yours); remedy: remove the key, or set model_type to 'PPO'"
+        )
     return complaints
 
 
-def _exact_without_models(rl: RLSettings, freqai: Mapping[str, Any]) -> list[str]:
-    if rl.decision_mode != "exact" or freqai.get("save_backtest_models", True):
+def _exact_without_models(rl: RLSettings, freqai: FreqaiSettings) -> list[str]:
+    if rl.decision_mode != "exact" or freqai.save_backtest_models:
         return []
     return [
         "freqai.save_backtest_models is False and freqai.rl_config.decision_mode is 'exact'; accepted: true, because "
-        "the policy of each window is asked about open trades after the training; remedy: set save_backtest_models to "
+        "the policy of each period is asked about open trades after the training; remedy: set save_backtest_models to "
         "true, or decision_mode to 'replay'"
     ]
 
 
-def _unusable_freqai_keys(freqai: Mapping[str, Any]) -> list[str]:
-    """What FreqAI's own keys must hold for this package."""
-    complaints = []
-    window = freqai.get("conv_width", 1)
-    if not isinstance(window, int) or isinstance(window, bool) or window < 1:
-        complaints.append(
-            f"freqai.conv_width is {window!r}; accepted: integer >= 1 (candles an observation looks back); "
-            "remedy: set it to 1 or remove it"
-        )
-    test_size = (freqai.get("data_split_parameters") or {}).get("test_size", 0.1)
-    if not isinstance(test_size, int | float) or isinstance(test_size, bool) or not 0 <= test_size < 1:
-        complaints.append(
-            f"freqai.data_split_parameters.test_size is {test_size!r}; accepted: number in [0, 1), the share held "
-            "out for evaluation; remedy: set it to 0.1"
-        )
-    if (freqai.get("feature_parameters") or {}).get("shuffle_after_split", False):
-        complaints.append(
-            "freqai.feature_parameters.shuffle_after_split is True; accepted: false (an episode needs candles in "
-            "their order); remedy: remove the key"
-        )
-    return complaints
-
-
-# Set by this package, so that a value in model_training_parameters would silently lose.
-_OWNED_ARGUMENTS = {"self", "policy", "env", "policy_kwargs", "tensorboard_log", "seed", "device", "_init_setup_model"}
-
-
-def _unknown_algorithm_arguments(rl: RLSettings, other: Mapping[str, Any]) -> list[str]:
-    if not other:
-        return []
-    from mtfscalper.policy.algorithms import algorithm_class
-
-    accepted = sorted(set(inspect.signature(algorithm_class(rl.model_type)).parameters) - _OWNED_ARGUMENTS)
-    return [
-        f"freqai.model_training_parameters.{key} is {value!r}, which {rl.model_type} does not take; accepted: "
-        f"{', '.join(accepted)}; remedy: {_did_you_mean(key, accepted)}"
-        for key, value in other.items()
-        if key not in accepted
-    ]
-
-
-def _parse(
-    model: type[_S],
-    values: Mapping[str, Any],
-    complaints: list[str],
-    also_known: Set[str] = frozenset(),
-    other_section: Set[str] = frozenset(),
-) -> _S | None:
-    """Validate values of ``rl_config``.
-
-    :param also_known: keys of the section that another model validates
-    :param other_section: keys that stand in ``model_training_parameters`` instead
-    """
-    try:
-        return model.model_validate(_lists_to_tuples(values))
-    except ValidationError as error:
-        known = set(model.model_fields) | also_known
-        # One complaint a key, however many items of a list are wrong.
-        by_key: dict[str, str] = {}
-        for detail in error.errors():
-            path = [str(part) for part in detail["loc"]]
-            section = "freqai.model_training_parameters" if path[0] in other_section else "freqai.rl_config"
-            # What follows a key is the place in a list, or which of several types was tried.
-            key = ".".join(path[:2] if _section_of(model, path[0]) else path[:1])
-            by_key.setdefault(key, _complaint(model, section, path, detail["type"], detail["input"], known))
-        complaints.extend(by_key.values())
-        return None
-
-
-def _complaint(
-    model: type[BaseModel], section: str, path: Sequence[str], kind: str, received: Any, known: set[str]
-) -> str:
-    field: FieldInfo | None = None
-    keys = []
-    holder: type[BaseModel] | None = model
-    for part in path:
-        if holder is None or part not in holder.model_fields:
-            break
-        keys.append(part)
-        field = holder.model_fields[part]
-        holder = _section_of(holder, part)
-    if kind == "extra_forbidden":
-        known_here = sorted(known if holder is model or not keys else set((holder or model).model_fields))
-        name = ".".join([section, *path])
-        return (
-            f"{name} is {received!r}, an unknown key; accepted: {', '.join(known_here)}; "
-            f"remedy: {_did_you_mean(path[-1], known_here)}"
-        )
-    assert field is not None
-    default = field.get_default(call_default_factory=True, validated_data={})
-    default, received = (list(value) if isinstance(value, tuple) else value for value in (default, received))
-    index = f"[{path[-1]}]" if path[-1].isdigit() else ""
-    shown = "remove the key" if isinstance(default, BaseModel) else f"set it so, or remove it for {default!r}"
-    return f"{'.'.join([section, *keys])}{index} is {received!r}; accepted: {field.description}; remedy: {shown}"
-
-
-def _section_of(model: type[BaseModel], key: str) -> type[BaseModel] | None:
-    """The model of a key that holds an object, None for any other key."""
-    annotation: Any = model.model_fields[key].annotation if key in model.model_fields else None
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
-def _did_you_mean(key: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {close[0]!r}?" if close else "remove it"
-
-
-def _lists_to_tuples(values: Mapping[str, Any]) -> dict[str, Any]:
-    # JSON has no tuples, and strict validation of a frozen model takes no list for one.
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+if __name__ == "__main__":
+    for title, table in readme_tables().items():
+        print(f"{title}\n\n{table}\n")

@@ -16,8 +16,6 @@ from typing import Any
 
 import cloudpickle
 
-NAME_PATTERN = r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
-
 
 class UserCodeError(ValueError):
     """Code that a config names cannot be used. Names what, where it was looked for, accepted and remedy."""

@@ -23,9 +23,10 @@ from pydantic import BaseModel, ValidationError
 import mtfscalper
 from mtfscalper.offline.exchange import ReplayExchange, offline_config
 from mtfscalper.offline.synthetic import DEFAULT_START, write_market
-from mtfscalper.policy.algorithms import algorithm_class
-from mtfscalper.settings import PPOSettings, RLSettings, Settings, SettingsError
-from mtfscalper.trading.reward import REWARD_TERMS, RewardSettings
+from mtfscalper.policy.algorithms import algorithm_class, unknown_arguments
+from mtfscalper.settings import FreqaiSettings, PPOSettings, RLSettings, Settings, SettingsError, readme_tables
+from mtfscalper.settings_text import accepted_values
+from mtfscalper.trading.reward import TERMS, RewardSettings
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(mtfscalper.__file__).parent
@@ -36,6 +37,9 @@ RL_DEFAULTS = {
     "train_cycles": 30,
     "n_envs": 8,
     "net_arch": (512, 512, 256),
+    "net_arch_value": None,
+    "activation": "relu",
+    "network": None,
     "vec_env": "subproc",
     "cpu_count": 8,
     "interop_threads": 2,
@@ -77,7 +81,7 @@ TABLE_KEYS = [*RL_DEFAULTS, *PPO_TABLE]
 
 
 def parse(rl: dict[str, Any] | None = None, **freqai: Any) -> Settings:
-    return Settings.from_config({"freqai": {"rl_config": rl or {}, **freqai}})
+    return Settings.from_config({"freqai": {"rl_config": rl or {}, **freqai}}, unknown_arguments)
 
 
 def refusal(rl: dict[str, Any] | None = None, **freqai: Any) -> str:
@@ -120,33 +124,32 @@ def test_other_defaults_of_ppo_are_stable_baselines3s() -> None:
 
 def test_reward_is_equity_alone_by_default() -> None:
     reward = RewardSettings()
-    weights = {term: getattr(reward, f"{term}_weight") for term in REWARD_TERMS}
-    assert weights == {term: float(term == "equity") for term in REWARD_TERMS}
+    weights = {term: getattr(reward, f"{term}_weight") for term in TERMS}
+    assert weights == {term: float(term == "equity") for term in TERMS}
     assert (reward.rr, reward.profit_aim, reward.win_reward_factor) == (1.0, 0.025, 2.0)
 
 
-def test_the_readme_shows_every_key_with_its_default() -> None:
+def test_the_readme_holds_the_tables_of_settings_and_no_others() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    table = readme.split("| key | default | meaning |")[1].split("\n\n")[0]
-    shown: dict[str, str] = {}
-    for row in table.splitlines()[2:]:
-        names, defaults = (cell.strip() for cell in row.split("|")[1:3])
-        keys = re.findall(r"`(\w+)`", names)
-        # "8, 4096, 256" is one default for each of three keys.
-        values = re.findall(r'\[[^]]*\]|"[^"]*"|[^,\s]+', defaults)
-        shown |= dict(zip(keys, values, strict=True) if len(keys) == len(values) else dict.fromkeys(keys, ""))
-    every_default = RLSettings().model_dump() | PPOSettings().model_dump()
-    assert set(shown) == set(every_default)
-    wrong = {
-        key: value
-        for key, value in shown.items()
-        if re.match(r'[\d"\[]|true|false', value) and json.loads(value) != plain(every_default[key])
-    }
-    assert wrong == {}
+    tables = readme_tables()
+    stale = [title for title, table in tables.items() if f"\n\n{table}\n\n" not in readme]
+    assert stale == [], "python -m mtfscalper.settings prints the tables: copy them to README.md"
+    assert readme.count("| key | default |") == len(tables)
 
 
-def plain(value: Any) -> Any:
-    return list(value) if isinstance(value, tuple) else value
+def test_the_tables_show_every_key_once_with_its_default() -> None:
+    rows = [row.split(" | ") for table in readme_tables().values() for row in table.splitlines()[2:]]
+    shown = {name.strip("| `").rpartition(".")[2]: json.loads(default) for name, default, *_ in rows}
+    models = (RLSettings(), PPOSettings(), FreqaiSettings(), RewardSettings())
+    assert len(rows) == len(shown) == sum(len(type(model).model_fields) for model in models)
+    defaults = {key: value for model in models for key, value in model.model_dump(mode="json").items()}
+    assert shown == defaults | {"model_reward_parameters": {}}
+
+
+def test_the_module_prints_the_tables() -> None:
+    command = [sys.executable, "-m", "mtfscalper.settings"]
+    printed = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True, timeout=60).stdout
+    assert all(f"{title}\n\n{table}\n" in printed for title, table in readme_tables().items())
 
 
 def test_an_empty_config_gives_the_defaults() -> None:
@@ -155,13 +158,25 @@ def test_an_empty_config_gives_the_defaults() -> None:
 
 def test_values_of_the_config_arrive() -> None:
     settings = parse(
-        {"n_envs": 3, "net_arch": [64, 32], "gamma": 1, "entry_mode": "agent", "model_reward_parameters": {"rr": 2}},
+        {
+            "n_envs": 3,
+            "net_arch": [64, 32],
+            "net_arch_value": [16],
+            "activation": "gelu",
+            "network": "my_project.nets:Gru",
+            "gamma": 1,
+            "entry_mode": "agent",
+            "model_reward_parameters": {"rr": 2},
+        },
         conv_width=5,
         data_split_parameters={"test_size": 0},
         continual_learning=True,
     )
     assert settings.rl.n_envs == 3
     assert settings.rl.net_arch == (64, 32)
+    assert settings.rl.net_arch_value == (16,)
+    assert settings.rl.activation == "gelu"
+    assert settings.rl.network == "my_project.nets:Gru"
     assert settings.ppo.gamma == 1.0
     assert settings.rl.entry_mode == "agent"
     assert settings.rl.model_reward_parameters == RewardSettings(rr=2.0)
@@ -198,6 +213,9 @@ WRONG_TYPES = {
     "n_steps": ["4096", 4096.0, True, None],
     "batch_size": ["256", 256.5, True, None],
     "net_arch": [512, "512", {"pi": [512]}, None],
+    "net_arch_value": [512, "512", {"vf": [512]}],
+    "activation": [1, True, ["relu"], None],
+    "network": [1, True, ["my_nets:Gru"], {"class": "Gru"}],
     "learning_rate": ["3e-4", True, [3e-4], None],
     "n_epochs": ["10", 10.0, True, None],
     "gamma": ["0.99", True, NAN, None],
@@ -242,6 +260,15 @@ def test_a_wrong_type_is_refused_by_name(key: str, value: Any) -> None:
         ("n_steps", 0),
         ("batch_size", 1),
         ("net_arch", []),
+        ("net_arch_value", []),
+        ("activation", "ReLU"),
+        ("network", "my_nets"),
+        ("network", "my_nets.Gru"),
+        ("network", "my_nets:"),
+        ("network", "my_nets:Gru:Cell"),
+        ("network", " my_nets:Gru"),
+        ("network", "my_nets:Gru\n"),
+        ("network", ""),
         ("learning_rate", 0.0),
         ("n_epochs", 0),
         ("gamma", 1.01),
@@ -260,6 +287,7 @@ def test_a_wrong_type_is_refused_by_name(key: str, value: Any) -> None:
         ("interop_threads", 0),
         ("device", "gpu"),
         ("device", "cuda:x"),
+        ("device", "cuda:0 "),
         ("precision", "fp16"),
         ("entry_mode", "signals"),
         ("decision_mode", "live"),
@@ -280,9 +308,10 @@ def test_a_value_out_of_range_is_refused_by_name(key: str, value: Any) -> None:
 
 
 @pytest.mark.parametrize("layers", [["512"], [512, "512"], [512, 0], [512, 512.5], [True], [[512]], [-1]])
-def test_a_wrong_layer_is_refused_by_its_place(layers: list[Any]) -> None:
+@pytest.mark.parametrize("key", ["net_arch", "net_arch_value"])
+def test_a_wrong_layer_is_refused_by_its_place(key: str, layers: list[Any]) -> None:
     place = next(index for index, layer in enumerate(layers) if type(layer) is not int or layer < 1)
-    assert_one_complaint(refusal({"net_arch": layers}), f"freqai.rl_config.net_arch[{place}]", layers[place])
+    assert_one_complaint(refusal({key: layers}), f"freqai.rl_config.{key}[{place}]", layers[place])
 
 
 @pytest.mark.parametrize(
@@ -307,6 +336,55 @@ def test_a_vector_environment_of_a_later_release_is_refused_as_such() -> None:
     assert_one_complaint(message, "freqai.rl_config.vec_env", "torch")
     assert "which this release does not have yet" in message
     assert "'subproc', 'dummy', 'batched' or 'auto'" in message
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1", "mps"])
+def test_a_device_may_be_named_by_its_number(device: str) -> None:
+    assert parse({"device": device}).rl.device == device
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value", "accepted"),
+    [
+        ("freqai.rl_config", "n_envs", 0, "integer from 1 to 1024 (parallel environments); remedy: set it so, or"),
+        ("freqai.rl_config", "seed", -1, "integer from 0 to 2147483647 ("),
+        ("freqai.rl_config", "max_training_drawdown_pct", 0, "number in (0, 1] (share of the peak"),
+        ("freqai.rl_config", "gamma", 2, "number in [0, 1] ("),
+        ("freqai.rl_config", "ent_coef", -1, "number >= 0 ("),
+        ("freqai.rl_config", "clip_range_vf", 0, "number > 0 or null (how far an update may move a value); remedy"),
+        ("freqai.rl_config", "net_arch_value", [], "non-empty list of integers >= 1 or null (hidden layers"),
+        ("freqai.rl_config", "compile", 1, "true, false or 'auto' ("),
+        ("freqai.rl_config", "device", "gpu", "'auto', 'cpu', 'cuda', 'mps' or 'cuda:N' ("),
+        ("freqai.rl_config", "network", "Gru", "'module:Class' or null ("),
+        ("freqai.rl_config", "progress_bar", 1, "true or false ("),
+        ("freqai.rl_config", "model_reward_parameters", 1, "object with rr, profit_aim, win_reward_factor, equity_"),
+        (
+            "freqai",
+            "conv_width",
+            0,
+            "integer >= 1 (candles an observation looks back); remedy: set it so, or remove it",
+        ),
+        ("freqai", "continual_learning", "yes", "true or false ("),
+    ],
+)
+def test_a_refusal_says_what_is_accepted_in_the_annotations_words(
+    section: str, key: str, value: Any, accepted: str
+) -> None:
+    message = refusal({key: value}) if section == "freqai.rl_config" else refusal(**{key: value})
+    assert message.startswith(f"{section}.{key} is {value!r}; accepted: {accepted}")
+
+
+def test_another_policy_of_ppo_is_refused_with_the_key_for_a_network_of_ones_own() -> None:
+    message = refusal({"policy_type": "CnnPolicy"})
+    assert_one_complaint(message, "freqai.rl_config.policy_type", "CnnPolicy")
+    assert "freqai.rl_config.network" in message
+
+
+def test_a_network_of_ones_own_is_refused_for_another_algorithm() -> None:
+    message = refusal({"model_type": "A2C", "network": "my_nets:Gru"})
+    assert_one_complaint(message, "freqai.rl_config.network", "my_nets:Gru")
+    assert "A2C" in message
+    assert parse({"model_type": "A2C", "net_arch_value": [8], "activation": "tanh"}).rl.net_arch_value == (8,)
 
 
 def test_exact_decisions_need_the_models_of_a_backtest() -> None:
@@ -376,7 +454,7 @@ def test_a_wrong_training_parameter_is_named_where_it_stands() -> None:
 
 
 @pytest.mark.parametrize("value", [0, -1, True, "1", 1.0, None])
-def test_a_window_below_one_candle_is_refused(value: Any) -> None:
+def test_a_lookback_below_one_candle_is_refused(value: Any) -> None:
     assert_one_complaint(refusal(conv_width=value), "freqai.conv_width", value)
 
 
@@ -540,12 +618,20 @@ def test_every_ppo_setting_is_an_argument_of_ppo_and_handed_to_it() -> None:
 
 
 def test_every_reward_setting_is_read_by_the_reward_or_the_environment() -> None:
-    assert set(RewardSettings.model_fields) <= attributes_read_from("settings", "reward")
+    # Weights are read by the names of their terms.
+    read = attributes_read_from("settings", "reward") | {f"{name}_weight" for name in TERMS}
+    assert set(RewardSettings.model_fields) <= read
 
 
-@pytest.mark.parametrize("model", [RLSettings, PPOSettings, RewardSettings])
-def test_every_setting_says_what_it_accepts(model: type[BaseModel]) -> None:
-    assert all(field.description for field in model.model_fields.values())
+@pytest.mark.parametrize("model", [RLSettings, PPOSettings, FreqaiSettings, RewardSettings])
+def test_every_setting_says_what_it_accepts_once(model: type[BaseModel]) -> None:
+    for key, field in model.model_fields.items():
+        assert accepted_values(model, key) not in (field.description or ""), key
+        # No pattern shows through.
+        assert not re.search(r"[\\^$?+*]", accepted_values(model, key)), key
+        # Both stand in one row of a table.
+        assert field.description
+        assert "|" not in field.description
 
 
 # ---------------------------------------------------------------------- through the command
@@ -579,7 +665,7 @@ def test_the_command_fails_on_a_wrong_setting_and_says_which(
     # The log is wrapped to the width of a terminal.
     output = " ".join(backtesting_refusal.stdout.split())
     assert backtesting_refusal.returncode == 2, backtesting_refusal.stdout
-    assert "freqai.rl_config.net_arch[0] is '512'; accepted: list of integers >= 1" in output
+    assert "freqai.rl_config.net_arch[0] is '512'; accepted: non-empty list of integers >= 1" in output
     assert "freqai.rl_config.n_env is 4, an unknown key" in output
     assert "did you mean 'n_envs'?" in output
     assert "Traceback" not in output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -27,9 +28,16 @@ def settings_of_config(config: dict[str, Any]) -> Settings:
     :raises OperationalException: naming every wrong key, the value, the values accepted and the remedy
     """
     try:
-        return Settings.from_config(config)
+        return Settings.from_config(config, _unknown_arguments)
     except SettingsError as error:
         raise OperationalException(f"The config cannot be used:\n{error}") from error
+
+
+def _unknown_arguments(model_type: str, arguments: Mapping[str, Any]) -> list[str]:
+    # Imports torch, which a strategy with PPO can do without.
+    from mtfscalper.policy.algorithms import unknown_arguments
+
+    return unknown_arguments(model_type, arguments)
 
 
 # What a strategy may use and a simulation of its trades leaves out.

@@ -15,11 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from mtfscalper.trading.actions import ActionTable
 from mtfscalper.trading.arrays import Namespace
 from mtfscalper.trading.rules import Account, ExitReason, Fill
-from mtfscalper.user_code import NAME_PATTERN, UserCode
+from mtfscalper.user_code import UserCode
 
+TERM_PATTERN = r"^(?P<module>[A-Za-z_][\w.]*):(?P<function>[A-Za-z_]\w*)$"
 _Weight = Annotated[float, Field(allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-_WEIGHT = "number (0 switches the term off)"
 
 
 class RewardSettings(BaseModel):
@@ -27,20 +27,34 @@ class RewardSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    rr: _Positive = Field(1.0, description="number > 0 (risk to reward: profits above rr x profit_aim count as wins)")
-    profit_aim: _Positive = Field(0.025, description="number > 0 (profit ratio aimed at; the unit of profit terms)")
-    win_reward_factor: _Positive = Field(2.0, description="number > 0 (factor of profit_quality on wins)")
-    equity_weight: _Weight = Field(1.0, description=_WEIGHT)
-    profit_quality_weight: _Weight = Field(0.0, description=_WEIGHT)
-    drawdown_weight: _Weight = Field(0.0, description=_WEIGHT)
-    timing_weight: _Weight = Field(0.0, description=_WEIGHT)
-    duration_weight: _Weight = Field(0.0, description=_WEIGHT)
-    invalid_weight: _Weight = Field(0.0, description=_WEIGHT)
-    idle_weight: _Weight = Field(0.0, description=_WEIGHT)
-    terms: dict[Annotated[str, Field(pattern=NAME_PATTERN)], _Weight] = Field(
-        default_factory=dict, description="object: terms of your own, 'module:function' to weight"
+    rr: _Positive = Field(1.0, description="risk to reward: profits above `rr` × `profit_aim` count as wins")
+    profit_aim: _Positive = Field(0.025, description="profit ratio aimed at, the unit of profit terms")
+    win_reward_factor: _Positive = Field(2.0, description="factor of profit_quality on wins")
+    equity_weight: _Weight = Field(
+        1.0,
+        description="weight of the log of equity after over before, after costs. Alone, an episode adds up to the log "
+        "of final equity",
     )
-    timing_candles: Annotated[int, Field(ge=2)] = Field(48, description="integer >= 2 (the recent range of timing)")
+    profit_quality_weight: _Weight = Field(
+        0.0,
+        description="weight of profit / `profit_aim` at an exit. Times `win_reward_factor` above `rr` × `profit_aim`",
+    )
+    drawdown_weight: _Weight = Field(0.0, description="weight of minus the distance from the trade's best profit")
+    timing_weight: _Weight = Field(
+        0.0,
+        description="weight of how near the favourable end of the last `timing_candles` candles' range a trade is "
+        "entered and left",
+    )
+    duration_weight: _Weight = Field(
+        0.0, description="weight of minus the share of the longest duration that the trade has lasted"
+    )
+    invalid_weight: _Weight = Field(0.0, description="weight of minus 1 for an impossible action")
+    idle_weight: _Weight = Field(0.0, description="weight of minus 1 for declining a permitted entry")
+    terms: dict[Annotated[str, Field(pattern=TERM_PATTERN)], _Weight] = Field(
+        {},
+        description="weights of terms of your own. Functions of a module in the user directory, or of an installed one",
+    )
+    timing_candles: Annotated[int, Field(ge=2)] = Field(48, description="candles of the range that timing looks at")
 
 
 class Transition(NamedTuple):

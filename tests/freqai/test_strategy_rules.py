@@ -266,3 +266,15 @@ def test_wrong_settings_are_an_error_freqtrade_prints_and_stops_at() -> None:
     with pytest.raises(OperationalException, match=r"cannot be used:\nfreqai\.rl_config\.n_envs is 0; accepted: "):
         settings_of_config(config)
     assert settings_of_config({}) == Settings.from_config({})
+
+
+def test_wrong_arguments_of_another_algorithm_stand_in_the_same_message_as_other_wrong_settings() -> None:
+    freqai = {"conv_width": 0, "rl_config": {"model_type": "DQN"}, "model_training_parameters": {"bufer_size": 100}}
+    with pytest.raises(OperationalException) as caught:
+        settings_of_config({"freqai": freqai})
+    _, *complaints = str(caught.value).splitlines()
+    assert [complaint.split(" is ")[0] for complaint in complaints] == [
+        "freqai.conv_width",
+        "freqai.model_training_parameters.bufer_size",
+    ]
+    assert "did you mean 'buffer_size'?" in complaints[1]
