@@ -69,7 +69,9 @@ def load_user_code(name: str, folder: Path) -> UserCode:
 
 def _import_afresh(module_name: str, folder: Path) -> ModuleType:
     """Import a module as its files are now: a bot lives longer than an edit of them."""
-    for loaded in [name for name, module in sys.modules.items() if _lies_in(module, folder)]:
+    # Those of another user directory too, under whose names a module of this one may lie.
+    before = cloudpickle.list_registry_pickle_by_value()
+    for loaded in [name for name, module in sys.modules.items() if name in before or _lies_in(module, folder)]:
         del sys.modules[loaded]
     importlib.invalidate_caches()
     sys.path.insert(0, str(folder))

@@ -8,6 +8,7 @@ term, write a function, put it into :data:`TERMS` and give it a ``*_weight`` in 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -15,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mtfscalper.trading.actions import ActionTable
 from mtfscalper.trading.arrays import Namespace
 from mtfscalper.trading.rules import Account, ExitReason, Fill
-from mtfscalper.user_code import UserCode
+from mtfscalper.user_code import UserCode, UserCodeError, load_user_code
 
 TERM_PATTERN = r"^(?P<module>[A-Za-z_][\w.]*):(?P<function>[A-Za-z_]\w*)$"
 _Weight = Annotated[float, Field(allow_inf_nan=False)]
@@ -161,6 +162,21 @@ class WeightedTerm(NamedTuple):
     name: str
     weight: float
     function: Term
+
+
+def load_own_terms(settings: RewardSettings, folder: Path) -> tuple[UserCode, ...]:
+    """The functions that ``terms`` names.
+
+    :param folder: the user directory, see :func:`mtfscalper.user_code.load_user_code`
+    :raises UserCodeError: naming the key, if one cannot be loaded
+    """
+    own = []
+    for name in settings.terms:
+        try:
+            own.append(load_user_code(name, folder))
+        except UserCodeError as error:
+            raise UserCodeError(f"freqai.rl_config.model_reward_parameters.terms.{error}") from error
+    return tuple(own)
 
 
 def weighted_terms(settings: RewardSettings, own: Iterable[UserCode] = ()) -> tuple[WeightedTerm, ...]:

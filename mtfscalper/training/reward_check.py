@@ -1,9 +1,10 @@
-"""Does the reward agree with profit? Asked of random policies, before a policy learns to please it."""
+"""Can the reward be computed, and does it agree with profit? Asked before a policy learns to please it."""
 
 from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +13,10 @@ import pandas as pd
 from mtfscalper.envs.batched_env import BatchedTradingEnv
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.trading.actions import Action
-from mtfscalper.trading.reward import RewardSettings
+from mtfscalper.trading.actions import Action, ActionTable
+from mtfscalper.trading.arrays import NUMPY, SCALAR, Namespace, map_arrays
+from mtfscalper.trading.reward import TERMS, RewardSettings, Transition, WeightedTerm, weighted_terms
+from mtfscalper.user_code import UserCode
 
 logger = logging.getLogger(__name__)
 
@@ -21,6 +24,13 @@ N_POLICIES = 128
 N_DECISIONS = 200
 # Below it, a policy with more reward is hardly more likely to have more profit.
 LEAST_AGREEMENT = 0.5
+# Accounts and decisions on which the user's terms are tried.
+N_PROBES = 16
+N_PROBED_DECISIONS = 50
+
+
+class RewardTermError(ValueError):
+    """A term of the user's cannot be used. Names the term, what it gave, what is accepted and the remedy."""
 
 
 def reward_profit_correlation(tape: MarketTape, settings: EnvSettings, seed: int) -> float:
@@ -31,10 +41,14 @@ def reward_profit_correlation(tape: MarketTape, settings: EnvSettings, seed: int
 
     :return: in [-1, 1]; 1 where the reward is nothing but the default term; NaN where no policy traded
     """
-    if _is_profit(settings.reward):
+    terms = weighted_terms(settings.reward, settings.own_terms)
+    if [(term.name, term.weight > 0) for term in terms] == [("equity", True)]:
         return 1.0
-    scenes = [replace(settings, reward=reward, record_trades=False) for reward in (settings.reward, RewardSettings())]
-    envs = [BatchedTradingEnv(tape.without_features(), scene, N_POLICIES) for scene in scenes]
+    profit = replace(settings, reward=RewardSettings(), own_terms=())
+    envs = [
+        BatchedTradingEnv(tape.without_features(), replace(scene, record_trades=False), N_POLICIES)
+        for scene in (settings, profit)
+    ]
     random = np.random.default_rng(seed)
     # From every second candle to one in a hundred.
     eagerness = 10 ** random.uniform(-2, np.log10(0.5), (N_POLICIES, 1))
@@ -57,12 +71,14 @@ def check_reward(tape: MarketTape, settings: EnvSettings, seed: int) -> float:
     """Log how the reward agrees with profit, as a warning where it does not.
 
     :return: see :func:`reward_profit_correlation`
+    :raises RewardTermError: if a term of the user's cannot be used
     """
+    if settings.own_terms:
+        check_own_terms(tape, settings, seed)
     correlation = reward_profit_correlation(tape, settings, seed)
-    weights = {
-        name: value for name, value in settings.reward.model_dump().items() if name.endswith("_weight") and value
-    }
-    said = ", ".join(f"{name} {value:g}" for name, value in weights.items()) or "every weight 0"
+    terms = weighted_terms(settings.reward, settings.own_terms)
+    keys = {term.name: f"{term.name}_weight" if term.name in TERMS else term.name for term in terms}
+    said = ", ".join(f"{keys[term.name]} {term.weight:g}" for term in terms) or "every weight 0"
     if correlation >= LEAST_AGREEMENT:
         logger.info("%s: reward and profit of random policies rank alike (%.2f; %s).", tape.pair, correlation, said)
     else:
@@ -79,9 +95,71 @@ def check_reward(tape: MarketTape, settings: EnvSettings, seed: int) -> float:
     return correlation
 
 
-def _is_profit(reward: RewardSettings) -> bool:
-    weights = {name: value for name, value in reward.model_dump().items() if name.endswith("_weight")}
-    return weights.pop("equity_weight") > 0 and not any(weights.values())
+def check_own_terms(tape: MarketTape, settings: EnvSettings, seed: int) -> None:
+    """Try the user's terms on what random accounts live through: in batches and one by one they say the same.
+
+    :raises RewardTermError: naming the term, what it gave, what is accepted and the remedy
+    """
+    lived: list[Transition] = []
+
+    def note(xp: Namespace, reward: RewardSettings, transition: Transition) -> Any:
+        lived.append(transition)
+        return 0.0 * transition.equity_after
+
+    own = [term for term in weighted_terms(settings.reward, settings.own_terms) if term.name in settings.reward.terms]
+    probe = UserCode("probe:note", note, "")
+    watched = replace(
+        settings,
+        reward=settings.reward.model_copy(update={"terms": {probe.name: 1.0}}),
+        own_terms=(probe,),
+        record_trades=False,
+    )
+    env = BatchedTradingEnv(tape.without_features(), watched, N_PROBES)
+    random = np.random.default_rng(seed)
+    env.seed(seed)
+    env.reset()
+    for _ in range(N_PROBED_DECISIONS):
+        env.step(_random_actions(env.action_masks(), np.full((N_PROBES, 1), 0.5), random))
+    for transition in lived:
+        for term in own:
+            _check_term(term, settings.reward, transition)
+
+
+def _check_term(term: WeightedTerm, reward: RewardSettings, transition: Transition) -> None:
+    n = len(transition.equity_after)
+    accepted = f"a finite number for each account, shape ({n},), and the same numbers for single accounts"
+    try:
+        together = np.asarray(term.function(NUMPY, reward, transition), dtype=np.float64)
+        alone = np.array([float(term.function(SCALAR, reward, _member(transition, at))) for at in range(n)])
+    except Exception as error:
+        raise RewardTermError(
+            f"the reward's term {term.name} fails ({type(error).__name__}: {error}); accepted: {accepted}; remedy: "
+            "use xp.where, xp.maximum, ... instead of if and max, and no array's methods"
+        ) from error
+    if together.shape != (n,) or not np.isfinite(together).all():
+        raise RewardTermError(
+            f"the reward's term {term.name} gives shape {together.shape} and {np.isfinite(together).sum()} finite "
+            f"numbers for {n} accounts; accepted: {accepted}; remedy: correct the function"
+        )
+    apart = np.abs(together - alone) > 1e-9 * np.maximum(1.0, np.abs(alone))
+    if apart.any():
+        at = int(np.flatnonzero(apart)[0])
+        raise RewardTermError(
+            f"the reward's term {term.name} gives {together[at]!r} for an account among {n} and {alone[at]!r} for it "
+            f"alone; accepted: {accepted}; remedy: let no account's value depend on the others"
+        )
+
+
+def _member(transition: Transition, at: int) -> Transition:
+    """What one account of a batch lived through, in Python's numbers."""
+
+    def own(value: Any) -> Any:
+        return value[at].item() if isinstance(value, np.ndarray) else value
+
+    before, after, fill = (map_arrays(own, group) for group in (transition.before, transition.after, transition.fill))
+    numbers = {name: own(value) for name, value in transition._asdict().items()}
+    actions = ActionTable(*(column.tolist() for column in transition.actions))
+    return Transition(**(numbers | {"before": before, "after": after, "fill": fill, "actions": actions}))
 
 
 def _random_actions(
