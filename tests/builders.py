@@ -8,8 +8,9 @@ import pandas as pd
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import MarketTape
+from mtfscalper.trading.account import Candle
 from mtfscalper.trading.reward import RewardSettings
-from mtfscalper.trading.rules import Candle, TradingRules
+from mtfscalper.trading.rules import TradingRules
 
 PAIR = "BTC/USDT:USDT"
 TIMEFRAME_MS = 300_000

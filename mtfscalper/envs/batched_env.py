@@ -16,11 +16,11 @@ from mtfscalper.envs.episodes import EnvSettings, EpisodeMap, Start
 from mtfscalper.envs.lookback_observation import expand_observations, window_observation_space
 from mtfscalper.envs.trading_env import observation_space
 from mtfscalper.market.tape import MarketTape
+from mtfscalper.trading.account import FLAT, Account, Fill
 from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
 from mtfscalper.trading.arrays import NUMPY, BatchNamespace, put_members, take_members
 from mtfscalper.trading.episode import EpisodeState, advance, enters_by_itself, exit_candle
 from mtfscalper.trading.observation import trade_state
-from mtfscalper.trading.rules import FLAT, Account, Fill
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
 
 # Shared by every environment that has nothing to say: DummyVecEnv's info of a step inside an episode.

@@ -12,12 +12,13 @@ import numpy.typing as npt
 
 from mtfscalper.market.lookback import range_position
 from mtfscalper.market.tape import MarketTape, TapeError
+from mtfscalper.trading.account import Candle
 from mtfscalper.trading.actions import ActionTable, entry_permissions
 from mtfscalper.trading.arrays import BatchNamespace
 from mtfscalper.trading.episode import Market, Scene
 from mtfscalper.trading.observation import TradeView
 from mtfscalper.trading.reward import RewardSettings, weighted_terms
-from mtfscalper.trading.rules import Candle, TradingRules
+from mtfscalper.trading.rules import TradingRules
 from mtfscalper.user_code import UserCode
 
 

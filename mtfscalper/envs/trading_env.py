@@ -13,11 +13,11 @@ from gymnasium import spaces
 
 from mtfscalper.envs.episodes import EnvSettings, EpisodeMap, Start
 from mtfscalper.market.tape import MarketTape
+from mtfscalper.trading.account import FLAT
 from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
 from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.episode import EpisodeState, advance, enters_by_itself, exit_candle
 from mtfscalper.trading.observation import N_ACCOUNT, PROFIT_BOUND, trade_state
-from mtfscalper.trading.rules import FLAT
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
 
 # Observations are float32, which counts exactly up to here: 160 years of five-minute candles. Constant, so that a

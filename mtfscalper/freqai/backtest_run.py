@@ -19,7 +19,7 @@ from pandas import DataFrame
 from mtfscalper import artefacts
 from mtfscalper.freqai.policy_store import PlannedWindow
 from mtfscalper.settings import Settings
-from mtfscalper.trading.rules import Account
+from mtfscalper.trading.account import Account
 
 logger = logging.getLogger(__name__)
 

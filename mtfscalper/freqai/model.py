@@ -39,8 +39,9 @@ from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, price_scale
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.closed_loop import decidable_rows, flat_decisions
 from mtfscalper.policy.inference import Decider, decider_for
+from mtfscalper.trading.account import FLAT, Account
 from mtfscalper.trading.actions import N_ACTIONS, Action, entry_permissions
-from mtfscalper.trading.rules import FLAT, Account, RulesError, TradingRules
+from mtfscalper.trading.rules import RulesError, TradingRules
 from mtfscalper.training.fit import fit, report_as_json
 
 logger = logging.getLogger(__name__)

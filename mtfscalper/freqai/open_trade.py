@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mtfscalper.trading.account import FLAT, Account
 from mtfscalper.trading.arrays import SCALAR
-from mtfscalper.trading.rules import FLAT, Account, TradingRules, profit_ratio, see_profit
+from mtfscalper.trading.rules import TradingRules, profit_ratio, see_profit
 
 
 class PriceHistory(NamedTuple):

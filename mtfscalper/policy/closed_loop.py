@@ -11,11 +11,12 @@ import numpy.typing as npt
 from mtfscalper.envs.episodes import EnvSettings, scene_on
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.inference import Decider
+from mtfscalper.trading.account import FLAT, Account, Candle, ExitReason
 from mtfscalper.trading.actions import Action, ActionTable, entry_permissions
 from mtfscalper.trading.arrays import NUMPY, SCALAR
 from mtfscalper.trading.episode import EpisodeState, Market, advance, carry_out, exit_candle
 from mtfscalper.trading.observation import account_state, trade_state
-from mtfscalper.trading.rules import FLAT, Account, Candle, ExitReason, mark
+from mtfscalper.trading.rules import mark
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from mtfscalper.trading.arrays import SCALAR, Namespace
+from mtfscalper.trading.arrays import SCALAR, Array, Namespace
 
 
 class Action(IntEnum):
@@ -24,7 +24,7 @@ class Action(IntEnum):
 N_ACTIONS = len(Action)
 
 
-def valid_actions(side: Any, long_permitted: Any, short_permitted: Any, xp: Namespace) -> tuple[Any, ...]:
+def valid_actions(side: Array, long_permitted: Array, short_permitted: Array, xp: Namespace) -> tuple[Array, ...]:
     """Which actions the rules accept, one entry for each member of :class:`Action`.
 
     Neutral always can be done; one exits the side one holds; one enters when flat and permitted.
@@ -79,9 +79,9 @@ class ActionTable(NamedTuple):
     :ivar declined: whether an entry was permitted, and neither asked for nor made
     """
 
-    carried_out: Any
-    accepted: Any
-    declined: Any
+    carried_out: Array
+    accepted: Array
+    declined: Array
 
     @classmethod
     def from_entry_mode(cls, entry_mode: str) -> ActionTable:

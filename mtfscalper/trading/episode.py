@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from mtfscalper.trading.account import Account, Candle, Fill
 from mtfscalper.trading.actions import N_ACTIONS, ActionTable
-from mtfscalper.trading.arrays import BatchNamespace, Namespace, map_arrays
+from mtfscalper.trading.arrays import Array, BatchNamespace, Namespace, map_arrays
 from mtfscalper.trading.reward import RewardSettings, Transition, WeightedTerm, reward_terms
-from mtfscalper.trading.rules import Account, Candle, Fill, TradingRules, force_exit, mark, step
+from mtfscalper.trading.rules import TradingRules, force_exit, mark, step
 
 
 class Moment(NamedTuple):
@@ -27,9 +28,9 @@ class Moment(NamedTuple):
     """
 
     candle: Candle
-    next_open: Any
-    range_position: Any
-    permissions: Any
+    next_open: Array
+    range_position: Array
+    permissions: Array
 
 
 class Market(NamedTuple):
@@ -48,12 +49,12 @@ class Market(NamedTuple):
         rows = zip(*(column.tolist() for column in self._columns()), strict=True)
         return [Moment(Candle(*row[:-3]), *row[-3:]) for row in rows].__getitem__
 
-    def in_batches(self, xp: BatchNamespace) -> Callable[[Any], Moment]:
+    def in_batches(self, xp: BatchNamespace) -> Callable[[Array], Moment]:
         """The moments of many candles at once."""
         # One row a candle: a candle's numbers lie together in memory.
         rows = xp.asarray(np.stack(self._columns(), axis=1).astype(np.float64))
 
-        def moments(candles: Any) -> Moment:
+        def moments(candles: Array) -> Moment:
             *candle, next_open, position, permissions = xp.columns(rows, candles)
             return Moment(Candle(*candle), next_open, position, permissions)
 
@@ -80,8 +81,8 @@ class Scene(NamedTuple):
     terms: tuple[WeightedTerm, ...]
     entry_mode: str
     actions: ActionTable
-    moments: Callable[[Any], Moment]
-    next_entry: Any | None
+    moments: Callable[[Array], Moment]
+    next_entry: Array | None
 
 
 class EpisodeState(NamedTuple):
@@ -97,15 +98,17 @@ class EpisodeState(NamedTuple):
     """
 
     account: Account
-    profit: Any
-    candle: Any
-    last: Any
-    equity: Any
-    peak: Any
-    terminated: Any
+    profit: Array
+    candle: Array
+    last: Array
+    equity: Array
+    peak: Array
+    terminated: Array
 
 
-def advance(xp: Namespace, scene: Scene, state: EpisodeState, action: Any) -> tuple[EpisodeState, Fill, dict[str, Any]]:
+def advance(
+    xp: Namespace, scene: Scene, state: EpisodeState, action: Array
+) -> tuple[EpisodeState, Fill, dict[str, Array]]:
     """Carry out an action at a candle's open, let the candle test the exits, and mark the account at the next open.
 
     What is not permitted is not done, and what enters by itself (``classic``) does so whatever is asked for. The
@@ -120,7 +123,7 @@ def advance(xp: Namespace, scene: Scene, state: EpisodeState, action: Any) -> tu
     account, profit, equity = mark(xp, rules, account, moment.next_open)
     candle = state.candle + 1
 
-    def end(account: Account, fill: Fill, candle: Any) -> tuple[Account, Any, Any, Fill]:
+    def end(account: Account, fill: Fill, candle: Array) -> tuple[Account, Array, Array, Fill]:
         closed, forced = force_exit(xp, rules, account, scene.moments(candle).candle)
         fill = map_arrays(lambda ours, theirs: xp.where(forced.exited, ours, theirs), forced, fill)
         return closed, 0.0 * closed.equity, closed.equity, fill
@@ -153,7 +156,7 @@ def advance(xp: Namespace, scene: Scene, state: EpisodeState, action: Any) -> tu
     return EpisodeState(account, profit, candle, state.last, equity, peak, terminated), fill, terms
 
 
-def carry_out(xp: Namespace, scene: Scene, account: Account, candle: Any, action: Any) -> tuple[Account, Fill]:
+def carry_out(xp: Namespace, scene: Scene, account: Account, candle: Array, action: Array) -> tuple[Account, Fill]:
     """The part of :func:`advance` that needs no later candle.
 
     :param candle: number of the candle at whose open the action is carried out
@@ -163,7 +166,7 @@ def carry_out(xp: Namespace, scene: Scene, account: Account, candle: Any, action
     return account, fill
 
 
-def exit_candle(state: EpisodeState, fill: Fill) -> Any:
+def exit_candle(state: EpisodeState, fill: Fill) -> Array:
     """The candle in which a trade was closed: the one that was decided, or the episode's last after it.
 
     :param state: before the :func:`advance` that filled it
@@ -171,7 +174,7 @@ def exit_candle(state: EpisodeState, fill: Fill) -> Any:
     return state.candle - state.account.held_candles + fill.held_candles
 
 
-def enters_by_itself(xp: Namespace, scene: Scene, state: EpisodeState) -> Any:
+def enters_by_itself(xp: Namespace, scene: Scene, state: EpisodeState) -> Array:
     """Whether no policy is asked at the state's candle, because the signals enter.
 
     Of states whose candle permits an entry or whose account is in a trade, as :func:`advance` leaves them.
@@ -180,8 +183,8 @@ def enters_by_itself(xp: Namespace, scene: Scene, state: EpisodeState) -> Any:
 
 
 def _carry_out(
-    xp: Namespace, scene: Scene, account: Account, candle: Any, action: Any
-) -> tuple[Account, Fill, Moment, Any]:
+    xp: Namespace, scene: Scene, account: Account, candle: Array, action: Array
+) -> tuple[Account, Fill, Moment, Array]:
     moment = scene.moments(candle)
     asked = xp.to_index(moment.permissions + account.side * N_ACTIONS + action)
     after, fill = step(xp, scene.rules, account, scene.actions.carried_out[asked], moment.candle)

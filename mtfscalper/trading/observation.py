@@ -5,10 +5,11 @@ Everything here can be computed from the trade and closed candles, in training a
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from mtfscalper.trading.arrays import Namespace
-from mtfscalper.trading.rules import Account, TradingRules, profit_ratio
+from mtfscalper.trading.account import Account
+from mtfscalper.trading.arrays import Array, Namespace
+from mtfscalper.trading.rules import TradingRules, profit_ratio
 
 # The order is the layout of the vector.
 ACCOUNT_FIELDS = ("side", "profit", "best_profit", "held", "long_permitted", "short_permitted")
@@ -34,10 +35,10 @@ def account_state(
     rules: TradingRules,
     view: TradeView,
     account: Account,
-    open_rate: Any,
-    long_permitted: Any,
-    short_permitted: Any,
-) -> tuple[Any, ...]:
+    open_rate: Array,
+    long_permitted: Array,
+    short_permitted: Array,
+) -> tuple[Array, ...]:
     """The trade as the policy sees it at a candle's open.
 
     :param account: account whose ``best_profit`` has seen ``open_rate``
@@ -54,10 +55,10 @@ def trade_state(
     rules: TradingRules,
     view: TradeView,
     account: Account,
-    profit: Any,
-    long_permitted: Any,
-    short_permitted: Any,
-) -> tuple[Any, ...]:
+    profit: Array,
+    long_permitted: Array,
+    short_permitted: Array,
+) -> tuple[Array, ...]:
     """:func:`account_state` of a trade whose profit ratio at the open is known already."""
     if not view.state_info:
         hidden = 0.0 * account.side
@@ -73,5 +74,5 @@ def trade_state(
     )
 
 
-def _clipped(xp: Namespace, value: Any) -> Any:
+def _clipped(xp: Namespace, value: Array) -> Array:
     return xp.minimum(xp.maximum(value, -PROFIT_BOUND), PROFIT_BOUND)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from mtfscalper.trading.account import Account, ExitReason, Fill
 from mtfscalper.trading.actions import ActionTable
-from mtfscalper.trading.arrays import Namespace
-from mtfscalper.trading.rules import Account, ExitReason, Fill
+from mtfscalper.trading.arrays import Array, Namespace
 from mtfscalper.user_code import UserCode, UserCodeError, load_user_code
 
 TERM_PATTERN = r"^(?P<module>[A-Za-z_][\w.]*):(?P<function>[A-Za-z_]\w*)$"
@@ -76,39 +76,39 @@ class Transition(NamedTuple):
     before: Account
     after: Account
     fill: Fill
-    profit_after: Any
-    equity_before: Any
-    equity_after: Any
-    range_position: Any
+    profit_after: Array
+    equity_before: Array
+    equity_after: Array
+    range_position: Array
     max_trade_duration_candles: int
-    asked: Any
+    asked: Array
     actions: ActionTable
 
     @property
-    def in_trade(self) -> Any:
+    def in_trade(self) -> Array:
         """Whether a trade is open after the candle."""
         return self.after.side != 0
 
     @property
-    def accepted(self) -> Any:
+    def accepted(self) -> Array:
         """Whether the rules could carry out the action."""
         return self.actions.accepted[self.asked]
 
     @property
-    def declined(self) -> Any:
+    def declined(self) -> Array:
         """Whether an entry was permitted and not taken."""
         return self.actions.declined[self.asked]
 
 
-Term = Callable[[Namespace, RewardSettings, Transition], Any]
+Term = Callable[[Namespace, RewardSettings, Transition], Array]
 
 
-def equity(xp: Namespace, settings: RewardSettings, transition: Transition) -> Any:
+def equity(xp: Namespace, settings: RewardSettings, transition: Transition) -> Array:
     """log(equity after / equity before), costs included."""
     return xp.log(transition.equity_after / transition.equity_before)
 
 
-def profit_quality(xp: Namespace, settings: RewardSettings, transition: Transition) -> Any:
+def profit_quality(xp: Namespace, settings: RewardSettings, transition: Transition) -> Array:
     """At an exit: profit / profit_aim, times win_reward_factor above rr x profit_aim."""
     fill = transition.fill
     quality = fill.profit_ratio / settings.profit_aim
@@ -116,13 +116,13 @@ def profit_quality(xp: Namespace, settings: RewardSettings, transition: Transiti
     return xp.where(fill.exited, xp.where(win, settings.win_reward_factor * quality, quality), 0.0)
 
 
-def drawdown(xp: Namespace, settings: RewardSettings, transition: Transition) -> Any:
+def drawdown(xp: Namespace, settings: RewardSettings, transition: Transition) -> Array:
     """In a trade: minus the distance from its best profit, in profit_aim."""
     fallen = xp.maximum(transition.after.best_profit - transition.profit_after, 0.0) / settings.profit_aim
     return -xp.where(transition.in_trade, fallen, 0.0)
 
 
-def timing(xp: Namespace, settings: RewardSettings, transition: Transition) -> Any:
+def timing(xp: Namespace, settings: RewardSettings, transition: Transition) -> Array:
     """At an entry and at an exit by signal: how near the favourable end of the range, -0.5 to 0.5."""
     fill = transition.fill
     # A trade entered and stopped within one candle leaves its side in the fill only.
@@ -134,18 +134,18 @@ def timing(xp: Namespace, settings: RewardSettings, transition: Transition) -> A
     return xp.where(by_signal, -fill.side * cheapness, at_entry)
 
 
-def duration(xp: Namespace, settings: RewardSettings, transition: Transition) -> Any:
+def duration(xp: Namespace, settings: RewardSettings, transition: Transition) -> Array:
     """In a trade: minus the share of the longest duration held."""
     share = transition.after.held_candles / transition.max_trade_duration_candles
     return -xp.where(transition.in_trade, share, 0.0)
 
 
-def invalid(xp: Namespace, settings: RewardSettings, transition: Transition) -> Any:
+def invalid(xp: Namespace, settings: RewardSettings, transition: Transition) -> Array:
     """Minus 1 for an action that cannot be done."""
     return -xp.where(transition.accepted, 0.0, 1.0)
 
 
-def idle(xp: Namespace, settings: RewardSettings, transition: Transition) -> Any:
+def idle(xp: Namespace, settings: RewardSettings, transition: Transition) -> Array:
     """Minus 1 for declining a permitted entry."""
     return -xp.where(transition.declined, 1.0, 0.0)
 
@@ -192,6 +192,6 @@ def weighted_terms(settings: RewardSettings, own: Iterable[UserCode] = ()) -> tu
 
 def reward_terms(
     xp: Namespace, settings: RewardSettings, terms: Iterable[WeightedTerm], transition: Transition
-) -> dict[str, Any]:
+) -> dict[str, Array]:
     """Every term, weighted, by name; their sum is the reward."""
     return {term.name: term.weight * term.function(xp, settings, transition) for term in terms}

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from mtfscalper.trading.account import FLAT, Account, Candle, ExitReason, Fill
 from mtfscalper.trading.actions import Action
-from mtfscalper.trading.arrays import Namespace
+from mtfscalper.trading.arrays import Array, Namespace
 
 # Equity cannot reach zero: its logarithm is the reward. A stop beyond liquidation is refused, so that a floor this
 # low is met only by a gap that wipes out the stake.
@@ -26,20 +26,6 @@ EQUITY_FLOOR = 1e-6
 class RulesError(ValueError):
     """The rules of the strategy cannot be traded or cannot be simulated. Names value, accepted, remedy."""
 
-
-class ExitReason(IntEnum):
-    """Why a trade was closed; :data:`EXIT_REASON_NAMES` gives freqtrade's words."""
-
-    NONE = 0
-    EXIT_SIGNAL = 1
-    MAX_DURATION = 2
-    STOP_LOSS = 3
-    ROI = 4
-    TRAILING_STOP_LOSS = 5
-    FORCE_EXIT = 6
-
-
-EXIT_REASON_NAMES = {reason: reason.name.lower() for reason in ExitReason}
 
 # Plain numbers: an array library asks every member of an enum whether it is an array.
 _NONE, _EXIT_SIGNAL, _MAX_DURATION, _STOP_LOSS, _ROI, _TRAILING_STOP_LOSS, _FORCE_EXIT = map(int, ExitReason)
@@ -111,75 +97,6 @@ class TradingRules:
             )
 
 
-class Candle(NamedTuple):
-    """One candle of each environment: prices in quote currency, float64.
-
-    :ivar funding: funding due on one unit of the asset at this candle's open (mark price x rate), else 0
-    :ivar price_scale: price ticks in one unit of the quote currency, e.g. 100.0 for a tick of 0.01
-    """
-
-    open: Any
-    high: Any
-    low: Any
-    close: Any
-    funding: Any
-    price_scale: Any
-
-
-class Account(NamedTuple):
-    """What an environment owns.
-
-    :ivar side: +1 long, -1 short, 0 flat
-    :ivar held_candles: candles since the entry candle
-    :ivar price_scale: price ticks in one unit of quote currency at the entry: a trade keeps its ticks
-    :ivar stop_trailed: whether the stop has moved since the entry
-    :ivar best_profit: highest profit ratio seen at opens, the entry's included
-    :ivar funding: funding received (negative: paid) on one unit of the asset since the entry
-    :ivar stake: equity put into the open trade
-    :ivar equity: equity without the open trade's profit, 1.0 at the start
-    """
-
-    side: Any
-    leverage: Any
-    open_rate: Any
-    price_scale: Any
-    stop_rate: Any
-    stop_trailed: Any
-    held_candles: Any
-    best_profit: Any
-    funding: Any
-    stake: Any
-    equity: Any
-
-
-class Fill(NamedTuple):
-    """What happened to an environment's trade in one candle; fields of no event are zero."""
-
-    entered: Any
-    exited: Any
-    reason: Any
-    side: Any
-    open_rate: Any
-    close_rate: Any
-    held_candles: Any
-    profit_ratio: Any
-
-
-FLAT = Account(
-    side=0.0,
-    leverage=1.0,
-    open_rate=1.0,
-    price_scale=1.0,
-    stop_rate=0.0,
-    stop_trailed=False,
-    held_candles=0.0,
-    best_profit=0.0,
-    funding=0.0,
-    stake=0.0,
-    equity=1.0,
-)
-
-
 class _Unit(NamedTuple):
     """What one unit of the asset in a trade is worth.
 
@@ -189,10 +106,10 @@ class _Unit(NamedTuple):
     :ivar received: s*F
     """
 
-    paid: Any
-    kept: Any
-    open_value: Any
-    received: Any
+    paid: Array
+    kept: Array
+    open_value: Array
+    received: Array
 
 
 class _Extremes(NamedTuple):
@@ -206,13 +123,13 @@ class _Extremes(NamedTuple):
     :ivar best_profit: profit ratio at the best rate, rounded
     """
 
-    in_trade: Any
-    worst: Any
-    best: Any
-    best_profit: Any
+    in_trade: Array
+    worst: Array
+    best: Array
+    best_profit: Array
 
 
-def profit_ratio(rules: TradingRules, account: Account, rate: Any) -> Any:
+def profit_ratio(rules: TradingRules, account: Account, rate: Array) -> Array:
     """Profit of the open trade if closed at ``rate``, as a share of the stake, fees of both sides included.
 
     :return: leveraged ratio; 0 when flat
@@ -227,40 +144,40 @@ def _unit(rules: TradingRules, account: Account) -> _Unit:
     return _Unit(paid, 1 - fee, account.open_rate * paid, side * account.funding)
 
 
-def _profit_ratio(account: Account, unit: _Unit, rate: Any) -> Any:
+def _profit_ratio(account: Account, unit: _Unit, rate: Array) -> Array:
     return _ratio(account, unit, rate * unit.kept + unit.received)
 
 
-def _ratio(account: Account, unit: _Unit, close_value: Any) -> Any:
+def _ratio(account: Account, unit: _Unit, close_value: Array) -> Array:
     return account.side * (close_value / unit.open_value - 1) * account.leverage
 
 
-def equity_at(xp: Namespace, rules: TradingRules, account: Account, rate: Any) -> Any:
+def equity_at(xp: Namespace, rules: TradingRules, account: Account, rate: Array) -> Array:
     """Equity with the open trade closed at ``rate``."""
     return marked_equity(xp, rules, account, profit_ratio(rules, account, rate))
 
 
-def marked_equity(xp: Namespace, rules: TradingRules, account: Account, profit: Any) -> Any:
+def marked_equity(xp: Namespace, rules: TradingRules, account: Account, profit: Array) -> Array:
     """Equity with the open trade closed at a profit ratio."""
     return _equity(xp, account, profit, 1 + account.side * rules.fee_ratio)
 
 
-def _equity(xp: Namespace, account: Account, profit: Any, paid: Any) -> Any:
+def _equity(xp: Namespace, account: Account, profit: Array, paid: Array) -> Array:
     # freqtrade's ratio refers to the open value with its fee, the stake to the open value without.
     return xp.maximum(account.equity + profit * account.stake * paid, EQUITY_FLOOR)
 
 
-def see_open(xp: Namespace, rules: TradingRules, account: Account, open_rate: Any) -> Account:
+def see_open(xp: Namespace, rules: TradingRules, account: Account, open_rate: Array) -> Account:
     """Update the best profit with the open of the candle about to be decided."""
     return see_profit(xp, account, profit_ratio(rules, account, open_rate))
 
 
-def see_profit(xp: Namespace, account: Account, profit: Any) -> Account:
+def see_profit(xp: Namespace, account: Account, profit: Array) -> Account:
     """Update the best profit with the one at the open of the candle about to be decided."""
     return account._replace(best_profit=xp.maximum(account.best_profit, profit))
 
 
-def mark(xp: Namespace, rules: TradingRules, account: Account, open_rate: Any) -> tuple[Account, Any, Any]:
+def mark(xp: Namespace, rules: TradingRules, account: Account, open_rate: Array) -> tuple[Account, Array, Array]:
     """:func:`see_open`, :func:`profit_ratio` and :func:`equity_at` in one.
 
     :return: the account that has seen the open, profit ratio and equity there
@@ -270,7 +187,7 @@ def mark(xp: Namespace, rules: TradingRules, account: Account, open_rate: Any) -
     return see_profit(xp, account, profit), profit, _equity(xp, account, profit, unit.paid)
 
 
-def step(xp: Namespace, rules: TradingRules, account: Account, action: Any, candle: Candle) -> tuple[Account, Fill]:
+def step(xp: Namespace, rules: TradingRules, account: Account, action: Array, candle: Candle) -> tuple[Account, Fill]:
     """Carry out one action at a candle's open, then let the candle test the exits.
 
     Invalid actions do nothing. A trade that is entered is tested from its entry candle on, one that leaves cannot
@@ -322,8 +239,8 @@ def force_exit(xp: Namespace, rules: TradingRules, account: Account, candle: Can
 
 
 def _enter(
-    xp: Namespace, rules: TradingRules, account: Account, action: Any, candle: Candle
-) -> tuple[Account, Any, _Unit]:
+    xp: Namespace, rules: TradingRules, account: Account, action: Array, candle: Candle
+) -> tuple[Account, Array, _Unit]:
     """Open the trades that are asked for and permitted, and pay the funding of every trade.
 
     What :func:`_close` makes of a flat account, no entry needs to reset.
@@ -382,7 +299,9 @@ def _extremes(xp: Namespace, account: Account, unit: _Unit, candle: Candle) -> _
     return _Extremes(side != 0, xp.minimum(low, high), best, xp.round(profit * 1e8) / 1e8)
 
 
-def _stop_rate(xp: Namespace, side: Any, leverage: Any, rate: Any, distance_ratio: Any, price_scale: Any) -> Any:
+def _stop_rate(
+    xp: Namespace, side: Array, leverage: Array, rate: Array, distance_ratio: Array, price_scale: Array
+) -> Array:
     """Stop at a distance from a rate, rounded to a tick: up for a long, down for a short."""
     raw = rate * (1 - side * distance_ratio / leverage)
     ticks = xp.round(raw * price_scale)
@@ -391,7 +310,7 @@ def _stop_rate(xp: Namespace, side: Any, leverage: Any, rate: Any, distance_rati
     return (ticks + side * falls_short) / price_scale
 
 
-def _nearest_tick(xp: Namespace, rate: Any, price_scale: Any) -> Any:
+def _nearest_tick(xp: Namespace, rate: Array, price_scale: Array) -> Array:
     """A rate rounded to a tick, halves up."""
     ticks = xp.floor(rate * price_scale)
     # Compared as decimals would compare: half a tick is a quotient, free of the product's noise.
@@ -414,7 +333,9 @@ def _trail(xp: Namespace, rules: TradingRules, account: Account, extremes: _Extr
     )
 
 
-def _stop(xp: Namespace, rules: TradingRules, account: Account, candle: Candle, extremes: _Extremes) -> tuple[Any, Any]:
+def _stop(
+    xp: Namespace, rules: TradingRules, account: Account, candle: Candle, extremes: _Extremes
+) -> tuple[Array, Array]:
     """Whether the candle touches the stop, and the rate at which it fills."""
     stop = account.side * account.stop_rate
     fill = account.stop_rate
@@ -426,7 +347,7 @@ def _stop(xp: Namespace, rules: TradingRules, account: Account, candle: Candle, 
     return stop >= extremes.worst, xp.where(beyond, candle.open, fill)
 
 
-def _trailing_distance(xp: Namespace, rules: TradingRules, best_profit: Any) -> Any:
+def _trailing_distance(xp: Namespace, rules: TradingRules, best_profit: Array) -> Array:
     """How far the trailing stop follows the candle's best price."""
     if rules.trailing_stop_positive is None:
         return rules.stoploss_ratio
@@ -437,7 +358,7 @@ def _trailing_distance(xp: Namespace, rules: TradingRules, best_profit: Any) -> 
 
 def _worst_trailing_rate(
     xp: Namespace, rules: TradingRules, account: Account, candle: Candle, extremes: _Extremes
-) -> Any:
+) -> Array:
     """Fill of a trailing stop in its entry candle: the price arms it and turns at once."""
     side = account.side
     if rules.trailing_only_offset_is_reached and rules.trailing_stop_positive:
@@ -453,7 +374,7 @@ def _worst_trailing_rate(
 
 def _roi(
     xp: Namespace, rules: TradingRules, account: Account, candle: Candle, unit: _Unit, extremes: _Extremes
-) -> tuple[Any, Any]:
+) -> tuple[Array, Array]:
     """Whether the candle's best price reaches the ROI table's entry for the trade's age, and the fill."""
     if not rules.minimal_roi:
         return xp.logical_and(extremes.in_trade, False), candle.open
@@ -467,7 +388,7 @@ def _roi(
     # Solves profit_ratio(rate) == target for the rate. Exactly between two ticks, which takes a round target without
     # fees, freqtrade's rounding follows the binary noise of the trade's amount; here it is up.
     rate = ((1 + side * target / account.leverage) * unit.open_value - unit.received) / unit.kept
-    begins: Any = False
+    begins: Array = False
     for start in starts:
         if start > 0 and start % rules.timeframe_minutes == 0:
             begins = xp.logical_or(begins, minutes == start)
@@ -480,16 +401,16 @@ def _roi(
     return reached, xp.where(at_open, candle.open, inside)
 
 
-def _of_age(xp: Namespace, starts: Sequence[int], values: Sequence[float], minutes: Any) -> Any:
+def _of_age(xp: Namespace, starts: Sequence[int], values: Sequence[float], minutes: Array) -> Array:
     """Of the values that belong to the entries of the ROI table, the one for a trade's age."""
-    value: Any = values[0]
+    value: Array = values[0]
     for start, later in zip(starts[1:], values[1:], strict=True):
         value = xp.where(minutes >= start, later, value)
     return value
 
 
 def _fill(
-    xp: Namespace, account: Account, entered: Any, exited: Any, reason: Any, close_rate: Any, profit: Any
+    xp: Namespace, account: Account, entered: Array, exited: Array, reason: Array, close_rate: Array, profit: Array
 ) -> Fill:
     nothing = 0.0 * close_rate
     return Fill(

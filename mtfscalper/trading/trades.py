@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mtfscalper.trading.rules import EXIT_REASON_NAMES, ExitReason, Fill
+from mtfscalper.trading.account import EXIT_REASON_NAMES, ExitReason, Fill
 
 
 class ClosedTrade(NamedTuple):

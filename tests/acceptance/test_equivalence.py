@@ -13,7 +13,7 @@ from mtfscalper.envs.build import build_vec_env, underlying
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.trading.rules import EXIT_REASON_NAMES, ExitReason
+from mtfscalper.trading.account import EXIT_REASON_NAMES, ExitReason
 from mtfscalper.trading.torch_arrays import TorchNamespace
 
 pytestmark = pytest.mark.acceptance

@@ -18,10 +18,10 @@ from mtfscalper.envs.build import build_vec_env, underlying
 from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.market.tape import TapeError
 from mtfscalper.settings import Settings
+from mtfscalper.trading.account import EXIT_REASON_NAMES, ExitReason
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import NUMPY, BatchNamespace
 from mtfscalper.trading.reward import RewardSettings
-from mtfscalper.trading.rules import EXIT_REASON_NAMES, ExitReason
 from mtfscalper.trading.torch_arrays import TorchNamespace
 from mtfscalper.training.fit import TrainingReport, fit
 

@@ -22,10 +22,11 @@ from mtfscalper.freqai.open_trade import TrueTrade
 from mtfscalper.freqai.policy_store import PolicyRegistry
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.policy.trade_query import DeciderQuery
+from mtfscalper.trading.account import FLAT, Candle
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.observation import account_state
-from mtfscalper.trading.rules import FLAT, Candle, profit_ratio, see_open, step
+from mtfscalper.trading.rules import profit_ratio, see_open, step
 
 FIVE_MINUTES_MS = 300_000
 

@@ -12,7 +12,7 @@ from freqai_runs import PAIR, WINDOWS, BacktestRun, Watch, predictions
 
 from mtfscalper import artefacts
 from mtfscalper.artefacts import MANIFEST_NAME
-from mtfscalper.trading.rules import FLAT
+from mtfscalper.trading.account import FLAT
 
 
 class Sealed(NamedTuple):

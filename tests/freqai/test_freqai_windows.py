@@ -21,7 +21,7 @@ from mtfscalper.freqai.model import MtfScalperFreqaiModel
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import decider_for
-from mtfscalper.trading.rules import Account
+from mtfscalper.trading.account import Account
 
 
 def populated(run: BacktestRun) -> pd.DataFrame:

@@ -11,7 +11,7 @@ from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.trading import episode
-from mtfscalper.trading.rules import Account
+from mtfscalper.trading.account import Account
 
 N = 1200
 

@@ -8,8 +8,9 @@ import numpy as np
 from builders import tape_candles
 
 from mtfscalper.market.tape import MarketTape
+from mtfscalper.trading.account import FLAT
 from mtfscalper.trading.arrays import SCALAR
-from mtfscalper.trading.rules import FLAT, TradingRules, force_exit, see_open, step
+from mtfscalper.trading.rules import TradingRules, force_exit, see_open, step
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
 
 PROFIT_TOLERANCE = 1e-12

@@ -15,9 +15,10 @@ from mtfscalper.policy import closed_loop
 from mtfscalper.policy.closed_loop import ClosedLoop, decidable_rows, flat_decisions
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.policy.network import MaskedActorCriticPolicy
+from mtfscalper.trading.account import FLAT, Candle
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR
-from mtfscalper.trading.rules import FLAT, Candle, see_open, step
+from mtfscalper.trading.rules import see_open, step
 from mtfscalper.trading.trades import ClosedTrade
 
 MODES = ("gated", "agent", "classic")

@@ -8,23 +8,12 @@ import pytest
 from builders import make_tape, random_candles, tape_candles
 from equivalence import every_rule
 
+from mtfscalper.trading.account import FLAT, Account, Candle, ExitReason
 from mtfscalper.trading.actions import Action, ActionTable
 from mtfscalper.trading.arrays import NUMPY, SCALAR, BatchNamespace
 from mtfscalper.trading.observation import ACCOUNT_FIELDS, TradeView, account_state
 from mtfscalper.trading.reward import TERMS, RewardSettings, Transition, reward_terms, weighted_terms
-from mtfscalper.trading.rules import (
-    FLAT,
-    Account,
-    Candle,
-    ExitReason,
-    TradingRules,
-    equity_at,
-    force_exit,
-    mark,
-    profit_ratio,
-    see_open,
-    step,
-)
+from mtfscalper.trading.rules import TradingRules, equity_at, force_exit, mark, profit_ratio, see_open, step
 from mtfscalper.trading.torch_arrays import TorchNamespace
 
 N_CANDLES = 160

@@ -3,9 +3,10 @@
 import pytest
 from builders import make_rules
 
+from mtfscalper.trading.account import FLAT, Account
 from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.observation import ACCOUNT_FIELDS, PROFIT_BOUND, TradeView, account_state
-from mtfscalper.trading.rules import FLAT, Account, see_open
+from mtfscalper.trading.rules import see_open
 
 RULES = make_rules(fee_ratio=0.001, max_trade_duration_candles=20)
 VIEW = TradeView(0.02)

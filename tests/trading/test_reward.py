@@ -11,10 +11,10 @@ from pydantic import ValidationError
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.trading import reward
+from mtfscalper.trading.account import FLAT, ExitReason, Fill
 from mtfscalper.trading.actions import Action, ActionTable
 from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.reward import TERMS, RewardSettings, Transition, reward_terms, weighted_terms
-from mtfscalper.trading.rules import FLAT, ExitReason, Fill
 
 NO_FILL = Fill(False, False, ExitReason.NONE, 0.0, 0.0, 0.0, 0.0, 0.0)
 LONG = FLAT._replace(side=1.0, open_rate=100.0, held_candles=24.0, best_profit=0.03)

@@ -12,21 +12,10 @@ from builders import candle_table, make_rules, make_tape, random_candles, tape_c
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mtfscalper.trading.account import FLAT, Account, Candle, ExitReason, Fill
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR
-from mtfscalper.trading.rules import (
-    EQUITY_FLOOR,
-    FLAT,
-    Account,
-    Candle,
-    ExitReason,
-    Fill,
-    RulesError,
-    TradingRules,
-    equity_at,
-    force_exit,
-    step,
-)
+from mtfscalper.trading.rules import EQUITY_FLOOR, RulesError, TradingRules, equity_at, force_exit, step
 
 
 def play(candles: list[Candle], rules: TradingRules, actions: list[int]) -> tuple[list[tuple[int, Fill]], Account]:

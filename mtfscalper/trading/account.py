@@ -1,0 +1,110 @@
+"""An account, the candles it meets and what is filled: one number each, or arrays of shape (n,) for n accounts.
+
+Rates are in quote currency, ratios are shares of the stake, money is in units of the equity at an episode's start; all of
+them are float64.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import NamedTuple
+
+from mtfscalper.trading.arrays import Array
+
+
+class ExitReason(IntEnum):
+    """Why a trade was closed; :data:`EXIT_REASON_NAMES` gives freqtrade's words."""
+
+    NONE = 0
+    EXIT_SIGNAL = 1
+    MAX_DURATION = 2
+    STOP_LOSS = 3
+    ROI = 4
+    TRAILING_STOP_LOSS = 5
+    FORCE_EXIT = 6
+
+
+EXIT_REASON_NAMES = {reason: reason.name.lower() for reason in ExitReason}
+
+
+class Candle(NamedTuple):
+    """One candle.
+
+    :ivar open: rate in quote currency, as ``high``, ``low`` and ``close``
+    :ivar funding: quote currency due on one unit of the asset at this candle's open (mark price x rate), else 0
+    :ivar price_scale: price steps in one unit of quote currency, e.g. 100.0 for a step of 0.01
+    """
+
+    open: Array
+    high: Array
+    low: Array
+    close: Array
+    funding: Array
+    price_scale: Array
+
+
+class Account(NamedTuple):
+    """What an account owns: its equity and its open trade, if it has one.
+
+    :ivar side: +1 long, -1 short, 0 flat
+    :ivar leverage: of the open trade, >= 1
+    :ivar open_rate: rate at which the trade was entered
+    :ivar price_scale: price steps in one unit of quote currency at the entry, which a trade keeps
+    :ivar stop_rate: rate at which the stop lies
+    :ivar stop_trailed: whether the stop has moved since the entry, bool
+    :ivar held_candles: candles since the entry candle, a whole number
+    :ivar best_profit: highest profit ratio seen at opens, the entry's included
+    :ivar funding: quote currency received (negative: paid) on one unit of the asset since the entry
+    :ivar stake: money put into the open trade, 0 when flat
+    :ivar equity: money without the open trade's profit, 1.0 at the start
+    """
+
+    side: Array
+    leverage: Array
+    open_rate: Array
+    price_scale: Array
+    stop_rate: Array
+    stop_trailed: Array
+    held_candles: Array
+    best_profit: Array
+    funding: Array
+    stake: Array
+    equity: Array
+
+
+class Fill(NamedTuple):
+    """What happened to an account's trade in one candle; the fields of a trade that was not closed are 0.
+
+    :ivar entered: whether a trade was entered, bool
+    :ivar exited: whether a trade was closed, bool
+    :ivar reason: a member of :class:`ExitReason`
+    :ivar side: +1 or -1, of the trade that was closed, as everything below
+    :ivar open_rate: rate of its entry
+    :ivar close_rate: rate of its exit
+    :ivar held_candles: candles since its entry candle
+    :ivar profit_ratio: profit as a share of the stake, costs and leverage included
+    """
+
+    entered: Array
+    exited: Array
+    reason: Array
+    side: Array
+    open_rate: Array
+    close_rate: Array
+    held_candles: Array
+    profit_ratio: Array
+
+
+FLAT = Account(
+    side=0.0,
+    leverage=1.0,
+    open_rate=1.0,
+    price_scale=1.0,
+    stop_rate=0.0,
+    stop_trailed=False,
+    held_candles=0.0,
+    best_profit=0.0,
+    funding=0.0,
+    stake=0.0,
+    equity=1.0,
+)
