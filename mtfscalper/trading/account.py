@@ -1,7 +1,7 @@
 """An account, the candles it meets and what is filled: one number each, or arrays of shape (n,) for n accounts.
 
-Rates are in quote currency, ratios are shares of the stake, money is in units of the equity at an episode's start; all of
-them are float64.
+Rates are in quote currency, ratios are shares of the stake, money is in units of the equity at an episode's start; all
+of them are float64.
 """
 
 from __future__ import annotations
