@@ -76,29 +76,14 @@ class ReplayMarket(NamedTuple):
         }
 
     def klines(
-        self,
-        symbol: str,
-        interval: str,
-        candle_type: CandleType,
-        start_ms: int | None,
-        end_ms: int | None,
-        limit: int,
+        self, symbol: str, interval: str, candle_type: CandleType, start_ms: int | None, end_ms: int | None, limit: int
     ) -> list[list[int | str]]:
         """Return candles as Binance's arrays of twelve; trade counts and taker volumes are unknown: zero."""
         candles = self._candles(symbol, interval, candle_type).closed_by(self.now_ms)
         selected = candles.between(start_ms, end_ms, limit)
         quote_volumes = selected.values[:, 4] * selected.values[:, :4].mean(axis=1)
         return [
-            [
-                open_ms,
-                *(_number(value) for value in values),
-                open_ms + candles.length_ms - 1,
-                _number(quote_volume),
-                0,
-                "0",
-                "0",
-                "0",
-            ]
+            [open_ms, *map(_number, values), open_ms + candles.length_ms - 1, _number(quote_volume), 0, "0", "0", "0"]
             for open_ms, values, quote_volume in zip(
                 selected.open_ms.tolist(), selected.values.tolist(), quote_volumes.tolist(), strict=True
             )
@@ -146,14 +131,8 @@ class ReplayMarket(NamedTuple):
         """Return the best bid and ask."""
         book = self.depth(symbol, 1)
         (bid, quantity), (ask, _) = book["bids"][0], book["asks"][0]
-        return {
-            "symbol": symbol,
-            "bidPrice": bid,
-            "bidQty": quantity,
-            "askPrice": ask,
-            "askQty": quantity,
-            "time": self.now_ms,
-        }
+        best = {"bidPrice": bid, "bidQty": quantity, "askPrice": ask, "askQty": quantity}
+        return {"symbol": symbol, **best, "time": self.now_ms}
 
     def price_ticker(self, symbol: str) -> Json:
         """Return the last price."""
@@ -187,11 +166,8 @@ class ReplayMarket(NamedTuple):
 
     def _pair(self, symbol: str) -> str:
         if symbol not in self.pairs:
-            raise BinanceError(
-                400,
-                -1121,
-                f"Invalid symbol: {symbol!r}; {self.store.datadir} holds {', '.join(self.pairs)}.",
-            )
+            held = ", ".join(self.pairs)
+            raise BinanceError(400, -1121, f"Invalid symbol: {symbol!r}; {self.store.datadir} holds {held}.")
         return self.pairs[symbol]
 
     def _candles(self, symbol: str, interval: str, candle_type: CandleType) -> Candles:
@@ -220,12 +196,7 @@ class ReplayMarket(NamedTuple):
             "orderTypes": ["LIMIT", "MARKET", "STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET"],
             "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
             "filters": [
-                {
-                    "filterType": "PRICE_FILTER",
-                    "minPrice": price_step,
-                    "maxPrice": "100000000",
-                    "tickSize": price_step,
-                },
+                {"filterType": "PRICE_FILTER", "minPrice": price_step, "maxPrice": "100000000", "tickSize": price_step},
                 {"filterType": "LOT_SIZE", "minQty": quantity_step, "maxQty": "100000000", "stepSize": quantity_step},
                 {"filterType": "MIN_NOTIONAL", "notional": str(MIN_NOTIONAL)},
             ],

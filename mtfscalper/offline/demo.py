@@ -62,29 +62,6 @@ class DemoRequest(NamedTuple):
     configs: tuple[Path, ...] = ()
 
 
-def demo_command(
-    datadir: Path, timerange: str, pairs: Sequence[str], extra_configs: Sequence[Path], overlay: Path
-) -> list[str]:
-    """Build the freqtrade command, to be run in the project's root.
-
-    :param datadir: freqtrade data directory
-    :param timerange: freqtrade timerange to backtest
-    :param pairs: pairs to trade
-    :param extra_configs: the user's configuration files, which override the project's
-    :param overlay: configuration of this run (exchange address, identifier), which overrides all others
-    :return: arguments, the Python interpreter first
-    """
-    return freqtrade_command(
-        "backtesting",
-        (*CONFIGS, *extra_configs, overlay),
-        datadir=datadir,
-        strategy=STRATEGY,
-        freqaimodel=FREQAI_MODEL,
-        pairs=pairs,
-        timerange=timerange,
-    )
-
-
 def find_root(start: Path) -> Path:
     """Find the project's root: ``start`` or the nearest folder above it that holds the main configuration.
 
@@ -133,7 +110,15 @@ def run_demo(request: DemoRequest, console: Console) -> int:
         tempfile.TemporaryDirectory(prefix="mtfscalper-demo-") as scratch,
     ):
         overlay = write_overlay(Path(scratch, "overlay.json"), exchange.url, {"freqai": {"identifier": identifier}})
-        command = demo_command(datadir, timerange, request.pairs, configs, overlay)
+        command = freqtrade_command(
+            "backtesting",
+            (*CONFIGS, *configs, overlay),
+            datadir=datadir,
+            strategy=STRATEGY,
+            freqaimodel=FREQAI_MODEL,
+            pairs=request.pairs,
+            timerange=timerange,
+        )
         _announce(console, request, exchange.url, timerange)
         shown = OFFLINE_USER_DATA / "models" / identifier
         console.out(f"Removing {shown}, if an earlier demo left it: a demo always trains.")

@@ -79,25 +79,20 @@ def create_app(datadir: Path, clock: Clock = utc_now) -> FastAPI:
     def exchange_info() -> Json:
         return market().exchange_info()
 
-    @app.get("/fapi/v1/klines")
-    def klines(
-        symbol: Symbol,
-        interval: Interval,
-        start_time: StartTime = None,
-        end_time: EndTime = None,
-        limit: Annotated[int, Query(ge=1, le=1500)] = 500,
-    ) -> JSONResponse:
-        return JSONResponse(market().klines(symbol, interval, CandleType.FUTURES, start_time, end_time, limit))
+    def klines_of(candle_type: CandleType) -> Callable[..., JSONResponse]:
+        def klines(
+            symbol: Symbol,
+            interval: Interval,
+            start_time: StartTime = None,
+            end_time: EndTime = None,
+            limit: Annotated[int, Query(ge=1, le=1500)] = 500,
+        ) -> JSONResponse:
+            return JSONResponse(market().klines(symbol, interval, candle_type, start_time, end_time, limit))
 
-    @app.get("/fapi/v1/markPriceKlines")
-    def mark_price_klines(
-        symbol: Symbol,
-        interval: Interval,
-        start_time: StartTime = None,
-        end_time: EndTime = None,
-        limit: Annotated[int, Query(ge=1, le=1500)] = 500,
-    ) -> JSONResponse:
-        return JSONResponse(market().klines(symbol, interval, CandleType.MARK, start_time, end_time, limit))
+        return klines
+
+    app.get("/fapi/v1/klines")(klines_of(CandleType.FUTURES))
+    app.get("/fapi/v1/markPriceKlines")(klines_of(CandleType.MARK))
 
     @app.get("/fapi/v1/fundingRate")
     def funding_rate(

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from mtfscalper.cli import COMMANDS, main
 from mtfscalper.offline import SYNTHETIC_DATADIR, ReplayError, demo
-from mtfscalper.offline.demo import DemoRequest, demo_command, find_root, run_demo
+from mtfscalper.offline.demo import DemoRequest, find_root, run_demo
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import CONFIGS, run_freqtrade
 from mtfscalper.offline.synthetic import DEFAULT_PAIRS, MANIFEST_NAME, write_market
@@ -63,19 +63,22 @@ results.mkdir()
 """
 
 
-def test_demo_command_is_the_freqtrade_command_with_the_overlay_last() -> None:
-    command = demo_command(
-        SYNTHETIC_DATADIR, "20241001-20241015", DEFAULT_PAIRS, [Path("own.json")], Path("overlay.json")
-    )
+def test_demo_runs_the_freqtrade_command_with_the_overlay_last(
+    checkout: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkout / "own.json").write_text("{}")
+    commands = replace_freqtrade(monkeypatch, WRITE_RESULT)
+    assert run_demo(DemoRequest(configs=(Path("own.json"),)), console) == 0
+    [command] = commands
     assert command[:4] == [sys.executable, "-m", "freqtrade", "backtesting"]
     configs = [command[index + 1] for index, word in enumerate(command) if word == "--config"]
-    assert configs == [
+    assert configs[:-1] == [
         "configs/config_rl_hybrid.json",
         "configs/config_rl_demo.json",
         "configs/offline.json",
-        "own.json",
-        "overlay.json",
+        str(checkout / "own.json"),
     ]
+    assert Path(configs[-1]).name == "overlay.json"
     options = dict(itertools.pairwise(command))
     assert options["--strategy"] == "MtfScalper_RL_Hybrid"
     assert options["--freqaimodel"] == "MtfScalperRLModel"
@@ -85,15 +88,6 @@ def test_demo_command_is_the_freqtrade_command_with_the_overlay_last() -> None:
     pairs = command.index("--pairs")
     assert tuple(command[pairs + 1 : pairs + 3]) == DEFAULT_PAIRS
     assert command[pairs + 3].startswith("--")
-
-
-def test_freqtrade_accepts_every_option_of_the_demo_command() -> None:
-    from freqtrade.commands import Arguments
-
-    command = demo_command(SYNTHETIC_DATADIR, "20241001-20241015", DEFAULT_PAIRS, [], ROOT / "configs/offline.json")
-    parsed = Arguments(command[3:]).get_parsed_arg()
-    assert parsed["pairs"] == list(DEFAULT_PAIRS)
-    assert parsed["backtest_cache"] == "none"
 
 
 def test_demo_makes_the_market_serves_it_and_names_the_artefacts(

@@ -52,7 +52,7 @@ def test_configurations_keep_their_order_and_options_get_freqtrades_names() -> N
 @pytest.mark.parametrize(
     ("subcommand", "options", "understood"),
     [
-        ("backtesting", {"backtest_directory": "results"}, {"backtest_cache": "none"}),
+        ("backtesting", {"pairs": ["A/B:B", "C/B:B"]}, {"backtest_cache": "none", "pairs": ["A/B:B", "C/B:B"]}),
         ("trade", {"dry_run": True, "db_url": "sqlite://"}, {"dry_run": True, "db_url": "sqlite://"}),
         ("recursive-analysis", {"startup_candle": ("50", "200")}, {"startup_candle": ["50", "200"]}),
         ("hyperopt", {"job_workers": 2, "disable_param_export": True}, {"hyperopt_jobs": 2}),
