@@ -65,7 +65,7 @@ def check_vec_env(facts: RunFacts) -> Check:
 
 def check_workers(facts: RunFacts) -> Check:
     """As many worker processes ran in every sample as there are environments, the very ones that trained."""
-    # What 'auto' chose is for the training to say; the sampler saw whether it is true.
+    # With 'auto' the training's report says what was chosen; whether workers ran, the sampler saw for itself.
     chosen = {period.report.vec_env for period in facts.periods} if facts.asked.vec_env == "auto" else set()
     with_workers = facts.asked.vec_env == "subproc" or chosen == {_VEC_ENV_CLASSES["subproc"]}
     expected = facts.asked.n_envs if with_workers else 0
@@ -110,14 +110,14 @@ def check_threads(facts: RunFacts) -> Check:
     asked = facts.asked.torch_threads
     inside = [period.report.torch_threads for period in facts.periods]
     outside = [period.watched.update.computing_threads for period in facts.periods]
-    counted = [threads for threads in outside if threads is not None]
-    seen = f"{distinct(inside)}; from outside, {distinct(sorted(counted)) or 'unknown'}"
+    computing = [threads for threads in outside if threads is not None]
+    seen = f"{distinct(inside)}; from outside, {distinct(sorted(computing)) or 'unknown'}"
     return judge(
         "processes",
         "intra-op threads",
         f"{seen} of {facts.most_threads} computing",
         f"{asked} (cpu_count, on {facts.processors} cores)",
-        set(inside) == {asked} and max(counted, default=0) <= asked and facts.most_threads >= max(inside),
+        set(inside) == {asked} and max(computing, default=0) <= asked and facts.most_threads >= max(inside),
         remedy_of(facts, "freqai.rl_config.cpu_count did not reach torch: see 'intra-op' in the log"),
     )
 

@@ -124,7 +124,7 @@ def observe(request: Request, packages: tuple[PackageFact, ...], console: Consol
     scratch = Path(tempfile.mkdtemp(prefix="mtfscalper-validate-"))
     try:
         ran = run_watched(plan, request.root, scratch, console)
-        # As in training: its threads are those that decisions have.
+        # The decisions below are timed with as many threads as the training had.
         set_torch_threads(plan.settings.rl.cpu_count, plan.settings.rl.interop_threads)
         with console.status("reading the saved policies and deciding with them"):
             periods = trained_periods(plan.models, ran.recording, plan.settings)

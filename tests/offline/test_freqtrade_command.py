@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -91,11 +92,32 @@ def test_offline_config_on_disk_is_the_generated_one() -> None:
     assert stored == offline_config(f"http://{LOOPBACK}:{DEFAULT_PORT}")
 
 
-def test_a_watched_command_writes_to_its_log_and_has_no_input(tmp_path: Path) -> None:
+@pytest.fixture
+def typed_input() -> Iterator[None]:
+    """Something to read for whoever inherits this process's input."""
+    reader, writer = os.pipe()
+    os.write(writer, b"typed")
+    os.close(writer)
+    kept = os.dup(0)
+    os.dup2(reader, 0)
+    yield
+    os.dup2(kept, 0)
+    os.close(kept)
+    os.close(reader)
+
+
+def test_a_watched_command_writes_to_its_log_and_has_no_input(tmp_path: Path, typed_input: None) -> None:
     program = "import sys; print(repr(sys.stdin.read())); print('error', file=sys.stderr)"
     with (tmp_path / "log").open("wb") as log, running([sys.executable, "-uc", program], tmp_path, log) as process:
         assert process.wait(20) == 0
     assert (tmp_path / "log").read_text().splitlines() == ["''", "error"]
+
+
+def test_a_command_ends_with_its_block_even_after_an_exception(tmp_path: Path) -> None:
+    waiting = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with pytest.raises(RuntimeError, match="inside"), running(waiting, tmp_path) as process:
+        raise RuntimeError("inside")
+    assert process.returncode is not None
 
 
 @pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
