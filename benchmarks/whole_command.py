@@ -1,6 +1,6 @@
 """The README's backtest from start to end, with this package's learner and with freqtrade's.
 
-Two pairs, five windows each, 30 cycles: a quarter of an hour with configs/config_rl_fast.json, more than an hour with
+Two pairs, five periods each, 30 cycles: a quarter of an hour with configs/config_rl_fast.json, more than an hour with
 freqtrade's ReinforcementLearner, so that ``make bench`` leaves it out. Every run starts without models or predictions.
 
     python benchmarks/whole_command.py fast stock

@@ -17,12 +17,13 @@ import ccxt
 from mtfscalper.offline import EXIT_INTERRUPTED, OFFLINE_USER_DATA
 
 MAIN_CONFIG = Path("configs/config_rl_hybrid.json")
-# Of a short run on the loopback exchange.
+# What a short run on the loopback exchange is configured with, from the project's root.
 CONFIGS = (MAIN_CONFIG, Path("configs/config_rl_demo.json"), Path("configs/offline.json"))
-Option = str | Path | int | Sequence[str]
-
 STRATEGY = "MtfScalper_RL_Hybrid"
 FREQAI_MODEL = "MtfScalperRLModel"
+
+# What an option of the command line can be given.
+Option = str | Path | int | Sequence[str]
 
 
 def project_options(root: Path = Path()) -> dict[str, str]:
@@ -71,8 +72,7 @@ def freqtrade_command(
 
 
 def as_typed(command: Sequence[str]) -> str:
-    """Write a freqtrade command line as a user types it into a shell."""
-    # The interpreter, -m and freqtrade are one word there.
+    """Write a freqtrade command line as a user types it into a shell: ``freqtrade``, not ``python -m freqtrade``."""
     return shlex.join(["freqtrade", *command[3:]])
 
 
