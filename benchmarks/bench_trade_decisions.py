@@ -35,7 +35,8 @@ from rich.table import Table
 from mtfscalper.envs.trading_env import observation_space
 from mtfscalper.freqai.exit_policy import TradeDecisions
 from mtfscalper.machine import usable_processors
-from mtfscalper.offline.exchange import ReplayExchange, offline_config
+from mtfscalper.offline.exchange import ReplayExchange
+from mtfscalper.offline.freqtrade_command import freqtrade_command, offline_config, project_options
 from mtfscalper.offline.synthetic import write_market
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
@@ -117,11 +118,8 @@ def year_backtest(scratch: Path, url: str) -> tuple[Backtesting, dict[str, Any]]
     arguments = {
         "config": [str(ROOT / "configs" / "config_rl_hybrid.json"), str(scratch / "overlay.json")],
         "datadir": str(scratch / "data"),
-        "strategy": "MtfScalper_RL_Hybrid",
-        "strategy_path": str(ROOT / "strategies"),
-        "freqaimodel": "MtfScalperRLModel",
-        "freqaimodel_path": str(ROOT / "user_data" / "freqaimodels"),
         "timerange": YEAR,
+        **project_options(ROOT),
     }
     backtesting = Backtesting(Configuration(arguments, RunMode.BACKTEST).get_config())
     candles, backtesting.timerange = backtesting.load_bt_data()
@@ -132,17 +130,14 @@ def year_backtest(scratch: Path, url: str) -> tuple[Backtesting, dict[str, Any]]
 
 def command_of(scratch: Path) -> list[str]:
     """The freqtrade command of the same backtest."""
-    whole = [sys.executable, "-m", "freqtrade", "backtesting", "--cache", "none", "--timerange", YEAR]
-    whole += ["--strategy", "MtfScalper_RL_Hybrid", "--strategy-path", str(ROOT / "strategies")]
-    whole += ["--freqaimodel", "MtfScalperRLModel", "--freqaimodel-path", str(ROOT / "user_data" / "freqaimodels")]
-    whole += ["--userdir", str(scratch / "user"), "--datadir", str(scratch / "data")]
-    return [
-        *whole,
-        "--config",
-        str(ROOT / "configs" / "config_rl_hybrid.json"),
-        "--config",
-        str(scratch / "overlay.json"),
-    ]
+    return freqtrade_command(
+        "backtesting",
+        [ROOT / "configs" / "config_rl_hybrid.json", scratch / "overlay.json"],
+        timerange=YEAR,
+        userdir=scratch / "user",
+        datadir=scratch / "data",
+        **project_options(ROOT),
+    )
 
 
 def trade_the_year(scratch: Path, console: Console) -> dict[str, float]:

@@ -1,6 +1,6 @@
 """The README's backtest from start to end, with this package's learner and with freqtrade's.
 
-Two pairs, five windows each, 30 cycles: a quarter of an hour with configs/config_rl_fast.json, more than an hour with
+Two pairs, five periods each, 30 cycles: a quarter of an hour with configs/config_rl_fast.json, more than an hour with
 freqtrade's ReinforcementLearner, so that ``make bench`` leaves it out. Every run starts without models or predictions.
 
     python benchmarks/whole_command.py fast stock
@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from mtfscalper.offline import SYNTHETIC_DATADIR
-from mtfscalper.offline.demo import FREQAI_MODEL, STRATEGY
-from mtfscalper.offline.exchange import ReplayExchange, offline_config
+from mtfscalper.offline.exchange import ReplayExchange
+from mtfscalper.offline.freqtrade_command import FREQAI_MODEL, STRATEGY, freqtrade_command, run_freqtrade, write_overlay
+from mtfscalper.offline.freqtrade_command import MAIN_CONFIG as MAIN_CONFIG_PATH
 from mtfscalper.offline.synthetic import write_market
 
 TIMERANGE = "20241001-20241101"
@@ -32,19 +33,19 @@ TIMERANGE = "20241001-20241101"
 class Contender(NamedTuple):
     """One way to run the command.
 
-    :ivar configs: beside the main one
-    :ivar overlay: over all of them
+    :ivar configs: configuration files beside the main one
+    :ivar overlay: configuration that overrides all of them
     """
 
     model: str
     strategy: str
-    configs: tuple[str, ...] = ()
+    configs: tuple[Path, ...] = ()
     overlay: dict[str, Any] | None = None
 
 
 CONTENDERS = {
     "main": Contender(FREQAI_MODEL, STRATEGY),
-    "fast": Contender(FREQAI_MODEL, STRATEGY, ("configs/config_rl_fast.json",)),
+    "fast": Contender(FREQAI_MODEL, STRATEGY, (Path("configs/config_rl_fast.json"),)),
     "stock": Contender(
         "ReinforcementLearner",
         "StockHybrid",
@@ -65,19 +66,25 @@ def seconds_of(contender: Contender, exchange: str, cycles: int) -> dict[str, fl
 
     :param exchange: the loopback exchange's address
     """
-    command = [sys.executable, "-m", "freqtrade", "backtesting", "--cache", "none", "--timerange", TIMERANGE]
-    command += ["--strategy", contender.strategy, "--freqaimodel", contender.model, "--datadir", str(SYNTHETIC_DATADIR)]
     quiet = {"activate_tensorboard": False, "rl_config": {"train_cycles": cycles, "progress_bar": False}}
     with tempfile.TemporaryDirectory() as home:
-        overlays = [offline_config(exchange) | {"freqai": quiet}, contender.overlay or {}]
-        files = [Path(home, f"{number}.json") for number in range(len(overlays))]
-        for file, overlay in zip(files, overlays, strict=True):
-            file.write_text(json.dumps(overlay), encoding="utf-8")
-        for config in ("configs/config_rl_hybrid.json", *contender.configs, *map(str, files)):
-            command += ["--config", config]
+        own = Path(home, "contender.json")
+        own.write_text(json.dumps(contender.overlay or {}), encoding="utf-8")
+        overlay = write_overlay(Path(home, "overlay.json"), exchange, {"freqai": quiet})
+        command = freqtrade_command(
+            "backtesting",
+            [MAIN_CONFIG_PATH, *contender.configs, overlay, own],
+            timerange=TIMERANGE,
+            strategy=contender.strategy,
+            freqaimodel=contender.model,
+            datadir=SYNTHETIC_DATADIR,
+            userdir=home,
+        )
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
         started = time.perf_counter()
-        subprocess.run([*command, "--userdir", home], check=True, cwd=ROOT)
+        status = run_freqtrade(command, ROOT)
+        if status:
+            raise subprocess.CalledProcessError(status, command)
         seconds = time.perf_counter() - started
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         trainings = len(list(Path(home, "models").glob("*/sub-train-*")))

@@ -8,7 +8,15 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from mtfscalper.offline import SYNTHETIC_DATADIR, ReplayError
+from mtfscalper.offline import (
+    DEFAULT_PAIRS,
+    DEFAULT_PORT,
+    DEFAULT_SEED,
+    DEMO_TIMERANGE,
+    EXIT_INTERRUPTED,
+    SYNTHETIC_DATADIR,
+    ReplayError,
+)
 
 # A command imports what it needs when it runs: with freqtrade and torch, --help would take seconds.
 
@@ -33,8 +41,8 @@ def _demo_arguments(parser: argparse.ArgumentParser) -> None:
         "--datadir", type=Path, help="your own freqtrade data directory, with --timerange (default: synthetic market)"
     )
     parser.add_argument("--port", type=int, default=0, help="port of the loopback exchange (default: a free one)")
-    parser.add_argument("--timerange", help="what to backtest, as freqtrade writes it (synthetic: 20241001-20241015)")
-    parser.add_argument("--pairs", nargs="+", metavar="PAIR", help="default: BTC/USDT:USDT ETH/USDT:USDT")
+    parser.add_argument("--timerange", help=f"what to backtest, as freqtrade writes it (synthetic: {DEMO_TIMERANGE})")
+    parser.add_argument("--pairs", nargs="+", metavar="PAIR", help=f"default: {' '.join(DEFAULT_PAIRS)}")
     parser.add_argument(
         "--config", type=Path, action="append", default=[], metavar="FILE", help="further configuration; repeatable"
     )
@@ -44,7 +52,6 @@ def _demo(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from mtfscalper.offline.demo import DemoRequest, run_demo
-    from mtfscalper.offline.synthetic import DEFAULT_PAIRS
 
     _let_termination_clean_up()
     request = DemoRequest(
@@ -61,11 +68,13 @@ def _replay_exchange_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--datadir", type=Path, help=f"freqtrade data directory (default: {SYNTHETIC_DATADIR}, generated if empty)"
     )
-    parser.add_argument("--port", type=int, default=8765, help="port on 127.0.0.1 (default: 8765, 0: a free one)")
+    parser.add_argument(
+        "--port", type=int, default=DEFAULT_PORT, help="port on 127.0.0.1 (default: %(default)s, 0: a free one)"
+    )
 
 
 def _replay_exchange(args: argparse.Namespace) -> int:
-    from mtfscalper.offline.exchange import DEFAULT_PORT, ReplayExchange
+    from mtfscalper.offline.exchange import ReplayExchange
     from mtfscalper.offline.synthetic import write_market
 
     _let_termination_clean_up()
@@ -93,11 +102,13 @@ def _synthetic_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--datadir", type=Path, default=SYNTHETIC_DATADIR, help=f"where to write (default: {SYNTHETIC_DATADIR})"
     )
-    parser.add_argument("--seed", type=int, default=42, help="another seed is another market (default: 42)")
+    parser.add_argument(
+        "--seed", type=int, default=DEFAULT_SEED, help="another seed is another market (default: %(default)s)"
+    )
 
 
 def _synthetic(args: argparse.Namespace) -> int:
-    from mtfscalper.offline.synthetic import DEFAULT_PAIRS, DEFAULT_START, DEFAULT_STOP, write_market
+    from mtfscalper.offline.synthetic import DEFAULT_START, DEFAULT_STOP, write_market
 
     written = write_market(args.datadir, args.seed)
     print(
@@ -136,7 +147,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        return 130
+        return EXIT_INTERRUPTED
     return status
 
 

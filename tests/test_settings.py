@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 import mtfscalper
-from mtfscalper.offline.exchange import ReplayExchange, offline_config
+from mtfscalper.offline.exchange import ReplayExchange
+from mtfscalper.offline.freqtrade_command import offline_config
 from mtfscalper.offline.synthetic import DEFAULT_START, write_market
 from mtfscalper.policy.algorithms import algorithm_class, unknown_arguments
 from mtfscalper.settings import FreqaiSettings, PPOSettings, RLSettings, Settings, SettingsError, readme_tables

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    # Facts are judged without torch and freqtrade, also where one of them is missing.
+    # Facts are judged without importing torch or freqtrade, so that the check of packages can say which is missing.
     from mtfscalper.monitoring.packages import PackageFact
     from mtfscalper.monitoring.sampler import PeakMemory
     from mtfscalper.training.fit import TrainingReport
@@ -125,8 +125,8 @@ class Decided:
 
 
 @dataclass(frozen=True)
-class TrainedWindow:
-    """One pair and window: its own report, what was seen from outside, and what it left on disk."""
+class TrainedPeriod:
+    """One pair and period: its own report, what was seen from outside, and what it left on disk."""
 
     name: str
     report: TrainingReport
@@ -160,7 +160,7 @@ class RunFacts:
 
     asked: Asked
     packages: tuple[PackageFact, ...]
-    windows: tuple[TrainedWindow, ...]
+    periods: tuple[TrainedPeriod, ...]
     trades: Trades
     memory: PeakMemory
     processors: int

@@ -26,7 +26,7 @@ from mtfscalper.monitoring.facts import (
     PhaseUsage,
     SavedPolicy,
     Trades,
-    TrainedWindow,
+    TrainedPeriod,
     WatchedTraining,
 )
 from mtfscalper.monitoring.sampler import ROOT, WORKER, Recording, Span
@@ -38,7 +38,7 @@ from mtfscalper.training.fit import TrainingReport
 
 ROWS_COMPARED = 1000
 TIMINGS = 5
-# One matrix product over many rows rounds otherwise than one over a single row.
+# Many rows in one matrix product are rounded differently than one by one: two probabilities this close are equal.
 TIE = 1e-4
 
 
@@ -46,7 +46,7 @@ class ArtefactError(RuntimeError):
     """A file that a training should have left is missing or unreadable. Names it."""
 
 
-def trained_windows(models: Path, recording: Recording, settings: Settings) -> tuple[TrainedWindow, ...]:
+def trained_periods(models: Path, recording: Recording, settings: Settings) -> tuple[TrainedPeriod, ...]:
     """Every training of a run, in the order they ran.
 
     :param models: ``user_data/models/<identifier>``
@@ -54,7 +54,7 @@ def trained_windows(models: Path, recording: Recording, settings: Settings) -> t
     """
     folders = sorted(models.glob("sub-train-*"))
     reports = sorted(((read_report(folder), folder) for folder in folders), key=lambda item: _began(item[0]))
-    windows = []
+    periods = []
     for number, (report, folder) in enumerate(reports):
         following = _began(reports[number + 1][0]) if number + 1 < len(reports) else None
         model_path, features_path = _only(folder, "*_model.zip"), _only(folder, "*_trained_df.pkl")
@@ -64,8 +64,8 @@ def trained_windows(models: Path, recording: Recording, settings: Settings) -> t
         except Exception as error:
             raise ArtefactError(f"a file in {folder} cannot be read: {type(error).__name__}: {error}") from error
         untrained = untrained_policy(model, settings)
-        windows.append(
-            TrainedWindow(
+        periods.append(
+            TrainedPeriod(
                 name=f"{report.pair} {folder.name.rsplit('_', 1)[-1]}",
                 report=report,
                 watched=watched_training(report, recording, following),
@@ -73,7 +73,7 @@ def trained_windows(models: Path, recording: Recording, settings: Settings) -> t
                 decided=decided(model, untrained, features, settings),
             )
         )
-    return tuple(windows)
+    return tuple(periods)
 
 
 def read_report(folder: Path) -> TrainingReport:
@@ -231,13 +231,14 @@ def decided(model: PPO, untrained: ActorCriticPolicy, features: npt.NDArray[np.f
     )
 
 
-def observations(ticks: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.float32]:
-    """Compact observations at some candles: in turn flat, long and short, with drawn profits, ages and permissions.
+def observations(rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.float32]:
+    """Compact observations after some rows: in turn flat, long and short, with drawn profits, ages and permissions.
 
-    :return: shape (len(ticks), 1 + n_account)
+    :param rows: the last closed candle of each observation
+    :return: shape (len(rows), 1 + n_account)
     """
     rng = np.random.default_rng(seed)
-    n = len(ticks)
+    n = len(rows)
     side = np.resize([0.0, 1.0, -1.0], n)
     profit = rng.normal(0.0, 0.5, n) * (side != 0)
     account = {
@@ -248,7 +249,7 @@ def observations(ticks: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.floa
         "long_permitted": rng.integers(0, 2, n).astype(np.float64),
         "short_permitted": rng.integers(0, 2, n).astype(np.float64),
     }
-    return np.stack([ticks, *(account[name] for name in ACCOUNT_FIELDS)], axis=1).astype(np.float32)
+    return np.stack([rows, *(account[name] for name in ACCOUNT_FIELDS)], axis=1).astype(np.float32)
 
 
 def _rows_per_second(decider: PolicyDecider, rows: npt.NDArray[np.float32]) -> float:

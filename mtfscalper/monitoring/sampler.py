@@ -197,11 +197,6 @@ class TreeSampler:
         """What was seen so far."""
         return Recording(self._root.pid, dict(self._roles), tuple(self._samples), self._left)
 
-    @property
-    def latest(self) -> Sample | None:
-        """The last sample."""
-        return self._samples[-1] if self._samples else None
-
     def _run(self) -> None:
         due = time.monotonic()
         while not self._stop.is_set():

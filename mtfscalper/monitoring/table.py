@@ -9,7 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from mtfscalper.monitoring.checks import Check, Verdict
+from mtfscalper.monitoring.verdicts import Check, Verdict
 
 _STYLES = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.FAILED: "bold red"}
 

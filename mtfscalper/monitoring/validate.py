@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mtfscalper.monitoring.checks import Check, all_checks, check_packages
+from mtfscalper.monitoring.checks import all_checks, check_packages
 from mtfscalper.monitoring.packages import PackageFact, package_facts
 from mtfscalper.monitoring.table import checks_table, passed, summary
+from mtfscalper.monitoring.verdicts import Check
+from mtfscalper.offline import EXIT_INTERRUPTED, ReplayError
 
 if TYPE_CHECKING:
     from mtfscalper.monitoring.facts import RunFacts
-    from mtfscalper.monitoring.freqtrade_run import Plan, Request
+    from mtfscalper.monitoring.plan import Plan, Request
 
-# What runs freqtrade is imported once the packages were found: --help would take seconds, and a missing package
-# deserves better than a traceback.
+# What runs freqtrade is imported after the packages have been looked for: so --help does not take seconds, and a
+# package that is missing is named instead of ending in a traceback.
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
 WIDTH_OF_A_FILE = 120
 
 
@@ -70,15 +71,15 @@ def main(argv: Sequence[str] | None = None, *, root: Path, console: Console | No
         console.width = max(console.width, WIDTH_OF_A_FILE)
     errors = Console(stderr=True, highlight=False)
     if args.json is not None and not args.json.absolute().parent.is_dir():
-        _say(errors, f"error: --json {args.json}: its folder does not exist; create it or name another")
+        errors.out(f"error: --json {args.json}: its folder does not exist; create it or name another")
         return EXIT_USAGE
     packages = package_facts()
     if any(fact.problem and fact.installed is None for fact in packages):
         return _conclude(console, [check_packages(packages)], args.json, {"packages": packages})
 
-    from mtfscalper.monitoring.freqtrade_run import Request, RequestError, RunError
+    from mtfscalper.monitoring.freqtrade_run import RunError
     from mtfscalper.monitoring.inspection import ArtefactError
-    from mtfscalper.offline import ReplayError
+    from mtfscalper.monitoring.plan import Request, RequestError
 
     request = Request(
         root=root,
@@ -90,14 +91,14 @@ def main(argv: Sequence[str] | None = None, *, root: Path, console: Console | No
     try:
         facts = observe(request, packages, console)
     except (RequestError, ReplayError) as error:
-        _say(errors, f"error: {error}")
+        errors.out(f"error: {error}")
         return EXIT_USAGE
     except (RunError, ArtefactError) as error:
-        _say(console, f"FAILED: {error}")
+        console.out(f"FAILED: {error}")
         _write(args.json, {"passed": False, "error": str(error)})
         return EXIT_FAILED
     except KeyboardInterrupt:
-        _say(console, "Interrupted; freqtrade and the loopback exchange have stopped.")
+        console.out("Interrupted; freqtrade and the loopback exchange have stopped.")
         return EXIT_INTERRUPTED
     return _conclude(console, all_checks(facts), args.json, asdict(facts))
 
@@ -105,7 +106,7 @@ def main(argv: Sequence[str] | None = None, *, root: Path, console: Console | No
 def observe(request: Request, packages: tuple[PackageFact, ...], console: Console) -> RunFacts:
     """Run, watch, and read what is on disk.
 
-    :raises mtfscalper.monitoring.freqtrade_run.RequestError: if the request cannot be run
+    :raises mtfscalper.monitoring.plan.RequestError: if the request cannot be run
     :raises mtfscalper.monitoring.freqtrade_run.RunError: if freqtrade fails
     :raises mtfscalper.monitoring.inspection.ArtefactError: if a training left something unreadable
     """
@@ -113,8 +114,9 @@ def observe(request: Request, packages: tuple[PackageFact, ...], console: Consol
 
     from mtfscalper.machine import set_torch_threads, usable_processors
     from mtfscalper.monitoring.facts import RunFacts
-    from mtfscalper.monitoring.freqtrade_run import plan_run, run_watched
-    from mtfscalper.monitoring.inspection import changed_settings, trades_of_result, trained_windows
+    from mtfscalper.monitoring.freqtrade_run import run_watched
+    from mtfscalper.monitoring.inspection import changed_settings, trades_of_result, trained_periods
+    from mtfscalper.monitoring.plan import plan_run
     from mtfscalper.monitoring.sampler import peak_memory
 
     plan = plan_run(request)
@@ -122,14 +124,14 @@ def observe(request: Request, packages: tuple[PackageFact, ...], console: Consol
     scratch = Path(tempfile.mkdtemp(prefix="mtfscalper-validate-"))
     try:
         ran = run_watched(plan, request.root, scratch, console)
-        # As in training: its threads are those that decisions have.
+        # The decisions below are timed with as many threads as the training had.
         set_torch_threads(plan.settings.rl.cpu_count, plan.settings.rl.interop_threads)
         with console.status("reading the saved policies and deciding with them"):
-            windows = trained_windows(plan.models, ran.recording, plan.settings)
+            periods = trained_periods(plan.models, ran.recording, plan.settings)
         return RunFacts(
             asked=plan.asked,
             packages=packages,
-            windows=windows,
+            periods=periods,
             trades=trades_of_result(ran.result),
             memory=peak_memory(ran.recording),
             processors=usable_processors(),
@@ -143,7 +145,7 @@ def observe(request: Request, packages: tuple[PackageFact, ...], console: Consol
         )
     finally:
         if request.keep:
-            _say(console, f"kept      {plan.models}\n          {scratch}")
+            console.out(f"kept      {plan.models}\n          {scratch}")
         else:
             shutil.rmtree(plan.models, ignore_errors=True)
             shutil.rmtree(scratch, ignore_errors=True)
@@ -153,19 +155,17 @@ def _announce(console: Console, plan: Plan, request: Request) -> None:
     asked = plan.asked
     market = "the synthetic market" if request.datadir is None else str(plan.datadir)
     changed = ", ".join(f"{key} {value!r}" for key, value in plan.overrides["rl_config"].items())
-    _say(console, f"training  {', '.join(plan.pairs)}, {plan.timerange}, on {market}")
-    _say(
-        console,
+    console.out(f"training  {', '.join(plan.pairs)}, {plan.timerange}, on {market}")
+    console.out(
         f"asked     {asked.n_envs} {asked.vec_env} environments x {asked.n_steps} steps, batches of "
         f"{asked.batch_size}, network {list(asked.net_arch)}, train_cycles {asked.train_cycles}",
     )
-    _say(console, f"changed   {changed}, to keep it short")
+    console.out(f"changed   {changed}, to keep it short")
     if not request.configs:
-        _say(
-            console,
+        console.out(
             "          (classic: signals enter, the policy only exits; trained so briefly it may veto every entry)",
         )
-    _say(console, f"log       {plan.log}")
+    console.out(f"log       {plan.log}")
 
 
 def _conclude(console: Console, checks: list[Check], json_path: Path | None, facts: dict[str, Any]) -> int:
@@ -174,7 +174,7 @@ def _conclude(console: Console, checks: list[Check], json_path: Path | None, fac
     if "freqtrade_seconds" in facts:
         share = facts["watching_cpu_seconds"] / facts["freqtrade_seconds"]
         cost = f"; freqtrade ran for {facts['freqtrade_seconds']:.0f} s, watching it cost {share:.0%} of a core"
-    _say(console, summary(checks) + cost)
+    console.out(summary(checks) + cost)
     verdicts = [check._asdict() for check in checks]
     _write(json_path, {"passed": passed(checks), "checks": verdicts, "facts": facts})
     return 0 if passed(checks) else EXIT_FAILED
@@ -197,8 +197,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return value
-
-
-def _say(console: Console, text: str) -> None:
-    """Print text that can be copied: as it is, without markup or line breaks of the console's own."""
-    console.print(text, markup=False, soft_wrap=True)

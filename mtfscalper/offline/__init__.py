@@ -1,10 +1,22 @@
-"""The stage: a synthetic market, and a loopback exchange that replays candles to an unmodified freqtrade."""
+"""The stage: a synthetic market, and a loopback exchange that replays candles to an unmodified freqtrade.
+
+Here is what ``mtfscalper --help`` shows, so that it imports nothing else.
+"""
 
 from pathlib import Path
 
 # freqtrade's user directory of offline runs: their candles, models and results never mix with real ones.
 OFFLINE_USER_DATA = Path("user_data/offline")
 SYNTHETIC_DATADIR = OFFLINE_USER_DATA / "data" / "binance"
+
+DEFAULT_SEED = 42
+DEFAULT_PAIRS = ("BTC/USDT:USDT", "ETH/USDT:USDT")
+DEMO_TIMERANGE = "20241001-20241015"
+# The port that configs/offline.json names.
+DEFAULT_PORT = 8765
+
+# What a shell says of a program that Ctrl-C has ended.
+EXIT_INTERRUPTED = 130
 
 
 class ReplayError(ValueError):

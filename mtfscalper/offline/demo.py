@@ -5,13 +5,7 @@ would type. Nothing in freqtrade is patched.
 """
 
 import itertools
-import json
-import os
-import shlex
 import shutil
-import signal
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -24,26 +18,31 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
-from mtfscalper.offline import OFFLINE_USER_DATA, SYNTHETIC_DATADIR, ReplayError
-from mtfscalper.offline.exchange import CandleStore, ReplayExchange, offline_config
-from mtfscalper.offline.synthetic import (
+from mtfscalper.offline import (
     DEFAULT_PAIRS,
     DEFAULT_SEED,
-    DEFAULT_START,
-    DEFAULT_STOP,
-    TIMEFRAME_MINUTES,
-    write_market,
+    DEMO_TIMERANGE,
+    EXIT_INTERRUPTED,
+    OFFLINE_USER_DATA,
+    SYNTHETIC_DATADIR,
+    ReplayError,
 )
+from mtfscalper.offline.candles import CandleStore
+from mtfscalper.offline.exchange import ReplayExchange
+from mtfscalper.offline.freqtrade_command import (
+    CONFIGS,
+    FREQAI_MODEL,
+    MAIN_CONFIG,
+    STRATEGY,
+    as_typed,
+    freqtrade_command,
+    run_freqtrade,
+    write_overlay,
+)
+from mtfscalper.offline.synthetic import DEFAULT_START, DEFAULT_STOP, TIMEFRAME_MINUTES, write_market
 
-MAIN_CONFIG = Path("configs/config_rl_hybrid.json")
-CONFIGS = (MAIN_CONFIG, Path("configs/config_rl_demo.json"), Path("configs/offline.json"))
-STRATEGY = "MtfScalper_RL_Hybrid"
-FREQAI_MODEL = "MtfScalperRLModel"
 IDENTIFIER = "mtfscalper_demo"
-DEFAULT_TIMERANGE = "20241001-20241015"
-
 EXIT_WITHOUT_RESULT = 1
-EXIT_INTERRUPTED = 130
 
 
 class DemoRequest(NamedTuple):
@@ -61,27 +60,6 @@ class DemoRequest(NamedTuple):
     timerange: str | None = None
     pairs: tuple[str, ...] = DEFAULT_PAIRS
     configs: tuple[Path, ...] = ()
-
-
-def demo_command(
-    datadir: Path, timerange: str, pairs: Sequence[str], extra_configs: Sequence[Path], overlay: Path
-) -> list[str]:
-    """Build the freqtrade command, to be run in the project's root.
-
-    :param datadir: freqtrade data directory
-    :param timerange: freqtrade timerange to backtest
-    :param pairs: pairs to trade
-    :param extra_configs: the user's configuration files, which override the project's
-    :param overlay: configuration of this run (exchange address, identifier), which overrides all others
-    :return: arguments, the Python interpreter first
-    """
-    command = [sys.executable, "-m", "freqtrade", "backtesting"]
-    command += ["--datadir", str(datadir), "--strategy", STRATEGY, "--freqaimodel", FREQAI_MODEL]
-    for config in (*CONFIGS, *extra_configs, overlay):
-        command += ["--config", str(config)]
-    command += ["--pairs", *pairs]
-    # freqtrade's cache of results does not see a changed model or package.
-    return [*command, "--timerange", timerange, "--cache", "none"]
 
 
 def find_root(start: Path) -> Path:
@@ -114,7 +92,7 @@ def run_demo(request: DemoRequest, console: Console) -> int:
         if not config.is_file():
             raise ReplayError(f"mtfscalper demo: configuration {config} does not exist; check --config")
     if request.datadir is None:
-        datadir, timerange = SYNTHETIC_DATADIR, request.timerange or DEFAULT_TIMERANGE
+        datadir, timerange = SYNTHETIC_DATADIR, request.timerange or DEMO_TIMERANGE
         write_market(root / datadir)
     elif request.timerange is None:
         raise ReplayError(
@@ -131,16 +109,20 @@ def run_demo(request: DemoRequest, console: Console) -> int:
         ReplayExchange(root / datadir, request.port) as exchange,
         tempfile.TemporaryDirectory(prefix="mtfscalper-demo-") as scratch,
     ):
-        overlay = Path(scratch, "overlay.json")
-        overlay.write_text(
-            json.dumps({**offline_config(exchange.url), "freqai": {"identifier": identifier}}, indent=2),
-            encoding="utf-8",
+        overlay = write_overlay(Path(scratch, "overlay.json"), exchange.url, {"freqai": {"identifier": identifier}})
+        command = freqtrade_command(
+            "backtesting",
+            (*CONFIGS, *configs, overlay),
+            datadir=datadir,
+            strategy=STRATEGY,
+            freqaimodel=FREQAI_MODEL,
+            pairs=request.pairs,
+            timerange=timerange,
         )
-        command = demo_command(datadir, timerange, request.pairs, configs, overlay)
         _announce(console, request, exchange.url, timerange)
         shown = OFFLINE_USER_DATA / "models" / identifier
-        _say(console, f"Removing {shown}, if an earlier demo left it: a demo always trains.")
-        _say(console, f"$ {shlex.join(['freqtrade', *command[3:]])}")
+        console.out(f"Removing {shown}, if an earlier demo left it: a demo always trains.")
+        console.out(f"$ {as_typed(command)}")
         if (models / identifier).exists():
             shutil.rmtree(models / identifier)
 
@@ -148,44 +130,6 @@ def run_demo(request: DemoRequest, console: Console) -> int:
         status = run_freqtrade(command, root)
         seconds = time.perf_counter() - clock
         return _conclude(console, request, status, seconds, root, identifier, began)
-
-
-def run_freqtrade(command: Sequence[str], root: Path) -> int:
-    """Run a command with its output on the terminal, and stop it when this program is interrupted.
-
-    :param command: program and arguments
-    :param root: working directory
-    :return: its exit status, or 130 when it was interrupted
-    """
-    sys.stdout.flush()
-    process = subprocess.Popen(command, cwd=root)
-    try:
-        status = process.wait()
-    except KeyboardInterrupt:
-        status = EXIT_INTERRUPTED
-    finally:
-        stop_process(process)
-    # Popen reports death by signal n as -n, a shell as 128 + n.
-    return status if status >= 0 else 128 - status
-
-
-def stop_process(process: "subprocess.Popen[bytes]") -> None:
-    """Ask a process to end, with growing insistence."""
-    interrupt = signal.SIGTERM if os.name == "nt" else signal.SIGINT
-    # Ctrl-C in a terminal has reached it already; it is given time to close its worker processes.
-    if not _ends_within(process, seconds=3.0):
-        process.send_signal(interrupt)
-        if not _ends_within(process, seconds=10.0):
-            process.kill()
-            process.wait()
-
-
-def _ends_within(process: "subprocess.Popen[bytes]", seconds: float) -> bool:
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        return False
-    return True
 
 
 @contextmanager
@@ -229,11 +173,6 @@ def _announce(console: Console, request: DemoRequest, url: str, timerange: str) 
     console.print(Panel(escape(text), title="mtfscalper demo"))
 
 
-def _say(console: Console, text: str) -> None:
-    """Print text that can be copied: as it is, without markup or line breaks of the console's own."""
-    console.print(text, markup=False, soft_wrap=True)
-
-
 def _conclude(
     console: Console,
     request: DemoRequest,
@@ -244,36 +183,38 @@ def _conclude(
     began: float,
 ) -> int:
     if status == EXIT_INTERRUPTED:
-        _say(console, f"Interrupted after {seconds:.0f} s; freqtrade and the replay exchange have stopped.")
+        console.out(f"Interrupted after {seconds:.0f} s; freqtrade and the replay exchange have stopped.")
         return status
     if status != 0:
-        _say(console, f"freqtrade ended with exit status {status} after {seconds:.0f} s; see its output above.")
+        console.out(f"freqtrade ended with exit status {status} after {seconds:.0f} s; see its output above.")
         return status
     results = root / OFFLINE_USER_DATA / "backtest_results"
     fresh = [path for path in results.glob("*.zip") if path.stat().st_mtime >= began - 1]
     if not fresh:
         # freqtrade leaves with status 0 after a configuration error.
-        _say(console, f"freqtrade ended without a result in {results}; see its last lines above.")
+        console.out(f"freqtrade ended without a result in {results}; see its last lines above.")
         return EXIT_WITHOUT_RESULT
     result = max(fresh, key=lambda path: path.stat().st_mtime).relative_to(root)
     models = OFFLINE_USER_DATA / "models" / identifier
     console.print(Panel(f"Trained and backtested in {seconds:.0f} seconds.", title="mtfscalper demo"))
-    _say(console, f"models       {models}")
-    _say(console, f"results      {result}")
-    _say(console, f"tensorboard  tensorboard --logdir {models / 'tensorboard'}")
+    console.out(f"models       {models}")
+    console.out(f"results      {result}")
+    console.out(f"tensorboard  tensorboard --logdir {models / 'tensorboard'}")
     if request.datadir is None:
-        _say(console, "\nNow with candles of your own:")
-        _say(
-            console,
-            f"  freqtrade download-data --config {MAIN_CONFIG} --timeframes {' '.join(TIMEFRAME_MINUTES)} --days 90",
+        console.out("\nNow with candles of your own:")
+        console.out(
+            f"  freqtrade download-data --config {MAIN_CONFIG} --timeframes {' '.join(TIMEFRAME_MINUTES)} --days 90"
         )
-        _say(console, "  mtfscalper demo --datadir user_data/data/binance --timerange <YYYYMMDD-YYYYMMDD>")
+        console.out("  mtfscalper demo --datadir user_data/data/binance --timerange <YYYYMMDD-YYYYMMDD>")
     else:
-        _say(console, "\nNow with the full training schedule:")
-        _say(
-            console,
-            f"  freqtrade backtesting --strategy {STRATEGY} "
-            f"--freqaimodel {FREQAI_MODEL} --config {MAIN_CONFIG} --datadir {request.datadir} "
-            f"--timerange {request.timerange} --cache none",
+        console.out("\nNow with the full training schedule:")
+        command = freqtrade_command(
+            "backtesting",
+            [MAIN_CONFIG],
+            strategy=STRATEGY,
+            freqaimodel=FREQAI_MODEL,
+            datadir=request.datadir,
+            timerange=request.timerange,
         )
+        console.out(f"  {as_typed(command)}")
     return status

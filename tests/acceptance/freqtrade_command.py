@@ -1,21 +1,21 @@
-"""The freqtrade command, run to its end."""
+"""A freqtrade command, run to its end."""
 
 import os
 import subprocess
-import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 
-def output_of(*arguments: str, cwd: Path) -> str:
+def output_of(command: list[str], cwd: Path, environment: Mapping[str, str] = os.environ) -> str:
     """Give what a command prints that succeeds.
 
-    :param arguments: the subcommand and its options
+    :param command: as :func:`mtfscalper.offline.freqtrade_command.freqtrade_command` builds it
     """
     process = subprocess.run(
-        [sys.executable, "-m", "freqtrade", *arguments],
+        command,
         cwd=cwd,
         # Wide enough for every line of a table to stay whole.
-        env=os.environ | {"COLUMNS": "1000", "OMP_NUM_THREADS": "1"},
+        env={**environment, "COLUMNS": "1000", "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,

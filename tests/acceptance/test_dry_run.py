@@ -28,11 +28,13 @@ from freqtrade.data.btanalysis import load_backtest_data
 from freqtrade.enums import RunMode
 from freqtrade.persistence import LocalTrade
 from freqtrade.resolvers import StrategyResolver
+from freqtrade_command import output_of
 
 from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
 from mtfscalper.freqai.exit_policy import TradeDecisions
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
-from mtfscalper.offline.exchange import ReplayExchange, offline_config
+from mtfscalper.offline.exchange import ReplayExchange
+from mtfscalper.offline.freqtrade_command import Option, freqtrade_command, write_overlay
 from mtfscalper.offline.synthetic import write_market
 
 ROOT = Path(__file__).parents[2]
@@ -143,8 +145,15 @@ def run_bot(scratch: Path, market: Path) -> BotRun:
     exchange_config = scratch / "exchange.json"
     config = scratch / "bot.json"
     config.write_text(json.dumps(OVERLAY))
-    command = [sys.executable, "-m", "freqtrade", "trade", "--dry-run", "--db-url", f"sqlite:///{database}"]
-    command += arguments(home, scratch / "bot_data", "LivelyModel", [config, exchange_config])
+    command = command_of(
+        "trade",
+        home,
+        scratch / "bot_data",
+        "LivelyModel",
+        [config, exchange_config],
+        dry_run=True,
+        db_url=f"sqlite:///{database}",
+    )
     environment = surroundings(HELPERS / "clock") | {
         "RECORDED_LINES": str(lines),
         # Both processes count from the same moment.
@@ -186,36 +195,32 @@ def backtest(scratch: Path, market: Path, bot: BotRun) -> Run:
     configs = [scratch / "backtest.json", scratch / "backtest_exchange.json"]
     configs[0].write_text(json.dumps(OVERLAY | {"bots_model": str(bots_model)}))
     with ReplayExchange(market) as exchange:
-        configs[1].write_text(json.dumps(offline_config(exchange.url)))
-        command = [sys.executable, "-m", "freqtrade", "backtesting", "--cache", "none", "--no-color"]
-        command += ["--timerange", f"{START:%Y%m%d}-{START + timedelta(days=1):%Y%m%d}"]
-        command += arguments(home, market, "BotsModel", configs)
-        done = subprocess.run(
-            command,
-            cwd=scratch,
-            env=surroundings() | {"RECORDED_FRAME": str(scratch / "frame.feather")},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=300,
-            check=False,
-        )
-    (scratch / "backtest.log").write_text(done.stdout)
-    assert done.returncode == 0, done.stdout
+        write_overlay(configs[1], exchange.url, {})
+        day = f"{START:%Y%m%d}-{START + timedelta(days=1):%Y%m%d}"
+        command = command_of("backtesting", home, market, "BotsModel", configs, timerange=day, no_color=True)
+        recorded = {"RECORDED_FRAME": str(scratch / "frame.feather")}
+        (scratch / "backtest.log").write_text(output_of(command, scratch, surroundings() | recorded))
     [rows] = home.glob("models/dry_run/sub-train-*/*_decisions.npz")
     with np.load(rows) as arrays:
         features = pd.DataFrame(arrays["features"], index=pd.to_datetime(arrays["dates_ms"], unit="ms", utc=True))
     return Run(bot, by_date(pd.read_feather(scratch / "frame.feather")), features, home, configs)
 
 
-def arguments(home: Path, datadir: Path, model: str, configs: list[Path]) -> list[str]:
-    """What ``trade`` and ``backtesting`` are told alike."""
-    whole = ["--userdir", str(home), "--datadir", str(datadir)]
-    whole += ["--strategy", "RecordingStrategy", "--strategy-path", str(HELPERS)]
-    whole += ["--freqaimodel", model, "--freqaimodel-path", str(HELPERS)]
-    for config in (ROOT / "configs" / "config_rl_hybrid.json", *configs):
-        whole += ["--config", str(config)]
-    return whole
+def command_of(
+    subcommand: str, home: Path, datadir: Path, model: str, configs: list[Path], **options: Option
+) -> list[str]:
+    """What ``trade`` and ``backtesting`` are told alike, and options of their own."""
+    return freqtrade_command(
+        subcommand,
+        [ROOT / "configs" / "config_rl_hybrid.json", *configs],
+        userdir=home,
+        datadir=datadir,
+        strategy="RecordingStrategy",
+        strategy_path=HELPERS,
+        freqaimodel=model,
+        freqaimodel_path=HELPERS,
+        **options,
+    )
 
 
 def surroundings(*paths: Path) -> dict[str, str]:

@@ -11,7 +11,8 @@ from freqtrade.data.btanalysis import load_backtest_stats
 from freqtrade.optimize.hyperopt_tools import HyperoptTools
 from freqtrade_command import output_of
 
-from mtfscalper.offline.exchange import ReplayExchange, offline_config
+from mtfscalper.offline.exchange import ReplayExchange
+from mtfscalper.offline.freqtrade_command import Option, freqtrade_command, project_options, write_overlay
 from mtfscalper.offline.synthetic import write_market
 
 ROOT = Path(__file__).parents[2]
@@ -69,17 +70,20 @@ class Freqtrade:
         for folder in (self.strategies, self._results, home / "user" / "models", home / "user" / "backtest_results"):
             folder.mkdir(parents=True)
         (self.strategies / STRATEGY.name).write_text(STRATEGY.read_text(encoding="utf-8"), encoding="utf-8")
-        (home / "overlay.json").write_text(json.dumps(offline_config(url) | {"freqai": FREQAI}))
+        self._overlay = write_overlay(home / "overlay.json", url, {"freqai": FREQAI})
 
-    def run(self, command: str, *arguments: str) -> str:
+    def run(self, subcommand: str, **options: Option) -> str:
         """Give the output of a command that succeeds."""
-        whole = [command, "--no-color", "--timerange", TIMERANGE, *arguments]
-        whole += ["--userdir", str(self._home / "user"), "--datadir", str(self._home / "data")]
-        whole += ["--strategy", STRATEGY.stem, "--strategy-path", str(self.strategies)]
-        whole += ["--freqaimodel", "MtfScalperRLModel", "--freqaimodel-path", str(ROOT / "user_data" / "freqaimodels")]
-        whole += ["--config", str(ROOT / "configs" / "config_rl_hybrid.json")]
-        whole += ["--config", str(self._home / "overlay.json")]
-        return output_of(*whole, cwd=self._home)
+        command = freqtrade_command(
+            subcommand,
+            [ROOT / "configs" / "config_rl_hybrid.json", self._overlay],
+            timerange=TIMERANGE,
+            no_color=True,
+            userdir=self._home / "user",
+            datadir=self._home / "data",
+            **(project_options(ROOT) | {"strategy_path": self.strategies} | options),
+        )
+        return output_of(command, cwd=self._home)
 
     def hyperopt(self, spaces: str, n_epochs: int, n_jobs: int) -> tuple[list[Epoch], str]:
         """Run hyperopt from the same random state as every other time; gives its epochs and its output."""
@@ -87,15 +91,19 @@ class Freqtrade:
         known = set(self._results.glob("*.fthypt"))
         output = self.run(
             "hyperopt",
-            *("--spaces", spaces, "--epochs", str(n_epochs), "--job-workers", str(n_jobs), "--random-state", "7"),
-            *("--hyperopt-loss", "SharpeHyperOptLossDaily", "--disable-param-export"),
+            spaces=spaces,
+            epochs=n_epochs,
+            job_workers=n_jobs,
+            random_state=7,
+            hyperopt_loss="SharpeHyperOptLossDaily",
+            disable_param_export=True,
         )
         [written] = set(self._results.glob("*.fthypt")) - known
         return [json.loads(line) for line in written.read_text().splitlines()], output
 
     def backtest(self) -> tuple[dict[str, Any], str]:
         """Run a backtest; gives its results and its output."""
-        output = self.run("backtesting", "--cache", "none", "--export", "trades")
+        output = self.run("backtesting", export="trades")
         return load_backtest_stats(self._home / "user" / "backtest_results")["strategy"][STRATEGY.stem], output
 
 

@@ -1,6 +1,5 @@
 """freqtrade's own search for look-ahead and for indicators that depend on where they begin, on the whole strategy."""
 
-import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +8,8 @@ import pytest
 from freqtrade_command import output_of
 
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL, STATE_COLUMNS
-from mtfscalper.offline.exchange import ReplayExchange, offline_config
+from mtfscalper.offline.exchange import ReplayExchange
+from mtfscalper.offline.freqtrade_command import Option, freqtrade_command, write_overlay
 from mtfscalper.offline.synthetic import write_market
 
 ROOT = Path(__file__).parents[2]
@@ -32,16 +32,22 @@ def analyse(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Analyse]:
     # The analyses remove the models of their identifier: in a folder of their own.
     (scratch / "user").mkdir()
     with ReplayExchange(scratch / "data") as exchange:
-        overlay = offline_config(exchange.url) | {"freqai": {"enabled": False, "identifier": "analysis"}}
-        (scratch / "overlay.json").write_text(json.dumps(overlay))
+        freqai = {"enabled": False, "identifier": "analysis"}
+        overlay = write_overlay(scratch / "overlay.json", exchange.url, {"freqai": freqai})
 
-        def run(command: str, *arguments: str, strategies: Path = STRATEGY.parent) -> str:
-            whole = [command, "--no-color", "--timerange", TIMERANGE, *arguments]
-            whole += ["--userdir", str(scratch / "user"), "--datadir", str(scratch / "data")]
-            whole += ["--strategy", STRATEGY.stem, "--strategy-path", str(strategies)]
-            whole += ["--config", str(ROOT / "configs" / "config_rl_hybrid.json")]
-            whole += ["--config", str(scratch / "overlay.json")]
-            return output_of(*whole, cwd=scratch)
+        def run(subcommand: str, strategies: Path = STRATEGY.parent, **options: Option) -> str:
+            command = freqtrade_command(
+                subcommand,
+                [ROOT / "configs" / "config_rl_hybrid.json", overlay],
+                timerange=TIMERANGE,
+                no_color=True,
+                userdir=scratch / "user",
+                datadir=scratch / "data",
+                strategy=STRATEGY.stem,
+                strategy_path=strategies,
+                **options,
+            )
+            return output_of(command, cwd=scratch)
 
         yield run
 
@@ -70,7 +76,7 @@ def lookahead_table(output: str) -> dict[str, str]:
 
 
 def test_freqtrade_finds_no_look_ahead_in_the_strategy(analyse: Analyse) -> None:
-    found = lookahead_table(analyse("lookahead-analysis", "--targeted-trade-amount", "20"))
+    found = lookahead_table(analyse("lookahead-analysis", targeted_trade_amount=20))
     assert int(found["total_signals"]) >= 10
     assert found["has_bias"] == "No"
     assert found["biased_entry_signals"] == found["biased_exit_signals"] == "0"
@@ -84,13 +90,13 @@ def test_freqtrade_finds_the_look_ahead_of_a_strategy_that_peeks(analyse: Analys
     assert source.count(honest) == 1
     peeking = source.replace(honest, honest.replace("timeframe_state(candles)", "timeframe_state(candles).shift(-1)"))
     (tmp_path / STRATEGY.name).write_text(peeking, encoding="utf-8")
-    found = lookahead_table(analyse("lookahead-analysis", "--targeted-trade-amount", "20", strategies=tmp_path))
+    found = lookahead_table(analyse("lookahead-analysis", strategies=tmp_path, targeted_trade_amount=20))
     assert found["has_bias"] == "Yes"
     assert "mtf_adx_1h" in found["biased_indicators"]
 
 
 def test_signals_do_not_depend_on_where_the_candles_begin(analyse: Analyse) -> None:
-    output = analyse("recursive-analysis", "--startup-candle", *START_UP_CANDLES)
+    output = analyse("recursive-analysis", startup_candle=START_UP_CANDLES)
     header, *rows = table_of(output, "Recursive Analysis")
     print()
     show([header, *rows])

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from mtfscalper.monitoring.checks import Check, Verdict, all_checks
+from mtfscalper.monitoring.checks import all_checks
 from mtfscalper.monitoring.facts import (
     Asked,
     Decided,
@@ -15,12 +15,13 @@ from mtfscalper.monitoring.facts import (
     RunFacts,
     SavedPolicy,
     Trades,
-    TrainedWindow,
+    TrainedPeriod,
     WatchedTraining,
 )
 from mtfscalper.monitoring.packages import PackageFact, package_facts
 from mtfscalper.monitoring.sampler import PeakMemory
 from mtfscalper.monitoring.table import checks_table, passed, summary
+from mtfscalper.monitoring.verdicts import Check, Verdict
 from mtfscalper.training.fit import TrainingReport
 
 WORKERS = (11, 12, 13, 14, 15, 16, 17, 18)
@@ -61,7 +62,7 @@ def healthy_report() -> TrainingReport:
     )
 
 
-HEALTHY_WINDOW = TrainedWindow(
+HEALTHY_PERIOD = TrainedPeriod(
     name="BTC/USDT:USDT 1727740800",
     report=healthy_report(),
     watched=WatchedTraining(
@@ -94,7 +95,7 @@ HEALTHY_WINDOW = TrainedWindow(
 HEALTHY = RunFacts(
     asked=ASKED,
     packages=(PackageFact("freqtrade", "==2026.9", "2026.9", None), PackageFact("pandas", "<3.1", "3.0.6", None)),
-    windows=(HEALTHY_WINDOW, replace(HEALTHY_WINDOW, name="ETH/USDT:USDT 1727740800")),
+    periods=(HEALTHY_PERIOD, replace(HEALTHY_PERIOD, name="ETH/USDT:USDT 1727740800")),
     trades=Trades(32, 17, 15, {"roi": 20, "exit_signal": 12}),
     memory=PeakMemory(2_700_000_000, 1_000_000_000, 800_000_000, "root"),
     processors=2,
@@ -108,32 +109,32 @@ HEALTHY = RunFacts(
 )
 
 
-def with_window(**changes: object) -> RunFacts:
-    """A run in which one of its two windows differs."""
-    return replace(HEALTHY, windows=(HEALTHY.windows[0], replace(HEALTHY.windows[1], **changes)))
+def with_period(**changes: object) -> RunFacts:
+    """A run in which one of its two periods differs."""
+    return replace(HEALTHY, periods=(HEALTHY.periods[0], replace(HEALTHY.periods[1], **changes)))
 
 
 def with_report(**changes: object) -> RunFacts:
-    return with_window(report=replace(healthy_report(), **changes))
+    return with_period(report=replace(healthy_report(), **changes))
 
 
 def with_watched(**changes: object) -> RunFacts:
-    return with_window(watched=replace(HEALTHY_WINDOW.watched, **changes))
+    return with_period(watched=replace(HEALTHY_PERIOD.watched, **changes))
 
 
 def with_saved(**changes: object) -> RunFacts:
-    return with_window(saved=replace(HEALTHY_WINDOW.saved, **changes))
+    return with_period(saved=replace(HEALTHY_PERIOD.saved, **changes))
 
 
 def with_decided(**changes: object) -> RunFacts:
-    return with_window(decided=replace(HEALTHY_WINDOW.decided, **changes))
+    return with_period(decided=replace(HEALTHY_PERIOD.decided, **changes))
 
 
 def with_phase(phase: str, **changes: object) -> RunFacts:
-    """A run in which a phase differs in every window."""
-    changed = replace(getattr(HEALTHY_WINDOW.watched, phase), **changes)
-    window = replace(HEALTHY_WINDOW, watched=replace(HEALTHY_WINDOW.watched, **{phase: changed}))
-    return replace(HEALTHY, windows=(window, window))
+    """A run in which a phase differs in every period."""
+    changed = replace(getattr(HEALTHY_PERIOD.watched, phase), **changes)
+    period = replace(HEALTHY_PERIOD, watched=replace(HEALTHY_PERIOD.watched, **{phase: changed}))
+    return replace(HEALTHY, periods=(period, period))
 
 
 def idle(phase: str, machine_busy_seconds: float) -> RunFacts:
@@ -193,7 +194,7 @@ SABOTAGED: list[tuple[str, Callable[[], RunFacts], str]] = [
     ),
     ("rollout", lambda: with_phase("rollout", seconds=0.0), "no such phase"),
     ("update", lambda: with_phase("update", seconds=0.0), "no such phase"),
-    ("whole training", lambda: replace(HEALTHY, windows=_both(seconds=0.0)), "no such phase"),
+    ("whole training", lambda: replace(HEALTHY, periods=_both(seconds=0.0)), "no such phase"),
     ("batched decisions", lambda: with_decided(rows_per_second=math.nan), "could not decide"),
     ("batched = row by row", lambda: with_decided(equal=999), "a bug"),
     ("batched = row by row", lambda: _all_decided(rows=200, equal=200), "too few candles"),
@@ -205,14 +206,14 @@ SABOTAGED: list[tuple[str, Callable[[], RunFacts], str]] = [
 ]
 
 
-def _both(**changes: object) -> tuple[TrainedWindow, ...]:
-    window = replace(HEALTHY_WINDOW, report=replace(healthy_report(), **changes))
-    return (window, window)
+def _both(**changes: object) -> tuple[TrainedPeriod, ...]:
+    period = replace(HEALTHY_PERIOD, report=replace(healthy_report(), **changes))
+    return (period, period)
 
 
 def _all_decided(**changes: object) -> RunFacts:
-    window = replace(HEALTHY_WINDOW, decided=replace(HEALTHY_WINDOW.decided, **changes))
-    return replace(HEALTHY, windows=(window, window))
+    period = replace(HEALTHY_PERIOD, decided=replace(HEALTHY_PERIOD.decided, **changes))
+    return replace(HEALTHY, periods=(period, period))
 
 
 def failed(checks: list[Check]) -> dict[str, Check]:
@@ -244,34 +245,34 @@ def test_every_check_is_sabotaged() -> None:
 
 
 def test_dummy_environments_have_no_workers() -> None:
-    window = replace(
-        HEALTHY_WINDOW,
+    period = replace(
+        HEALTHY_PERIOD,
         report=replace(healthy_report(), vec_env="DummyVecEnv", worker_pids=[]),
-        watched=replace(HEALTHY_WINDOW.watched, worker_counts=(0,), worker_pids=()),
+        watched=replace(HEALTHY_PERIOD.watched, worker_counts=(0,), worker_pids=()),
     )
-    facts = replace(HEALTHY, asked=replace(ASKED, vec_env="dummy"), windows=(window,))
+    facts = replace(HEALTHY, asked=replace(ASKED, vec_env="dummy"), periods=(period,))
     assert failed(all_checks(facts)) == {}
     # Workers, although none were asked for.
-    facts = replace(facts, windows=(replace(window, watched=replace(window.watched, worker_counts=(8,))),))
+    facts = replace(facts, periods=(replace(period, watched=replace(period.watched, worker_counts=(8,))),))
     assert set(failed(all_checks(facts))) == {"worker processes"}
 
 
 @pytest.mark.parametrize(("chosen", "workers"), [("SubprocVecEnv", 8), ("BatchedTradingEnv", 0)])
 def test_auto_expects_the_workers_of_what_it_chose(chosen: str, workers: int) -> None:
     pids = tuple(healthy_report().worker_pids[:workers])
-    window = replace(
-        HEALTHY_WINDOW,
+    period = replace(
+        HEALTHY_PERIOD,
         report=replace(healthy_report(), vec_env=chosen, worker_pids=list(pids)),
-        watched=replace(HEALTHY_WINDOW.watched, worker_counts=(workers,), worker_pids=pids),
+        watched=replace(HEALTHY_PERIOD.watched, worker_counts=(workers,), worker_pids=pids),
     )
-    facts = replace(HEALTHY, asked=replace(ASKED, vec_env="auto"), windows=(window,))
+    facts = replace(HEALTHY, asked=replace(ASKED, vec_env="auto"), periods=(period,))
     assert failed(all_checks(facts)) == {}
-    facts = replace(facts, windows=(replace(window, watched=replace(window.watched, worker_counts=(3,))),))
+    facts = replace(facts, periods=(replace(period, watched=replace(period.watched, worker_counts=(3,))),))
     assert set(failed(all_checks(facts))) == {"worker processes"}
 
 
 def test_a_run_without_training_fails() -> None:
-    assert set(failed(all_checks(replace(HEALTHY, windows=())))) == {"training"}
+    assert set(failed(all_checks(replace(HEALTHY, periods=())))) == {"training"}
 
 
 def test_an_idle_phase_on_a_busy_machine_is_only_a_note() -> None:
@@ -286,8 +287,8 @@ def test_phases_shorter_than_the_sampling_are_a_note() -> None:
 
 
 def test_too_few_samples_are_a_note() -> None:
-    window = replace(HEALTHY_WINDOW, watched=replace(HEALTHY_WINDOW.watched, samples=1))
-    checks = all_checks(replace(HEALTHY, windows=(window,)))
+    period = replace(HEALTHY_PERIOD, watched=replace(HEALTHY_PERIOD.watched, samples=1))
+    checks = all_checks(replace(HEALTHY, periods=(period,)))
     assert [check.name for check in checks if check.verdict is Verdict.NOTE] == ["worker processes"]
     assert passed(checks)
 
@@ -303,7 +304,7 @@ def test_a_policy_with_one_action_everywhere_is_a_note() -> None:
 
 
 def test_without_held_out_candles_no_evaluation_is_asked_for() -> None:
-    facts = replace(HEALTHY, asked=replace(ASKED, evaluates=False), windows=_both(evaluations=[], best_evaluation=None))
+    facts = replace(HEALTHY, asked=replace(ASKED, evaluates=False), periods=_both(evaluations=[], best_evaluation=None))
     assert passed(all_checks(facts))
 
 
@@ -325,7 +326,7 @@ def test_the_remedy_names_environment_variables_that_override_the_configuration(
 
 
 def test_update_speed_counts_a_sample_once_an_epoch() -> None:
-    # 2 windows x 20 epochs x 8 environments x 1,024 steps in 2 x 8 s.
+    # 2 periods x 20 epochs x 8 environments x 1,024 steps in 2 x 8 s.
     check = next(check for check in all_checks(HEALTHY) if check.name == "update")
     assert check.seen == "20,480 samples/s"
 

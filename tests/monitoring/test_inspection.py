@@ -23,7 +23,7 @@ from mtfscalper.monitoring.inspection import (
     phase_usage,
     read_report,
     saved_policy,
-    trained_windows,
+    trained_periods,
     untrained_policy,
     watched_training,
 )
@@ -68,34 +68,34 @@ def models(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Path
     """A folder as FreqAI leaves it, from a training of seconds."""
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("models")
-    window = folder / "sub-train-BTC_1727740800"
-    window.mkdir()
+    period = folder / "sub-train-BTC_1727740800"
+    period.mkdir()
     tape = small_tape(700)
     model, report = fit(settings, tape, small_tape(120), make_settings("classic"))
-    model.save(window / "cb_btc_1727740800_model.zip")
-    pd.DataFrame(tape.features.astype(np.float64)).to_pickle(window / "cb_btc_1727740800_trained_df.pkl")
-    artefacts.write_json(window / artefacts.REPORT_NAME, report_as_json(report))
+    model.save(period / "cb_btc_1727740800_model.zip")
+    pd.DataFrame(tape.features.astype(np.float64)).to_pickle(period / "cb_btc_1727740800_trained_df.pkl")
+    artefacts.write_json(period / artefacts.REPORT_NAME, report_as_json(report))
     (folder / "run_params.json").write_text(json.dumps(small_config()))
     return folder
 
 
 def test_a_saved_model_is_read_by_plain_ppo(models: Path, settings: Settings) -> None:
-    (window,) = trained_windows(models, Recording(1), settings)
-    saved = window.saved
+    (period,) = trained_periods(models, Recording(1), settings)
+    saved = period.saved
     assert (saved.n_steps, saved.n_envs, saved.batch_size, saved.n_epochs) == (32, 2, 32, 2)
     assert saved.policy_layers == saved.value_layers == (16, 8)
     # 700 steps asked: 11 rollouts of 64, two epochs each.
-    assert window.report.timesteps == 704
+    assert period.report.timesteps == 704
     assert saved.epochs_run == 22
     assert saved.tensors_moved == saved.tensors > 0
     assert 0 < saved.relative_change < 1
     assert saved.finite
-    assert window.decided.rows == window.decided.equal == 700
-    assert window.decided.rows_per_second > 0
-    assert window.name == "BTC/USDT:USDT 1727740800"
+    assert period.decided.rows == period.decided.equal == 700
+    assert period.decided.rows_per_second > 0
+    assert period.name == "BTC/USDT:USDT 1727740800"
     # Nothing was watched.
-    assert window.watched.worker_counts == ()
-    assert not window.watched.in_watched_process
+    assert period.watched.worker_counts == ()
+    assert not period.watched.in_watched_process
 
 
 def load(models: Path) -> PPO:
@@ -168,7 +168,7 @@ def test_a_missing_file_is_named(models: Path, settings: Settings, tmp_path: Pat
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(path.read_bytes())
     with pytest.raises(ArtefactError, match=missing.lstrip("*")):
-        (trained_windows(tmp_path, Recording(1), settings), changed_settings(tmp_path, settings))
+        (trained_periods(tmp_path, Recording(1), settings), changed_settings(tmp_path, settings))
 
 
 def test_a_damaged_model_is_named(models: Path, settings: Settings, tmp_path: Path) -> None:
@@ -178,7 +178,7 @@ def test_a_damaged_model_is_named(models: Path, settings: Settings, tmp_path: Pa
             target.parent.mkdir(exist_ok=True)
             target.write_bytes(path.read_bytes()[:500] if path.suffix == ".zip" else path.read_bytes())
     with pytest.raises(ArtefactError, match="sub-train-BTC"):
-        trained_windows(tmp_path, Recording(1), settings)
+        trained_periods(tmp_path, Recording(1), settings)
 
 
 # ---------------------------------------------------------------------- seen from outside

@@ -14,8 +14,10 @@ from rich.console import Console
 
 from mtfscalper.machine import usable_processors
 from mtfscalper.monitoring import freqtrade_run, validate
-from mtfscalper.monitoring.freqtrade_run import Request, RequestError, command_of, last_error, plan_run, stage_of
+from mtfscalper.monitoring.freqtrade_log import last_error, stage_of
+from mtfscalper.monitoring.freqtrade_run import command_of
 from mtfscalper.monitoring.packages import PackageFact
+from mtfscalper.monitoring.plan import Request, RequestError, plan_run
 from mtfscalper.offline import OFFLINE_USER_DATA
 from mtfscalper.offline.synthetic import write_market
 
@@ -80,12 +82,12 @@ def test_a_sound_run_passes(datadir: Path, configs: tuple[Path, ...], tmp_path: 
     assert all(check["name"] in output for check in written["checks"])
     facts = written["facts"]
     assert facts["trades"]["total"] > 0
-    (window,) = facts["windows"]
-    assert len(window["watched"]["worker_pids"]) == 2
-    assert window["watched"]["worker_pids"] == sorted(window["report"]["worker_pids"])
+    (period,) = facts["periods"]
+    assert len(period["watched"]["worker_pids"]) == 2
+    assert period["watched"]["worker_pids"] == sorted(period["report"]["worker_pids"])
     # 1,036 candles trained on, in rollouts of 2 x 128.
-    assert window["report"]["timesteps"] == 1280
-    assert window["saved"]["policy_layers"] == [32, 16]
+    assert period["report"]["timesteps"] == 1280
+    assert period["saved"]["policy_layers"] == [32, 16]
     log = Path(next(line.split()[1] for line in output.splitlines() if line.startswith("log ")))
     # freqtrade wraps its lines at the width of the terminal.
     assert "Backtesting with data from" in " ".join(log.read_text().split())
@@ -250,9 +252,9 @@ def test_a_missing_package_is_the_only_line(tmp_path: Path, monkeypatch: pytest.
 
 def test_facts_that_are_not_finite_are_written_as_null(tmp_path: Path) -> None:
     path = tmp_path / "facts.json"
-    facts = {"relative_change": float("nan"), "windows": ({"rate": float("inf"), "n": 1},)}
+    facts = {"relative_change": float("nan"), "periods": ({"rate": float("inf"), "n": 1},)}
     assert validate._conclude(Console(record=True), [], path, facts) == 0
-    assert json.loads(path.read_text())["facts"] == {"relative_change": None, "windows": [{"rate": None, "n": 1}]}
+    assert json.loads(path.read_text())["facts"] == {"relative_change": None, "periods": [{"rate": None, "n": 1}]}
 
 
 # ---------------------------------------------------------------------- freqtrade fails
@@ -309,7 +311,7 @@ def test_an_interrupted_run_stops_freqtrade(
         raise KeyboardInterrupt
 
     with_program(monkeypatch, "import time; time.sleep(60)")
-    monkeypatch.setattr(freqtrade_run.subprocess, "Popen", noted)
+    monkeypatch.setattr(subprocess, "Popen", noted)
     monkeypatch.setattr(freqtrade_run, "time", _Clock(interrupt))
     console = Console(record=True, width=200)
     arguments = ["--datadir", str(datadir), "--timerange", TIMERANGE, "--config", str(configs[0])]

@@ -2,21 +2,19 @@
 
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
-import psutil
 import pytest
 from rich.console import Console
 
 from mtfscalper.cli import COMMANDS, main
 from mtfscalper.offline import SYNTHETIC_DATADIR, ReplayError, demo
-from mtfscalper.offline.demo import CONFIGS, DemoRequest, demo_command, find_root, run_demo, run_freqtrade
+from mtfscalper.offline.demo import DemoRequest, find_root, run_demo
 from mtfscalper.offline.exchange import ReplayExchange
+from mtfscalper.offline.freqtrade_command import CONFIGS, run_freqtrade
 from mtfscalper.offline.synthetic import DEFAULT_PAIRS, MANIFEST_NAME, write_market
 
 ROOT = Path(__file__).parents[2]
@@ -65,19 +63,22 @@ results.mkdir()
 """
 
 
-def test_demo_command_is_the_freqtrade_command_with_the_overlay_last() -> None:
-    command = demo_command(
-        SYNTHETIC_DATADIR, "20241001-20241015", DEFAULT_PAIRS, [Path("own.json")], Path("overlay.json")
-    )
+def test_demo_runs_the_freqtrade_command_with_the_overlay_last(
+    checkout: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkout / "own.json").write_text("{}")
+    commands = replace_freqtrade(monkeypatch, WRITE_RESULT)
+    assert run_demo(DemoRequest(configs=(Path("own.json"),)), console) == 0
+    [command] = commands
     assert command[:4] == [sys.executable, "-m", "freqtrade", "backtesting"]
     configs = [command[index + 1] for index, word in enumerate(command) if word == "--config"]
-    assert configs == [
+    assert configs[:-1] == [
         "configs/config_rl_hybrid.json",
         "configs/config_rl_demo.json",
         "configs/offline.json",
-        "own.json",
-        "overlay.json",
+        str(checkout / "own.json"),
     ]
+    assert Path(configs[-1]).name == "overlay.json"
     options = dict(itertools.pairwise(command))
     assert options["--strategy"] == "MtfScalper_RL_Hybrid"
     assert options["--freqaimodel"] == "MtfScalperRLModel"
@@ -87,15 +88,6 @@ def test_demo_command_is_the_freqtrade_command_with_the_overlay_last() -> None:
     pairs = command.index("--pairs")
     assert tuple(command[pairs + 1 : pairs + 3]) == DEFAULT_PAIRS
     assert command[pairs + 3].startswith("--")
-
-
-def test_freqtrade_accepts_every_option_of_the_demo_command() -> None:
-    from freqtrade.commands import Arguments
-
-    command = demo_command(SYNTHETIC_DATADIR, "20241001-20241015", DEFAULT_PAIRS, [], ROOT / "configs/offline.json")
-    parsed = Arguments(command[3:]).get_parsed_arg()
-    assert parsed["pairs"] == list(DEFAULT_PAIRS)
-    assert parsed["backtest_cache"] == "none"
 
 
 def test_demo_makes_the_market_serves_it_and_names_the_artefacts(
@@ -191,37 +183,6 @@ def test_demo_outside_a_checkout_says_where_to_go(
     assert "cd <checkout>" in capsys.readouterr().err
     with pytest.raises(ReplayError, match=r"config_rl_hybrid\.json"):
         find_root(tmp_path)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_demo_stops_freqtrade_and_exits_130(tmp_path: Path, number: signal.Signals) -> None:
-    waiting = (
-        "import os, pathlib, time\n"
-        "pathlib.Path('starting').write_text(str(os.getpid()))\n"
-        "pathlib.Path('starting').rename('running')\n"
-        "time.sleep(60)"
-    )
-    # SIGINT by hand, since a test runner in the background may have passed on SIG_IGN.
-    program = (
-        "import signal, sys, pathlib\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
-        "from mtfscalper import cli\n"
-        "from mtfscalper.offline import demo\n"
-        "cli._let_termination_clean_up()\n"
-        "ends = demo._ends_within\n"
-        "demo._ends_within = lambda process, seconds: ends(process, seconds / 10)\n"
-        f"sys.exit(demo.run_freqtrade([sys.executable, '-c', {waiting!r}], pathlib.Path({str(tmp_path)!r})))\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
-    deadline = time.monotonic() + 20
-    while not (tmp_path / "running").exists():
-        assert time.monotonic() < deadline
-        assert process.poll() is None
-        time.sleep(0.05)
-    process.send_signal(number)
-    assert process.wait(10) == 130
-    assert not psutil.pid_exists(int((tmp_path / "running").read_text()))
 
 
 def test_synthetic_writes_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,13 +1,11 @@
 """The loopback exchange answers ccxt as Binance does, from this computer alone."""
 
-import json
 import logging
 import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import ccxt
 import numpy as np
@@ -18,13 +16,13 @@ from freqtrade.enums import CandleType, MarginMode, RunMode, TradingMode
 from freqtrade.resolvers import ExchangeResolver
 
 from mtfscalper.offline import ReplayError
-from mtfscalper.offline.exchange import DEFAULT_PORT, LOOPBACK, ReplayExchange, create_app, offline_config
+from mtfscalper.offline.exchange import LOOPBACK, ReplayExchange, create_app
+from mtfscalper.offline.freqtrade_command import offline_config
 from mtfscalper.offline.synthetic import DEFAULT_START, aggregate, generate_market, write_market
 
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
 STOP = DEFAULT_START + timedelta(days=8)
 FIVE_MINUTES_MS = 300_000
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +109,7 @@ def test_mark_price_klines_and_funding_come_from_their_own_files(client: TestCli
     assert abs(float(rates[0]["fundingRate"])) < 0.003
 
 
-def test_order_book_surrounds_the_last_close_by_one_tick(client: TestClient, candles: pd.DataFrame) -> None:
+def test_order_book_surrounds_the_last_close_by_one_price_step(client: TestClient, candles: pd.DataFrame) -> None:
     last = candles["close"].iloc[-1]
     book = get(client, "/fapi/v1/depth", symbol="BTCUSDT", limit=5)
     assert [float(price) for price, _ in book["bids"]] == pytest.approx([last - 0.1 * n for n in range(5)])
@@ -191,7 +189,7 @@ def test_orders_are_not_accepted(client: TestClient) -> None:
     assert response.json()["code"] == -5000
 
 
-def test_tick_size_is_capped_at_eight_decimals(tmp_path: Path) -> None:
+def test_price_step_is_capped_at_eight_decimals(tmp_path: Path) -> None:
     prices = [0.123456789123, 0.123456789456]
     frame = pd.DataFrame(
         {
@@ -276,18 +274,6 @@ def test_freqtrade_downloads_candles_and_funding_from_the_running_exchange(
         assert len(funding) == 24
     finally:
         exchange.close()  # type: ignore[no-untyped-call]
-
-
-def test_every_address_of_ccxt_leads_to_the_loopback_exchange() -> None:
-    addresses = offline_config("http://127.0.0.1:1")["exchange"]["ccxt_config"]["urls"]["api"]
-    assert set(addresses) == set(ccxt.binance().urls["api"])
-    assert {urlsplit(address).netloc for address in addresses.values()} == {"127.0.0.1:1"}
-    assert urlsplit(addresses["fapiPublic"]).path == "/fapi/v1"
-
-
-def test_offline_config_on_disk_is_the_generated_one() -> None:
-    stored = json.loads((ROOT / "configs" / "offline.json").read_text(encoding="utf-8"))
-    assert stored == offline_config(f"http://{LOOPBACK}:{DEFAULT_PORT}")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "localhost", "192.168.1.5", "::"])

@@ -15,19 +15,15 @@ from freqtrade.enums import CandleType
 
 from mtfscalper.artefacts import write_atomically
 from mtfscalper.offline import ReplayError
+from mtfscalper.offline.price_process import INSTRUMENTS, Regime, funding_rates, mark_candles, market_factor
 from mtfscalper.offline.synthetic import (
     DEFAULT_PAIRS,
     DEFAULT_SEED,
     DEFAULT_START,
     DEFAULT_STOP,
-    INSTRUMENTS,
     MANIFEST_NAME,
-    Regime,
     aggregate,
-    funding_rates,
     generate_market,
-    mark_candles,
-    market_factor,
     write_market,
 )
 
@@ -60,7 +56,7 @@ def test_candles_are_gap_free_and_consistent(market: dict[str, pd.DataFrame], pa
 
 
 @pytest.mark.parametrize("pair", DEFAULT_PAIRS)
-def test_prices_lie_on_ticks_and_open_within_one_tick_of_the_previous_close(
+def test_prices_lie_on_price_steps_and_open_within_one_of_the_previous_close(
     market: dict[str, pd.DataFrame], pair: str
 ) -> None:
     candles, decimals = market[pair], INSTRUMENTS[pair].price_decimals
@@ -164,7 +160,8 @@ def test_mark_price_stays_within_basis_points_of_the_futures_price(market: dict[
 
 
 def test_funding_is_settled_every_eight_hours_with_the_rate_in_open() -> None:
-    rates = funding_rates(DEFAULT_SEED, BTC, DEFAULT_START, DEFAULT_STOP)
+    hours = pd.date_range(DEFAULT_START, DEFAULT_STOP, freq="h", inclusive="left")
+    rates = funding_rates(DEFAULT_SEED, BTC, hours)
     assert len(rates) == 82 * 3
     assert set(rates["date"].dt.hour) == {0, 8, 16}
     assert rates["open"].abs().max() < 0.003

@@ -5,20 +5,20 @@
 DATADIR holds the candles; EXCHANGE_CONFIG is written, with the address of the exchange, before the command starts.
 """
 
-import json
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from mtfscalper.offline.exchange import ReplayExchange, offline_config
+from mtfscalper.offline.exchange import ReplayExchange
+from mtfscalper.offline.freqtrade_command import write_overlay
 
 
 def main(datadir: str, exchange_config: str, *command: str) -> int:
     # Ctrl-C goes to the whole group; the exchange has to outlive the bot.
     signal.signal(signal.SIGINT, lambda *_: None)
     with ReplayExchange(Path(datadir)) as exchange:
-        Path(exchange_config).write_text(json.dumps(offline_config(exchange.url)))
+        write_overlay(Path(exchange_config), exchange.url, {})
         return subprocess.Popen(command).wait()
 
 
