@@ -29,11 +29,17 @@ from freqtrade.enums import RunMode
 from freqtrade.persistence import LocalTrade
 from freqtrade.resolvers import StrategyResolver
 
-from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
-from mtfscalper.freqai.exit_policy import TradeDecisions
-from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.offline.exchange import ReplayExchange, offline_config
 from mtfscalper.offline.synthetic import write_market
+from mtfscalper.strategy import (
+    ACTION_COLUMN,
+    EXIT_COLUMN,
+    LONG_ENTER_COLUMN,
+    LONG_SIGNAL,
+    SHORT_ENTER_COLUMN,
+    SHORT_SIGNAL,
+    TradeDecisions,
+)
 
 ROOT = Path(__file__).parents[2]
 STRATEGIES = ROOT / "strategies"

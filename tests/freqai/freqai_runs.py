@@ -21,6 +21,7 @@ from parity.backtester import MARKET, PAIR, TIER
 from random_markets import make_decisive
 
 from mtfscalper import artefacts
+from mtfscalper.freqai import backtest_run
 from mtfscalper.freqai import model as freqai_model
 from mtfscalper.freqai.columns import PREDICTION_COLUMNS
 from mtfscalper.policy.closed_loop import Replay
@@ -168,7 +169,7 @@ class Watch:
         """
         self.trained: list[str] = []
         self.replayed: list[Replay] = []
-        real_fit, real_replay = freqai_model.fit, freqai_model.replay
+        real_fit, real_replay = freqai_model.fit, backtest_run.replay
 
         def fit(settings: Any, train_tape: Any, *arguments: Any, **keywords: Any) -> Any:
             self.trained.append(train_tape.pair)
@@ -187,7 +188,7 @@ class Watch:
         # Else an edit of the package while tests run would make everything anew.
         monkeypatch.setattr(artefacts, "code_hash", lambda: "this code")
         monkeypatch.setattr(freqai_model, "fit", fit)
-        monkeypatch.setattr(freqai_model, "replay", replay)
+        monkeypatch.setattr(backtest_run, "replay", replay)
 
     def forget(self) -> None:
         self.trained.clear()

@@ -17,9 +17,10 @@ from stable_baselines3 import PPO
 from mtfscalper.artefacts import read_manifest, sealed_path
 from mtfscalper.freqai import policy_store
 from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN
-from mtfscalper.freqai.exit_policy import DecisionLostError, TradeDecisions
-from mtfscalper.freqai.open_trade import TrueTrade
-from mtfscalper.freqai.policy_store import PolicyRegistry
+from mtfscalper.freqai.exit_policy import ExitPolicy, PeriodRows
+from mtfscalper.freqai.open_trade import OpenTrade
+from mtfscalper.freqai.policy_store import PolicyStore
+from mtfscalper.freqai.trade_decisions import DecisionLostError, TradeDecisions
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.policy.trade_query import DeciderQuery
 from mtfscalper.trading.actions import Action
@@ -65,20 +66,20 @@ def test_with_freqtrades_extremes_of_a_trade_the_observations_would_differ(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A control: ``trade.max_rate`` and ``min_rate`` know the candle that has just opened."""
-    real_decide, real_at = TradeDecisions.decide, TrueTrade.at
+    real_decide, real_at = TradeDecisions.decide, OpenTrade.at
     trades: list[Any] = []
 
     def decide(self: TradeDecisions, trade: Any, *arguments: Any) -> Any:
         trades.append(trade)
         return real_decide(self, trade, *arguments)
 
-    def at(self: TrueTrade, *arguments: Any) -> Any:
+    def at(self: OpenTrade, *arguments: Any) -> Any:
         account, profit = real_at(self, *arguments)
         best = max(profit_ratio(self._rules, account, rate) for rate in (trades[-1].max_rate, trades[-1].min_rate))
         return account._replace(best_profit=max(account.best_profit, best)), profit
 
     monkeypatch.setattr(TradeDecisions, "decide", decide)
-    monkeypatch.setattr(TrueTrade, "at", at)
+    monkeypatch.setattr(OpenTrade, "at", at)
     verdicts = judge(tmp_path, market, monkeypatch, "random")
     with pytest.raises(AssertionError):
         assert_no_gap(verdicts)
@@ -96,27 +97,26 @@ def test_with_refused_entries_decisions_follow_the_true_trade(
         freqai={"rl_config": {"decision_mode": "exact", "entry_mode": "agent"}},
     )
     run.run()
-    calls: list[tuple[str, int, int, Any]] = []
-    real = TradeDecisions._ask
+    answers: list[Any] = []
+    with questions(monkeypatch) as asked, monkeypatch.context() as patch:
+        real = ExitPolicy.decide
 
-    def ask(self: TradeDecisions, trade: Any, open_ms: int, now_ms: int, rate: float) -> Any:
-        decision = real(self, trade, open_ms, now_ms, rate)
-        calls.append((trade.pair, open_ms, now_ms, decision))
-        return decision
+        def decide(self: ExitPolicy, *arguments: Any) -> Any:
+            answers.append(real(self, *arguments))
+            return answers[-1]
 
-    monkeypatch.setattr(TradeDecisions, "_ask", ask)
-    with questions(monkeypatch) as asked:
+        patch.setattr(ExitPolicy, "decide", decide)
         results = run.trades()
     assert run.backtesting.rejected_trades > 100
     assert set(results["pair"]) == {PAIR, OTHER_PAIR}
-    assert len(calls) == len(asked) > 100
+    assert len(answers) == len(asked) > 100
 
-    found = iter(zip(calls, asked, strict=True))
+    found = iter(zip(answers, asked, strict=True))
     left = 0
     for trade in results.itertuples():
         for now_ms, state, decision in lived_through(run, trade):
-            (pair, open_ms, asked_ms, answer), question = next(found)
-            assert (pair, open_ms, asked_ms) == (trade.pair, trade.open_date.value // 10**6, now_ms)
+            answer, question = next(found)
+            assert question[:3] == (trade.pair, trade.open_date.value // 10**6, now_ms)
             np.testing.assert_allclose(question.state, state, rtol=0, atol=1e-6)
             assert answer.leave == (decision.action != Action.NEUTRAL)
             assert answer.probability == pytest.approx(decision.exit_probability, abs=2e-5)
@@ -130,21 +130,22 @@ def test_with_refused_entries_decisions_follow_the_true_trade(
 
 def lived_through(run: BacktestRun, trade: Any) -> Any:
     """Each candle of a true trade by the rules: its open, the state there, and the whole policy's decision."""
-    policies = PolicyRegistry(run.models).of_pair(trade.pair)
-    terms = policies.terms
-    funding = policies.history.funding
+    store = PolicyStore(run.models)
+    policy = store.exit_policy(trade.pair, trade.open_date.value // 10**6)
+    terms, history = policy.terms, policy.history
     candles = run.candles[trade.pair]
     dates = candles["date"].astype("datetime64[ms, UTC]").astype("int64").to_numpy()
-    offset = int(np.searchsorted(policies.history.dates_ms, dates[0]))
+    offset = int(np.searchsorted(history.dates_ms, dates[0]))
     entry, exit_ = (int(np.searchsorted(dates, date.value // 10**6)) for date in (trade.open_date, trade.close_date))
     account = FLAT
     for at in range(entry, exit_ + 1):
         open_, high, low, close = (float(candles[name].iloc[at]) for name in ("open", "high", "low", "close"))
-        candle = Candle(open_, high, low, close, float(funding[offset + at]), 1e8)
+        candle = Candle(open_, high, low, close, float(history.funding[offset + at]), 1e8)
         account = see_open(SCALAR, terms.rules, account, open_)
         if at > entry:
-            window = policies.window_of(int(dates[at - 1]))
-            row, permitted = window.decidable_row(int(dates[at - 1]))
+            period = store.exit_policy(trade.pair, int(dates[at - 1])).period
+            row = period.row_of[int(dates[at - 1])]
+            permitted = period.long_permitted[row], period.short_permitted[row]
             state = account_state(SCALAR, terms.rules, terms.view, account, open_, *permitted)
             [decision] = whole_policy(run, trade.pair, int(dates[at - 1])).decide([row], [state])
             yield int(dates[at]), state, decision
@@ -162,7 +163,8 @@ def whole_policy(run: BacktestRun, pair: str, row_ms: int) -> DeciderQuery:
     window = max(start for start in WINDOWS if start * 1000 <= row_ms)
     folder = run.models / f"sub-train-{pair.split('/')[0]}_{window}"
     model = PPO.load(sealed_path(folder, "model"), device="cpu")
-    rows = policy_store.WindowRows.load(sealed_path(folder, "decisions"))
+    with np.load(sealed_path(folder, "decisions")) as arrays:
+        rows = PeriodRows(**arrays)
     return DeciderQuery(PolicyDecider(model.policy, rows.features))
 
 
@@ -199,7 +201,7 @@ def test_what_happens_later_changes_nothing_that_was_decided(
             theirs.close_rate,
             theirs.exit_reason,
         )
-    n = sum(now_ms < moment_ms for now_ms, _ in whole_asked)
+    n = sum(question.now_ms < moment_ms for question in whole_asked)
     assert n > 100
     assert asked[:n] == whole_asked[:n]
     if change == "scrambled":
@@ -209,22 +211,13 @@ def test_what_happens_later_changes_nothing_that_was_decided(
 
 def judged(
     run: BacktestRun, monkeypatch: pytest.MonkeyPatch
-) -> tuple[BacktestRun, pd.DataFrame, list[tuple[int, Asked]], pd.DataFrame]:
-    """A run, its columns, its questions with their times, and its trades."""
+) -> tuple[BacktestRun, pd.DataFrame, list[Asked], pd.DataFrame]:
+    """A run, its columns, its questions and its trades."""
     rows = run.run()
-    times: list[int] = []
-    real = TradeDecisions._ask
-
-    def ask(self: TradeDecisions, trade: Any, open_ms: int, now_ms: int, rate: float) -> Any:
-        times.append(now_ms)
-        return real(self, trade, open_ms, now_ms, rate)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TradeDecisions, "_ask", ask)
-        with questions(patch) as asked:
-            trades = run.trades()
+    with questions(monkeypatch) as asked:
+        trades = run.trades()
     Backtesting.cleanup()
-    return run, rows, list(zip(times, asked, strict=True)), trades
+    return run, rows, asked, trades
 
 
 def scramble(datadir: Path, moment: pd.Timestamp) -> None:

@@ -22,7 +22,7 @@ from mtfscalper.freqai.columns import (
     PREDICTION_COLUMNS,
     SHORT_ENTER_COLUMN,
 )
-from mtfscalper.freqai.open_trade import TrueTrade
+from mtfscalper.freqai.open_trade import OpenTrade
 from mtfscalper.trading.actions import Action
 
 
@@ -161,13 +161,13 @@ def test_an_open_trade_is_decided_on_as_it_truly_is(
     make_bot: Any, monkeypatch: pytest.MonkeyPatch, is_short: bool, mode: str
 ) -> None:
     bot = ready(make_bot(conv_width=2, rl_config={"decision_mode": mode}))
-    accounts = watched(monkeypatch, TrueTrade, "at")
+    accounts = watched(monkeypatch, OpenTrade, "at")
     bot.next_candle(2)
     trade = bot.open_trade(is_short=is_short, funding_fees=-3.5)
     opened = pd.Timestamp(trade.open_date_utc).floor("5min")
     leave = Action.SHORT_EXIT if is_short else Action.LONG_EXIT
     side = -1.0 if is_short else 1.0
-    due = bot.model._funding(PAIR, bot.closed()["date"])
+    due = bot.model._source.funding(PAIR, bot.closed()["date"])
     assert not due[-20:].any()
 
     def ratio(rate: float, funding: float = 0.0) -> float:
@@ -212,7 +212,7 @@ def test_an_open_trade_is_decided_on_as_it_truly_is(
 def test_in_its_entry_candle_a_trade_is_held(make_bot: Any, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     bot = ready(make_bot(rl_config={"decision_mode": mode}))
     bot.model.dd.model_dictionary[PAIR].policy.action_net.bias.data[Action.LONG_EXIT] = 1e6
-    accounts = watched(monkeypatch, TrueTrade, "at")
+    accounts = watched(monkeypatch, OpenTrade, "at")
     bot.next_candle()
     trade = bot.open_trade()
     frame = bot.analyse()
@@ -226,7 +226,7 @@ def test_the_trade_of_another_pair_is_not_ours(make_bot: Any, monkeypatch: pytes
     trade = bot.open_trade(candles_ago=3)
     trade.pair = "ETH/USDT:USDT"
     Trade.commit()
-    accounts = watched(monkeypatch, TrueTrade, "at")
+    accounts = watched(monkeypatch, OpenTrade, "at")
     bot.next_candle()
     bot.analyse()
     assert accounts == []
@@ -236,7 +236,7 @@ def test_a_trade_whose_entry_order_still_waits_is_decided_on_without_its_amount(
     make_bot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bot = ready(make_bot())
-    accounts = watched(monkeypatch, TrueTrade, "at")
+    accounts = watched(monkeypatch, OpenTrade, "at")
     bot.open_trade(amount=0.0, funding_fees=None)
     bot.next_candle()
     assert bot.analyse()["do_predict"].iloc[-1] == 1

@@ -252,7 +252,7 @@ def test_a_window_that_now_ends_with_another_account_changes_the_predictions_aft
     rows = run.run()
     assert watch.trained == []
     assert 1 <= len(watch.replayed) <= 2
-    assert f"cb_btc_{WINDOWS[1]} are made anew: the window before it now ends with another account" in caplog.text
+    assert f"cb_btc_{WINDOWS[1]} are made anew: the period before it now ends with another account" in caplog.text
     first_day = slice(0, 288)
     pd.testing.assert_frame_equal(predictions(rows)[first_day], sealed.columns[first_day])
     assert not predictions(rows).equals(sealed.columns)

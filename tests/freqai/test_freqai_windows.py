@@ -68,14 +68,14 @@ def test_the_first_rows_of_a_window_are_decided_with_the_candles_before_it(
         features, _, _ = pipeline.transform(cut[[name for name in cut.columns if "%" in name]])
         tape = MarketTape.from_frame(
             cut.assign(
-                price_scale=10.0, funding=model._funding(PAIR, cut["date"]), classic_long=0.0, classic_short=0.0
+                price_scale=10.0, funding=model._source.funding(PAIR, cut["date"]), classic_long=0.0, classic_short=0.0
             ),
             np.asarray(features, dtype=np.float32),
             pair=PAIR,
             timeframe_ms=300_000,
             signals_needed=True,
         )
-        settings = model._env_settings(PAIR)
+        settings = model._terms.environment(PAIR)
         assert settings.window == 5
         account = Account(*read_manifest(folder)["account_before"])
         decider = decider_for(policy, tape.features, 5)
@@ -171,7 +171,7 @@ def test_a_training_that_fails_fails_the_run_with_pair_window_and_cause_and_pred
     run = BacktestRun(tmp_path, market)
     # No ADX reaches this: there are no signals, and gated mode has nothing to decide.
     run.strategy.adx_base.value = 101
-    message = rf"Training of {PAIR}, window cb_btc_{WINDOWS[0]}, failed: TapeError: .*none of \d+ candles carries"
+    message = rf"Training of {PAIR}, period cb_btc_{WINDOWS[0]}, failed: TapeError: .*none of \d+ candles carries"
     with pytest.raises(OperationalException, match=message):
         run.run()
     assert not list(run.models.rglob("*.feather"))
@@ -191,7 +191,7 @@ def test_a_failure_in_a_later_window_fails_the_run_too_and_names_that_window(
         return real(*arguments, **keywords)
 
     monkeypatch.setattr(freqai_model, "fit", fails_once)
-    with pytest.raises(OperationalException, match=rf"window cb_btc_{WINDOWS[1]}, failed: MemoryError: no memory"):
+    with pytest.raises(OperationalException, match=rf"period cb_btc_{WINDOWS[1]}, failed: MemoryError: no memory"):
         run.run()
     assert [path.name for path in run.models.rglob("*.feather")] == [run.feather(WINDOWS[0]).name]
 
