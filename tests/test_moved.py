@@ -26,6 +26,12 @@ class MyScalper(IStrategy):
 
     def populate_indicators(self, dataframe, metadata):
         return dataframe
+
+    def populate_entry_trend(self, dataframe, metadata):
+        return dataframe
+
+    def populate_exit_trend(self, dataframe, metadata):
+        return dataframe
 """
 
 

@@ -104,12 +104,11 @@ class TradeDecisions:
                 followed = _Followed(identity, OpenTrade(trade, policy.terms.rules), policy)
                 self._followed[trade.pair] = followed
             followed.policy = policy
+            rate, funding = current_rate, None
             if self._live:
                 # Not the book's price: the last close stands for the open of the candle that is forming.
                 rate, funding = policy.history.last_close, funding_received(trade)
-                decision = policy.decide(followed.trade, now_ms, rate, funding)
-            else:
-                decision = policy.decide(followed.trade, now_ms, current_rate)
+            decision = policy.decide(followed.trade, now_ms, rate, funding)
         except Exception as error:
             if self._live:
                 # The stop on the exchange stays; freqtrade logs this and asks again.

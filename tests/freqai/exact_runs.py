@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
-from freqai.freqai_runs import BacktestRun, Watch
+from freqai.freqai_runs import FreqtradeBacktest, Watch
 from parity.backtester import as_closed_trades
 
 from mtfscalper.freqai import exit_policy
@@ -67,7 +67,7 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
     def decide(self: DeciderQuery, rows: Any, seen: Any) -> Any:
         decisions = real_query(self, rows, seen)
         for row, state, decision in zip(rows, seen, decisions, strict=True):
-            # Before a tape's first candle stand as many copies of it as a window looks back.
+            # Before a tape's first candle stand as many copies of it as an observation looks back.
             before = self._decider._extractor.window - 1
             features = self._decider._features[before + row].numpy().tobytes()
             asked.append(Asked("", 0, 0, tuple(map(float, state)), features, decision.action))
@@ -118,10 +118,10 @@ def judge(
     """
     watch = Watch(monkeypatch, policy, leaves)
 
-    def run(mode: str) -> BacktestRun:
+    def run(mode: str) -> FreqtradeBacktest:
         freqai = overlay.get("freqai", {})
         rl = {"rl_config": freqai.get("rl_config", {}) | {"decision_mode": mode}}
-        made = BacktestRun(home, datadir, **(overlay | {"freqai": freqai | rl}))
+        made = FreqtradeBacktest(home, datadir, **(overlay | {"freqai": freqai | rl}))
         made.strategy.leverage_used = leverage
         made.run()
         return made
@@ -138,7 +138,7 @@ def judge(
             run("replay")
     # Both judge one policy: nothing was trained for the second.
     assert len(watch.trained) == trained > 0
-    rollout = [trade for window in watch.replayed for trade in window.trades]
+    rollout = [trade for period in watch.replayed for trade in period.trades]
     return Verdicts(policys_trades(results), rollout, in_backtest, in_rollout, results)
 
 

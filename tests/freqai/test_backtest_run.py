@@ -1,4 +1,4 @@
-"""What a window's policy depends on: the code of its features, wherever a strategy keeps it."""
+"""What a period's policy depends on: the code of its features, wherever a strategy keeps it."""
 
 import importlib.util
 from pathlib import Path

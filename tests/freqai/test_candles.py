@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from ccxt import DECIMAL_PLACES, SIGNIFICANT_DIGITS, TICK_SIZE
-from freqai_runs import PAIR, BacktestRun, Watch
+from freqai_runs import PAIR, FreqtradeBacktest, Watch
 
 from mtfscalper.freqai.candles import CandleSource, PairCandles, exchange_price_scale
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
@@ -102,7 +102,7 @@ def test_all_tapes_of_a_backtest_agree_on_every_candle(
         return tapes[-1]
 
     monkeypatch.setattr(MarketTape, "from_frame", from_frame)
-    run = BacktestRun(tmp_path, tmp_path / "market")
+    run = FreqtradeBacktest(tmp_path, tmp_path / "market")
     run.run()
     # Of each period: training, evaluation, prediction.
     assert len(tapes) == 9

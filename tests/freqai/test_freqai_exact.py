@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from exact_runs import Asked, assert_no_gap, judge, questions
-from freqai_runs import OTHER_PAIR, PAIR, WINDOWS, BacktestRun, Watch, predictions
+from freqai_runs import OTHER_PAIR, PAIR, PERIODS, FreqtradeBacktest, Watch, predictions
 from freqtrade.optimize.backtesting import Backtesting
 from stable_baselines3 import PPO
 
@@ -31,11 +31,11 @@ from mtfscalper.trading.rules import FLAT, Candle, profit_ratio, see_open, step
 FIVE_MINUTES_MS = 300_000
 
 
-@pytest.mark.parametrize(("mode", "leverage", "window"), [("gated", 1.0, 1), ("classic", 3.0, 1), ("agent", 1.0, 4)])
+@pytest.mark.parametrize(("mode", "leverage", "lookback"), [("gated", 1.0, 1), ("classic", 3.0, 1), ("agent", 1.0, 4)])
 def test_the_backtest_makes_the_trades_of_the_rollout(
-    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, mode: str, leverage: float, window: int
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, mode: str, leverage: float, lookback: int
 ) -> None:
-    freqai: dict[str, Any] = {"conv_width": window, "rl_config": {"entry_mode": mode}}
+    freqai: dict[str, Any] = {"conv_width": lookback, "rl_config": {"entry_mode": mode}}
     verdicts = judge(tmp_path, market, monkeypatch, "random", leverage=leverage, freqai=freqai)
     assert_no_gap(verdicts)
     assert len(verdicts.backtest) > 10
@@ -47,16 +47,16 @@ def test_the_backtest_makes_the_trades_of_the_rollout(
     assert reasons[reasons.str.startswith("rl_exit_")].str.fullmatch(r"rl_exit_(0\.[5-9]\d|1\.00)").all()
 
 
-def test_with_the_last_windows_policy_the_trades_would_differ(
+def test_with_the_last_periods_policy_the_trades_would_differ(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A control: FreqAI's memory holds the model of the last window while all windows are traded."""
+    """A control: FreqAI's memory holds the model of the last period while all periods are traded."""
     real = sealed_path
 
-    def last_windows_model(folder: Path, role: str) -> Path:
-        return real(folder.with_name(f"sub-train-BTC_{WINDOWS[-1]}") if role == "model" else folder, role)
+    def last_periods_model(folder: Path, role: str) -> Path:
+        return real(folder.with_name(f"sub-train-BTC_{PERIODS[-1]}") if role == "model" else folder, role)
 
-    monkeypatch.setattr(policy_store.artefacts, "sealed_path", last_windows_model)
+    monkeypatch.setattr(policy_store.artefacts, "sealed_path", last_periods_model)
     verdicts = judge(tmp_path, market, monkeypatch, "random")
     with pytest.raises(AssertionError):
         assert_no_gap(verdicts)
@@ -90,7 +90,7 @@ def test_with_refused_entries_decisions_follow_the_true_trade(
 ) -> None:
     """Two pairs, one slot: what is asked is the state of the trades that were made, not of those that were wanted."""
     Watch(monkeypatch, leaves=0.03)
-    run = BacktestRun(
+    run = FreqtradeBacktest(
         tmp_path,
         market,
         exchange={"pair_whitelist": [PAIR, OTHER_PAIR]},
@@ -128,7 +128,7 @@ def test_with_refused_entries_decisions_follow_the_true_trade(
     assert left > 5
 
 
-def lived_through(run: BacktestRun, trade: Any) -> Any:
+def lived_through(run: FreqtradeBacktest, trade: Any) -> Any:
     """Each candle of a true trade by the rules: its open, the state there, and the whole policy's decision."""
     store = PolicyStore(run.models)
     policy = store.exit_policy(trade.pair, trade.open_date.value // 10**6)
@@ -158,10 +158,10 @@ def lived_through(run: BacktestRun, trade: Any) -> Any:
             return
 
 
-def whole_policy(run: BacktestRun, pair: str, row_ms: int) -> DeciderQuery:
-    """The policy of a row's window by stable-baselines3's own loading and a whole forward."""
-    window = max(start for start in WINDOWS if start * 1000 <= row_ms)
-    folder = run.models / f"sub-train-{pair.split('/')[0]}_{window}"
+def whole_policy(run: FreqtradeBacktest, pair: str, row_ms: int) -> DeciderQuery:
+    """The policy of a row's period by stable-baselines3's own loading and a whole forward."""
+    period = max(start for start in PERIODS if start * 1000 <= row_ms)
+    folder = run.models / f"sub-train-{pair.split('/')[0]}_{period}"
     model = PPO.load(sealed_path(folder, "model"), device="cpu")
     with np.load(sealed_path(folder, "decisions")) as arrays:
         rows = PeriodRows(**arrays)
@@ -172,19 +172,21 @@ def whole_policy(run: BacktestRun, pair: str, row_ms: int) -> DeciderQuery:
 def test_what_happens_later_changes_nothing_that_was_decided(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    """Candles from a moment in the midst of the last window on are other ones, or are not there at all."""
+    """Candles from a moment in the midst of the last period on are other ones, or are not there at all."""
     Watch(monkeypatch)
     exact = {"freqai": {"rl_config": {"decision_mode": "exact"}}}
     moment = pd.Timestamp("2024-09-07 13:00", tz="UTC")
-    whole, whole_rows, whole_asked, whole_trades = judged(BacktestRun(tmp_path / "whole", market, **exact), monkeypatch)
+    whole, whole_rows, whole_asked, whole_trades = judged(
+        FreqtradeBacktest(tmp_path / "whole", market, **exact), monkeypatch
+    )
     if change == "truncated":
-        other = BacktestRun(tmp_path / "other", market, timerange=f"20240905-{moment.value // 10**9}", **exact)
+        other = FreqtradeBacktest(tmp_path / "other", market, timerange=f"20240905-{moment.value // 10**9}", **exact)
     else:
         scramble(shutil.copytree(market, tmp_path / "scrambled"), moment)
-        other = BacktestRun(tmp_path / "other", tmp_path / "scrambled", **exact)
+        other = FreqtradeBacktest(tmp_path / "other", tmp_path / "scrambled", **exact)
     other, rows, asked, trades = judged(other, monkeypatch)
 
-    assert read_manifest(whole.folder(WINDOWS[0])) is not None
+    assert read_manifest(whole.folder(PERIODS[0])) is not None
     columns, known = predictions(rows), predictions(whole_rows)
     columns, known = columns[columns["date"] < moment], known[known["date"] < moment]
     assert len(columns) > 2 * 288 + 140
@@ -210,8 +212,8 @@ def test_what_happens_later_changes_nothing_that_was_decided(
 
 
 def judged(
-    run: BacktestRun, monkeypatch: pytest.MonkeyPatch
-) -> tuple[BacktestRun, pd.DataFrame, list[Asked], pd.DataFrame]:
+    run: FreqtradeBacktest, monkeypatch: pytest.MonkeyPatch
+) -> tuple[FreqtradeBacktest, pd.DataFrame, list[Asked], pd.DataFrame]:
     """A run, its columns, its questions and its trades."""
     rows = run.run()
     with questions(monkeypatch) as asked:
@@ -235,7 +237,7 @@ def scramble(datadir: Path, moment: pd.Timestamp) -> None:
 
 def test_the_columns_are_those_of_a_flat_account(tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Watch(monkeypatch)
-    rows = BacktestRun(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}}).run()
+    rows = FreqtradeBacktest(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}}).run()
     assert set(rows[ACTION_COLUMN]) == {Action.NEUTRAL, Action.LONG_ENTER, Action.SHORT_ENTER}
     assert (rows[EXIT_COLUMN] == 0).all()
 
@@ -245,19 +247,19 @@ def test_predictions_without_what_decides_are_made_anew(
 ) -> None:
     watch = Watch(monkeypatch)
     exact = {"freqai": {"rl_config": {"decision_mode": "exact"}}}
-    first = BacktestRun(tmp_path, market, **exact)
+    first = FreqtradeBacktest(tmp_path, market, **exact)
     first.run()
     known = first.trades()
     Backtesting.cleanup()
     watch.forget()
-    sealed_path(first.folder(WINDOWS[1]), "decisions").unlink()
-    again = BacktestRun(tmp_path, market, **exact)
+    sealed_path(first.folder(PERIODS[1]), "decisions").unlink()
+    again = FreqtradeBacktest(tmp_path, market, **exact)
     again.run()
     assert watch.trained == []
     assert (
-        f"predictions of cb_btc_{WINDOWS[1]} are made anew: cb_btc_{WINDOWS[1]}_decisions.npz is missing" in caplog.text
+        f"predictions of cb_btc_{PERIODS[1]} are made anew: cb_btc_{PERIODS[1]}_decisions.npz is missing" in caplog.text
     )
-    assert f"predictions of cb_btc_{WINDOWS[0]} are made anew" not in caplog.text
+    assert f"predictions of cb_btc_{PERIODS[0]} are made anew" not in caplog.text
     pd.testing.assert_frame_equal(again.trades(), known)
 
 
@@ -265,9 +267,9 @@ def test_a_policy_lost_between_training_and_trading_ends_the_run(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Watch(monkeypatch)
-    run = BacktestRun(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}})
+    run = FreqtradeBacktest(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}})
     run.run()
-    sealed_path(run.folder(WINDOWS[1]), "model").write_bytes(b"not a model")
+    sealed_path(run.folder(PERIODS[1]), "model").write_bytes(b"not a model")
     with pytest.raises(DecisionLostError, match=r"no decision about an open trade: .* is damaged .*remedy: run the"):
         run.trades()
 
@@ -276,7 +278,7 @@ def test_a_policy_traded_under_other_rules_says_so_once(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     Watch(monkeypatch)
-    run = BacktestRun(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}})
+    run = FreqtradeBacktest(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}})
     run.run()
     run.trades()
     assert "was trained for another value" not in caplog.text

@@ -7,7 +7,7 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from freqai_runs import PAIR, BacktestRun, Watch
+from freqai_runs import PAIR, FreqtradeBacktest, Watch
 from live_bot import LiveBot
 
 import mtfscalper
@@ -43,7 +43,7 @@ def test_in_a_backtest_a_question_passes_twelve_functions_at_most(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Watch(monkeypatch, leaves=0.05)
-    run = BacktestRun(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}})
+    run = FreqtradeBacktest(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}})
     run.run()
     loaded: list[int] = []
     real_load, real_exit = _PairPolicies.load, type(run.strategy).custom_exit

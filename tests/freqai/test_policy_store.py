@@ -1,5 +1,6 @@
 """The policies of a run, found by path: the right one at every candle, and none that is not what it was."""
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -157,6 +158,16 @@ def test_a_period_that_is_not_what_it_was_is_refused(tmp_path: Path) -> None:
     [history] = (tmp_path / "trade_decisions").glob("*.npz")
     history.write_bytes(b"not what it was")
     with pytest.raises(DecisionsError, match=r"is missing or damaged; accepted: the candles of the last run"):
+        decided(PolicyStore(tmp_path), 1)
+
+
+def test_a_plan_of_another_version_is_refused_and_the_remedy_named(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    [file] = (tmp_path / "trade_decisions").glob("*.json")
+    plan = json.loads(file.read_text())
+    plan["terms"]["window"] = plan["terms"].pop("lookback")
+    file.write_text(json.dumps(plan))
+    with pytest.raises(DecisionsError, match=r"was written by another version of mtfscalper .*remedy: run the back"):
         decided(PolicyStore(tmp_path), 1)
 
 
