@@ -18,9 +18,10 @@ from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
-from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen, run_fingerprint
+from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.candles import CandleSource
 from mtfscalper.freqai.exit_policy import ExitPolicy
+from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.strategy_rules import PairTerms, settings_of_config
 from mtfscalper.freqai.trade_decisions import check_asks_for_decisions

@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from mtfscalper.freqai.backtest_run import feature_sources
+from mtfscalper.freqai.fingerprint import feature_sources
 
 SOURCE = """
 from freqtrade.strategy import IStrategy
