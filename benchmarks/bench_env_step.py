@@ -28,7 +28,7 @@ from mtfscalper.envs.build import build_vec_env
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.machine import usable_processors
-from mtfscalper.market.tape import MarketTape
+from mtfscalper.market.tape import MarketTape, price_scale
 from mtfscalper.offline.synthetic import generate_market
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.trading.reward import RewardSettings
@@ -141,6 +141,7 @@ def main(argv: list[str] | None = None) -> int:
 
     candles, features = market()
     frame = candles.assign(classic_long=False, classic_short=False)
+    frame["price_scale"] = price_scale(frame, 1.0)
     tape = MarketTape.from_frame(frame, features, pair=PAIR, timeframe_ms=300_000, signals_needed=False)
     settings = EnvSettings(RULES, RewardSettings(), "agent", 1)
     vec_envs = {

@@ -33,7 +33,6 @@ from rich.console import Console
 from rich.table import Table
 
 from mtfscalper.envs.trading_env import observation_space
-from mtfscalper.freqai.exit_policy import TradeDecisions
 from mtfscalper.machine import usable_processors
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import freqtrade_command, offline_config, project_options
@@ -41,6 +40,7 @@ from mtfscalper.offline.synthetic import write_market
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
 from mtfscalper.policy.trade_query import Actor, DeciderQuery, PolicyQuery
+from mtfscalper.strategy import TradeDecisions
 from mtfscalper.trading.actions import N_ACTIONS
 
 ROOT = Path(__file__).parents[1]

@@ -30,7 +30,7 @@ from mtfscalper.envs.build import build_vec_env
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
-from mtfscalper.market.tape import MarketTape
+from mtfscalper.market.tape import MarketTape, price_scale
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.trading.observation import N_ACCOUNT
 from mtfscalper.trading.reward import RewardSettings
@@ -77,6 +77,7 @@ def make_tape() -> MarketTape:
     signals = {name: random.random(N_CANDLES) < SIGNAL_DENSITY for name in (LONG_SIGNAL, SHORT_SIGNAL)}
     features = random.normal(size=(N_CANDLES, N_FEATURES)).astype(np.float32)
     frame = candles.assign(**signals)
+    frame["price_scale"] = price_scale(frame, 1.0)
     return MarketTape.from_frame(frame, features, pair=PAIR, timeframe_ms=300_000, signals_needed=True)
 
 

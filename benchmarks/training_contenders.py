@@ -33,7 +33,7 @@ from main_config import MAIN_CONFIG, PPO_ARGUMENTS
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.machine import set_torch_threads, usable_processors
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
-from mtfscalper.market.tape import MarketTape
+from mtfscalper.market.tape import MarketTape, price_scale
 from mtfscalper.offline.synthetic import generate_market
 from mtfscalper.settings import Settings
 from mtfscalper.trading.rules import TradingRules
@@ -108,6 +108,7 @@ def ours(changes: dict[str, Any], window: int, n_features: int, cycles: int) -> 
     config["freqai"]["rl_config"] |= changes | {"train_cycles": cycles}
     settings = Settings.from_config(config)
     candles, features = market(n_features)
+    candles["price_scale"] = price_scale(candles, 1.0)
     tape = MarketTape.from_frame(candles, features, pair=PAIR, timeframe_ms=300_000, signals_needed=True)
     environment = EnvSettings(RULES, settings.rl.model_reward_parameters, settings.rl.entry_mode, window)
     set_torch_threads(settings.rl.cpu_count, settings.rl.interop_threads)

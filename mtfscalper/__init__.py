@@ -2,6 +2,8 @@
 
 import os
 
+from mtfscalper.moved import watch_imports
+
 __version__ = "0.1.0"
 
 # Before torch is first imported, for its OpenMP (libgomp) reads this once. By default a thread without work spins for
@@ -9,3 +11,5 @@ __version__ = "0.1.0"
 # cores an update's minibatch took 376 ms instead of 12. So short a spin is as fast on an idle machine.
 if "OMP_WAIT_POLICY" not in os.environ:
     os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+
+watch_imports()

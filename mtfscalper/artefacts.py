@@ -1,4 +1,4 @@
-"""Files of a trained window: written whole or not at all, and never reused when anything they stand on changed."""
+"""Files of a trained period: written whole or not at all, and never reused when anything they stand on changed."""
 
 from __future__ import annotations
 
@@ -10,22 +10,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import mtfscalper
+from mtfscalper.imports import import_closure, package_modules
 
 MANIFEST_NAME = "mtfscalper_manifest.json"
 REPORT_NAME = "training_report.json"
 TERMS_NAME = "trade_terms.json"
 
-# Code whose change makes a policy or a prediction another one.
-_CODE_THAT_MATTERS = (
-    "freqai",
-    "settings.py",
-    "market",
-    "trading",
-    "envs",
-    "policy",
-    "training",
-)
+# Where the code begins that decides what a policy learns and predicts: whatever it imports belongs to it.
+_ENTRY = "freqai.model"
+# What looks on, runs it elsewhere or serves it candles decides nothing, whoever imports it.
+_LOOKS_ON = ("cli", "monitoring", "reporting", "offline", "search", "executors")
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -60,14 +54,16 @@ def value_hash(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def code_hash() -> str:
-    """A short hash of the package's code that decides what a policy learns and predicts."""
-    root = Path(mtfscalper.__file__).parent
+def code_hash(root: Path = Path(__file__).parent) -> str:
+    """A short hash of the package's code that decides what a policy learns and predicts.
+
+    :param root: the package's folder
+    """
+    modules = package_modules(root)
+    outside = [f"{root.name}.{name}" for name in _LOOKS_ON]
     hasher = hashlib.sha256()
-    for name in _CODE_THAT_MATTERS:
-        path = root / name
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            hasher.update(file.relative_to(root).as_posix().encode() + b"\0" + file.read_bytes())
+    for name in sorted(import_closure([f"{root.name}.{_ENTRY}"], modules, outside=outside)):
+        hasher.update(name.encode() + b"\0" + modules[name].read_bytes())
     return hasher.hexdigest()[:16]
 
 
@@ -77,7 +73,7 @@ def library_versions() -> dict[str, str]:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a window, None where there is none that can be read."""
+    """The manifest of a period, None where there is none that can be read."""
     path = folder / MANIFEST_NAME
     try:
         manifest = json.loads(path.read_text())
@@ -90,15 +86,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def sealed_path(folder: Path, role: str) -> Path:
-    """Where a sealed file of a window lies.
+    """Where a sealed file of a period lies.
 
-    :raises KeyError: if the window's manifest names no such file
+    :raises KeyError: if the period's manifest names no such file
     """
     return folder / str((read_manifest(folder) or {"files": {}})["files"][role]["path"])
 
 
 def write_manifest(folder: Path, fingerprint: Mapping[str, Any], files: Mapping[str, Path], **more: Any) -> None:
-    """Seal the files of a window.
+    """Seal the files of a period.
 
     :param fingerprint: what the files depend on, name to hash
     :param files: role of each file to its path; a file that is not there is left out
@@ -113,7 +109,7 @@ def write_manifest(folder: Path, fingerprint: Mapping[str, Any], files: Mapping[
 
 
 def why_stale(folder: Path, fingerprint: Mapping[str, Any], roles: tuple[str, ...]) -> str | None:
-    """Why the files of a window cannot be reused, None if they can.
+    """Why the files of a period cannot be reused, None if they can.
 
     :param fingerprint: what the files would have to depend on now
     :param roles: the files asked for

@@ -11,8 +11,9 @@ from mtfscalper.freqai.columns import (
     SHORT_ENTER_COLUMN,
     declare_prediction_columns,
 )
-from mtfscalper.freqai.exit_policy import ExitDecision, TradeDecisions
+from mtfscalper.freqai.exit_policy import ExitDecision
 from mtfscalper.freqai.strategy_rules import settings_of_config
+from mtfscalper.freqai.trade_decisions import TradeDecisions
 from mtfscalper.market.signals import (
     LONG_SIGNAL,
     SHORT_SIGNAL,

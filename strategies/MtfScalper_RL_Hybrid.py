@@ -12,24 +12,22 @@ from freqtrade.persistence import Trade
 from freqtrade.strategy import DecimalParameter, IntParameter, IStrategy, merge_informative_pair, timeframe_to_prev_date
 from pandas import DataFrame
 
-from mtfscalper.freqai.columns import (
+from mtfscalper.strategy import (
     ACTION_COLUMN,
     EXIT_COLUMN,
     LONG_ENTER_COLUMN,
-    SHORT_ENTER_COLUMN,
-    declare_prediction_columns,
-)
-from mtfscalper.freqai.exit_policy import TradeDecisions
-from mtfscalper.freqai.strategy_rules import settings_of_config
-from mtfscalper.market.signals import (
     LONG_SIGNAL,
+    SHORT_ENTER_COLUMN,
     SHORT_SIGNAL,
     STATE_COLUMNS,
+    Action,
     SignalThresholds,
+    TradeDecisions,
     classic_signals,
+    declare_prediction_columns,
+    settings_of_config,
     timeframe_state,
 )
-from mtfscalper.trading.actions import Action
 
 logger = logging.getLogger(__name__)
 
@@ -90,11 +88,12 @@ class MtfScalper_RL_Hybrid(IStrategy):
 
     def __init__(self, config: dict) -> None:
         super().__init__(config)
+        # Here already: freqtrade makes the FreqAI model, which checks too, only after loading all candles. Without
+        # FreqAI its section is not read, and the defaults stand.
+        self.rl_settings = settings_of_config(config if self.uses_policy else {}).rl
         if self.uses_policy:
-            # Here already: freqtrade makes the FreqAI model, which checks too, only after loading all candles.
-            settings = settings_of_config(config)
             self._check_timeframes(config)
-            if settings.rl.decision_mode == "exact":
+            if self.rl_settings.decision_mode == "exact":
                 self.trade_decisions = TradeDecisions(config, self)
 
     @property
@@ -118,14 +117,9 @@ class MtfScalper_RL_Hybrid(IStrategy):
         ]
 
     @property
-    def rl_config(self) -> dict:
-        """The section of the config that training reads too."""
-        return self.config.get("freqai", {}).get("rl_config", {})
-
-    @property
     def max_trade_duration_candles(self) -> int:
         """Longest trade in candles, the same for training and trading."""
-        return self.rl_config.get("max_trade_duration_candles", 96)
+        return self.rl_settings.max_trade_duration_candles
 
     @property
     def uses_policy(self) -> bool:
@@ -219,7 +213,7 @@ class MtfScalper_RL_Hybrid(IStrategy):
             self._enter(dataframe, [short], "enter_short", "classic")
             return dataframe
         action, trusted = dataframe[ACTION_COLUMN], dataframe["do_predict"] == 1
-        agent = self.rl_config.get("entry_mode", "gated") == "agent"
+        agent = self.rl_settings.entry_mode == "agent"
         anywhere = np.ones(len(dataframe), dtype=bool)
         gates = (anywhere, anywhere) if agent else (long, short)
         tag = "rl_agent" if agent else "rl_signal"

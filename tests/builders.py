@@ -7,7 +7,7 @@ import pandas as pd
 
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
-from mtfscalper.market.tape import MarketTape
+from mtfscalper.market.tape import MarketTape, price_scale
 from mtfscalper.trading.account import Candle
 from mtfscalper.trading.reward import RewardSettings
 from mtfscalper.trading.rules import TradingRules
@@ -63,6 +63,8 @@ def make_tape(
         features = np.arange(len(candles), dtype=np.float32)[:, None]
     frame = candles.assign(**{LONG_SIGNAL: long_signal, SHORT_SIGNAL: short_signal})
     frame[[LONG_SIGNAL, SHORT_SIGNAL]] = frame[[LONG_SIGNAL, SHORT_SIGNAL]].astype(float)
+    if "price_scale" not in frame:
+        frame["price_scale"] = price_scale(frame, 1.0)
     return MarketTape.from_frame(frame, features, pair=PAIR, timeframe_ms=TIMEFRAME_MS, signals_needed=True)
 
 

@@ -1,4 +1,4 @@
-"""Files of a trained window: written whole or not at all, reused only while nothing they stand on has changed."""
+"""Files of a trained period: written whole or not at all, reused only while nothing they stand on has changed."""
 
 import hashlib
 import json
@@ -125,49 +125,80 @@ def test_the_hash_of_a_value_does_not_depend_on_the_order_of_keys() -> None:
 
 
 @pytest.fixture
-def package_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def package_copy(tmp_path: Path) -> Path:
     copy = tmp_path / "mtfscalper"
     shutil.copytree(Path(mtfscalper.__file__).parent, copy, ignore=shutil.ignore_patterns("__pycache__"))
-    monkeypatch.setattr(mtfscalper, "__file__", str(copy / "__init__.py"))
     return copy
+
+
+def change(file: Path) -> None:
+    file.write_text(file.read_text() + "\n# changed\n")
 
 
 @pytest.mark.parametrize(
     "file",
     [
         "settings.py",
-        "freqai/model.py",
+        "machine.py",
         "market/tape.py",
         "market/signals.py",
         "trading/rules.py",
         "trading/reward.py",
         "envs/trading_env.py",
+        "envs/batched_env.py",
         "policy/network.py",
-        "freqai/columns.py",
+        "policy/algorithms.py",
         "training/fit.py",
+        "training/ppo.py",
+        "freqai/model.py",
+        "freqai/columns.py",
+        "freqai/strategy_rules.py",
+        "freqai/trade_decisions.py",
+        "freqai/policy_store.py",
     ],
 )
 def test_the_hash_of_the_code_changes_with_what_decides_a_policy(package_copy: Path, file: str) -> None:
-    before = code_hash()
-    assert code_hash() == before
-    path = package_copy / file
-    path.write_text(path.read_text() + "\n# changed\n")
-    assert code_hash() != before
+    before = code_hash(package_copy)
+    assert code_hash(package_copy) == before
+    change(package_copy / file)
+    assert code_hash(package_copy) != before
 
 
-def test_the_hash_of_the_code_changes_with_a_new_or_renamed_file(package_copy: Path) -> None:
-    before = code_hash()
-    (package_copy / "trading" / "more.py").write_text("")
-    added = code_hash()
-    (package_copy / "trading" / "more.py").rename(package_copy / "trading" / "other.py")
-    assert len({before, added, code_hash()}) == 3
+@pytest.mark.parametrize("file", ["cli.py", "monitoring/checks.py", "offline/demo.py", "moved.py", "strategy.py"])
+def test_the_hash_of_the_code_does_not_change_with_what_looks_on(package_copy: Path, file: str) -> None:
+    before = code_hash(package_copy)
+    change(package_copy / file)
+    assert code_hash(package_copy) == before
 
 
-def test_the_hash_of_the_code_does_not_change_with_the_demo(package_copy: Path) -> None:
-    before = code_hash()
-    path = package_copy / "offline" / "demo.py"
-    path.write_text(path.read_text() + "\n# changed\n")
-    assert code_hash() == before
+def test_a_file_belongs_to_the_hash_of_the_code_once_the_model_imports_it(package_copy: Path) -> None:
+    before = code_hash(package_copy)
+    new = package_copy / "trading" / "more.py"
+    new.write_text("LIMIT = 1\n")
+    assert code_hash(package_copy) == before
+    model = package_copy / "freqai" / "model.py"
+    model.write_text(model.read_text() + "\n\ndef limit():\n    from mtfscalper.trading.more import LIMIT\n")
+    imported = code_hash(package_copy)
+    new.write_text("LIMIT = 2\n")
+    assert len({before, imported, code_hash(package_copy)}) == 3
+
+
+@pytest.mark.parametrize("package", ["executors", "reporting", "search"])
+def test_what_runs_or_shows_a_training_stays_outside_though_the_model_imports_it(
+    package_copy: Path, package: str
+) -> None:
+    new = package_copy / package / "more.py"
+    new.parent.mkdir(exist_ok=True)
+    new.write_text("LIMIT = 1\n")
+    model = package_copy / "freqai" / "model.py"
+    model.write_text(model.read_text() + f"\nfrom mtfscalper.{package} import more\n")
+    before = code_hash(package_copy)
+    new.write_text("LIMIT = 2\n")
+    assert code_hash(package_copy) == before
+
+
+def test_the_hash_of_the_code_is_that_of_the_package_in_use(package_copy: Path) -> None:
+    assert code_hash() == code_hash(package_copy)
 
 
 def test_versions_of_the_libraries_a_result_depends_on_are_known() -> None:
@@ -180,8 +211,8 @@ def test_versions_of_the_libraries_a_result_depends_on_are_known() -> None:
 
 
 @pytest.fixture
-def window(tmp_path: Path) -> Path:
-    """A sealed window: its model, and predictions in a folder beside it as FreqAI keeps them."""
+def period(tmp_path: Path) -> Path:
+    """A sealed period: its model, and predictions in a folder beside it as FreqAI keeps them."""
     folder = tmp_path / "sub-train-BTC_1"
     folder.mkdir()
     (folder / "model.zip").write_bytes(b"model")
@@ -193,8 +224,8 @@ def window(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_manifest_is_read_back_with_everything_in_it(window: Path) -> None:
-    assert read_manifest(window) == {
+def test_a_manifest_is_read_back_with_everything_in_it(period: Path) -> None:
+    assert read_manifest(period) == {
         "fingerprint": FINGERPRINT,
         "files": {
             "model": {"path": "model.zip", "sha256": hashlib.sha256(b"model").hexdigest()},
@@ -208,12 +239,12 @@ def test_a_manifest_is_read_back_with_everything_in_it(window: Path) -> None:
     }
 
 
-def test_files_that_match_their_manifest_are_not_stale(window: Path) -> None:
-    assert why_stale(window, FINGERPRINT, ROLES) is None
+def test_files_that_match_their_manifest_are_not_stale(period: Path) -> None:
+    assert why_stale(period, FINGERPRINT, ROLES) is None
 
 
-def test_a_window_can_be_moved_as_a_whole(window: Path) -> None:
-    moved = window.parent.rename(window.parent.with_name("elsewhere")) / window.name
+def test_a_period_can_be_moved_as_a_whole(period: Path) -> None:
+    moved = period.parent.rename(period.parent.with_name("elsewhere")) / period.name
     assert why_stale(moved, FINGERPRINT, ROLES) is None
 
 
@@ -232,47 +263,47 @@ def test_a_window_can_be_moved_as_a_whole(window: Path) -> None:
         "\udcff",
     ],
 )
-def test_a_window_without_a_readable_manifest_is_stale(window: Path, content: str | None) -> None:
-    (window / MANIFEST_NAME).unlink()
+def test_a_period_without_a_readable_manifest_is_stale(period: Path, content: str | None) -> None:
+    (period / MANIFEST_NAME).unlink()
     if content is not None:
-        (window / MANIFEST_NAME).write_text(content, encoding="utf-8", errors="surrogateescape")
-    assert read_manifest(window) is None
-    assert why_stale(window, FINGERPRINT, ROLES) == "it has no readable manifest"
+        (period / MANIFEST_NAME).write_text(content, encoding="utf-8", errors="surrogateescape")
+    assert read_manifest(period) is None
+    assert why_stale(period, FINGERPRINT, ROLES) == "it has no readable manifest"
 
 
-def test_a_truncated_manifest_is_not_readable(window: Path) -> None:
-    path = window / MANIFEST_NAME
+def test_a_truncated_manifest_is_not_readable(period: Path) -> None:
+    path = period / MANIFEST_NAME
     path.write_bytes(path.read_bytes()[:-20])
-    assert why_stale(window, FINGERPRINT, ROLES) == "it has no readable manifest"
+    assert why_stale(period, FINGERPRINT, ROLES) == "it has no readable manifest"
 
 
-def test_what_changed_since_is_named(window: Path) -> None:
+def test_what_changed_since_is_named(period: Path) -> None:
     now = {"settings": "a", "candles": "other", "code": "new"}
-    assert why_stale(window, now, ROLES) == "changed since: candles, code"
+    assert why_stale(period, now, ROLES) == "changed since: candles, code"
 
 
-def test_a_role_never_sealed_is_named(window: Path) -> None:
-    assert why_stale(window, FINGERPRINT, ("model", "metadata")) == "it holds no metadata"
-    assert why_stale(window, FINGERPRINT, ("absent",)) == "it holds no absent"
+def test_a_role_never_sealed_is_named(period: Path) -> None:
+    assert why_stale(period, FINGERPRINT, ("model", "metadata")) == "it holds no metadata"
+    assert why_stale(period, FINGERPRINT, ("absent",)) == "it holds no absent"
 
 
-def test_a_missing_file_is_named(window: Path) -> None:
-    (window / "model.zip").unlink()
-    assert why_stale(window, FINGERPRINT, ROLES) == "model.zip is missing"
-    assert why_stale(window, FINGERPRINT, ("predictions",)) is None
+def test_a_missing_file_is_named(period: Path) -> None:
+    (period / "model.zip").unlink()
+    assert why_stale(period, FINGERPRINT, ROLES) == "model.zip is missing"
+    assert why_stale(period, FINGERPRINT, ("predictions",)) is None
 
 
 @pytest.mark.parametrize("content", [b"mode", b"modem", b"", b"model "])
-def test_a_damaged_file_is_named(window: Path, content: bytes) -> None:
-    (window / "model.zip").write_bytes(content)
-    stale = why_stale(window, FINGERPRINT, ROLES)
+def test_a_damaged_file_is_named(period: Path, content: bytes) -> None:
+    (period / "model.zip").write_bytes(content)
+    stale = why_stale(period, FINGERPRINT, ROLES)
     assert stale is not None
     assert stale.startswith("model.zip is damaged")
-    assert why_stale(window, FINGERPRINT, ("predictions",)) is None
+    assert why_stale(period, FINGERPRINT, ("predictions",)) is None
 
 
-def test_predictions_outside_the_window_are_checked_too(window: Path) -> None:
-    (window.parent / "backtesting_predictions" / "p.feather").write_bytes(b"damaged")
-    stale = why_stale(window, FINGERPRINT, ROLES)
+def test_predictions_outside_the_period_are_checked_too(period: Path) -> None:
+    (period.parent / "backtesting_predictions" / "p.feather").write_bytes(b"damaged")
+    stale = why_stale(period, FINGERPRINT, ROLES)
     assert stale is not None
     assert stale.startswith("p.feather is damaged")

@@ -1,6 +1,9 @@
 """The strategy: its signals are those of training, it sees no future, and its callbacks keep the rules."""
 
+import ast
 import json
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,18 +22,21 @@ from freqtrade.plugins.protectionmanager import ProtectionManager
 from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy import IStrategy
 
-from mtfscalper.freqai.columns import (
+from mtfscalper.market.signals import THRESHOLDS
+from mtfscalper.offline.synthetic import DEFAULT_START, aggregate, generate_market
+from mtfscalper.settings import RLSettings
+from mtfscalper.strategy import (
     ACTION_COLUMN,
     EXIT_COLUMN,
     LONG_ENTER_COLUMN,
+    LONG_SIGNAL,
     PREDICTION_COLUMNS,
     SHORT_ENTER_COLUMN,
+    SHORT_SIGNAL,
+    STATE_COLUMNS,
+    Action,
+    ExitDecision,
 )
-from mtfscalper.freqai.exit_policy import ExitDecision
-from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL, STATE_COLUMNS, THRESHOLDS
-from mtfscalper.offline.synthetic import DEFAULT_START, aggregate, generate_market
-from mtfscalper.settings import RLSettings
-from mtfscalper.trading.actions import Action
 
 ROOT = Path(__file__).parents[1]
 PAIR, OTHER_PAIR = "BTC/USDT:USDT", "ETH/USDT:USDT"
@@ -571,6 +577,31 @@ def test_a_config_without_freqai_trades_the_signals(config: dict[str, Any], mark
     frame = strategy.ft_advise_signals(with_signals(strategy, market), METADATA)
     assert (frame["enter_short"] == 1).sum() > 20
     assert strategy.max_trade_duration_candles == RLSettings().max_trade_duration_candles
+
+
+def test_without_freqai_the_defaults_stand_whatever_its_section_says(config: dict[str, Any]) -> None:
+    config["freqai"]["enabled"] = False
+    strategy = load(config, max_trade_duration_candles=12, entry_mode="agent")
+    assert strategy.rl_settings == RLSettings()
+    config["freqai"]["enabled"] = True
+    strategy = load(config, max_trade_duration_candles=12, entry_mode="agent")
+    assert (strategy.max_trade_duration_candles, strategy.rl_settings.entry_mode) == (12, "agent")
+
+
+def test_the_strategy_imports_from_the_door_for_strategies_alone() -> None:
+    tree = ast.parse((ROOT / "strategies" / "MtfScalper_RL_Hybrid.py").read_text())
+    imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
+    imported |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    assert {name for name in imported if name.startswith("mtfscalper")} == {"mtfscalper.strategy"}
+
+
+@pytest.mark.parametrize("module", ["mtfscalper.strategy", "mtfscalper.freqai.columns"])
+def test_what_strategies_import_needs_no_torch(module: str) -> None:
+    script = (
+        f"import sys, {module}; print(sorted({{'torch', 'stable_baselines3', 'sb3_contrib'}} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 # ---------------------------------------------------------------------- the longest trade

@@ -1,71 +1,54 @@
-"""The windows of a FreqAI backtest: what each is made from, what of it lies on disk, and what may be reused."""
+"""A FreqAI backtest of one pair: its periods, what each is made from, what of it lies on disk and may be reused."""
 
 from __future__ import annotations
 
-import inspect
 import logging
+import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 from freqtrade.configuration import TimeRange
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
-from freqtrade.strategy import IStrategy
 from pandas import DataFrame
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
-from mtfscalper.freqai.policy_store import PlannedWindow
+from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.freqai.candles import PairCandles
+from mtfscalper.freqai.exit_policy import TradeTerms
+from mtfscalper.freqai.fingerprint import rows_hash
+from mtfscalper.freqai.policy_store import PlannedPeriod, RunPlan, save_arrays
+from mtfscalper.freqai.predictions import flat_columns, period_rows, prediction_columns
+from mtfscalper.policy import closed_loop
+from mtfscalper.policy.inference import decider_for
 from mtfscalper.settings import Settings
-from mtfscalper.trading.account import Account
+from mtfscalper.trading.account import FLAT, Account
 
 logger = logging.getLogger(__name__)
 
-# freqtrade's methods whose code decides what features are.
-_FEATURE_METHODS = (
-    "feature_engineering_expand_all",
-    "feature_engineering_expand_basic",
-    "feature_engineering_standard",
-    "set_freqai_targets",
-)
 
+class PeriodKitchen(FreqaiDataKitchen):
+    """FreqAI's kitchen for backtests: it remembers the rows before a period and checks what it would reuse."""
 
-class WindowOwner(Protocol):
-    """The FreqAI model, as far as its windows ask it."""
-
-    config: Any
-    settings: Settings
-
-    def note_window(self, dk: WindowKitchen) -> None:
-        """Work out what the window at hand depends on."""
-        ...
-
-    def why_predictions_are_stale(self, dk: WindowKitchen) -> str | None:
-        """Why the cached predictions of a window cannot be used, None if they can."""
-        ...
-
-    def predictions_reused(self, dk: WindowKitchen) -> None:
-        """Go on from a window whose cached predictions are used."""
-        ...
-
-    def seal_window(self, dk: WindowKitchen) -> None:
-        """Note that the files of a window are all there."""
-        ...
-
-
-class WindowKitchen(FreqaiDataKitchen):
-    """FreqAI's kitchen for backtests: it remembers the rows before a window and checks what it would reuse."""
-
-    def __init__(self, pair: str, owner: WindowOwner) -> None:
-        super().__init__(owner.config, False, pair)
+    def __init__(self, run: BacktestRun, config: dict[str, Any]) -> None:
+        super().__init__(config, False, run.candles.pair)
+        self.run = run
         self.rows_before = DataFrame()
-        self._owner = owner
+
+    @property
+    def period(self) -> BacktestPeriod:
+        """The period at hand."""
+        return self.run.periods[self.model_filename]
 
     def slice_dataframe(self, timerange: TimeRange, df: DataFrame) -> DataFrame:
-        """FreqAI's slice; the candles that the first windows of features look back on are kept beside it."""
-        before = df.loc[df["date"] < timerange.startdt].tail(self._owner.settings.window - 1)
+        """FreqAI's slice; the candles that its first rows look back on are kept beside it."""
+        before = df.loc[df["date"] < timerange.startdt].tail(self.run.environment.window - 1)
         # FreqAI renames the columns of what it slices.
         self.rows_before = self.remove_special_chars_from_feature_names(before.copy())
         return super().slice_dataframe(timerange, df)
@@ -73,143 +56,201 @@ class WindowKitchen(FreqaiDataKitchen):
     def check_if_backtest_prediction_is_valid(self, len_backtest_df: int) -> bool:
         """Only predictions whose manifest matches today's candles, settings and code are reused."""
         # Now, because FreqAI moves the ends of the training range later (buffer_train_data_candles).
-        self._owner.note_window(self)
-        folder = self.full_path / self.backtest_predictions_folder
-        path = folder / f"{self.model_filename}_prediction.feather"
-        if path.is_file():
-            stale = self._owner.why_predictions_are_stale(self)
+        period = self.run.begin_period(self)
+        if period.predictions.is_file():
+            stale = period.why_predictions_are_stale(self.run.account)
             if stale is not None:
                 logger.info("%s: predictions of %s are made anew: %s.", self.pair, self.model_filename, stale)
-                path.unlink()
+                period.predictions.unlink()
         valid = super().check_if_backtest_prediction_is_valid(len_backtest_df)
         if valid:
-            self._owner.predictions_reused(self)
+            self.run.account = period.sealed_account()
         return valid
 
     def save_backtesting_prediction(self, append_df: DataFrame) -> None:
         """FreqAI's feather file, written whole or not at all, and sealed."""
         artefacts.write_atomically(self.backtesting_results_path, append_df.to_feather)
-        self._owner.seal_window(self)
+        self.period.seal(pair=self.pair, features=self.training_features_list)
 
 
-@dataclass(frozen=True)
-class BacktestWindow:
-    """One window of one pair.
+@dataclass
+class BacktestPeriod:
+    """One period of one pair.
 
     :ivar first_ms: the first row that it predicts
     :ivar stop_ms: the first row that it no longer predicts
-    :ivar folder: relative to the identifier's
-    :ivar fingerprint: what its policy is made from, name to hash
+    :ivar folder: where its files lie
+    :ivar name: FreqAI's, with which its files' names begin
+    :ivar predictions: the file of its columns
+    :ivar model_fingerprint: what its policy is made from, name to hash
     :ivar decision_mode: how its predictions are made
+    :ivar keeps_model: whether a run has to leave the model on disk
+    :ivar account_before: the account that it was predicted from, as ``account_after``
     """
 
     first_ms: int
     stop_ms: int
-    folder: str
-    fingerprint: Mapping[str, str]
+    folder: Path
+    name: str
+    predictions: Path
+    model_fingerprint: Mapping[str, str]
     decision_mode: str
+    keeps_model: bool
+    account_before: Account = FLAT
+    account_after: Account = FLAT
 
-    @staticmethod
-    def decisions_path(dk: WindowKitchen) -> Path:
-        """Where the rows lie that decisions about open trades are made on."""
-        return Path(dk.data_path) / f"{dk.model_filename}_decisions.npz"
+    @property
+    def decisions(self) -> Path:
+        """The file of the rows that decisions about open trades are made on."""
+        return self.folder / f"{self.name}_decisions.npz"
 
-    def why_predictions_are_stale(self, dk: WindowKitchen, account: Account, *, keeps_models: bool) -> str | None:
-        """Why cached predictions cannot be used, None if they can.
+    def why_model_is_stale(self) -> str | None:
+        """Why the policy on disk cannot be used, None if it can."""
+        roles = ("model", "metadata", "feature_pipeline", "label_pipeline")
+        return artefacts.why_stale(self.folder, self.model_fingerprint, roles)
 
-        :param account: the account that the window before this one ended with
-        :param keeps_models: whether a run has to leave its models on disk
+    def why_predictions_are_stale(self, account: Account) -> str | None:
+        """Why the predictions on disk cannot be used, None if they can.
+
+        :param account: the account that the period before this one ended with
         """
-        roles = ["predictions", "metadata"]
-        if keeps_models:
-            roles.append("model")
-        if self.decision_mode == "exact":
-            roles.append("decisions")
-        stale = artefacts.why_stale(dk.data_path, self._of_predictions, tuple(roles))
+        needed = {"model": self.keeps_model, "decisions": self.decision_mode == "exact"}
+        roles = ("predictions", "metadata", *(role for role, is_needed in needed.items() if is_needed))
+        stale = artefacts.why_stale(self.folder, self.fingerprint, roles)
         if stale is not None:
             return stale
-        if self._manifest(dk).get("account_before") != list(account):
-            return "the window before it now ends with another account"
+        if self._manifest().get("account_before") != list(account):
+            return "the period before it now ends with another account"
         return None
 
-    def account_after(self, dk: WindowKitchen) -> Account:
-        """The account that the cached window ended with."""
-        return Account(*self._manifest(dk)["account_after"])
+    def sealed_account(self) -> Account:
+        """The account that the predictions on disk end with."""
+        return Account(*self._manifest()["account_after"])
 
-    def seal(self, dk: WindowKitchen, account_before: Account, account_after: Account) -> None:
-        """Write the manifest of a window whose files are all there."""
-        stem = dk.data_path / dk.model_filename
+    def seal(self, *, pair: str, features: list[str]) -> None:
+        """Write the manifest: the files are all there.
+
+        :param features: the names of what the policy was trained on
+        """
+        names = {
+            "model": "model.zip",
+            "metadata": "metadata.json",
+            "feature_pipeline": "feature_pipeline.pkl",
+            "label_pipeline": "label_pipeline.pkl",
+        }
+        files = {role: self.folder / f"{self.name}_{name}" for role, name in names.items()}
         artefacts.write_manifest(
-            dk.data_path,
-            self._of_predictions,
-            {
-                "model": Path(f"{stem}_model.zip"),
-                "metadata": Path(f"{stem}_metadata.json"),
-                "feature_pipeline": Path(f"{stem}_feature_pipeline.pkl"),
-                "label_pipeline": Path(f"{stem}_label_pipeline.pkl"),
-                "predictions": Path(dk.backtesting_results_path),
-                "decisions": self.decisions_path(dk),
-            },
-            pair=dk.pair,
-            features=dk.training_features_list,
-            account_before=list(account_before),
-            account_after=list(account_after),
+            self.folder,
+            self.fingerprint,
+            files | {"predictions": self.predictions, "decisions": self.decisions},
+            pair=pair,
+            features=features,
+            account_before=list(self.account_before),
+            account_after=list(self.account_after),
             written=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
-    @property
-    def planned(self) -> PlannedWindow:
-        """The window as decisions about open trades look for it."""
-        return PlannedWindow(self.first_ms, self.stop_ms, self.folder, self._of_predictions)
+    def planned(self, root: Path) -> PlannedPeriod:
+        """The period as decisions about open trades look for it.
+
+        :param root: the identifier's folder
+        """
+        return PlannedPeriod(self.first_ms, self.stop_ms, os.path.relpath(self.folder, root), self.fingerprint)
 
     @property
-    def _of_predictions(self) -> dict[str, str]:
-        return {**self.fingerprint, "decision mode": self.decision_mode}
+    def fingerprint(self) -> dict[str, str]:
+        """What its predictions are made from, name to hash."""
+        return {**self.model_fingerprint, "decision mode": self.decision_mode}
 
-    @staticmethod
-    def _manifest(dk: WindowKitchen) -> dict[str, Any]:
-        return artefacts.read_manifest(dk.data_path) or {}
+    def _manifest(self) -> dict[str, Any]:
+        return artefacts.read_manifest(self.folder) or {}
 
 
-def feature_sources(strategy: type[Any]) -> list[str]:
-    """The code that may decide what features are, parents and helpers included.
+@dataclass
+class BacktestRun:
+    """The backtest of one pair.
 
-    :param strategy: the class of a strategy
-    :return: sources of the feature methods, of whatever a strategy adds to freqtrade's methods, and of the functions
-        beside it in its file; not of freqtrade's other methods, such as ``custom_exit``
+    :ivar candles: all of them
+    :ivar other_candles: of the other timeframes and pairs that features are made of
+    :ivar signals: ``date`` and the classic signals, as the strategy had set them before FreqAI
+    :ivar environment: what the policies are trained in
+    :ivar fingerprint: what every policy of the run is made from, name to hash
+    :ivar account: handed on from period to period, where the policy runs through the rules (decision_mode "replay")
+    :ivar periods: those begun, by FreqAI's name for their model
     """
-    sources = []
-    for kind in strategy.__mro__:
-        if kind.__module__.partition(".")[0] in ("freqtrade", "abc", "builtins"):
-            continue
-        beside: dict[str, Any] = {}
-        for name, value in sorted(vars(kind).items()):
-            function = inspect.unwrap(getattr(value, "fget", None) or getattr(value, "__func__", None) or value)
-            if not inspect.isfunction(function):
-                continue
-            beside |= function.__globals__
-            if name in _FEATURE_METHODS or not hasattr(IStrategy, name):
-                sources.append(inspect.getsource(function))
-        sources += [
-            inspect.getsource(value)
-            for _, value in sorted(beside.items())
-            if inspect.isfunction(value) and value.__globals__.get("__file__") == beside.get("__file__")
-        ]
-    return sources
 
+    candles: PairCandles
+    other_candles: list[DataFrame]
+    signals: DataFrame
+    environment: EnvSettings
+    settings: Settings
+    fingerprint: Mapping[str, str]
+    account: Account = FLAT
+    periods: dict[str, BacktestPeriod] = field(default_factory=dict)
 
-def entry_parameters(strategy: IStrategy | None) -> dict[str, Any]:
-    """Values of the hyperopt parameters that features and signals may depend on: all but those of exits."""
-    if strategy is None:
-        return {}
-    return {name: parameter.value for name, parameter in strategy.enumerate_parameters() if parameter.space != "sell"}
+    def begin_period(self, dk: PeriodKitchen) -> BacktestPeriod:
+        """Work out what the period at hand of a kitchen depends on."""
+        model_id = int(dk.model_filename.rsplit("_", 1)[1])
+        ranges = zip(dk.training_timeranges, dk.backtesting_timeranges, strict=True)
+        train, test = next((train, test) for train, test in ranges if int(train.stopts) == model_id)
+        # The candle after the last row shows where the decision on that row is carried out.
+        stop = test.stopdt + pd.Timedelta(milliseconds=self.candles.timeframe_ms)
+        fingerprint = {
+            "candles": rows_hash([self.candles.frame, *self.other_candles], train.startdt, stop),
+            "signals": rows_hash([self.signals], train.startdt, stop),
+            "periods": artefacts.value_hash([train.timerange_str, test.timerange_str]),
+            **self.fingerprint,
+        }
+        period = BacktestPeriod(
+            first_ms=int(test.startts) * 1000,
+            stop_ms=int(test.stopts) * 1000,
+            folder=Path(dk.data_path),
+            name=dk.model_filename,
+            predictions=dk.full_path / dk.backtest_predictions_folder / f"{dk.model_filename}_prediction.feather",
+            model_fingerprint=fingerprint,
+            decision_mode=self.settings.rl.decision_mode,
+            keeps_model=self.settings.save_backtest_models,
+        )
+        self.periods[dk.model_filename] = period
+        return period
 
+    def predict(
+        self,
+        model: BaseAlgorithm,
+        dk: PeriodKitchen,
+        rows: DataFrame,
+        features: npt.NDArray[np.float32],
+        usable: npt.NDArray[np.bool_],
+    ) -> DataFrame:
+        """The columns of a period: flat decisions, and beside them on disk what decides about open trades.
 
-def rows_hash(frames: list[DataFrame], start: datetime, stop: datetime) -> str:
-    """A hash of the rows of [start, stop), whatever the unit that their dates are stored in."""
-    hashes = []
-    for frame in frames:
-        rows = frame[(frame["date"] >= start) & (frame["date"] < stop)]
-        rows = rows.assign(date=rows["date"].dt.as_unit("ms"))
-        hashes.append([len(rows), int(pd.util.hash_pandas_object(rows, index=False).sum())])
-    return artefacts.value_hash(hashes)
+        In replay mode the policy runs through the rules instead, from where the last period left its account.
+
+        :param rows: of the period, after those that its first ones look back on
+        :param features: scaled, shape (n_rows, n_features)
+        :param usable: rows whose features were all there, shape (n_rows,)
+        """
+        environment, period, n_before = self.environment, dk.period, len(dk.rows_before)
+        tape = self.candles.tape(rows, features, usable, with_next=True)
+        decider = decider_for(model, tape.features, environment.window)
+        period.account_before = self.account
+        if self.settings.rl.decision_mode == "replay":
+            result = closed_loop.run(decider, tape, environment, n_before, len(rows), account=self.account)
+            self.account = result.account
+            columns = prediction_columns(dk.label_list, result.actions, result.flat, result.exit_probability)
+        else:
+            seen = period_rows(tape, environment, len(rows))
+            save_arrays(period.decisions, seen._asdict())
+            columns = flat_columns(dk.label_list, decider, tape, environment, seen.decidable)
+            columns = columns.iloc[n_before:].reset_index(drop=True)
+        period.account_after = self.account
+        return columns
+
+    def write_plan(self, root: Path) -> None:
+        """Leave on disk which period decides about open trades when.
+
+        :param root: the identifier's folder
+        """
+        terms = TradeTerms.from_environment(self.environment, self.settings.rl.model_type)
+        periods = tuple(period.planned(root) for period in self.periods.values())
+        RunPlan(self.candles.pair, terms, periods).write(root, self.candles.history())

@@ -1,6 +1,6 @@
-"""The policies of a backtest, found by path: which window decides at which candle, and with what.
+"""The policies of a backtest, found by path: which period decides at which candle, and with what.
 
-Nothing here is held in FreqAI's memory, whose models in a backtest are those of the last window, and which a
+Nothing here is held in FreqAI's memory, whose models in a backtest are those of the last period, and which a
 hyperopt worker does not have at all.
 """
 
@@ -14,23 +14,21 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from mtfscalper import artefacts
+from mtfscalper.freqai.exit_policy import DecidingPeriod, ExitPolicy, PeriodRows, TradeTerms
 from mtfscalper.freqai.open_trade import PriceHistory
-from mtfscalper.policy.algorithms import algorithm_class
-from mtfscalper.policy.inference import decider_for
-from mtfscalper.policy.trade_query import Actor, PolicyQuery, TradeQuery
-from mtfscalper.trading.observation import TradeView
-from mtfscalper.trading.rules import TradingRules
+
+if TYPE_CHECKING:
+    from mtfscalper.policy.trade_query import TradeQuery
 
 FOLDER = "trade_decisions"
-# Of a pair: the window that decides and the one before it.
-WINDOWS_IN_MEMORY = 2
-# Files of a window that decide about trades.
+# Of a pair: the period that decides and the one before it.
+PERIODS_IN_MEMORY = 2
+# Files of a period that decide about trades.
 _ROLES = ("model", "decisions")
 
 
@@ -38,76 +36,9 @@ class DecisionsError(RuntimeError):
     """What decides about open trades is missing or is not what it was. Names what, where, accepted, remedy."""
 
 
-class TradeTerms(NamedTuple):
-    """How a trade is shown to the policy that was trained for it.
-
-    :ivar window: candles in an observation
-    :ivar model_type: stable-baselines3's algorithm
-    """
-
-    rules: TradingRules
-    view: TradeView
-    window: int
-    model_type: str
-
-    def as_json(self) -> dict[str, Any]:
-        """What :meth:`of_json` reads."""
-        return self._asdict() | {"rules": asdict(self.rules)}
-
-    @classmethod
-    def of_json(cls, value: Mapping[str, Any]) -> TradeTerms:
-        """The terms that :meth:`as_json` wrote."""
-        rules = dict(value["rules"])
-        rules["minimal_roi"] = tuple((start, ratio) for start, ratio in rules["minimal_roi"])
-        return cls(**{**value, "rules": TradingRules(**rules), "view": TradeView(*value["view"])})
-
-
-class WindowRows(NamedTuple):
-    """The rows of a window, as its policy sees them; arrays of shape (n_rows,) but for the features.
-
-    :ivar decidable: whether the whole window of candles up to the row is there
-    :ivar features: scaled, float32, shape (n_rows, n_features)
-    """
-
-    dates_ms: npt.NDArray[np.int64]
-    decidable: npt.NDArray[np.bool_]
-    long_permitted: npt.NDArray[np.bool_]
-    short_permitted: npt.NDArray[np.bool_]
-    features: npt.NDArray[np.float32]
-
-    def save(self, path: Path) -> None:
-        """Write the rows, whole or not at all."""
-        _save_arrays(path, self._asdict())
-
-    @classmethod
-    def load(cls, path: Path) -> WindowRows:
-        with np.load(path) as arrays:
-            return cls(**arrays)
-
-
-class DecidingWindow:
-    """A policy over the rows of its window."""
-
-    def __init__(self, rows: WindowRows, query: TradeQuery) -> None:
-        self.query = query
-        # Looked up one by one, which Python's own containers answer faster than arrays. Flat ones: a backtest holds so
-        # many objects that making thousands of small containers sets the garbage collector off.
-        decidable = rows.decidable.nonzero()[0]
-        self._row_of = dict(zip(rows.dates_ms[decidable].tolist(), decidable.tolist(), strict=True))
-        self._long_permitted, self._short_permitted = rows.long_permitted.tolist(), rows.short_permitted.tolist()
-
-    def decidable_row(self, date_ms: int) -> tuple[int, tuple[bool, bool]] | None:
-        """The row of a closed candle, and whether long and short entries are permitted there.
-
-        :return: None if there is no such row, or its window of candles is not whole
-        """
-        row = self._row_of.get(date_ms)
-        return None if row is None else (row, (self._long_permitted[row], self._short_permitted[row]))
-
-
 @dataclass(frozen=True)
-class PlannedWindow:
-    """Where the policy of a window lies.
+class PlannedPeriod:
+    """Where the policy of a period lies.
 
     :ivar first_ms: the first row that it decides on
     :ivar stop_ms: the first row that it no longer decides on
@@ -126,30 +57,30 @@ class PlannedWindow:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The windows of one pair in the last run of an identifier, and the candles they were trained and traded on."""
+    """The periods of one pair in the last run of an identifier, and the candles they were trained and traded on."""
 
     pair: str
     terms: TradeTerms
-    windows: tuple[PlannedWindow, ...]
+    periods: tuple[PlannedPeriod, ...]
 
     def write(self, root: Path, history: PriceHistory) -> None:
-        """Put the plan where :class:`PolicyRegistry` looks for it.
+        """Put the plan where :class:`PolicyStore` looks for it.
 
         :param root: the identifier's folder
         """
         plan_path, history_path = _plan_paths(root, self.pair)
-        _save_arrays(history_path, history._asdict())
-        windows = [replace(window, unchanged_since=_written_at(root / window.folder)) for window in self.windows]
+        save_arrays(history_path, history._asdict())
+        periods = [replace(period, unchanged_since=_written_at(root / period.folder)) for period in self.periods]
         value = {
             "pair": self.pair,
             "terms": self.terms.as_json(),
-            "windows": [asdict(window) for window in windows],
+            "periods": [asdict(period) for period in periods],
             "history_sha256": artefacts.file_hash(history_path),
         }
         artefacts.write_json(plan_path, value)
 
 
-class PolicyRegistry:
+class PolicyStore:
     """Loads what decides about open trades, when it is asked for. Can be pickled: only paths travel."""
 
     def __init__(self, root: Path) -> None:
@@ -157,44 +88,56 @@ class PolicyRegistry:
         :param root: the identifier's folder, ``user_data/models/<identifier>``
         """
         self._root = root
-        self._pairs: dict[str, PairPolicies] = {}
+        self._pairs: dict[str, _PairPolicies] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"_root": self._root, "_pairs": {}}
 
-    def of_pair(self, pair: str) -> PairPolicies:
-        """What decides about a pair's trades.
+    def exit_policy(self, pair: str, row_ms: int) -> ExitPolicy | None:
+        """The policy of the period that a closed candle belongs to.
 
-        :raises DecisionsError: if no run has left a plan, or one that is damaged
+        :param row_ms: the candle, milliseconds since 1970
+        :return: None before the first period and after the last
+        :raises DecisionsError: if no run has left a plan, or files are missing, damaged or made from something else
+            than the plan's
         """
-        plan_path, _ = _plan_paths(self._root, pair)
+        known = self._pairs.get(pair)
+        path = known.plan_path if known is not None else _plan_paths(self._root, pair)[0]
         try:
-            written = plan_path.stat().st_mtime_ns
+            written = path.stat().st_mtime_ns
         except FileNotFoundError:
             raise DecisionsError(
-                f"{pair}: {plan_path} is missing, so that nothing can decide about its trades; accepted: what a "
+                f"{pair}: {path} is missing, so that nothing can decide about its trades; accepted: what a "
                 "backtest with decision_mode 'exact' leaves there; remedy: run the backtest again"
             ) from None
-        known = self._pairs.get(pair)
         if known is None or known.written != written:
             # Another run of this identifier has replaced it.
-            known = self._pairs[pair] = PairPolicies(self._root, pair, written)
-        return known
+            known = self._pairs[pair] = _PairPolicies(self._root, pair, written)
+        at = bisect_right(known.starts, row_ms) - 1
+        if at < 0 or row_ms >= known.periods[at].stop_ms:
+            return None
+        return known.loaded.get(at) or known.load(at)
 
 
-class PairPolicies:
-    """The plan of one pair, and the windows of it that were asked for last."""
+class _PairPolicies:
+    """The plan of one pair, and the policies of it that were asked for last."""
 
     def __init__(self, root: Path, pair: str, written: int) -> None:
         self.written = written
         self._root, self._pair = root, pair
-        plan_path, _ = _plan_paths(root, pair)
-        plan = json.loads(plan_path.read_text())
-        self.terms = TradeTerms.of_json(plan["terms"])
+        self.plan_path, self._history_path = _plan_paths(root, pair)
+        plan = json.loads(self.plan_path.read_text())
+        try:
+            self.terms = TradeTerms.from_json(plan["terms"])
+            self.periods = [PlannedPeriod(**period) for period in plan["periods"]]
+        except (KeyError, TypeError) as error:
+            raise DecisionsError(
+                f"{pair}: {self.plan_path} was written by another version of mtfscalper ({error}); accepted: this "
+                "version's; remedy: run the backtest again"
+            ) from error
         self._history_sha256 = plan["history_sha256"]
-        self._windows = [PlannedWindow(**window) for window in plan["windows"]]
-        self._starts = [window.first_ms for window in self._windows]
-        self._loaded: OrderedDict[int, DecidingWindow] = OrderedDict()
+        self.starts = [period.first_ms for period in self.periods]
+        self.loaded: OrderedDict[int, ExitPolicy] = OrderedDict()
 
     @cached_property
     def history(self) -> PriceHistory:
@@ -202,7 +145,7 @@ class PairPolicies:
 
         :raises DecisionsError: if the file is not the one that the plan was written with
         """
-        _, path = _plan_paths(self._root, self._pair)
+        path = self._history_path
         if not path.is_file() or artefacts.file_hash(path) != self._history_sha256:
             raise DecisionsError(
                 f"{self._pair}: {path} is missing or damaged; accepted: the candles of the last run; remedy: run the "
@@ -211,44 +154,57 @@ class PairPolicies:
         with np.load(path) as arrays:
             return PriceHistory(**{name: values.tolist() for name, values in arrays.items()})
 
-    def window_of(self, row_ms: int) -> DecidingWindow | None:
-        """The window that a closed candle belongs to, None before the first and after the last.
+    def load(self, at: int) -> ExitPolicy:
+        """Load the policy of a period, and forget the one asked for longest ago.
 
-        :raises DecisionsError: if its files are missing, damaged or made from something else than the plan's
+        :param at: position of the period in the plan
+        :raises DecisionsError: see :meth:`PolicyStore.exit_policy`
         """
-        at = bisect_right(self._starts, row_ms) - 1
-        if at < 0 or row_ms >= self._windows[at].stop_ms:
-            return None
-        loaded = self._loaded.get(at)
-        if loaded is None:
-            loaded = self._loaded[at] = self._load(self._windows[at])
-            while len(self._loaded) > WINDOWS_IN_MEMORY:
-                self._loaded.popitem(last=False)
-        return loaded
-
-    def _load(self, window: PlannedWindow) -> DecidingWindow:
-        folder = self._root / window.folder
-        roles = _ROLES if _written_at(folder) != window.unchanged_since else ()
-        stale = artefacts.why_stale(folder, window.fingerprint, roles)
+        period = self.periods[at]
+        folder = self._root / period.folder
+        roles = _ROLES if _written_at(folder) != period.unchanged_since else ()
+        stale = artefacts.why_stale(folder, period.fingerprint, roles)
         if stale is not None:
             raise DecisionsError(
                 f"{self._pair}: the policy in {folder} cannot decide about trades: {stale}; accepted: the one that "
                 "the columns of this run were predicted with; remedy: run the backtest again"
             )
-        rows = WindowRows.load(artefacts.sealed_path(folder, "decisions"))
-        model = artefacts.sealed_path(folder, "model")
-        terms = self.terms
-        query: TradeQuery
-        if terms.model_type == "PPO":
-            query = PolicyQuery(Actor.of_zip(model), rows.features, terms.window)
-        else:
-            loaded = algorithm_class(terms.model_type).load(model, device="cpu")
-            query = decider_for(loaded, rows.features, terms.window).trade_query()
-        return DecidingWindow(rows, query)
+        with np.load(artefacts.sealed_path(folder, "decisions")) as arrays:
+            rows = PeriodRows(**arrays)
+        query = _query(artefacts.sealed_path(folder, "model"), rows, self.terms)
+        policy = ExitPolicy(self.terms, self.history, DecidingPeriod(period.first_ms, period.stop_ms, rows, query))
+        self.loaded[at] = policy
+        while len(self.loaded) > PERIODS_IN_MEMORY:
+            self.loaded.popitem(last=False)
+        return policy
+
+
+def _query(model: Path, rows: PeriodRows, terms: TradeTerms) -> TradeQuery:
+    """The policy of a zip, asked about open trades on the rows of its period."""
+    # Here, because they import torch: a strategy is loaded long before a policy is, and often without one.
+    from mtfscalper.policy.algorithms import algorithm_class
+    from mtfscalper.policy.inference import decider_for
+    from mtfscalper.policy.trade_query import Actor, PolicyQuery
+
+    if terms.model_type == "PPO":
+        return PolicyQuery(Actor.of_zip(model), rows.features, terms.lookback)
+    loaded = algorithm_class(terms.model_type).load(model, device="cpu")
+    return decider_for(loaded, rows.features, terms.lookback).trade_query()
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """Write arrays into one file, whole or not at all."""
+
+    def write(target: Path) -> None:
+        # A file object: savez would add its own suffix to a name.
+        with target.open("wb") as file:
+            np.savez(file, **arrays)
+
+    artefacts.write_atomically(path, write)
 
 
 def _written_at(folder: Path) -> dict[str, int]:
-    """When the files of a window that decide about trades were written, nanoseconds since 1970, by role."""
+    """When the files of a period that decide about trades were written, nanoseconds since 1970, by role."""
     files = (artefacts.read_manifest(folder) or {"files": {}})["files"]
     paths = {role: folder / files[role]["path"] for role in _ROLES if role in files}
     return {role: path.stat().st_mtime_ns for role, path in paths.items() if path.is_file()}
@@ -257,12 +213,3 @@ def _written_at(folder: Path) -> dict[str, int]:
 def _plan_paths(root: Path, pair: str) -> tuple[Path, Path]:
     stem = root / FOLDER / re.sub(r"\W", "_", pair)
     return stem.with_name(f"{stem.name}.json"), stem.with_name(f"{stem.name}.npz")
-
-
-def _save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    def write(target: Path) -> None:
-        # A file object: savez would add its own suffix to a name.
-        with target.open("wb") as file:
-            np.savez(file, **arrays)
-
-    artefacts.write_atomically(path, write)

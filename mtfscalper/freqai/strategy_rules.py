@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ccxt import DECIMAL_PLACES, TICK_SIZE
 from freqtrade.constants import UNLIMITED_STAKE_AMOUNT
 from freqtrade.enums import TradingMode
 from freqtrade.exceptions import OperationalException
@@ -16,6 +14,8 @@ from freqtrade.exchange import Exchange, timeframe_to_minutes
 from freqtrade.strategy import IStrategy
 from freqtrade.util import get_dry_run_wallet
 
+from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.settings import RLSettings, Settings, SettingsError
 from mtfscalper.trading.rules import RulesError, TradingRules
 
@@ -38,6 +38,48 @@ def _unknown_arguments(model_type: str, arguments: Mapping[str, Any]) -> list[st
     from mtfscalper.policy.algorithms import unknown_arguments
 
     return unknown_arguments(model_type, arguments)
+
+
+class PairTerms:
+    """How the trades of a strategy are learned, pair by pair; its rules are read once."""
+
+    def __init__(self, strategy: IStrategy, config: dict[str, Any], exchange: Exchange, settings: Settings) -> None:
+        """
+        :param config: the freqtrade config
+        :param exchange: where the fee and the leverage tiers come from
+        """
+        self._strategy, self._config, self._exchange, self._settings = strategy, config, exchange, settings
+        self._rules_by_pair: dict[str, TradingRules] = {}
+
+    def rules(self, pair: str) -> TradingRules:
+        """The rules of a pair.
+
+        :raises OperationalException: if trades under them cannot be learned
+        """
+        if pair not in self._rules_by_pair:
+            try:
+                rules = rules_of_strategy(self._strategy, self._config, self._exchange, pair, self._settings.rl)
+            except RulesError as error:
+                raise OperationalException(f"The trades of {pair} cannot be learned: {error}") from error
+            logger.info("%s is trained with %s.", pair, rules)
+            self._rules_by_pair[pair] = rules
+        return self._rules_by_pair[pair]
+
+    def environment(self, pair: str) -> EnvSettings:
+        """What the environments of a pair's training are made of."""
+        rl = self._settings.rl
+        return EnvSettings(
+            rules=self.rules(pair),
+            reward=rl.model_reward_parameters,
+            entry_mode=rl.entry_mode,
+            window=self._settings.window,
+            random_start=rl.randomize_starting_position,
+            state_info=rl.add_state_info,
+        )
+
+    def terms(self, pair: str) -> TradeTerms:
+        """How a trade is shown to the policy that is trained now."""
+        return TradeTerms.from_environment(self.environment(pair), self._settings.rl.model_type)
 
 
 # What a strategy may use and a simulation of its trades leaves out.
@@ -179,16 +221,6 @@ def _fixed_stake_ratio(config: dict[str, Any]) -> float | None:
 
 def _tradable_ratio(config: dict[str, Any]) -> float:
     return float(config.get("tradable_balance_ratio", 0.99))
-
-
-def exchange_price_scale(exchange: Exchange, pair: str) -> float:
-    """The exchange's price ticks in one unit of quote currency, 1 where it counts no ticks."""
-    precision = exchange.get_precision_price(pair)
-    if precision is None or exchange.precision_mode_price not in (TICK_SIZE, DECIMAL_PLACES):
-        return 1.0
-    scale = 1 / precision if exchange.precision_mode_price == TICK_SIZE else 10.0**precision
-    # 1 / 1e-5 is 99999.99999999999.
-    return float(round(scale)) if math.isclose(scale, round(scale)) else float(scale)
 
 
 def _wallet(config: dict[str, Any]) -> float:

@@ -34,7 +34,7 @@ class MarketTape:
     :ivar dates_ms: opening times, int64, shape (n_candles,), as all but ``features``
     :ivar open: raw prices in quote currency, float64, as ``high``, ``low``, ``close``
     :ivar funding: funding due on one unit of the asset at the candle's open, float64
-    :ivar price_scale: price ticks in one unit of quote currency, float64
+    :ivar price_scale: price steps in one unit of quote currency, float64
     :ivar long_signal: the classic signal at the candle's close, bool, as ``short_signal``
     :ivar features: scaled features, float32, shape (n_candles, n_features)
     :ivar usable: whether every feature of the row was there, bool; the others hold zeros
@@ -76,9 +76,9 @@ class MarketTape:
     ) -> MarketTape:
         """Build a tape from an unscaled frame and the features of the same rows.
 
-        :param frame: ``date``, open, high, low, close and, for the modes that use them, the classic signals; one
-            row a candle. ``funding`` and ``price_scale`` columns are optional: no funding, and the scale that these
-            candles show.
+        :param frame: ``date``, open, high, low, close, ``price_scale`` (see :func:`price_scale`: it is read off all
+            candles of a pair, of which these may be a part) and, for the modes that use them, the classic signals;
+            one row a candle. Without a ``funding`` column none is due.
         :param features: the pipeline's output for these rows, shape (n_candles, n_features)
         :param signals_needed: whether the entry mode reads the classic signals
         :param usable: rows whose features were all there; all of them by default
@@ -100,8 +100,7 @@ class MarketTape:
             frame["funding"] if "funding" in frame.columns else np.zeros(n), dtype=np.float64
         )
         _check_numbers(pair, dates, "funding", funding, positive=False)
-        scale = frame["price_scale"] if "price_scale" in frame.columns else price_scale(prices, dates)
-        scale = np.ascontiguousarray(scale, dtype=np.float64)
+        scale = np.ascontiguousarray(frame["price_scale"], dtype=np.float64)
         _check_numbers(pair, dates, "price_scale", scale, positive=True)
         _check_features(pair, dates, matrix, usable_rows)
         long_signal, short_signal = _signals(pair, frame, signals_needed)
@@ -145,18 +144,18 @@ class MarketTape:
         return hasher.hexdigest()
 
 
-def price_scale(
-    prices: dict[str, npt.NDArray[np.float64]], dates: pd.DatetimeIndex, exchange_scale: float = 1.0
-) -> npt.NDArray[np.float64]:
-    """Price ticks in one unit of quote currency: the most decimals seen in a candle's month.
+def price_scale(candles: pd.DataFrame, exchange_scale: float) -> npt.NDArray[np.float64]:
+    """Price steps in one unit of quote currency: the most decimals seen in a candle's month.
 
     The rule of freqtrade's backtester (``get_tick_size_over_time``). A month of whole prices shows none and keeps the
-    ticks of the month before, the first ones those of the exchange (``Backtesting.get_pair_precision``).
+    steps of the month before, the first ones those of the exchange (``Backtesting.get_pair_precision``).
 
-    :param exchange_scale: the exchange's ticks in a unit, which matter for whole prices alone
+    :param candles: ``date``, open, high, low, close; one row a candle
+    :param exchange_scale: the exchange's price steps in a unit, which matter for whole prices alone
     :return: shape (n_candles,)
     """
-    rates = np.stack(list(prices.values()), axis=1)
+    dates = pd.DatetimeIndex(candles["date"])
+    rates = candles[list(PRICE_COLUMNS)].to_numpy(dtype=np.float64)
     different, where = np.unique(rates, return_inverse=True)
     decimals = np.array([_decimals(rate) for rate in different], dtype=np.int64)[where.reshape(rates.shape)]
     most = pd.Series(decimals.max(axis=1))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
-from mtfscalper.market.tape import MarketTape
+from mtfscalper.market.tape import MarketTape, price_scale
 from mtfscalper.trading.rules import TradingRules
 
 FIVE_MINUTES_MS = 300_000
@@ -39,6 +39,7 @@ def tape_of(
     )
     if signals is not None:
         frame = frame.assign(**dict(zip((LONG_SIGNAL, SHORT_SIGNAL), np.asarray(signals, dtype=float), strict=True)))
+    frame["price_scale"] = price_scale(frame, 1.0)
     return MarketTape.from_frame(
         frame, features, pair="TEST/USDT", timeframe_ms=FIVE_MINUTES_MS, signals_needed=signals is not None
     )

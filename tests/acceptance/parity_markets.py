@@ -64,8 +64,7 @@ class History:
 
     @cached_property
     def scale(self) -> npt.NDArray[np.float64]:
-        prices = {name: self.candles[name].to_numpy(dtype=np.float64) for name in PRICES}
-        return price_scale(prices, pd.DatetimeIndex(self.candles["date"]), self.exchange_scale)
+        return price_scale(self.candles, self.exchange_scale)
 
     @cached_property
     def ticks(self) -> pd.Series[float]:
@@ -74,7 +73,7 @@ class History:
     def market(
         self, start: int = 0, stop: int | None = None, signals: tuple[Any, Any] = (False, False), features: Any = None
     ) -> Market:
-        """Rows [start, stop) on a tape, with their funding as ``mtfscalper.freqai.model`` charges it."""
+        """Rows [start, stop) on a tape, with their funding as ``mtfscalper.freqai.candles`` charges it."""
         rows = slice(start, len(self.candles) if stop is None else stop)
         candles = self.candles.iloc[rows].reset_index(drop=True)
         frame = candles.assign(price_scale=self.scale[rows])

@@ -30,12 +30,18 @@ from freqtrade.persistence import LocalTrade
 from freqtrade.resolvers import StrategyResolver
 from freqtrade_command import output_of
 
-from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
-from mtfscalper.freqai.exit_policy import TradeDecisions
-from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import Option, freqtrade_command, write_overlay
 from mtfscalper.offline.synthetic import write_market
+from mtfscalper.strategy import (
+    ACTION_COLUMN,
+    EXIT_COLUMN,
+    LONG_ENTER_COLUMN,
+    LONG_SIGNAL,
+    SHORT_ENTER_COLUMN,
+    SHORT_SIGNAL,
+    TradeDecisions,
+)
 
 ROOT = Path(__file__).parents[2]
 STRATEGIES = ROOT / "strategies"

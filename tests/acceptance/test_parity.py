@@ -23,7 +23,8 @@ from parity_markets import EVENTS, PAIRS, History, Market, RealPair, Recipe, gap
 from random_markets import N_FEATURES, random_policy
 
 from mtfscalper.envs.trading_env import EnvSettings
-from mtfscalper.freqai.strategy_rules import exchange_price_scale, rules_of_strategy
+from mtfscalper.freqai.candles import exchange_price_scale
+from mtfscalper.freqai.strategy_rules import rules_of_strategy
 from mtfscalper.market.tape import PRICE_COLUMNS
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import PolicyDecider

@@ -10,10 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import pytest
-from freqai.freqai_runs import BacktestRun, Watch
+from freqai.freqai_runs import FreqtradeBacktest, Watch
 from parity.backtester import as_closed_trades
 
 from mtfscalper.freqai import exit_policy
+from mtfscalper.freqai.exit_policy import ExitPolicy
+from mtfscalper.freqai.open_trade import OpenTrade
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.policy.trade_query import DeciderQuery
 from mtfscalper.trading.actions import Action
@@ -24,9 +26,15 @@ from mtfscalper.trading.trades import ClosedTrade
 class Asked(NamedTuple):
     """A question about an open trade, and its answer.
 
+    :ivar pair: as the next two, told by ``custom_exit`` alone
+    :ivar open_ms: when the trade was opened, milliseconds since 1970
+    :ivar now_ms: the candle that opened
     :ivar features: of the row, by which it is known again
     """
 
+    pair: str
+    open_ms: int
+    now_ms: int
     state: tuple[float, ...]
     features: bytes
     action: int
@@ -37,11 +45,7 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
     """Note every answer about an open trade that ``custom_exit`` or a rollout was given."""
     asked: list[Asked] = []
     states: list[tuple[float, ...]] = []
-    real_state, real_decide, real_query = (
-        exit_policy.trade_state,
-        exit_policy.decide_on_trade,
-        DeciderQuery.decide,
-    )
+    real_state, real_decide, real_query = exit_policy.trade_state, ExitPolicy.decide, DeciderQuery.decide
 
     def trade_state(xp: Any, *arguments: Any) -> Any:
         state = real_state(xp, *arguments)
@@ -50,27 +54,28 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
             states.append(tuple(map(float, state)))
         return state
 
-    def decide_on_trade(trade: Any, now_ms: int, now_rate: float, terms: Any, history: Any, window: Any, **more: Any):
-        decision = real_decide(trade, now_ms, now_rate, terms, history, window, **more)
+    def decide_on_trade(self: ExitPolicy, trade: OpenTrade, now_ms: int, *more: Any) -> Any:
+        decision = real_decide(self, trade, now_ms, *more)
         if decision is not None:
-            row, _ = window.decidable_row(now_ms - history.timeframe_ms)
+            row_ms = now_ms - self.history.timeframe_ms
+            features = self.period.query._features[self.period.row_of[row_ms]].tobytes()
             leave = Action.LONG_EXIT if states[-1][0] > 0 else Action.SHORT_EXIT
             action = int(leave if decision.leave else Action.NEUTRAL)
-            asked.append(Asked(states[-1], window.query._features[row].tobytes(), action))
+            asked.append(Asked(trade.pair, trade.open_ms, now_ms, states[-1], features, action))
         return decision
 
     def decide(self: DeciderQuery, rows: Any, seen: Any) -> Any:
         decisions = real_query(self, rows, seen)
         for row, state, decision in zip(rows, seen, decisions, strict=True):
-            # Before a tape's first candle stand as many copies of it as a window looks back.
+            # Before a tape's first candle stand as many copies of it as an observation looks back.
             before = self._decider._extractor.window - 1
             features = self._decider._features[before + row].numpy().tobytes()
-            asked.append(Asked(tuple(map(float, state)), features, decision.action))
+            asked.append(Asked("", 0, 0, tuple(map(float, state)), features, decision.action))
         return decisions
 
     with monkeypatch.context() as patch:
         patch.setattr(exit_policy, "trade_state", trade_state)
-        patch.setattr(exit_policy, "decide_on_trade", decide_on_trade)
+        patch.setattr(ExitPolicy, "decide", decide_on_trade)
         patch.setattr(DeciderQuery, "decide", decide)
         yield asked
 
@@ -113,10 +118,10 @@ def judge(
     """
     watch = Watch(monkeypatch, policy, leaves)
 
-    def run(mode: str) -> BacktestRun:
+    def run(mode: str) -> FreqtradeBacktest:
         freqai = overlay.get("freqai", {})
         rl = {"rl_config": freqai.get("rl_config", {}) | {"decision_mode": mode}}
-        made = BacktestRun(home, datadir, **(overlay | {"freqai": freqai | rl}))
+        made = FreqtradeBacktest(home, datadir, **(overlay | {"freqai": freqai | rl}))
         made.strategy.leverage_used = leverage
         made.run()
         return made
@@ -133,7 +138,7 @@ def judge(
             run("replay")
     # Both judge one policy: nothing was trained for the second.
     assert len(watch.trained) == trained > 0
-    rollout = [trade for window in watch.replayed for trade in window.trades]
+    rollout = [trade for period in watch.replayed for trade in period.trades]
     return Verdicts(policys_trades(results), rollout, in_backtest, in_rollout, results)
 
 

@@ -31,8 +31,8 @@ ROOT = Path(__file__).parents[2]
 STRATEGY = "MtfScalper_RL_Hybrid"
 IDENTIFIER = "test"
 TIMERANGE = "20240905-20240908"
-# The last day before each of the three windows of that timerange, as FreqAI names them.
-WINDOWS = (1725494400, 1725580800, 1725667200)
+# The last day before each of the three periods of that timerange, as FreqAI names them.
+PERIODS = (1725494400, 1725580800, 1725667200)
 
 TINY: dict[str, Any] = {
     "max_open_trades": 1,
@@ -106,7 +106,7 @@ def loosen_signals(strategy: IStrategy) -> None:
         getattr(strategy, name).value = value
 
 
-class BacktestRun:
+class FreqtradeBacktest:
     """One ``freqtrade backtesting`` with FreqAI, from its configuration to its trades.
 
     :ivar strategy: the strategy object, to be changed before :meth:`run`
@@ -128,11 +128,11 @@ class BacktestRun:
     def models(self) -> Path:
         return self.home / "models" / IDENTIFIER
 
-    def folder(self, window: int) -> Path:
-        return self.models / f"sub-train-BTC_{window}"
+    def folder(self, period: int) -> Path:
+        return self.models / f"sub-train-BTC_{period}"
 
-    def feather(self, window: int) -> Path:
-        return self.models / "backtesting_predictions" / f"cb_btc_{window}_prediction.feather"
+    def feather(self, period: int) -> Path:
+        return self.models / "backtesting_predictions" / f"cb_btc_{period}_prediction.feather"
 
     def run(self, pair: str = PAIR) -> pd.DataFrame:
         """Train and predict every pair.
@@ -155,10 +155,10 @@ class BacktestRun:
 
 
 class Watch:
-    """Looks on as windows are trained and replayed.
+    """Looks on as periods are trained and replayed.
 
     :ivar trained: pairs of the trainings, in their order
-    :ivar replayed: what each window's replay gave
+    :ivar replayed: what each period's replay gave
     """
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, policy: str = "random", leaves: float = 0.01) -> None:
@@ -175,7 +175,7 @@ class Watch:
             self.trained.append(train_tape.pair)
             model, report = real_fit(settings, train_tape, *arguments, **keywords)
             if policy == "random":
-                # The same weights for the same window, whatever was trained before it.
+                # The same weights for the same period, whatever was trained before it.
                 randomise(model.policy, seed=int(train_tape.dates_ms[0] // 86_400_000))
             if policy != "trained":
                 make_decisive(model.policy, train_tape.features, settings.window, leaves)

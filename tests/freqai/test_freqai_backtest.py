@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from freqai_runs import PAIR, BacktestRun, Watch, predictions
+from freqai_runs import PAIR, FreqtradeBacktest, Watch, predictions
 from parity.backtester import as_closed_trades
 
 from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
@@ -14,7 +14,7 @@ from mtfscalper.trading.actions import Action
 
 def test_trained_end_to_end_every_row_has_its_prediction(tmp_path: Path, market: Path, monkeypatch) -> None:
     watch = Watch(monkeypatch, policy="trained")
-    run = BacktestRun(tmp_path, market)
+    run = FreqtradeBacktest(tmp_path, market)
     rows = run.run()
     assert watch.trained == [PAIR] * 3
     assert not list(run.models.rglob("best_model.zip"))
@@ -59,13 +59,13 @@ def test_the_replayed_trades_are_those_of_freqtrades_backtester(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, mode: str, rules: str, reasons: set[str]
 ) -> None:
     watch = Watch(monkeypatch)
-    run = BacktestRun(tmp_path, market, freqai={"rl_config": {"entry_mode": mode}})
+    run = FreqtradeBacktest(tmp_path, market, freqai={"rl_config": {"entry_mode": mode}})
     for name, value in RULES[rules].items():
         setattr(run.strategy, name, value)
     run.run()
     results = run.trades()
     *judged, forced = as_closed_trades(results.sort_values("close_date"))
-    replayed = [trade for window in watch.replayed for trade in window.trades]
+    replayed = [trade for period in watch.replayed for trade in period.trades]
     account = watch.replayed[-1].account
     if forced.exit_reason != "force_exit":
         judged.append(forced)
@@ -76,9 +76,9 @@ def test_the_replayed_trades_are_those_of_freqtrades_backtester(
         assert account.open_rate == forced.open_rate
     assert len(judged) > 10
     assert {trade.is_short for trade in judged} == {True, False}
-    # Nothing of this passes vacuously: every kind of exit, funding, trades handed on from window to window.
+    # Nothing of this passes vacuously: every kind of exit, funding, trades handed on from period to period.
     assert {trade.exit_reason for trade in judged} >= reasons
-    assert any(window.account.side for window in watch.replayed[:-1])
+    assert any(period.account.side for period in watch.replayed[:-1])
     assert results["funding_fees"].abs().max() > 100
     assert [trade._replace(profit_ratio=0.0) for trade in replayed] == [t._replace(profit_ratio=0.0) for t in judged]
     np.testing.assert_allclose(

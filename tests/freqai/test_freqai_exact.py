@@ -10,16 +10,17 @@ import numpy as np
 import pandas as pd
 import pytest
 from exact_runs import Asked, assert_no_gap, judge, questions
-from freqai_runs import OTHER_PAIR, PAIR, WINDOWS, BacktestRun, Watch, predictions
+from freqai_runs import OTHER_PAIR, PAIR, PERIODS, FreqtradeBacktest, Watch, predictions
 from freqtrade.optimize.backtesting import Backtesting
 from stable_baselines3 import PPO
 
 from mtfscalper.artefacts import read_manifest, sealed_path
 from mtfscalper.freqai import policy_store
 from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN
-from mtfscalper.freqai.exit_policy import DecisionLostError, TradeDecisions
-from mtfscalper.freqai.open_trade import TrueTrade
-from mtfscalper.freqai.policy_store import PolicyRegistry
+from mtfscalper.freqai.exit_policy import ExitPolicy, PeriodRows
+from mtfscalper.freqai.open_trade import OpenTrade
+from mtfscalper.freqai.policy_store import PolicyStore
+from mtfscalper.freqai.trade_decisions import DecisionLostError, TradeDecisions
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.policy.trade_query import DeciderQuery
 from mtfscalper.trading.account import FLAT, Candle
@@ -31,11 +32,11 @@ from mtfscalper.trading.rules import profit_ratio, see_open, step
 FIVE_MINUTES_MS = 300_000
 
 
-@pytest.mark.parametrize(("mode", "leverage", "window"), [("gated", 1.0, 1), ("classic", 3.0, 1), ("agent", 1.0, 4)])
+@pytest.mark.parametrize(("mode", "leverage", "lookback"), [("gated", 1.0, 1), ("classic", 3.0, 1), ("agent", 1.0, 4)])
 def test_the_backtest_makes_the_trades_of_the_rollout(
-    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, mode: str, leverage: float, window: int
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, mode: str, leverage: float, lookback: int
 ) -> None:
-    freqai: dict[str, Any] = {"conv_width": window, "rl_config": {"entry_mode": mode}}
+    freqai: dict[str, Any] = {"conv_width": lookback, "rl_config": {"entry_mode": mode}}
     verdicts = judge(tmp_path, market, monkeypatch, "random", leverage=leverage, freqai=freqai)
     assert_no_gap(verdicts)
     assert len(verdicts.backtest) > 10
@@ -47,16 +48,16 @@ def test_the_backtest_makes_the_trades_of_the_rollout(
     assert reasons[reasons.str.startswith("rl_exit_")].str.fullmatch(r"rl_exit_(0\.[5-9]\d|1\.00)").all()
 
 
-def test_with_the_last_windows_policy_the_trades_would_differ(
+def test_with_the_last_periods_policy_the_trades_would_differ(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A control: FreqAI's memory holds the model of the last window while all windows are traded."""
+    """A control: FreqAI's memory holds the model of the last period while all periods are traded."""
     real = sealed_path
 
-    def last_windows_model(folder: Path, role: str) -> Path:
-        return real(folder.with_name(f"sub-train-BTC_{WINDOWS[-1]}") if role == "model" else folder, role)
+    def last_periods_model(folder: Path, role: str) -> Path:
+        return real(folder.with_name(f"sub-train-BTC_{PERIODS[-1]}") if role == "model" else folder, role)
 
-    monkeypatch.setattr(policy_store.artefacts, "sealed_path", last_windows_model)
+    monkeypatch.setattr(policy_store.artefacts, "sealed_path", last_periods_model)
     verdicts = judge(tmp_path, market, monkeypatch, "random")
     with pytest.raises(AssertionError):
         assert_no_gap(verdicts)
@@ -66,20 +67,20 @@ def test_with_freqtrades_extremes_of_a_trade_the_observations_would_differ(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A control: ``trade.max_rate`` and ``min_rate`` know the candle that has just opened."""
-    real_decide, real_at = TradeDecisions.decide, TrueTrade.at
+    real_decide, real_at = TradeDecisions.decide, OpenTrade.at
     trades: list[Any] = []
 
     def decide(self: TradeDecisions, trade: Any, *arguments: Any) -> Any:
         trades.append(trade)
         return real_decide(self, trade, *arguments)
 
-    def at(self: TrueTrade, *arguments: Any) -> Any:
+    def at(self: OpenTrade, *arguments: Any) -> Any:
         account, profit = real_at(self, *arguments)
         best = max(profit_ratio(self._rules, account, rate) for rate in (trades[-1].max_rate, trades[-1].min_rate))
         return account._replace(best_profit=max(account.best_profit, best)), profit
 
     monkeypatch.setattr(TradeDecisions, "decide", decide)
-    monkeypatch.setattr(TrueTrade, "at", at)
+    monkeypatch.setattr(OpenTrade, "at", at)
     verdicts = judge(tmp_path, market, monkeypatch, "random")
     with pytest.raises(AssertionError):
         assert_no_gap(verdicts)
@@ -90,34 +91,33 @@ def test_with_refused_entries_decisions_follow_the_true_trade(
 ) -> None:
     """Two pairs, one slot: what is asked is the state of the trades that were made, not of those that were wanted."""
     Watch(monkeypatch, leaves=0.03)
-    run = BacktestRun(
+    run = FreqtradeBacktest(
         tmp_path,
         market,
         exchange={"pair_whitelist": [PAIR, OTHER_PAIR]},
         freqai={"rl_config": {"decision_mode": "exact", "entry_mode": "agent"}},
     )
     run.run()
-    calls: list[tuple[str, int, int, Any]] = []
-    real = TradeDecisions._ask
+    answers: list[Any] = []
+    with questions(monkeypatch) as asked, monkeypatch.context() as patch:
+        real = ExitPolicy.decide
 
-    def ask(self: TradeDecisions, trade: Any, open_ms: int, now_ms: int, rate: float) -> Any:
-        decision = real(self, trade, open_ms, now_ms, rate)
-        calls.append((trade.pair, open_ms, now_ms, decision))
-        return decision
+        def decide(self: ExitPolicy, *arguments: Any) -> Any:
+            answers.append(real(self, *arguments))
+            return answers[-1]
 
-    monkeypatch.setattr(TradeDecisions, "_ask", ask)
-    with questions(monkeypatch) as asked:
+        patch.setattr(ExitPolicy, "decide", decide)
         results = run.trades()
     assert run.backtesting.rejected_trades > 100
     assert set(results["pair"]) == {PAIR, OTHER_PAIR}
-    assert len(calls) == len(asked) > 100
+    assert len(answers) == len(asked) > 100
 
-    found = iter(zip(calls, asked, strict=True))
+    found = iter(zip(answers, asked, strict=True))
     left = 0
     for trade in results.itertuples():
         for now_ms, state, decision in lived_through(run, trade):
-            (pair, open_ms, asked_ms, answer), question = next(found)
-            assert (pair, open_ms, asked_ms) == (trade.pair, trade.open_date.value // 10**6, now_ms)
+            answer, question = next(found)
+            assert question[:3] == (trade.pair, trade.open_date.value // 10**6, now_ms)
             np.testing.assert_allclose(question.state, state, rtol=0, atol=1e-6)
             assert answer.leave == (decision.action != Action.NEUTRAL)
             assert answer.probability == pytest.approx(decision.exit_probability, abs=2e-5)
@@ -129,23 +129,24 @@ def test_with_refused_entries_decisions_follow_the_true_trade(
     assert left > 5
 
 
-def lived_through(run: BacktestRun, trade: Any) -> Any:
+def lived_through(run: FreqtradeBacktest, trade: Any) -> Any:
     """Each candle of a true trade by the rules: its open, the state there, and the whole policy's decision."""
-    policies = PolicyRegistry(run.models).of_pair(trade.pair)
-    terms = policies.terms
-    funding = policies.history.funding
+    store = PolicyStore(run.models)
+    policy = store.exit_policy(trade.pair, trade.open_date.value // 10**6)
+    terms, history = policy.terms, policy.history
     candles = run.candles[trade.pair]
     dates = candles["date"].astype("datetime64[ms, UTC]").astype("int64").to_numpy()
-    offset = int(np.searchsorted(policies.history.dates_ms, dates[0]))
+    offset = int(np.searchsorted(history.dates_ms, dates[0]))
     entry, exit_ = (int(np.searchsorted(dates, date.value // 10**6)) for date in (trade.open_date, trade.close_date))
     account = FLAT
     for at in range(entry, exit_ + 1):
         open_, high, low, close = (float(candles[name].iloc[at]) for name in ("open", "high", "low", "close"))
-        candle = Candle(open_, high, low, close, float(funding[offset + at]), 1e8)
+        candle = Candle(open_, high, low, close, float(history.funding[offset + at]), 1e8)
         account = see_open(SCALAR, terms.rules, account, open_)
         if at > entry:
-            window = policies.window_of(int(dates[at - 1]))
-            row, permitted = window.decidable_row(int(dates[at - 1]))
+            period = store.exit_policy(trade.pair, int(dates[at - 1])).period
+            row = period.row_of[int(dates[at - 1])]
+            permitted = period.long_permitted[row], period.short_permitted[row]
             state = account_state(SCALAR, terms.rules, terms.view, account, open_, *permitted)
             [decision] = whole_policy(run, trade.pair, int(dates[at - 1])).decide([row], [state])
             yield int(dates[at]), state, decision
@@ -158,12 +159,13 @@ def lived_through(run: BacktestRun, trade: Any) -> Any:
             return
 
 
-def whole_policy(run: BacktestRun, pair: str, row_ms: int) -> DeciderQuery:
-    """The policy of a row's window by stable-baselines3's own loading and a whole forward."""
-    window = max(start for start in WINDOWS if start * 1000 <= row_ms)
-    folder = run.models / f"sub-train-{pair.split('/')[0]}_{window}"
+def whole_policy(run: FreqtradeBacktest, pair: str, row_ms: int) -> DeciderQuery:
+    """The policy of a row's period by stable-baselines3's own loading and a whole forward."""
+    period = max(start for start in PERIODS if start * 1000 <= row_ms)
+    folder = run.models / f"sub-train-{pair.split('/')[0]}_{period}"
     model = PPO.load(sealed_path(folder, "model"), device="cpu")
-    rows = policy_store.WindowRows.load(sealed_path(folder, "decisions"))
+    with np.load(sealed_path(folder, "decisions")) as arrays:
+        rows = PeriodRows(**arrays)
     return DeciderQuery(PolicyDecider(model.policy, rows.features))
 
 
@@ -171,19 +173,21 @@ def whole_policy(run: BacktestRun, pair: str, row_ms: int) -> DeciderQuery:
 def test_what_happens_later_changes_nothing_that_was_decided(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, change: str
 ) -> None:
-    """Candles from a moment in the midst of the last window on are other ones, or are not there at all."""
+    """Candles from a moment in the midst of the last period on are other ones, or are not there at all."""
     Watch(monkeypatch)
     exact = {"freqai": {"rl_config": {"decision_mode": "exact"}}}
     moment = pd.Timestamp("2024-09-07 13:00", tz="UTC")
-    whole, whole_rows, whole_asked, whole_trades = judged(BacktestRun(tmp_path / "whole", market, **exact), monkeypatch)
+    whole, whole_rows, whole_asked, whole_trades = judged(
+        FreqtradeBacktest(tmp_path / "whole", market, **exact), monkeypatch
+    )
     if change == "truncated":
-        other = BacktestRun(tmp_path / "other", market, timerange=f"20240905-{moment.value // 10**9}", **exact)
+        other = FreqtradeBacktest(tmp_path / "other", market, timerange=f"20240905-{moment.value // 10**9}", **exact)
     else:
         scramble(shutil.copytree(market, tmp_path / "scrambled"), moment)
-        other = BacktestRun(tmp_path / "other", tmp_path / "scrambled", **exact)
+        other = FreqtradeBacktest(tmp_path / "other", tmp_path / "scrambled", **exact)
     other, rows, asked, trades = judged(other, monkeypatch)
 
-    assert read_manifest(whole.folder(WINDOWS[0])) is not None
+    assert read_manifest(whole.folder(PERIODS[0])) is not None
     columns, known = predictions(rows), predictions(whole_rows)
     columns, known = columns[columns["date"] < moment], known[known["date"] < moment]
     assert len(columns) > 2 * 288 + 140
@@ -200,7 +204,7 @@ def test_what_happens_later_changes_nothing_that_was_decided(
             theirs.close_rate,
             theirs.exit_reason,
         )
-    n = sum(now_ms < moment_ms for now_ms, _ in whole_asked)
+    n = sum(question.now_ms < moment_ms for question in whole_asked)
     assert n > 100
     assert asked[:n] == whole_asked[:n]
     if change == "scrambled":
@@ -209,23 +213,14 @@ def test_what_happens_later_changes_nothing_that_was_decided(
 
 
 def judged(
-    run: BacktestRun, monkeypatch: pytest.MonkeyPatch
-) -> tuple[BacktestRun, pd.DataFrame, list[tuple[int, Asked]], pd.DataFrame]:
-    """A run, its columns, its questions with their times, and its trades."""
+    run: FreqtradeBacktest, monkeypatch: pytest.MonkeyPatch
+) -> tuple[FreqtradeBacktest, pd.DataFrame, list[Asked], pd.DataFrame]:
+    """A run, its columns, its questions and its trades."""
     rows = run.run()
-    times: list[int] = []
-    real = TradeDecisions._ask
-
-    def ask(self: TradeDecisions, trade: Any, open_ms: int, now_ms: int, rate: float) -> Any:
-        times.append(now_ms)
-        return real(self, trade, open_ms, now_ms, rate)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TradeDecisions, "_ask", ask)
-        with questions(patch) as asked:
-            trades = run.trades()
+    with questions(monkeypatch) as asked:
+        trades = run.trades()
     Backtesting.cleanup()
-    return run, rows, list(zip(times, asked, strict=True)), trades
+    return run, rows, asked, trades
 
 
 def scramble(datadir: Path, moment: pd.Timestamp) -> None:
@@ -243,7 +238,7 @@ def scramble(datadir: Path, moment: pd.Timestamp) -> None:
 
 def test_the_columns_are_those_of_a_flat_account(tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Watch(monkeypatch)
-    rows = BacktestRun(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}}).run()
+    rows = FreqtradeBacktest(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}}).run()
     assert set(rows[ACTION_COLUMN]) == {Action.NEUTRAL, Action.LONG_ENTER, Action.SHORT_ENTER}
     assert (rows[EXIT_COLUMN] == 0).all()
 
@@ -253,19 +248,19 @@ def test_predictions_without_what_decides_are_made_anew(
 ) -> None:
     watch = Watch(monkeypatch)
     exact = {"freqai": {"rl_config": {"decision_mode": "exact"}}}
-    first = BacktestRun(tmp_path, market, **exact)
+    first = FreqtradeBacktest(tmp_path, market, **exact)
     first.run()
     known = first.trades()
     Backtesting.cleanup()
     watch.forget()
-    sealed_path(first.folder(WINDOWS[1]), "decisions").unlink()
-    again = BacktestRun(tmp_path, market, **exact)
+    sealed_path(first.folder(PERIODS[1]), "decisions").unlink()
+    again = FreqtradeBacktest(tmp_path, market, **exact)
     again.run()
     assert watch.trained == []
     assert (
-        f"predictions of cb_btc_{WINDOWS[1]} are made anew: cb_btc_{WINDOWS[1]}_decisions.npz is missing" in caplog.text
+        f"predictions of cb_btc_{PERIODS[1]} are made anew: cb_btc_{PERIODS[1]}_decisions.npz is missing" in caplog.text
     )
-    assert f"predictions of cb_btc_{WINDOWS[0]} are made anew" not in caplog.text
+    assert f"predictions of cb_btc_{PERIODS[0]} are made anew" not in caplog.text
     pd.testing.assert_frame_equal(again.trades(), known)
 
 
@@ -273,9 +268,9 @@ def test_a_policy_lost_between_training_and_trading_ends_the_run(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Watch(monkeypatch)
-    run = BacktestRun(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}})
+    run = FreqtradeBacktest(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}})
     run.run()
-    sealed_path(run.folder(WINDOWS[1]), "model").write_bytes(b"not a model")
+    sealed_path(run.folder(PERIODS[1]), "model").write_bytes(b"not a model")
     with pytest.raises(DecisionLostError, match=r"no decision about an open trade: .* is damaged .*remedy: run the"):
         run.trades()
 
@@ -284,7 +279,7 @@ def test_a_policy_traded_under_other_rules_says_so_once(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     Watch(monkeypatch)
-    run = BacktestRun(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}})
+    run = FreqtradeBacktest(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}})
     run.run()
     run.trades()
     assert "was trained for another value" not in caplog.text

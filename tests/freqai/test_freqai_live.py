@@ -22,7 +22,7 @@ from mtfscalper.freqai.columns import (
     PREDICTION_COLUMNS,
     SHORT_ENTER_COLUMN,
 )
-from mtfscalper.freqai.open_trade import TrueTrade
+from mtfscalper.freqai.open_trade import OpenTrade
 from mtfscalper.trading.actions import Action
 
 
@@ -68,7 +68,7 @@ def test_the_first_pass_decides_every_candle_and_later_ones_append_the_last(make
     signals = first["classic_long"] * Action.LONG_ENTER + first["classic_short"] * Action.SHORT_ENTER
     assert (signals != 0).sum() > 50
     if mode == "classic":
-        # The first two candles have no window of three.
+        # The first two candles have no lookback of three.
         np.testing.assert_array_equal(first[ACTION_COLUMN][2:], signals[2:])
     elif mode == "gated":
         assert first[ACTION_COLUMN].isin([0]).where(signals == 0, True).all()
@@ -116,7 +116,7 @@ def test_a_bot_without_funding_rates_on_disk_says_so_and_trains_without(
     assert bot.analyse()["do_predict"].iloc[-1] == 1
 
 
-def test_a_window_with_a_missing_feature_is_not_decided(make_bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lookback_with_a_missing_feature_is_not_decided(make_bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bot = ready(make_bot(conv_width=3, rl_config={"entry_mode": "agent"}))
     missing = pd.Timestamp("2024-09-08 12:05", tz="UTC")
     real = bot.strategy.feature_engineering_standard
@@ -161,13 +161,13 @@ def test_an_open_trade_is_decided_on_as_it_truly_is(
     make_bot: Any, monkeypatch: pytest.MonkeyPatch, is_short: bool, mode: str
 ) -> None:
     bot = ready(make_bot(conv_width=2, rl_config={"decision_mode": mode}))
-    accounts = watched(monkeypatch, TrueTrade, "at")
+    accounts = watched(monkeypatch, OpenTrade, "at")
     bot.next_candle(2)
     trade = bot.open_trade(is_short=is_short, funding_fees=-3.5)
     opened = pd.Timestamp(trade.open_date_utc).floor("5min")
     leave = Action.SHORT_EXIT if is_short else Action.LONG_EXIT
     side = -1.0 if is_short else 1.0
-    due = bot.model._funding(PAIR, bot.closed()["date"])
+    due = bot.model._source.funding(PAIR, bot.closed()["date"])
     assert not due[-20:].any()
 
     def ratio(rate: float, funding: float = 0.0) -> float:
@@ -212,7 +212,7 @@ def test_an_open_trade_is_decided_on_as_it_truly_is(
 def test_in_its_entry_candle_a_trade_is_held(make_bot: Any, monkeypatch: pytest.MonkeyPatch, mode: str) -> None:
     bot = ready(make_bot(rl_config={"decision_mode": mode}))
     bot.model.dd.model_dictionary[PAIR].policy.action_net.bias.data[Action.LONG_EXIT] = 1e6
-    accounts = watched(monkeypatch, TrueTrade, "at")
+    accounts = watched(monkeypatch, OpenTrade, "at")
     bot.next_candle()
     trade = bot.open_trade()
     frame = bot.analyse()
@@ -226,7 +226,7 @@ def test_the_trade_of_another_pair_is_not_ours(make_bot: Any, monkeypatch: pytes
     trade = bot.open_trade(candles_ago=3)
     trade.pair = "ETH/USDT:USDT"
     Trade.commit()
-    accounts = watched(monkeypatch, TrueTrade, "at")
+    accounts = watched(monkeypatch, OpenTrade, "at")
     bot.next_candle()
     bot.analyse()
     assert accounts == []
@@ -236,7 +236,7 @@ def test_a_trade_whose_entry_order_still_waits_is_decided_on_without_its_amount(
     make_bot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bot = ready(make_bot())
-    accounts = watched(monkeypatch, TrueTrade, "at")
+    accounts = watched(monkeypatch, OpenTrade, "at")
     bot.open_trade(amount=0.0, funding_fees=None)
     bot.next_candle()
     assert bot.analyse()["do_predict"].iloc[-1] == 1
@@ -264,6 +264,20 @@ def test_a_restarted_bot_says_that_its_policy_was_trained_for_other_rules(
         assert bot.strategy.trade_decisions.decide(trade, bot.now, 1.0) is not None
     told = [record.getMessage() for record in caplog.records if "was trained for another value" in record.getMessage()]
     assert told == [f"{PAIR}: the policy was trained for another value: stoploss is -0.03, and was -0.02."]
+
+
+@pytest.mark.parametrize("content", ['{"window": 1}', "{", '{"rules": {"minimal_roi": []}, "view": []}'])
+def test_a_bot_whose_trained_rules_cannot_be_read_says_so_and_decides_by_those_of_now(
+    make_bot: Any, caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    bot = ready(make_bot(rl_config={"decision_mode": "exact"}))
+    [file] = Path(bot.model.full_path).rglob("trade_terms.json")
+    file.write_text(content)
+    bot.next_candle()
+    trade = bot.open_trade(candles_ago=1)
+    bot.analyse()
+    assert bot.strategy.trade_decisions.decide(trade, bot.now, 1.0) is not None
+    assert f"{file} cannot be read" in caplog.text
 
 
 def test_policy_pipeline_and_feature_names_are_replaced_as_one(make_bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:

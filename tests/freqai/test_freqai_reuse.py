@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
-from freqai_runs import PAIR, WINDOWS, BacktestRun, Watch, predictions
+from freqai_runs import PAIR, PERIODS, FreqtradeBacktest, Watch, predictions
 
 from mtfscalper import artefacts
 from mtfscalper.artefacts import MANIFEST_NAME
@@ -31,7 +31,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory, market: Path) -> tuple[Se
     home = tmp_path_factory.mktemp("reuse") / "home"
     with pytest.MonkeyPatch.context() as monkeypatch:
         Watch(monkeypatch, policy="decisive")
-        columns = predictions(BacktestRun(home, market).run())
+        columns = predictions(FreqtradeBacktest(home, market).run())
     copy = home.with_name("copy")
     shutil.copytree(home, copy)
     return Sealed(home, columns), copy
@@ -52,7 +52,7 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:
 
 
 def test_a_second_run_trains_nothing_and_predicts_the_same(sealed: Sealed, market: Path, watch: Watch) -> None:
-    rows = BacktestRun(sealed.home, market).run()
+    rows = FreqtradeBacktest(sealed.home, market).run()
     assert watch.trained == []
     assert watch.replayed == []
     pd.testing.assert_frame_equal(predictions(rows), sealed.columns)
@@ -61,7 +61,7 @@ def test_a_second_run_trains_nothing_and_predicts_the_same(sealed: Sealed, marke
 
 def test_the_same_run_elsewhere_predicts_the_same(tmp_path: Path, sealed: Sealed, market: Path, watch: Watch) -> None:
     """One seed, one result."""
-    rows = BacktestRun(tmp_path, market).run()
+    rows = FreqtradeBacktest(tmp_path, market).run()
     assert watch.trained == [PAIR] * 3
     pd.testing.assert_frame_equal(predictions(rows), sealed.columns)
 
@@ -80,39 +80,39 @@ def damage_manifest(path: Path) -> None:
     truncate(path.with_name(MANIFEST_NAME))
 
 
-DAMAGES: dict[str, tuple[Callable[[BacktestRun], None], int, str]] = {
-    # What is done to the second window; trainings and the reason told.
+DAMAGES: dict[str, tuple[Callable[[FreqtradeBacktest], None], int, str]] = {
+    # What is done to the second period; trainings and the reason told.
     "truncated zip": (lambda run: truncate(model(run)), 1, "is damaged"),
     "one bit of the zip": (lambda run: flip(model(run)), 1, "is damaged"),
     "no zip": (lambda run: model(run).unlink(), 1, "is missing"),
-    "truncated feather": (lambda run: truncate(run.feather(WINDOWS[1])), 0, "is damaged"),
-    "one bit of the feather": (lambda run: flip(run.feather(WINDOWS[1])), 0, "is damaged"),
-    "no feather": (lambda run: run.feather(WINDOWS[1]).unlink(), 0, ""),
+    "truncated feather": (lambda run: truncate(run.feather(PERIODS[1])), 0, "is damaged"),
+    "one bit of the feather": (lambda run: flip(run.feather(PERIODS[1])), 0, "is damaged"),
+    "no feather": (lambda run: run.feather(PERIODS[1]).unlink(), 0, ""),
     "no manifest": (lambda run: manifest(run).unlink(), 1, "it has no readable manifest"),
     "truncated manifest": (lambda run: truncate(manifest(run)), 1, "it has no readable manifest"),
     "truncated metadata": (lambda run: truncate(model(run, "metadata.json")), 1, "is damaged"),
     "truncated pipeline and no feather": (
-        lambda run: (truncate(model(run, "feature_pipeline.pkl")), run.feather(WINDOWS[1]).unlink()),
+        lambda run: (truncate(model(run, "feature_pipeline.pkl")), run.feather(PERIODS[1]).unlink()),
         1,
         "is damaged",
     ),
 }
 
 
-def model(run: BacktestRun, file: str = "model.zip") -> Path:
-    return run.folder(WINDOWS[1]) / f"cb_btc_{WINDOWS[1]}_{file}"
+def model(run: FreqtradeBacktest, file: str = "model.zip") -> Path:
+    return run.folder(PERIODS[1]) / f"cb_btc_{PERIODS[1]}_{file}"
 
 
-def manifest(run: BacktestRun) -> Path:
-    return run.folder(WINDOWS[1]) / MANIFEST_NAME
+def manifest(run: FreqtradeBacktest) -> Path:
+    return run.folder(PERIODS[1]) / MANIFEST_NAME
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_window_is_made_anew_alone_and_says_why(
+def test_a_damaged_period_is_made_anew_alone_and_says_why(
     sealed: Sealed, market: Path, watch: Watch, caplog: pytest.LogCaptureFixture, damage: str
 ) -> None:
     harm, trainings, reason = DAMAGES[damage]
-    run = BacktestRun(sealed.home, market)
+    run = FreqtradeBacktest(sealed.home, market)
     harm(run)
     rows = run.run()
     assert len(watch.trained) == trainings
@@ -123,28 +123,28 @@ def test_a_damaged_window_is_made_anew_alone_and_says_why(
         for record in caplog.records
         if record.name.startswith("mtfscalper.") and "anew" in record.getMessage()
     ]
-    assert all(f"cb_btc_{WINDOWS[1]}" in line and PAIR in line and reason in line for line in told)
+    assert all(f"cb_btc_{PERIODS[1]}" in line and PAIR in line and reason in line for line in told)
     assert bool(told) == bool(reason)
 
 
 @pytest.mark.parametrize("damage", ["one bit of the zip", "truncated feather"])
-def test_a_window_made_anew_is_sealed_anew(sealed: Sealed, market: Path, watch: Watch, damage: str) -> None:
-    run = BacktestRun(sealed.home, market)
+def test_a_period_made_anew_is_sealed_anew(sealed: Sealed, market: Path, watch: Watch, damage: str) -> None:
+    run = FreqtradeBacktest(sealed.home, market)
     DAMAGES[damage][0](run)
     run.run()
     assert len(watch.replayed) == 1
     watch.forget()
-    BacktestRun(sealed.home, market).run()
+    FreqtradeBacktest(sealed.home, market).run()
     assert (watch.trained, watch.replayed) == ([], [])
 
 
-def test_a_window_loaded_from_disk_after_another_was_trained_gets_its_own_pipeline(
+def test_a_period_loaded_from_disk_after_another_was_trained_gets_its_own_pipeline(
     sealed: Sealed, market: Path, watch: Watch
 ) -> None:
-    run = BacktestRun(sealed.home, market)
-    (run.folder(WINDOWS[0]) / MANIFEST_NAME).unlink()
-    for window in WINDOWS[1:]:
-        run.feather(window).unlink()
+    run = FreqtradeBacktest(sealed.home, market)
+    (run.folder(PERIODS[0]) / MANIFEST_NAME).unlink()
+    for period in PERIODS[1:]:
+        run.feather(period).unlink()
     rows = run.run()
     # The first trained, the others loaded, and all replayed.
     assert watch.trained == [PAIR]
@@ -153,10 +153,10 @@ def test_a_window_loaded_from_disk_after_another_was_trained_gets_its_own_pipeli
 
 
 def test_models_are_reused_where_freqais_own_list_of_them_is_lost(sealed: Sealed, market: Path, watch: Watch) -> None:
-    run = BacktestRun(sealed.home, market)
+    run = FreqtradeBacktest(sealed.home, market)
     (run.models / "pair_dictionary.json").unlink()
-    for window in WINDOWS:
-        run.feather(window).unlink()
+    for period in PERIODS:
+        run.feather(period).unlink()
     rows = run.run()
     assert watch.trained == []
     pd.testing.assert_frame_equal(predictions(rows), sealed.columns)
@@ -173,77 +173,77 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_changed_setting_makes_every_window_anew_and_is_named(
+def test_a_changed_setting_makes_every_period_anew_and_is_named(
     sealed: Sealed, market: Path, watch: Watch, caplog: pytest.LogCaptureFixture, change: str
 ) -> None:
     overlay, named = CHANGES[change]
-    rows = BacktestRun(sealed.home, market, **overlay).run()
+    rows = FreqtradeBacktest(sealed.home, market, **overlay).run()
     assert watch.trained == [PAIR] * 3
     assert len(watch.replayed) == 3
-    for window in WINDOWS:
-        assert f"predictions of cb_btc_{window} are made anew: changed since: {named}." in caplog.text
-        assert f"cb_btc_{window} is trained anew: changed since: {named}." in caplog.text
+    for period in PERIODS:
+        assert f"predictions of cb_btc_{period} are made anew: changed since: {named}." in caplog.text
+        assert f"cb_btc_{period} is trained anew: changed since: {named}." in caplog.text
     assert not predictions(rows).equals(sealed.columns)
 
 
 def test_settings_that_change_no_result_train_nothing(sealed: Sealed, market: Path, watch: Watch) -> None:
     quiet = {"activate_tensorboard": True, "rl_config": {"progress_bar": True, "verbose": 1}}
-    rows = BacktestRun(sealed.home, market, freqai=quiet, max_open_trades=3).run()
+    rows = FreqtradeBacktest(sealed.home, market, freqai=quiet, max_open_trades=3).run()
     assert watch.trained == []
     pd.testing.assert_frame_equal(predictions(rows), sealed.columns)
 
 
 @pytest.mark.parametrize("timeframe", ["5m", "1h"])
-def test_a_changed_candle_makes_the_windows_anew_that_it_lies_in(
+def test_a_changed_candle_makes_the_periods_anew_that_it_lies_in(
     tmp_path: Path, sealed: Sealed, market: Path, watch: Watch, caplog: pytest.LogCaptureFixture, timeframe: str
 ) -> None:
     shutil.copytree(market, tmp_path / "market")
     file = tmp_path / "market" / "futures" / f"BTC_USDT_USDT-{timeframe}-futures.feather"
     candles = pd.read_feather(file)
-    # In the training of the third window, and in the backtest of the second.
+    # In the training of the third period, and in the backtest of the second.
     candles.loc[candles["date"] == "2024-09-06 12:00+00:00", "high"] += 0.1
     candles.to_feather(file)
-    BacktestRun(sealed.home, tmp_path / "market").run()
+    FreqtradeBacktest(sealed.home, tmp_path / "market").run()
     assert len(watch.trained) == 2
-    assert f"predictions of cb_btc_{WINDOWS[0]} are made anew" not in caplog.text
-    for window in WINDOWS[1:]:
-        assert f"predictions of cb_btc_{window} are made anew: changed since: candles" in caplog.text
+    assert f"predictions of cb_btc_{PERIODS[0]} are made anew" not in caplog.text
+    for period in PERIODS[1:]:
+        assert f"predictions of cb_btc_{period} are made anew: changed since: candles" in caplog.text
 
 
-def test_changed_signals_make_every_window_anew(
+def test_changed_signals_make_every_period_anew(
     sealed: Sealed, market: Path, watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Their thresholds stand in no setting and in no source that FreqAI reads."""
-    run = BacktestRun(sealed.home, market)
+    run = FreqtradeBacktest(sealed.home, market)
     run.strategy.adx_base.value += 10
     run.run()
     assert watch.trained == [PAIR] * 3
     assert "are made anew: changed since: signals" in caplog.text
 
 
-def test_changed_code_makes_every_window_anew(
+def test_changed_code_makes_every_period_anew(
     sealed: Sealed, market: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(artefacts, "code_hash", lambda: "other code")
-    BacktestRun(sealed.home, market).run()
+    FreqtradeBacktest(sealed.home, market).run()
     assert watch.trained == [PAIR] * 3
     assert "are made anew: changed since: code." in caplog.text
 
 
-def test_changed_funding_makes_the_windows_anew(tmp_path: Path, sealed: Sealed, market: Path, watch: Watch) -> None:
+def test_changed_funding_makes_the_periods_anew(tmp_path: Path, sealed: Sealed, market: Path, watch: Watch) -> None:
     shutil.copytree(market, tmp_path / "market")
     file = tmp_path / "market" / "futures" / "BTC_USDT_USDT-1h-funding_rate.feather"
     rates = pd.read_feather(file)
     rates.assign(open=rates["open"] + 0.001).to_feather(file)
-    BacktestRun(sealed.home, tmp_path / "market").run()
+    FreqtradeBacktest(sealed.home, tmp_path / "market").run()
     assert watch.trained == [PAIR] * 3
 
 
-def test_a_window_that_now_ends_with_another_account_changes_the_predictions_after_it_but_no_model(
+def test_a_period_that_now_ends_with_another_account_changes_the_predictions_after_it_but_no_model(
     sealed: Sealed, market: Path, watch: Watch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run = BacktestRun(sealed.home, market)
-    file = run.folder(WINDOWS[0]) / MANIFEST_NAME
+    run = FreqtradeBacktest(sealed.home, market)
+    file = run.folder(PERIODS[0]) / MANIFEST_NAME
     content = json.loads(file.read_text())
     # In a trade for ten candles; flat was handed on.
     assert content["account_after"][0] == FLAT.side
@@ -252,7 +252,7 @@ def test_a_window_that_now_ends_with_another_account_changes_the_predictions_aft
     rows = run.run()
     assert watch.trained == []
     assert 1 <= len(watch.replayed) <= 2
-    assert f"cb_btc_{WINDOWS[1]} are made anew: the window before it now ends with another account" in caplog.text
+    assert f"cb_btc_{PERIODS[1]} are made anew: the period before it now ends with another account" in caplog.text
     first_day = slice(0, 288)
     pd.testing.assert_frame_equal(predictions(rows)[first_day], sealed.columns[first_day])
     assert not predictions(rows).equals(sealed.columns)
@@ -262,12 +262,12 @@ def test_without_saved_models_the_predictions_are_reused_all_the_same(
     tmp_path: Path, sealed: Sealed, market: Path, watch: Watch
 ) -> None:
     overlay = {"freqai": {"save_backtest_models": False}}
-    first = BacktestRun(tmp_path, market, **overlay)
+    first = FreqtradeBacktest(tmp_path, market, **overlay)
     rows = first.run()
     assert watch.trained == [PAIR] * 3
     assert not list(first.models.rglob("*.zip"))
     watch.forget()
-    again = BacktestRun(tmp_path, market, **overlay).run()
+    again = FreqtradeBacktest(tmp_path, market, **overlay).run()
     assert (watch.trained, watch.replayed) == ([], [])
     pd.testing.assert_frame_equal(predictions(again), predictions(rows))
     pd.testing.assert_frame_equal(predictions(rows), sealed.columns)

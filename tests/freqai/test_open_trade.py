@@ -1,12 +1,14 @@
-"""The account of a true trade is the environment's, candle by candle, and knows nothing of the future."""
+"""The account of an open trade is the environment's, candle by candle, and knows nothing of the future."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from random_markets import RULES, env_settings, random_policy, random_tape
 
-from mtfscalper.freqai.open_trade import PriceHistory, TrueTrade
+from mtfscalper.freqai.open_trade import OpenTrade, PriceHistory
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import PolicyDecider
@@ -17,12 +19,18 @@ N = 1200
 
 
 def history_of(tape: MarketTape) -> PriceHistory:
-    return PriceHistory.of(tape.timeframe_ms, tape.dates_ms, tape.open, tape.funding)
+    return PriceHistory.from_arrays(tape.timeframe_ms, tape.dates_ms, tape.open, tape.funding, float(tape.close[-1]))
 
 
-def true_trade(is_short: bool, open_ms: int, open_rate: float) -> TrueTrade:
-    leverage = RULES.leverage_short if is_short else RULES.leverage_long
-    return TrueTrade(RULES, is_short=is_short, open_ms=open_ms, open_rate=open_rate, leverage=leverage)
+def open_trade(is_short: bool, open_ms: int, open_rate: float) -> OpenTrade:
+    trade = SimpleNamespace(
+        pair="BTC/USDT:USDT",
+        is_short=is_short,
+        open_date_utc=datetime.fromtimestamp(open_ms / 1000, UTC),
+        open_rate=open_rate,
+        leverage=RULES.leverage_short if is_short else RULES.leverage_long,
+    )
+    return OpenTrade(trade, RULES)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("is_short", [False, True])
@@ -51,11 +59,11 @@ def test_the_account_of_a_trade_is_the_one_that_the_rules_hold(is_short: bool, m
                 continue
             if row == entry + 1:
                 # Somewhere within its candle, as an order of a bot fills.
-                followed = true_trade(is_short, trade.open_ms + 61_000, trade.open_rate)
+                followed = open_trade(is_short, trade.open_ms + 61_000, trade.open_rate)
             now = int(tape.dates_ms[row]), float(tape.open[row])
             account, profit = followed.at(history, *now)
             # Asked for the first time as late as this, it is the same.
-            assert true_trade(is_short, trade.open_ms, trade.open_rate).at(history, *now) == (account, profit)
+            assert open_trade(is_short, trade.open_ms, trade.open_rate).at(history, *now) == (account, profit)
             ours = (*account[:3], account.held_candles, account.best_profit, account.funding)
             np.testing.assert_allclose(ours, held[row], rtol=0, atol=1e-12)
             assert profit <= account.best_profit
@@ -70,7 +78,7 @@ def test_nothing_from_this_candle_on_is_read_but_its_open() -> None:
     future = replace(tape, open=np.where(later, np.nan, tape.open), funding=np.where(later, np.nan, tape.funding))
 
     def asked(of: MarketTape) -> tuple[Account, float]:
-        trade = true_trade(False, int(tape.dates_ms[20]), float(tape.open[20]))
+        trade = open_trade(False, int(tape.dates_ms[20]), float(tape.open[20]))
         return trade.at(history_of(of), int(tape.dates_ms[now]), float(tape.open[now]))
 
     known = asked(tape)
@@ -84,7 +92,7 @@ def test_nothing_from_this_candle_on_is_read_but_its_open() -> None:
 def test_a_trade_can_be_asked_for_an_earlier_candle_again() -> None:
     tape = random_tape(60)
     history = history_of(tape)
-    trade = true_trade(True, int(tape.dates_ms[20]), float(tape.open[20]))
+    trade = open_trade(True, int(tape.dates_ms[20]), float(tape.open[20]))
     early = trade.at(history, int(tape.dates_ms[25]), float(tape.open[25]))
     trade.at(history, int(tape.dates_ms[45]), float(tape.open[45]))
     assert trade.at(history, int(tape.dates_ms[25]), float(tape.open[25])) == early
@@ -92,7 +100,7 @@ def test_a_trade_can_be_asked_for_an_earlier_candle_again() -> None:
 
 def test_a_trade_that_knows_its_funding_is_believed() -> None:
     tape = random_tape(60)
-    trade = true_trade(True, int(tape.dates_ms[20]), 1000.0)
+    trade = open_trade(True, int(tape.dates_ms[20]), 1000.0)
     account, profit = trade.at(history_of(tape), int(tape.dates_ms[30]), 1000.0, -50.0)
     assert account.funding == -50.0
     # 50 of 1000, three times leveraged, and the fees.
@@ -101,6 +109,6 @@ def test_a_trade_that_knows_its_funding_is_believed() -> None:
 
 def test_a_trade_older_than_the_history_counts_its_candles_from_its_entry() -> None:
     tape = random_tape(60)
-    trade = true_trade(False, int(tape.dates_ms[0]) - 10 * tape.timeframe_ms, 1000.0)
+    trade = open_trade(False, int(tape.dates_ms[0]) - 10 * tape.timeframe_ms, 1000.0)
     account, _ = trade.at(history_of(tape), int(tape.dates_ms[-1]) + tape.timeframe_ms, float(tape.close[-1]))
     assert account.held_candles == 70

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from freqai_runs import PAIR, WINDOWS, BacktestRun, Watch
+from freqai_runs import PAIR, PERIODS, FreqtradeBacktest, Watch
 from freqtrade.exceptions import OperationalException
 from parity.backtester import as_closed_trades
 
@@ -19,10 +19,10 @@ RAW_PRICES = {"%-raw_open", "%-raw_high", "%-raw_low", "%-raw_close"}
 SHORT_ACTIONS = {Action.SHORT_ENTER, Action.SHORT_EXIT}
 
 
-def run_of(home: Path, datadir: Path, strategy: str = "ColumnOnlyStrategy", **rl_config: Any) -> BacktestRun:
+def run_of(home: Path, datadir: Path, strategy: str = "ColumnOnlyStrategy", **rl_config: Any) -> FreqtradeBacktest:
     """A backtest of a strategy that has no signals: the policy enters where it likes."""
     freqai = {"rl_config": {"entry_mode": "agent"} | rl_config}
-    return BacktestRun(home, datadir, strategy=strategy, strategy_path=STRATEGIES, freqai=freqai)
+    return FreqtradeBacktest(home, datadir, strategy=strategy, strategy_path=STRATEGIES, freqai=freqai)
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watch:
@@ -30,10 +30,10 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> Watch:
     return Watch(monkeypatch, leaves=0.2)
 
 
-def assert_same_trades(run: BacktestRun, watch: Watch) -> list[ClosedTrade]:
+def assert_same_trades(run: FreqtradeBacktest, watch: Watch) -> list[ClosedTrade]:
     """freqtrade's backtester makes the trades of the rollout that wrote the columns; gives them."""
     judged = as_closed_trades(run.trades().sort_values("close_date"))
-    rollout = [trade for window in watch.replayed for trade in window.trades]
+    rollout = [trade for period in watch.replayed for trade in period.trades]
     if judged[-1].exit_reason == "force_exit":
         # The backtester closes what is open when its data end; the rollout is still in it.
         judged.pop()
@@ -65,7 +65,7 @@ def test_a_strategy_that_reads_columns_makes_the_trades_of_the_rollout(
     assert {trade.exit_reason for trade in judged} >= {"exit_signal", "roi"}
     assert sum(trade.exit_reason == "exit_signal" for trade in judged) > 5
     assert {trade.is_short for trade in judged} == ({True, False} if can_short else {False})
-    features = set((read_manifest(run.folder(WINDOWS[0])) or {})["features"])
+    features = set((read_manifest(run.folder(PERIODS[0])) or {})["features"])
     assert features & RAW_PRICES == (RAW_PRICES if strategy == "RawPriceStrategy" else set())
 
 
@@ -88,7 +88,7 @@ def test_a_trade_of_the_longest_duration_is_left_by_the_columns(
     run = run_of(tmp_path, market, max_trade_duration_candles=24)
     run.run()
     judged = as_closed_trades(run.trades().sort_values("close_date"))
-    rollout = [trade for window in watch.replayed for trade in window.trades]
+    rollout = [trade for period in watch.replayed for trade in period.trades]
     assert sum(trade.exit_reason == "max_duration" for trade in rollout) > 5
     # freqtrade names whatever a column says a signal.
     told = [

@@ -1,5 +1,6 @@
 """The policies of a run, found by path: the right one at every candle, and none that is not what it was."""
 
+import json
 import pickle
 from pathlib import Path
 from typing import Any
@@ -12,15 +13,14 @@ from torch import nn
 
 from mtfscalper import artefacts
 from mtfscalper.envs.build import build_vec_env
+from mtfscalper.freqai.exit_policy import DecidingPeriod, PeriodRows, TradeTerms
 from mtfscalper.freqai.open_trade import PriceHistory
 from mtfscalper.freqai.policy_store import (
-    DecidingWindow,
     DecisionsError,
-    PlannedWindow,
-    PolicyRegistry,
+    PlannedPeriod,
+    PolicyStore,
     RunPlan,
-    TradeTerms,
-    WindowRows,
+    save_arrays,
 )
 from mtfscalper.policy.inference import decider_for
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
@@ -30,6 +30,7 @@ from mtfscalper.trading.observation import TradeView
 
 PAIR = "BTC/USDT:USDT"
 TAPE = random_tape(90)
+HISTORY = PriceHistory.from_arrays(TAPE.timeframe_ms, TAPE.dates_ms, TAPE.open, TAPE.funding, float(TAPE.close[-1]))
 STATE = (1.0, 0.2, 0.4, 0.1, 0.0, 0.0)
 
 
@@ -51,69 +52,78 @@ def model(leaves: bool, algorithm: type[Any] = PPO) -> Any:
     return made
 
 
-def rows(start: int, stop: int) -> WindowRows:
+def rows(start: int, stop: int) -> PeriodRows:
     some = slice(start, stop)
     decidable = np.ones(stop - start, dtype=bool)
-    return WindowRows(
+    return PeriodRows(
         TAPE.dates_ms[some], decidable, TAPE.long_signal[some], TAPE.short_signal[some], TAPE.features[some]
     )
 
 
-def seal(root: Path, name: str, start: int, made: Any, fingerprint: dict[str, str]) -> PlannedWindow:
-    """A trained window of thirty rows on disk."""
+def seal(root: Path, name: str, start: int, made: Any, fingerprint: dict[str, str]) -> PlannedPeriod:
+    """A trained period of thirty rows on disk."""
     folder = root / name
     folder.mkdir(parents=True)
     made.save(folder / "model.zip")
-    rows(start, start + 30).save(folder / "decisions.npz")
+    save_arrays(folder / "decisions.npz", rows(start, start + 30)._asdict())
     files = {"model": folder / "model.zip", "decisions": folder / "decisions.npz"}
     artefacts.write_manifest(folder, fingerprint, files)
     first_ms = int(TAPE.dates_ms[start])
-    return PlannedWindow(first_ms, first_ms + 30 * TAPE.timeframe_ms, name, fingerprint)
+    return PlannedPeriod(first_ms, first_ms + 30 * TAPE.timeframe_ms, name, fingerprint)
 
 
 def write_run(root: Path, algorithm: type[Any] = PPO) -> None:
-    """Three windows, of which the second alone leaves its trades."""
-    windows = [
-        seal(root, f"window-{index}", 30 * index, model(index == 1, algorithm), {"candles": str(index)})
+    """Three periods, of which the second alone leaves its trades."""
+    periods = [
+        seal(root, f"period-{index}", 30 * index, model(index == 1, algorithm), {"candles": str(index)})
         for index in range(3)
     ]
-    history = PriceHistory.of(TAPE.timeframe_ms, TAPE.dates_ms, TAPE.open, TAPE.funding)
-    RunPlan(PAIR, TradeTerms(RULES, TradeView(0.025), 1, algorithm.__name__), tuple(windows)).write(root, history)
+    RunPlan(PAIR, terms(algorithm), tuple(periods)).write(root, HISTORY)
 
 
-def decided(registry: PolicyRegistry, row: int) -> int:
-    window = registry.of_pair(PAIR).window_of(int(TAPE.dates_ms[row]))
-    assert window is not None
-    found = window.decidable_row(int(TAPE.dates_ms[row]))
-    assert found is not None
-    assert found == (row % 30, (TAPE.long_signal[row], TAPE.short_signal[row]))
-    return window.query.decide([found[0]], [STATE])[0].action
+def terms(algorithm: type[Any] = PPO) -> TradeTerms:
+    return TradeTerms(RULES, TradeView(0.025), 1, algorithm.__name__)
+
+
+def decided(store: PolicyStore, row: int) -> int:
+    policy = store.exit_policy(PAIR, int(TAPE.dates_ms[row]))
+    assert policy is not None
+    period = policy.period
+    found = period.row_of[int(TAPE.dates_ms[row])]
+    assert found == row % 30
+    permitted = period.long_permitted[found], period.short_permitted[found]
+    assert permitted == (TAPE.long_signal[row], TAPE.short_signal[row])
+    return period.query.decide([found], [STATE])[0].action
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
-def test_every_candle_is_decided_by_the_policy_of_its_window(tmp_path: Path, algorithm: type[Any]) -> None:
+def test_every_candle_is_decided_by_the_policy_of_its_period(tmp_path: Path, algorithm: type[Any]) -> None:
     write_run(tmp_path, algorithm)
-    registry = PolicyRegistry(tmp_path)
-    leaves = [decided(registry, row) == Action.LONG_EXIT for row in (0, 29, 30, 59, 60, 89, 45, 10)]
+    store = PolicyStore(tmp_path)
+    first_ms, last_ms = int(TAPE.dates_ms[0]), int(TAPE.dates_ms[-1])
+    leaves = [decided(store, row) == Action.LONG_EXIT for row in (0, 29, 30, 59, 60, 89, 45, 10)]
     assert leaves == [False, False, True, True, False, False, True, False]
-    policies = registry.of_pair(PAIR)
-    assert policies.window_of(int(TAPE.dates_ms[0]) - 1) is None
-    assert policies.window_of(int(TAPE.dates_ms[-1]) + TAPE.timeframe_ms) is None
-    assert policies.terms.rules == RULES
+    assert store.exit_policy(PAIR, first_ms - 1) is None
+    assert store.exit_policy(PAIR, last_ms + TAPE.timeframe_ms) is None
+    policy = store.exit_policy(PAIR, first_ms)
+    assert policy is not None
+    assert policy.terms == terms(algorithm)
 
 
-def test_a_registry_travels_to_another_process_without_what_it_has_loaded(tmp_path: Path) -> None:
+def test_a_store_travels_to_another_process_without_what_it_has_loaded(tmp_path: Path) -> None:
     write_run(tmp_path)
-    registry = PolicyRegistry(tmp_path)
-    assert decided(registry, 31) == Action.LONG_EXIT
-    packed = pickle.dumps(registry)
+    store = PolicyStore(tmp_path)
+    assert decided(store, 31) == Action.LONG_EXIT
+    packed = pickle.dumps(store)
     assert len(packed) < 1000
     assert decided(pickle.loads(packed), 31) == Action.LONG_EXIT
 
 
 def test_the_history_is_the_one_of_the_run(tmp_path: Path) -> None:
     write_run(tmp_path)
-    history = PolicyRegistry(tmp_path).of_pair(PAIR).history
+    policy = PolicyStore(tmp_path).exit_policy(PAIR, int(TAPE.dates_ms[0]))
+    assert policy is not None
+    history = policy.history
     assert history.timeframe_ms == TAPE.timeframe_ms
     np.testing.assert_array_equal(history.open, TAPE.open)
     np.testing.assert_array_equal(history.funding, TAPE.funding)
@@ -121,47 +131,52 @@ def test_the_history_is_the_one_of_the_run(tmp_path: Path) -> None:
 
 def test_a_later_run_replaces_the_plan(tmp_path: Path) -> None:
     write_run(tmp_path / "first")
-    registry = PolicyRegistry(tmp_path / "first")
-    assert decided(registry, 31) == Action.LONG_EXIT
+    store = PolicyStore(tmp_path / "first")
+    assert decided(store, 31) == Action.LONG_EXIT
     planned = seal(tmp_path / "first", "other", 30, model(leaves=False), {"candles": "other"})
-    history = PriceHistory.of(TAPE.timeframe_ms, TAPE.dates_ms, TAPE.open, TAPE.funding)
-    RunPlan(PAIR, TradeTerms(RULES, TradeView(0.025), 1, "PPO"), (planned,)).write(tmp_path / "first", history)
-    assert decided(registry, 31) == Action.NEUTRAL
+    RunPlan(PAIR, terms(), (planned,)).write(tmp_path / "first", HISTORY)
+    assert decided(store, 31) == Action.NEUTRAL
 
 
-def test_a_window_that_is_not_what_it_was_is_refused(tmp_path: Path) -> None:
+def test_a_period_that_is_not_what_it_was_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path)
     with pytest.raises(DecisionsError, match=r"ETH_USDT_USDT.json is missing.*remedy: run the backtest again"):
-        PolicyRegistry(tmp_path).of_pair("ETH/USDT:USDT")
-    zip_path = tmp_path / "window-1" / "model.zip"
+        PolicyStore(tmp_path).exit_policy("ETH/USDT:USDT", int(TAPE.dates_ms[0]))
+    zip_path = tmp_path / "period-1" / "model.zip"
     whole = zip_path.read_bytes()
     zip_path.write_bytes(whole[:-100])
-    with pytest.raises(DecisionsError, match=r"window-1 cannot decide about trades: model.zip is damaged"):
-        decided(PolicyRegistry(tmp_path), 31)
+    with pytest.raises(DecisionsError, match=r"period-1 cannot decide about trades: model.zip is damaged"):
+        decided(PolicyStore(tmp_path), 31)
     zip_path.write_bytes(whole)
-    (tmp_path / "window-2" / "decisions.npz").unlink()
-    with pytest.raises(DecisionsError, match=r"window-2 cannot decide about trades: decisions.npz is missing"):
-        decided(PolicyRegistry(tmp_path), 61)
-    # A window that was trained anew since.
-    artefacts.write_manifest(tmp_path / "window-1", {"candles": "other"}, {"model": zip_path})
-    with pytest.raises(DecisionsError, match=r"window-1 cannot decide about trades: changed since: candles"):
-        decided(PolicyRegistry(tmp_path), 31)
+    (tmp_path / "period-2" / "decisions.npz").unlink()
+    with pytest.raises(DecisionsError, match=r"period-2 cannot decide about trades: decisions.npz is missing"):
+        decided(PolicyStore(tmp_path), 61)
+    # A period that was trained anew since.
+    artefacts.write_manifest(tmp_path / "period-1", {"candles": "other"}, {"model": zip_path})
+    with pytest.raises(DecisionsError, match=r"period-1 cannot decide about trades: changed since: candles"):
+        decided(PolicyStore(tmp_path), 31)
     [history] = (tmp_path / "trade_decisions").glob("*.npz")
     history.write_bytes(b"not what it was")
     with pytest.raises(DecisionsError, match=r"is missing or damaged; accepted: the candles of the last run"):
-        _ = PolicyRegistry(tmp_path).of_pair(PAIR).history
+        decided(PolicyStore(tmp_path), 1)
 
 
-def test_rows_are_found_across_a_gap_and_where_their_window_is_whole(tmp_path: Path) -> None:
+def test_a_plan_of_another_version_is_refused_and_the_remedy_named(tmp_path: Path) -> None:
+    write_run(tmp_path)
+    [file] = (tmp_path / "trade_decisions").glob("*.json")
+    plan = json.loads(file.read_text())
+    plan["terms"]["window"] = plan["terms"].pop("lookback")
+    file.write_text(json.dumps(plan))
+    with pytest.raises(DecisionsError, match=r"was written by another version of mtfscalper .*remedy: run the back"):
+        decided(PolicyStore(tmp_path), 1)
+
+
+def test_rows_are_found_across_a_gap_and_where_their_lookback_is_whole() -> None:
     some = rows(0, 30)
     decidable = np.arange(30) != 5
     gappy = some._replace(dates_ms=some.dates_ms + np.where(np.arange(30) < 10, 0, 3_600_000), decidable=decidable)
-    window = DecidingWindow(gappy, DeciderQuery(decider_for(model(leaves=True), gappy.features, 1)))
+    query = DeciderQuery(decider_for(model(leaves=True), gappy.features, 1))
+    period = DecidingPeriod(int(gappy.dates_ms[0]), int(gappy.dates_ms[-1]) + 1, gappy, query)
     for row, known in ((9, True), (10, True), (29, True), (5, False)):
-        found = window.decidable_row(int(gappy.dates_ms[row]))
-        assert (found is not None and found[0] == row) == known
-    assert window.decidable_row(int(gappy.dates_ms[9]) + TAPE.timeframe_ms) is None
-    path = tmp_path / "rows.npz"
-    gappy.save(path)
-    for ours, theirs in zip(WindowRows.load(path), gappy, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+        assert (period.row_of.get(int(gappy.dates_ms[row])) == row) == known
+    assert int(gappy.dates_ms[9]) + TAPE.timeframe_ms not in period.row_of

@@ -5,14 +5,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from ccxt import DECIMAL_PLACES, SIGNIFICANT_DIGITS, TICK_SIZE
 from freqtrade.enums import MarginMode, TradingMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.exchange.binance import Binance
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtfscalper.freqai.strategy_rules import exchange_price_scale, fee_ratio, rules_of_strategy, settings_of_config
+from mtfscalper.freqai.strategy_rules import fee_ratio, rules_of_strategy, settings_of_config
 from mtfscalper.settings import RLSettings, Settings
 from mtfscalper.trading.rules import RulesError, TradingRules
 
@@ -169,23 +168,6 @@ def test_a_stake_that_the_wallet_does_not_hold_is_refused() -> None:
 def test_a_live_wallet_is_not_the_configs_and_holds_one_stake_at_the_least() -> None:
     config = {"stake_amount": 50_000, "tradable_balance_ratio": 0.95, "dry_run": False}
     assert rules(config).fixed_stake_ratio == 0.95
-
-
-@pytest.mark.parametrize(
-    ("precision", "mode", "scale"),
-    [
-        (0.1, TICK_SIZE, 10.0),
-        (1e-5, TICK_SIZE, 1e5),
-        (0.25, TICK_SIZE, 4.0),
-        (5.0, TICK_SIZE, 0.2),
-        (3, DECIMAL_PLACES, 1000.0),
-        (5, SIGNIFICANT_DIGITS, 1.0),
-        (None, TICK_SIZE, 1.0),
-    ],
-)
-def test_the_exchanges_ticks_are_counted_in_a_unit(precision: float | None, mode: int, scale: float) -> None:
-    exchange = SimpleNamespace(get_precision_price=lambda pair: precision, precision_mode_price=mode)
-    assert exchange_price_scale(exchange, PAIR) == scale  # type: ignore[arg-type]
 
 
 def test_a_strategy_without_exit_signals_is_refused() -> None:

@@ -42,6 +42,8 @@ def candles(n: int = 6, start: str = "2024-10-01", **columns: Any) -> pd.DataFra
 def tape_of(frame: pd.DataFrame, features: npt.ArrayLike | None = None, **arguments: Any) -> MarketTape:
     if features is None:
         features = np.arange(2.0 * len(frame)).reshape(len(frame), 2)
+    if "price_scale" not in frame:
+        frame = frame.assign(price_scale=price_scale(frame, 1.0))
     arguments = {"pair": PAIR, "timeframe_ms": FIVE_MINUTES_MS, "signals_needed": True} | arguments
     return MarketTape.from_frame(frame, features, **arguments)
 
@@ -257,8 +259,7 @@ def freqtrade_price_scale(frame: pd.DataFrame, exchange_scale: float = 1.0) -> n
 
 
 def scale_of(frame: pd.DataFrame, exchange_scale: float = 1.0) -> npt.NDArray[np.float64]:
-    prices = {name: frame[name].to_numpy(dtype=np.float64) for name in PRICE_COLUMNS}
-    return price_scale(prices, pd.DatetimeIndex(frame["date"]), exchange_scale)
+    return price_scale(frame, exchange_scale)
 
 
 def test_a_month_shows_its_most_decimals_on_all_its_candles() -> None:

@@ -9,7 +9,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from tiny_training import ROLLOUT, env_settings_of, parameters, random_tape, same, tiny_settings
 
 from mtfscalper.envs.trading_env import TradingEnv
-from mtfscalper.training import evaluation
+from mtfscalper.policy import closed_loop
 from mtfscalper.training.evaluation import Evaluation, evaluate
 from mtfscalper.training.fit import fit
 
@@ -75,13 +75,13 @@ def test_an_evaluation_plays_each_segment_once_and_adds_up_what_the_environment_
     model, _ = fit(settings, random_tape(), None, env_settings)
 
     played = []
-    real = evaluation.replay
+    real = closed_loop.run
 
     def counted(decider: Any, tape: Any, *arguments: Any, **keywords: Any) -> Any:
         played.append(len(tape))
         return real(decider, tape, *arguments, **keywords)
 
-    monkeypatch.setattr(evaluation, "replay", counted)
+    monkeypatch.setattr(closed_loop, "run", counted)
     result = evaluate(model, held_out, env_settings)
     assert played == [300, 300]
 

@@ -8,9 +8,7 @@ from freqtrade.persistence import LocalTrade
 from MtfScalper_RL_Hybrid import MtfScalper_RL_Hybrid
 from pandas import DataFrame
 
-from mtfscalper.freqai.columns import PREDICTION_COLUMNS
-from mtfscalper.freqai.exit_policy import ExitDecision, TradeDecisions
-from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
+from mtfscalper.strategy import LONG_SIGNAL, PREDICTION_COLUMNS, SHORT_SIGNAL, ExitDecision, TradeDecisions
 
 # Names of environment variables: where a bot's lines and a backtest's frame go.
 LINES = "RECORDED_LINES"
@@ -43,10 +41,10 @@ class RecordingStrategy(MtfScalper_RL_Hybrid):
         if FRAME in os.environ:
             seen.to_feather(os.environ[FRAME])
         if LINES in os.environ:
-            live = self.freqai.live_decisions(metadata["pair"])
+            policy = self.freqai.exit_policy(metadata["pair"], 0)
             row = seen.iloc[-1].to_dict() | {"date": str(seen["date"].iloc[-1])}
             # Without a model yet, nothing was decided.
-            features = live.window.query._features[-1].tolist() if live else None
+            features = policy.period.query._features[-1].tolist() if policy else None
             write({"row": row, "features": features, "at": str(datetime.now(UTC))})
         return dataframe
 

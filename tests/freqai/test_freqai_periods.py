@@ -1,4 +1,4 @@
-"""Windows of a FreqAI backtest: their first rows, their gaps, their features, and their failures."""
+"""Periods of a FreqAI backtest: their first rows, their gaps, their features, and their failures."""
 
 import shutil
 from pathlib import Path
@@ -8,7 +8,7 @@ import cloudpickle
 import numpy as np
 import pandas as pd
 import pytest
-from freqai_runs import IDENTIFIER, OTHER_PAIR, PAIR, ROOT, WINDOWS, BacktestRun, Watch, predictions
+from freqai_runs import IDENTIFIER, OTHER_PAIR, PAIR, PERIODS, ROOT, FreqtradeBacktest, Watch, predictions
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.resolvers.freqaimodel_resolver import FreqaiModelResolver
@@ -24,14 +24,14 @@ from mtfscalper.policy.inference import decider_for
 from mtfscalper.trading.account import Account
 
 
-def populated(run: BacktestRun) -> pd.DataFrame:
+def populated(run: FreqtradeBacktest) -> pd.DataFrame:
     """The strategy's frame with its features, before FreqAI cuts it."""
     kitchen = FreqaiDataKitchen(run.backtesting.config, False, PAIR)
     frame = kitchen.use_strategy_to_populate_indicators(run.strategy, prediction_dataframe=run.frame, pair=PAIR)
     return kitchen.remove_special_chars_from_feature_names(frame)
 
 
-def change_features(run: BacktestRun, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
+def change_features(run: FreqtradeBacktest, monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
     """Let the strategy end its feature engineering with a change of the frame."""
     real = run.strategy.feature_engineering_standard
     monkeypatch.setattr(
@@ -40,7 +40,7 @@ def change_features(run: BacktestRun, monkeypatch: pytest.MonkeyPatch, change: A
 
 
 def test_freqtrades_resolver_finds_the_model_in_the_user_directory(tmp_path: Path, market: Path) -> None:
-    run = BacktestRun(tmp_path, market)
+    run = FreqtradeBacktest(tmp_path, market)
     config = {**run.backtesting.config, "freqaimodel_path": None}
     shutil.copy(ROOT / "user_data" / "freqaimodels" / "MtfScalperRLModel.py", tmp_path / "freqaimodels")
     model = FreqaiModelResolver.load_freqaimodel(config)
@@ -48,34 +48,34 @@ def test_freqtrades_resolver_finds_the_model_in_the_user_directory(tmp_path: Pat
     assert isinstance(model, MtfScalperFreqaiModel)
 
 
-def test_the_first_rows_of_a_window_are_decided_with_the_candles_before_it(
+def test_the_first_rows_of_a_period_are_decided_with_the_candles_before_it(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Replayed anew from what is on disk, over a tape that begins twenty candles before each window."""
+    """Replayed anew from what is on disk, over a tape that begins twenty candles before each period."""
     Watch(monkeypatch)
-    run = BacktestRun(tmp_path, market, freqai={"conv_width": 5, "rl_config": {"entry_mode": "agent"}})
+    run = FreqtradeBacktest(tmp_path, market, freqai={"conv_width": 5, "rl_config": {"entry_mode": "agent"}})
     rows = run.run()
     frame = populated(run)
     model = run.strategy.freqai
     trades = first_rows_acted = 0
-    for number, window in enumerate(WINDOWS):
-        folder = run.folder(window)
-        with (folder / f"cb_btc_{window}_feature_pipeline.pkl").open("rb") as file:
+    for number, period in enumerate(PERIODS):
+        folder = run.folder(period)
+        with (folder / f"cb_btc_{period}_feature_pipeline.pkl").open("rb") as file:
             pipeline = cloudpickle.load(file)
-        policy = PPO.load(folder / f"cb_btc_{window}_model.zip", device="cpu")
-        first = int(np.searchsorted(frame["date"], pd.Timestamp(window, unit="s", tz="UTC")))
+        policy = PPO.load(folder / f"cb_btc_{period}_model.zip", device="cpu")
+        first = int(np.searchsorted(frame["date"], pd.Timestamp(period, unit="s", tz="UTC")))
         cut = frame.iloc[first - 20 : first + 289].reset_index(drop=True)
         features, _, _ = pipeline.transform(cut[[name for name in cut.columns if "%" in name]])
         tape = MarketTape.from_frame(
             cut.assign(
-                price_scale=10.0, funding=model._funding(PAIR, cut["date"]), classic_long=0.0, classic_short=0.0
+                price_scale=10.0, funding=model._source.funding(PAIR, cut["date"]), classic_long=0.0, classic_short=0.0
             ),
             np.asarray(features, dtype=np.float32),
             pair=PAIR,
             timeframe_ms=300_000,
             signals_needed=True,
         )
-        settings = model._env_settings(PAIR)
+        settings = model._terms.environment(PAIR)
         assert settings.window == 5
         account = Account(*read_manifest(folder)["account_before"])
         decider = decider_for(policy, tape.features, 5)
@@ -98,7 +98,7 @@ def test_a_pair_is_predicted_as_it_is_alone_whatever_pair_comes_before_it(
     watch = Watch(monkeypatch)
     pairs = {"both": [PAIR, OTHER_PAIR], "alone": [OTHER_PAIR]}
     rows = {
-        name: BacktestRun(
+        name: FreqtradeBacktest(
             tmp_path / name,
             market,
             exchange={"pair_whitelist": whitelist},
@@ -117,7 +117,7 @@ def test_rows_with_missing_features_are_not_trusted_and_open_no_trade(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = Watch(monkeypatch)
-    run = BacktestRun(tmp_path, market, freqai={"conv_width": 3, "rl_config": {"entry_mode": "agent"}})
+    run = FreqtradeBacktest(tmp_path, market, freqai={"conv_width": 3, "rl_config": {"entry_mode": "agent"}})
     missing = pd.date_range("2024-09-05 12:00", periods=6, freq="45min", tz="UTC")
     missing = missing.append(pd.date_range("2024-09-06 06:00", periods=40, freq="5min", tz="UTC"))
 
@@ -129,13 +129,13 @@ def test_rows_with_missing_features_are_not_trusted_and_open_no_trade(
     spoiled = rows["date"].isin(missing)
     assert spoiled.sum() == 46
     assert (rows["do_predict"] == (~spoiled).astype(int)).all()
-    # Nor is a row decided that has such a row in its window.
+    # Nor is a row decided that has such a row in its lookback.
     undecided = spoiled | spoiled.shift(1, fill_value=False) | spoiled.shift(2, fill_value=False)
     assert not rows.loc[undecided, ACTION_COLUMN].any()
     assert not rows.loc[undecided, EXIT_COLUMN].any()
     decided = rows.loc[~undecided & (rows["date"] < "2024-09-07"), ACTION_COLUMN]
     assert (decided != 0).sum() > 5
-    assert len(run.trades()) >= sum(len(window.trades) for window in watch.replayed) > 5
+    assert len(run.trades()) >= sum(len(period.trades) for period in watch.replayed) > 5
     entered = run.trades()["open_date"]
     after_undecided = rows.loc[undecided, "date"] + pd.Timedelta(minutes=5)
     assert not entered.isin(after_undecided).any()
@@ -152,7 +152,7 @@ def test_raw_prices_left_out_of_the_features_stay_in_the_feature_list(
     watch = Watch(monkeypatch)
     columns = []
     for trainings in (3, 0):
-        run = BacktestRun(tmp_path, market, freqai={"rl_config": {"drop_ohlc_from_features": True}})
+        run = FreqtradeBacktest(tmp_path, market, freqai={"rl_config": {"drop_ohlc_from_features": True}})
         change_features(run, monkeypatch, with_prices)
         watch.forget()
         columns.append(predictions(run.run()))
@@ -160,29 +160,29 @@ def test_raw_prices_left_out_of_the_features_stay_in_the_feature_list(
     pd.testing.assert_frame_equal(*columns)
     names = [name for name in populated(run).columns if "%" in name]
     assert names[-4:] == ["%-raw_open", "%-raw_high", "%-raw_low", "%-raw_close"]
-    assert read_manifest(run.folder(WINDOWS[0]))["features"] == names
-    policy = PPO.load(run.folder(WINDOWS[0]) / f"cb_btc_{WINDOWS[0]}_model.zip", device="cpu").policy
+    assert read_manifest(run.folder(PERIODS[0]))["features"] == names
+    policy = PPO.load(run.folder(PERIODS[0]) / f"cb_btc_{PERIODS[0]}_model.zip", device="cpu").policy
     assert policy.features_extractor.n_features == len(names) - 4
 
 
-def test_a_training_that_fails_fails_the_run_with_pair_window_and_cause_and_predicts_nothing(
+def test_a_training_that_fails_fails_the_run_with_pair_period_and_cause_and_predicts_nothing(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = BacktestRun(tmp_path, market)
+    run = FreqtradeBacktest(tmp_path, market)
     # No ADX reaches this: there are no signals, and gated mode has nothing to decide.
     run.strategy.adx_base.value = 101
-    message = rf"Training of {PAIR}, window cb_btc_{WINDOWS[0]}, failed: TapeError: .*none of \d+ candles carries"
+    message = rf"Training of {PAIR}, period cb_btc_{PERIODS[0]}, failed: TapeError: .*none of \d+ candles carries"
     with pytest.raises(OperationalException, match=message):
         run.run()
     assert not list(run.models.rglob("*.feather"))
     assert not list(run.models.rglob("*.zip"))
 
 
-def test_a_failure_in_a_later_window_fails_the_run_too_and_names_that_window(
+def test_a_failure_in_a_later_period_fails_the_run_too_and_names_that_period(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     watch = Watch(monkeypatch)
-    run = BacktestRun(tmp_path, market)
+    run = FreqtradeBacktest(tmp_path, market)
     real = freqai_model.fit
 
     def fails_once(*arguments: Any, **keywords: Any) -> Any:
@@ -191,16 +191,16 @@ def test_a_failure_in_a_later_window_fails_the_run_too_and_names_that_window(
         return real(*arguments, **keywords)
 
     monkeypatch.setattr(freqai_model, "fit", fails_once)
-    with pytest.raises(OperationalException, match=rf"window cb_btc_{WINDOWS[1]}, failed: MemoryError: no memory"):
+    with pytest.raises(OperationalException, match=rf"period cb_btc_{PERIODS[1]}, failed: MemoryError: no memory"):
         run.run()
-    assert [path.name for path in run.models.rglob("*.feather")] == [run.feather(WINDOWS[0]).name]
+    assert [path.name for path in run.models.rglob("*.feather")] == [run.feather(PERIODS[0]).name]
 
 
 def test_a_column_declared_by_the_strategy_that_no_policy_fills_fails_the_run(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Watch(monkeypatch)
-    run = BacktestRun(tmp_path, market)
+    run = FreqtradeBacktest(tmp_path, market)
     real = run.strategy.set_freqai_targets
     monkeypatch.setattr(
         run.strategy, "set_freqai_targets", lambda frame, metadata: real(frame, metadata).assign(**{"&-s_close": 0.0})
@@ -211,5 +211,5 @@ def test_a_column_declared_by_the_strategy_that_no_policy_fills_fails_the_run(
 
 def test_wrong_settings_stop_the_run_before_any_candle_is_used(tmp_path: Path, market: Path) -> None:
     with pytest.raises(OperationalException, match=r"freqai\.rl_config\.train_cycels is 3"):
-        BacktestRun(tmp_path, market, freqai={"rl_config": {"train_cycels": 3}})
+        FreqtradeBacktest(tmp_path, market, freqai={"rl_config": {"train_cycels": 3}})
     assert not (tmp_path / "models" / IDENTIFIER).exists()

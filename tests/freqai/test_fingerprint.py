@@ -1,4 +1,4 @@
-"""What a window's policy depends on: the code of its features, wherever a strategy keeps it."""
+"""What a period's policy depends on: the code of its features, wherever a strategy keeps it."""
 
 import importlib.util
 from pathlib import Path
@@ -6,7 +6,7 @@ from types import ModuleType
 
 import pytest
 
-from mtfscalper.freqai.backtest_run import feature_sources
+from mtfscalper.freqai.fingerprint import feature_sources
 
 SOURCE = """
 from freqtrade.strategy import IStrategy

@@ -1,0 +1,158 @@
+"""A pair's candles: prices, price steps and funding, made in this one place for every tape, and for open trades."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from ccxt import DECIMAL_PLACES, TICK_SIZE
+from freqtrade.data.dataprovider import DataProvider
+from freqtrade.enums import CandleType, TradingMode
+from freqtrade.exchange import Exchange, timeframe_to_msecs
+from pandas import DataFrame
+
+from mtfscalper.freqai.open_trade import PriceHistory
+from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
+from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, TapeError, price_scale
+from mtfscalper.settings import EntryMode
+
+logger = logging.getLogger(__name__)
+
+
+class PairCandles(NamedTuple):
+    """Candles of one pair, as freqtrade trades on them.
+
+    :ivar frame: ``date``, open, high, low, close, ``price_scale`` (price steps in one unit of quote currency) and
+        ``funding`` (due on one unit of the asset at the candle's open); one row a candle
+    :ivar signals_needed: whether the entry mode reads the classic signals
+    """
+
+    pair: str
+    timeframe_ms: int
+    frame: DataFrame
+    signals_needed: bool
+
+    def tape(
+        self,
+        rows: DataFrame,
+        features: npt.ArrayLike,
+        usable: npt.ArrayLike | None = None,
+        *,
+        with_next: bool = False,
+    ) -> MarketTape:
+        """Rows of a strategy's frame on a tape: their signals, and whatever the strategy did to its frame, the
+        candles' own prices.
+
+        :param rows: ``date`` and the classic signals, where the strategy has them; shape (n_rows, ...)
+        :param features: scaled, shape (n_rows, n_features)
+        :param usable: rows whose features were all there, shape (n_rows,); all of them by default
+        :param with_next: whether the candle after the last row is put on the tape too, if it is known: its open is
+            where the decision on that row is carried out
+        :raises TapeError: if a row has no candle, or see :meth:`MarketTape.from_frame`
+        """
+        dates = self.frame["date"]
+        wanted = dates.isin(rows["date"])
+        if with_next:
+            wanted |= dates == rows["date"].iloc[-1] + pd.Timedelta(milliseconds=self.timeframe_ms)
+        signals = rows[["date", *(name for name in (LONG_SIGNAL, SHORT_SIGNAL) if name in rows.columns)]]
+        frame = self.frame[wanted].merge(signals, on="date", how="left", validate="one_to_one")
+        n_after = len(frame) - len(rows)
+        if n_after < 0:
+            raise TapeError(
+                f"{self.pair}: {-n_after} of {len(rows)} rows have a date that is none of the pair's candles; "
+                "accepted: the dates that the strategy was given; remedy: leave the frame's column date as it is"
+            )
+        usable = np.ones(len(rows), dtype=bool) if usable is None else usable
+        return MarketTape.from_frame(
+            frame,
+            np.pad(np.asarray(features, dtype=np.float32), ((0, n_after), (0, 0))),
+            pair=self.pair,
+            timeframe_ms=self.timeframe_ms,
+            signals_needed=self.signals_needed,
+            usable=np.pad(usable, (0, n_after)),
+        )
+
+    def history(self) -> PriceHistory:
+        """The candles, as open trades live through them."""
+        return PriceHistory.from_arrays(
+            self.timeframe_ms,
+            pd.DatetimeIndex(self.frame["date"]).as_unit("ms").astype("int64").to_numpy(),
+            self.frame["open"].to_numpy(dtype=np.float64),
+            self.frame["funding"].to_numpy(dtype=np.float64),
+            float(self.frame["close"].iloc[-1]),
+        )
+
+
+class CandleSource:
+    """Makes pairs' candles; what the exchange and the disk say of a pair is read once."""
+
+    def __init__(self, config: Mapping[str, Any], data_provider: DataProvider, entry_mode: EntryMode) -> None:
+        """
+        :param config: the freqtrade config
+        """
+        assert data_provider._exchange is not None
+        self.exchange: Exchange = data_provider._exchange
+        self._config = config
+        self._data = data_provider
+        self._signals_needed = entry_mode != "agent"
+        self._funding_by_pair: dict[str, pd.Series[float]] = {}
+
+    def candles(self, pair: str, frame: DataFrame) -> PairCandles:
+        """The candles of a frame.
+
+        :param frame: ``date``, open, high, low, close of all candles that are known; one row a candle
+        """
+        candles = frame[["date", *PRICE_COLUMNS]].reset_index(drop=True)
+        candles = candles.assign(
+            price_scale=price_scale(candles, exchange_price_scale(self.exchange, pair)),
+            funding=self.funding(pair, candles["date"]),
+        )
+        return PairCandles(pair, timeframe_to_msecs(self._config["timeframe"]), candles, self._signals_needed)
+
+    def funding(self, pair: str, dates: pd.Series[pd.Timestamp]) -> npt.NDArray[np.float64]:
+        """Funding due on one unit of the asset at each candle's open, from the rates on disk.
+
+        The backtester reads the same files; a bot downloads them when it starts.
+
+        :return: quote currency, shape (n_candles,)
+        """
+        if self._config.get("trading_mode") != TradingMode.FUTURES:
+            return np.zeros(len(dates))
+        if pair not in self._funding_by_pair:
+            exchange = self.exchange
+            rates, marks = (
+                self._data.historic_ohlcv(pair, exchange.get_option(timeframe), candle_type)
+                for timeframe, candle_type in (
+                    ("funding_fee_timeframe", CandleType.FUNDING_RATE.value),
+                    ("mark_ohlcv_timeframe", exchange.get_option("mark_ohlcv_price")),
+                )
+            )
+            due = exchange.combine_funding_and_mark(rates, marks, self._config.get("futures_funding_rate"))
+            if due.empty:
+                logger.warning("%s: no funding rates on disk; training and predictions leave funding out.", pair)
+            self._funding_by_pair[pair] = (due["open_fund"] * due["open_mark"]).set_axis(due["date"])
+        return np.asarray(self._funding_by_pair[pair].reindex(dates).fillna(0.0), dtype=np.float64)
+
+    def other_candles(self, pair: str, feature_parameters: Mapping[str, Any]) -> list[DataFrame]:
+        """The candles of other timeframes and pairs that FreqAI makes a pair's features of."""
+        return [
+            self._data.historic_ohlcv(other, timeframe)
+            for other in (pair, *feature_parameters.get("include_corr_pairlist", []))
+            for timeframe in feature_parameters["include_timeframes"]
+            if (other, timeframe) != (pair, self._config["timeframe"])
+        ]
+
+
+def exchange_price_scale(exchange: Exchange, pair: str) -> float:
+    """The exchange's price steps in one unit of quote currency, 1 where it counts no steps."""
+    precision = exchange.get_precision_price(pair)
+    if precision is None or exchange.precision_mode_price not in (TICK_SIZE, DECIMAL_PLACES):
+        return 1.0
+    scale = 1 / precision if exchange.precision_mode_price == TICK_SIZE else 10.0**precision
+    # 1 / 1e-5 is 99999.99999999999.
+    return float(round(scale)) if math.isclose(scale, round(scale)) else float(scale)

@@ -1,0 +1,87 @@
+"""What a bot decides with: by pair, its candles and the exit policy of its last prediction."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
+from freqtrade.persistence import Trade
+from pandas import DataFrame
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from mtfscalper import artefacts
+from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.freqai.candles import PairCandles
+from mtfscalper.freqai.exit_policy import DecidingPeriod, ExitPolicy, TradeTerms
+from mtfscalper.freqai.predictions import decide_in_columns, flat_columns, period_rows
+from mtfscalper.policy.inference import decider_for
+from mtfscalper.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+
+class LivePairs:
+    """The state of a bot, by pair. A training, which runs beside it, reads and changes none of it.
+
+    :ivar policies: what decides about a pair's trades now; none before its first prediction
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._rl = settings.rl
+        self._candles: dict[str, PairCandles] = {}
+        self.policies: dict[str, ExitPolicy] = {}
+
+    def see(self, candles: PairCandles) -> None:
+        """Take in the candles that a pair has now."""
+        self._candles[candles.pair] = candles
+
+    def predict(
+        self,
+        model: BaseAlgorithm,
+        dk: FreqaiDataKitchen,
+        rows: DataFrame,
+        features: npt.NDArray[np.float32],
+        usable: npt.NDArray[np.bool_],
+        environment: EnvSettings,
+    ) -> DataFrame:
+        """Flat decisions for rows of the candles seen last, and what decides about trades until the next candle.
+
+        In replay mode the last row holds the decision about the pair's open trade, if there is one.
+
+        :param features: scaled, shape (n_rows, n_features)
+        :param usable: rows whose features were all there, shape (n_rows,)
+        """
+        candles = self._candles[dk.pair]
+        tape = candles.tape(rows, features, usable)
+        decider = decider_for(model, tape.features, environment.window)
+        seen = period_rows(tape, environment, len(tape))
+        columns = flat_columns(dk.label_list, decider, tape, environment, seen.decidable)
+        first_ms, now_ms = int(tape.dates_ms[0]), int(tape.dates_ms[-1]) + candles.timeframe_ms
+        terms = _trained_terms(Path(dk.data_path), TradeTerms.from_environment(environment, self._rl.model_type))
+        policy = ExitPolicy(terms, candles.history(), DecidingPeriod(first_ms, now_ms, seen, decider.trade_query()))
+        self.policies[dk.pair] = policy
+        if self._rl.decision_mode == "replay":
+            decide_in_columns(columns, policy, Trade.get_trades_proxy(pair=dk.pair, is_open=True), now_ms)
+        return columns
+
+
+def _trained_terms(folder: Path, now: TradeTerms) -> TradeTerms:
+    """The terms that a bot's policy was trained for: those of now, where its folder does not say."""
+    path = folder / artefacts.TERMS_NAME
+    if not path.is_file():
+        return now
+    try:
+        return TradeTerms.from_json(json.loads(path.read_text()))
+    except (KeyError, TypeError, ValueError) as error:
+        logger.warning(
+            "%s cannot be read (%s: %s): another version of mtfscalper wrote it, or it is damaged. Until the next "
+            "training, trades are shown to the policy by the rules of now.",
+            path,
+            type(error).__name__,
+            error,
+        )
+        return now

@@ -1,0 +1,143 @@
+"""What a strategy asks in ``custom_exit``: the policy's decision on its open trade, in every run mode the same."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+from freqtrade.enums import TRADE_MODES
+from freqtrade.exceptions import OperationalException
+from freqtrade.exchange import timeframe_to_msecs
+from freqtrade.persistence import LocalTrade
+from freqtrade.strategy import IStrategy
+
+from mtfscalper.freqai.exit_policy import ExitDecision, ExitPolicy
+from mtfscalper.freqai.open_trade import OpenTrade, funding_received
+from mtfscalper.freqai.policy_store import PolicyStore
+from mtfscalper.freqai.strategy_rules import differences_to_training
+
+logger = logging.getLogger(__name__)
+
+
+class ExitPolicySource(Protocol):
+    """Where exit policies come from: the files of a backtest, or the FreqAI model of a bot."""
+
+    def exit_policy(self, pair: str, row_ms: int) -> ExitPolicy | None:
+        """What decides about a pair's trades.
+
+        :param row_ms: the last closed candle, milliseconds since 1970
+        :return: None where no policy decides, as before a bot's first prediction
+        """
+        ...
+
+
+class DecisionLostError(SystemExit):
+    """A backtest cannot go on. freqtrade swallows ordinary exceptions of a strategy's callbacks and trades on."""
+
+
+@dataclass
+class _Followed:
+    """The open trade of a pair, and the decision about it at the last candle: a bot asks again every few seconds.
+
+    :ivar identity: what tells it from other trades of its pair
+    :ivar policy: that decided last
+    :ivar decided_ms: the candle of ``decision``
+    """
+
+    identity: tuple[Any, ...]
+    trade: OpenTrade
+    policy: ExitPolicy
+    decided_ms: int = 0
+    decision: ExitDecision | None = None
+
+
+class TradeDecisions:
+    """Decisions about open trades, one for each closed candle and trade, none in the entry candle.
+
+    In backtests and hyperopt the policy of the candle's period is found by path; a bot asks the FreqAI model for the
+    one that predicted last.
+    """
+
+    def __init__(self, config: dict[str, Any], strategy: IStrategy) -> None:
+        """
+        :param config: the freqtrade config, with its run mode
+        :param strategy: whose ``custom_exit`` asks
+        """
+        self._strategy = strategy
+        self._live = config.get("runmode") in TRADE_MODES
+        self._store = PolicyStore(Path(config["user_data_dir"]) / "models" / str(config["freqai"]["identifier"]))
+        self._followed: dict[str, _Followed] = {}
+        self._warned: set[str] = set()
+
+    def decide(self, trade: LocalTrade, current_time: datetime, current_rate: float) -> ExitDecision | None:
+        """Ask the policy about an open trade.
+
+        :param current_rate: as ``custom_exit`` gets it; in a backtest the candle's open
+        :return: None in the entry candle, and on candles whose features are incomplete: the trade is held
+        :raises DecisionLostError: in backtests, if the policy of the candle is missing or damaged
+        """
+        # Asked for here: a strategy gets the config's timeframe, and its FreqAI model, after it has been made.
+        timeframe_ms = timeframe_to_msecs(self._strategy.timeframe)
+        now_ms = int(current_time.timestamp() * 1000) // timeframe_ms * timeframe_ms
+        open_ms = int(trade.open_date_utc.timestamp() * 1000)
+        if open_ms >= now_ms:
+            return None
+        followed = self._followed.get(trade.pair)
+        identity = (open_ms, trade.is_short, trade.open_rate, trade.leverage)
+        if followed is not None and followed.identity != identity:
+            followed = None
+        if followed is not None and followed.decided_ms == now_ms:
+            return followed.decision
+        try:
+            row_ms = now_ms - timeframe_ms
+            policy = followed.policy if followed is not None else None
+            if policy is None or not policy.period.first_ms <= row_ms < policy.period.stop_ms:
+                source = cast(ExitPolicySource, self._strategy.freqai) if self._live else self._store
+                policy = source.exit_policy(trade.pair, row_ms)
+            if policy is None:
+                return None
+            if followed is None:
+                self._warn_of_other_rules(trade, policy)
+                followed = _Followed(identity, OpenTrade(trade, policy.terms.rules), policy)
+                self._followed[trade.pair] = followed
+            followed.policy = policy
+            rate, funding = current_rate, None
+            if self._live:
+                # Not the book's price: the last close stands for the open of the candle that is forming.
+                rate, funding = policy.history.last_close, funding_received(trade)
+            decision = policy.decide(followed.trade, now_ms, rate, funding)
+        except Exception as error:
+            if self._live:
+                # The stop on the exchange stays; freqtrade logs this and asks again.
+                raise
+            raise DecisionLostError(
+                f"{trade.pair}, {current_time}: no decision about an open trade: {error}"
+            ) from error
+        if decision is not None:
+            followed.decided_ms, followed.decision = now_ms, decision
+        return decision
+
+    def _warn_of_other_rules(self, trade: LocalTrade, policy: ExitPolicy) -> None:
+        """A policy decides as it was trained; hyperopt and a restarted bot may trade under other rules."""
+        rules = policy.terms.rules
+        for difference in differences_to_training(self._strategy, trade.leverage or 1.0, trade.is_short, rules):
+            if difference not in self._warned:
+                self._warned.add(difference)
+                logger.warning("%s: the policy was trained for another value: %s.", trade.pair, difference)
+
+
+def check_asks_for_decisions(strategy: IStrategy) -> None:
+    """Whether a strategy's open trades are decided about at all with decision_mode "exact".
+
+    :raises OperationalException: if the strategy holds no :class:`TradeDecisions`
+    """
+    if not any(isinstance(value, TradeDecisions) for value in vars(strategy).values()):
+        raise OperationalException(
+            f"freqai.rl_config.decision_mode is 'exact', and {type(strategy).__name__} does not ask for decisions "
+            "about its open trades; accepted: a strategy that holds mtfscalper.strategy.TradeDecisions and "
+            "asks it in custom_exit, as MtfScalper_RL_Hybrid does; remedy: set decision_mode to 'replay', which "
+            "writes exits into the columns"
+        )

@@ -1,0 +1,94 @@
+"""A trade's way from ``custom_exit`` to the policy's decision is short: the functions it passes are counted."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from freqai_runs import PAIR, FreqtradeBacktest, Watch
+from live_bot import LiveBot
+
+import mtfscalper
+from mtfscalper.freqai.policy_store import _PairPolicies
+
+ROOT = Path(mtfscalper.__file__).parent
+MOST = 12
+
+
+def functions_passed(call: Callable[[], Any]) -> tuple[Any, set[str]]:
+    """A call's result and the package's functions that it enters.
+
+    Not counted is the arithmetic of rules and observations (``trading``), which environments call too, nor what Python
+    makes of comprehensions and lambdas: they lie in a function that is counted.
+    """
+    seen: set[str] = set()
+
+    def profile(frame: FrameType, event: str, argument: Any) -> None:
+        file = Path(frame.f_code.co_filename)
+        if event != "call" or not file.is_relative_to(ROOT) or frame.f_code.co_name.startswith("<"):
+            return
+        if file.parent.name != "trading":
+            seen.add(f"{file.relative_to(ROOT)}: {frame.f_code.co_qualname}")
+
+    sys.setprofile(profile)
+    try:
+        return call(), seen
+    finally:
+        sys.setprofile(None)
+
+
+def test_in_a_backtest_a_question_passes_twelve_functions_at_most(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Watch(monkeypatch, leaves=0.05)
+    run = FreqtradeBacktest(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact"}})
+    run.run()
+    loaded: list[int] = []
+    real_load, real_exit = _PairPolicies.load, type(run.strategy).custom_exit
+
+    def load(self: _PairPolicies, at: int) -> Any:
+        loaded.append(at)
+        return real_load(self, at)
+
+    passed: dict[str, list[set[str]]] = {"first": [], "following": [], "policy loaded": []}
+    asked: set[Any] = set()
+
+    def custom_exit(self: Any, trade: Any, **arguments: Any) -> Any:
+        n_loaded = len(loaded)
+        answer, functions = functions_passed(lambda: real_exit(self, trade=trade, **arguments))
+        if any("ExitPolicy.decide" in name for name in functions):
+            kind = "policy loaded" if len(loaded) > n_loaded else "following" if trade.id in asked else "first"
+            passed[kind].append(functions)
+            asked.add(trade.id)
+        return answer
+
+    monkeypatch.setattr(_PairPolicies, "load", load)
+    monkeypatch.setattr(type(run.strategy), "custom_exit", custom_exit)
+    run.trades()
+    # What a policy is loaded with is read once a period, and is no part of a trade's way.
+    assert len(passed["policy loaded"]) == len(loaded) == 3
+    for kind, at_least in (("first", 5), ("following", 100)):
+        assert len(passed[kind]) >= at_least
+        longest = max(passed[kind], key=len)
+        assert len(longest) <= MOST, f"{kind}: {sorted(longest)}"
+    assert any("_prepare" in name for functions in passed["first"] for name in functions)
+
+
+def test_a_bots_question_passes_twelve_functions_at_most(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Watch(monkeypatch)
+    bot = LiveBot(tmp_path, market, monkeypatch, freqai={"rl_config": {"decision_mode": "exact"}})
+    bot.analyse()
+    bot.train()
+    bot.next_candle()
+    bot.analyse()
+    trade = bot.open_trade(candles_ago=1)
+    for _ in range(3):
+        _, functions = functions_passed(lambda: bot.strategy.custom_exit(PAIR, trade, bot.now, 1.0, 0.0))
+        assert any("ExitPolicy.decide" in name for name in functions)
+        assert len(functions) <= MOST, sorted(functions)
+        bot.next_candle()
+        bot.analyse()
