@@ -56,14 +56,14 @@ from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from mtfscalper.envs.build import build_vec_env
-from mtfscalper.machine import set_torch_threads
+from mtfscalper.machine import has_bf16, set_torch_threads
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.closed_loop import flat_decisions
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy, features_extractor
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.training.ppo import FusedPPO, loss_gradients
-from mtfscalper.training.precision import CompiledFunction, has_bf16
+from mtfscalper.training.compiled import CompiledFunction
 
 NETWORK: dict[str, Any] = {"net_arch": NET_ARCH, "activation_fn": torch.nn.ReLU}
 SB3 = "stable-baselines3 PPO"
