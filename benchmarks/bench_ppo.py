@@ -62,8 +62,8 @@ from mtfscalper.policy.closed_loop import flat_decisions
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy, features_extractor
 from mtfscalper.trading.actions import N_ACTIONS
-from mtfscalper.training.ppo import FusedPPO, loss_gradients
 from mtfscalper.training.compiled import CompiledFunction
+from mtfscalper.training.ppo import FusedPPO, loss_gradients
 
 NETWORK: dict[str, Any] = {"net_arch": NET_ARCH, "activation_fn": torch.nn.ReLU}
 SB3 = "stable-baselines3 PPO"

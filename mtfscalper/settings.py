@@ -64,6 +64,15 @@ class RLSettings(_Section):
     net_arch: Annotated[tuple[_PositiveInt, ...], Field(min_length=1)] = Field(
         (512, 512, 256), description="list of integers >= 1 (hidden layers of the policy and of the value network)"
     )
+    net_arch_value: Annotated[tuple[_PositiveInt, ...], Field(min_length=1)] | None = Field(
+        None, description="list of integers >= 1 (hidden layers of the value network), or null for those of net_arch"
+    )
+    activation: Literal["relu", "tanh", "leaky_relu", "elu", "gelu", "silu"] = Field(
+        "relu", description="'relu', 'tanh', 'leaky_relu', 'elu', 'gelu' or 'silu' (after each hidden layer)"
+    )
+    network: Annotated[str, Field(pattern=r"^[\w.]+:\w+$")] | None = Field(
+        None, description="'module:Class' (a features extractor of your own), or null"
+    )
     vec_env: Literal["subproc", "dummy", "batched", "auto"] = Field(
         "subproc", description="'subproc', 'dummy', 'batched' or 'auto'"
     )
@@ -197,6 +206,9 @@ def _combinations_not_built(section: dict[str, Any]) -> list[str]:
     return complaints
 
 
+_WITHOUT_VALUE_NETWORK = {"DQN", "QRDQN", "ARS"}
+
+
 def _impossible_combinations(rl: RLSettings, ppo: PPOSettings, other: Mapping[str, Any]) -> list[str]:
     complaints = []
     rollout = rl.n_envs * ppo.n_steps
@@ -209,6 +221,16 @@ def _impossible_combinations(rl: RLSettings, ppo: PPOSettings, other: Mapping[st
         complaints.append(
             f"freqai.rl_config.policy_type is {rl.policy_type!r}; accepted: 'MlpPolicy' with PPO (the policy that "
             "masks impossible actions is built on it); remedy: remove the key"
+        )
+    if rl.model_type != "PPO" and rl.network is not None:
+        complaints.append(
+            f"freqai.rl_config.network is {rl.network!r} and model_type is {rl.model_type!r}; accepted: a network of "
+            "your own with PPO alone; remedy: remove the key, or set model_type to 'PPO'"
+        )
+    if rl.model_type in _WITHOUT_VALUE_NETWORK and rl.net_arch_value is not None:
+        complaints.append(
+            f"freqai.rl_config.net_arch_value is {list(rl.net_arch_value)} and model_type is {rl.model_type!r}, which "
+            "has no value network; accepted: null; remedy: remove the key"
         )
     complaints += _unknown_algorithm_arguments(rl, other)
     return complaints

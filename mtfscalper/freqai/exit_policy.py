@@ -19,7 +19,7 @@ from freqtrade.strategy import IStrategy
 from mtfscalper.freqai.open_trade import PriceHistory, TrueTrade
 from mtfscalper.freqai.policy_store import DecidingWindow, PairPolicies, PolicyRegistry, TradeTerms
 from mtfscalper.freqai.strategy_rules import differences_to_training
-from mtfscalper.policy.trade_query import TradeDecision
+from mtfscalper.policy.inference import TradeDecision
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import NUMPY, SCALAR
 from mtfscalper.trading.observation import trade_state

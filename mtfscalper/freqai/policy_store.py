@@ -21,9 +21,7 @@ import numpy.typing as npt
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.open_trade import PriceHistory
-from mtfscalper.policy.algorithms import algorithm_class
-from mtfscalper.policy.inference import decider_for
-from mtfscalper.policy.trade_query import Actor, PolicyQuery, TradeQuery
+from mtfscalper.policy.inference import TradeQuery, trade_query_from_zip
 from mtfscalper.trading.observation import TradeView
 from mtfscalper.trading.rules import TradingRules
 
@@ -237,13 +235,7 @@ class PairPolicies:
             )
         rows = WindowRows.load(artefacts.sealed_path(folder, "decisions"))
         model = artefacts.sealed_path(folder, "model")
-        terms = self.terms
-        query: TradeQuery
-        if terms.model_type == "PPO":
-            query = PolicyQuery(Actor.of_zip(model), rows.features, terms.window)
-        else:
-            loaded = algorithm_class(terms.model_type).load(model, device="cpu")
-            query = decider_for(loaded, rows.features, terms.window).trade_query()
+        query = trade_query_from_zip(model, self.terms.model_type, rows.features, self.terms.window)
         return DecidingWindow(rows, query)
 
 

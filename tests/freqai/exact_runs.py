@@ -14,8 +14,7 @@ from freqai.freqai_runs import BacktestRun, Watch
 from parity.backtester import as_closed_trades
 
 from mtfscalper.freqai import exit_policy
-from mtfscalper.policy.inference import PolicyDecider
-from mtfscalper.policy.trade_query import DeciderQuery
+from mtfscalper.policy.inference import DeciderQuery, PolicyDecider
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.trades import ClosedTrade

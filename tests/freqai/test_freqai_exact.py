@@ -20,8 +20,7 @@ from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN
 from mtfscalper.freqai.exit_policy import DecisionLostError, TradeDecisions
 from mtfscalper.freqai.open_trade import TrueTrade
 from mtfscalper.freqai.policy_store import PolicyRegistry
-from mtfscalper.policy.inference import PolicyDecider
-from mtfscalper.policy.trade_query import DeciderQuery
+from mtfscalper.policy.inference import DeciderQuery, PolicyDecider
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.observation import account_state

@@ -138,8 +138,7 @@ def test_forward_and_backward_are_those_of_the_policy_and_autograd(precision: st
     paired.load()
     ours = paired.forward(observations)
     paired.backward(*pulls)
-    latent_pi, latent_vf = policy._latents(observations)
-    theirs = policy.action_net(latent_pi), policy.value_net(latent_vf)
+    theirs = policy.logits_and_values(observations)
     torch.autograd.backward(theirs, pulls)
     own = zip(*paired._weight_gradients, strict=True), zip(*paired._bias_gradients, strict=True)
     nets = policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net
