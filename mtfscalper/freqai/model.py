@@ -40,7 +40,9 @@ from mtfscalper.policy.closed_loop import decidable_rows, flat_decisions, replay
 from mtfscalper.policy.inference import Decider, decider_for
 from mtfscalper.trading.actions import N_ACTIONS, Action, entry_permissions
 from mtfscalper.trading.rules import FLAT, Account, RulesError, TradingRules
-from mtfscalper.training.fit import fit, report_as_json
+from mtfscalper.training.fit import model_zip
+from mtfscalper.training.job import TrainingJob, stop_on
+from mtfscalper.user_code import make_importable
 
 logger = logging.getLogger(__name__)
 
@@ -61,6 +63,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         config = kwargs["config"]
         self.settings = settings_of_config(config)
         super().__init__(**kwargs)
+        make_importable(Path(config["user_data_dir"]))
         rl = self.settings.rl
         unread = self.settings.ignored_ppo_keys(config)
         if unread:
@@ -141,15 +144,17 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         :param data_dictionary: holds ``train_tape`` and ``evaluation_tape``
         """
         train_tape: MarketTape = data_dictionary["train_tape"]
-        model, report = fit(
+        # Of a copy: predictions go on with the model itself meanwhile.
+        previous = self.dd.model_dictionary.get(dk.pair) if self.settings.continual_learning else None
+        job = TrainingJob(
             self.settings,
             train_tape,
             data_dictionary["evaluation_tape"],
             self._env_settings(dk.pair),
-            initial_model=self.dd.model_dictionary.get(dk.pair) if self.settings.continual_learning else None,
+            initial_model=None if previous is None else model_zip(previous),
             tensorboard_dir=self._tensorboard_dir(dk),
-            stop_event=self._stop_event if self.live else None,
         )
+        model, report = job.run(stop_on(self._stop_event) if self.live else None)
         best = report.best_evaluation
         logger.info(
             "%s: trained %d timesteps on %d candles in %.0f s (%s x %d; rollouts %.0f s, updates %.0f s); best of %d "
@@ -165,7 +170,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             len(report.evaluations),
             f"{best['log_return']:+.4f} log return after costs, {best['trades']:.0f} trades" if best else "none",
         )
-        artefacts.write_json(Path(dk.data_path) / artefacts.REPORT_NAME, report_as_json(report))
+        artefacts.write_json(Path(dk.data_path) / artefacts.REPORT_NAME, report.as_json())
         artefacts.write_json(Path(dk.data_path) / artefacts.TERMS_NAME, self._terms(dk.pair).as_json())
         return model
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     # Facts are judged without torch and freqtrade, also where one of them is missing.
     from mtfscalper.monitoring.packages import PackageFact
     from mtfscalper.monitoring.sampler import PeakMemory
-    from mtfscalper.training.fit import TrainingReport
+    from mtfscalper.training.report import TrainingReport
 
 
 @dataclass(frozen=True)

@@ -244,6 +244,7 @@ def has_relu_layers(policy: ActorCriticPolicy) -> bool:
         and type(policy.features_extractor) is CandleWindowExtractor
         and policy.features_extractor.network is None
         and policy.activation_fn is nn.ReLU
+        and len(policy.mlp_extractor.policy_net) > 0
     )
 
 

@@ -27,6 +27,7 @@ from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
 from mtfscalper.settings import Settings
 from mtfscalper.trading.actions import N_ACTIONS
+from mtfscalper.training.fit import network_arguments
 
 logger = logging.getLogger(__name__)
 
@@ -119,15 +120,10 @@ def measure(
 
 def _policy(settings: Settings, tape: MarketTape) -> _Act:
     """An untrained policy of the network that will be trained."""
-    policy = MaskedActorCriticPolicy(
-        observation_space(),
-        spaces.Discrete(N_ACTIONS),
-        lambda _: 0.0,
-        net_arch=list(settings.rl.net_arch),
-        activation_fn=torch.nn.ReLU,
-        features_extractor_class=CandleWindowExtractor,
-        features_extractor_kwargs={"n_features": tape.n_features, "window": settings.window},
-    ).to(get_device(settings.rl.device))
+    arguments = network_arguments(settings, tape.n_features) | {"precision": "fp32"}
+    policy = MaskedActorCriticPolicy(observation_space(), spaces.Discrete(N_ACTIONS), lambda _: 0.0, **arguments).to(
+        get_device(settings.rl.device)
+    )
     extractor = policy.features_extractor
     assert isinstance(extractor, CandleWindowExtractor)
     extractor.set_features(tape.features)
@@ -155,7 +151,7 @@ def _key(settings: Settings, tape: MarketTape, env_settings: EnvSettings, compac
             str(get_device(rl.device)),
             artefacts.library_versions(),
             rl.n_envs,
-            rl.net_arch,
+            network_arguments(settings, tape.n_features),
             settings.window,
             tape.n_features,
             env_settings.entry_mode,

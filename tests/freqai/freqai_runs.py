@@ -24,6 +24,7 @@ from mtfscalper import artefacts
 from mtfscalper.freqai import model as freqai_model
 from mtfscalper.freqai.columns import PREDICTION_COLUMNS
 from mtfscalper.policy.closed_loop import Replay
+from mtfscalper.training.job import TrainingJob
 
 OTHER_PAIR = "ETH/USDT:USDT"
 ROOT = Path(__file__).parents[2]
@@ -168,16 +169,16 @@ class Watch:
         """
         self.trained: list[str] = []
         self.replayed: list[Replay] = []
-        real_fit, real_replay = freqai_model.fit, freqai_model.replay
+        real_run, real_replay = TrainingJob.run, freqai_model.replay
 
-        def fit(settings: Any, train_tape: Any, *arguments: Any, **keywords: Any) -> Any:
-            self.trained.append(train_tape.pair)
-            model, report = real_fit(settings, train_tape, *arguments, **keywords)
+        def run(job: TrainingJob, *arguments: Any) -> Any:
+            self.trained.append(job.train.pair)
+            model, report = real_run(job, *arguments)
             if policy == "random":
                 # The same weights for the same window, whatever was trained before it.
-                randomise(model.policy, seed=int(train_tape.dates_ms[0] // 86_400_000))
+                randomise(model.policy, seed=int(job.train.dates_ms[0] // 86_400_000))
             if policy != "trained":
-                make_decisive(model.policy, train_tape.features, settings.window, leaves)
+                make_decisive(model.policy, job.train.features, job.settings.window, leaves)
             return model, report
 
         def replay(*arguments: Any, **keywords: Any) -> Replay:
@@ -186,7 +187,7 @@ class Watch:
 
         # Else an edit of the package while tests run would make everything anew.
         monkeypatch.setattr(artefacts, "code_hash", lambda: "this code")
-        monkeypatch.setattr(freqai_model, "fit", fit)
+        monkeypatch.setattr(TrainingJob, "run", run)
         monkeypatch.setattr(freqai_model, "replay", replay)
 
     def forget(self) -> None:

@@ -15,13 +15,13 @@ from freqtrade.resolvers.freqaimodel_resolver import FreqaiModelResolver
 from stable_baselines3 import PPO
 
 from mtfscalper.artefacts import read_manifest
-from mtfscalper.freqai import model as freqai_model
 from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
 from mtfscalper.freqai.model import MtfScalperFreqaiModel
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.closed_loop import replay
 from mtfscalper.policy.inference import decider_for
 from mtfscalper.trading.rules import Account
+from mtfscalper.training.job import TrainingJob
 
 
 def populated(run: BacktestRun) -> pd.DataFrame:
@@ -183,14 +183,14 @@ def test_a_failure_in_a_later_window_fails_the_run_too_and_names_that_window(
 ) -> None:
     watch = Watch(monkeypatch)
     run = BacktestRun(tmp_path, market)
-    real = freqai_model.fit
+    real = TrainingJob.run
 
     def fails_once(*arguments: Any, **keywords: Any) -> Any:
         if len(watch.trained) == 1:
             raise MemoryError("no memory for the rollout")
         return real(*arguments, **keywords)
 
-    monkeypatch.setattr(freqai_model, "fit", fails_once)
+    monkeypatch.setattr(TrainingJob, "run", fails_once)
     with pytest.raises(OperationalException, match=rf"window cb_btc_{WINDOWS[1]}, failed: MemoryError: no memory"):
         run.run()
     assert [path.name for path in run.models.rglob("*.feather")] == [run.feather(WINDOWS[0]).name]

@@ -31,7 +31,8 @@ from mtfscalper.monitoring.sampler import FORKSERVER, ROOT, WORKER, ProcessReadi
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.settings import Settings
 from mtfscalper.trading.observation import N_ACCOUNT
-from mtfscalper.training.fit import TrainingReport, fit, report_as_json
+from mtfscalper.training.job import TrainingJob
+from mtfscalper.training.report import TrainingReport
 
 
 def small_config(**rl: Any) -> dict[str, Any]:
@@ -71,10 +72,10 @@ def models(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Path
     window = folder / "sub-train-BTC_1727740800"
     window.mkdir()
     tape = small_tape(700)
-    model, report = fit(settings, tape, small_tape(120), make_settings("classic"))
+    model, report = TrainingJob(settings, tape, small_tape(120), make_settings("classic")).run()
     model.save(window / "cb_btc_1727740800_model.zip")
     pd.DataFrame(tape.features.astype(np.float64)).to_pickle(window / "cb_btc_1727740800_trained_df.pkl")
-    artefacts.write_json(window / artefacts.REPORT_NAME, report_as_json(report))
+    artefacts.write_json(window / artefacts.REPORT_NAME, report.as_json())
     (folder / "run_params.json").write_text(json.dumps(small_config()))
     return folder
 
@@ -104,7 +105,7 @@ def load(models: Path) -> PPO:
 
 def test_the_untrained_twin_is_where_training_began(settings: Settings) -> None:
     untouched = Settings.from_config(small_config(learning_rate=1e-300))
-    model, _ = fit(untouched, small_tape(700), None, make_settings("classic"))
+    model, _ = TrainingJob(untouched, small_tape(700), None, make_settings("classic")).run()
     saved = saved_policy(model, untrained_policy(model, settings))
     assert saved.tensors_moved == 0
     assert saved.relative_change == 0.0
