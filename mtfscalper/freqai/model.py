@@ -38,11 +38,12 @@ from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, price_scale
 from mtfscalper.policy.closed_loop import decidable_rows, flat_decisions, replay
 from mtfscalper.policy.inference import Decider, decider_for
+from mtfscalper.policy.user_network import UserNetwork
 from mtfscalper.trading.actions import N_ACTIONS, Action, entry_permissions
 from mtfscalper.trading.rules import FLAT, Account, RulesError, TradingRules
 from mtfscalper.training.fit import model_zip
 from mtfscalper.training.job import TrainingJob, stop_on
-from mtfscalper.user_code import make_importable
+from mtfscalper.user_code import UserCodeError, make_importable
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,13 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         config = kwargs["config"]
         self.settings = settings_of_config(config)
         super().__init__(**kwargs)
-        make_importable(Path(config["user_data_dir"]))
         rl = self.settings.rl
+        make_importable(Path(config["user_data_dir"]))
+        try:
+            network = None if rl.network is None else UserNetwork.from_name(rl.network)
+        except UserCodeError as error:
+            raise OperationalException(f"The config cannot be used:\n{error}") from error
+        self._network_code = "" if network is None else network.source_sha256
         unread = self.settings.ignored_ppo_keys(config)
         if unread:
             logger.warning(
@@ -477,6 +483,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             fingerprint={
                 "versions": artefacts.value_hash(artefacts.library_versions()),
                 "code": self._code,
+                "network": self._network_code,
                 "settings": artefacts.value_hash(self.settings.model_dump(exclude=shown)),
                 "rules": artefacts.value_hash(asdict(self._rules(dk.pair))),
                 "features": artefacts.value_hash(

@@ -247,14 +247,16 @@ def check_saved(facts: RunFacts, name: str) -> Check:
 
 def check_network(facts: RunFacts, which: str) -> Check:
     """Hidden layers of one of the two networks, read from the shapes of its weights."""
+    key = "net_arch" if which == "policy" else "net_arch_value"
+    asked: tuple[int, ...] = getattr(facts.asked, key)
     seen = [getattr(window.saved, f"{which}_layers") for window in facts.windows]
     return _check(
         "saved model",
         f"{which} network",
         _distinct(list(layers) for layers in seen),
-        str(list(facts.asked.net_arch)),
-        set(seen) == {facts.asked.net_arch},
-        _remedy(facts, "freqai.rl_config.net_arch did not reach the model: compare with run_params.json (--keep)"),
+        str(list(asked)),
+        set(seen) == {asked},
+        _remedy(facts, f"freqai.rl_config.{key} did not reach the model: compare with run_params.json (--keep)"),
     )
 
 

@@ -26,6 +26,7 @@ class Asked:
     batch_size: int
     n_epochs: int
     net_arch: tuple[int, ...]
+    net_arch_value: tuple[int, ...]
     train_cycles: int
     torch_threads: int
     torch_interop_threads: int

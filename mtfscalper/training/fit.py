@@ -80,8 +80,7 @@ def build_model(
         model.tensorboard_log = common["tensorboard_log"]
         vec_env.seed(rl.seed)
     elif rl.model_type == "PPO":
-        arguments = settings.ppo.model_dump() | common
-        model = FusedPPO(MaskedActorCriticPolicy, vec_env, policy_kwargs=network, **arguments)
+        model = FusedPPO(MaskedActorCriticPolicy, vec_env, policy_kwargs=network, **settings.ppo.model_dump(), **common)
         prefer_holding(model, rl.initial_exit_probability)
     else:
         arguments = settings.other_algorithm_kwargs | common
