@@ -63,7 +63,6 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
     def __init__(self, **kwargs: Any) -> None:
         config = kwargs["config"]
         self.settings = settings_of_config(config)
-        super().__init__(**kwargs)
         rl = self.settings.rl
         make_importable(Path(config["user_data_dir"]))
         try:
@@ -71,6 +70,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         except UserCodeError as error:
             raise OperationalException(f"The config cannot be used:\n{error}") from error
         self._network_code = "" if network is None else network.source_sha256
+        super().__init__(**kwargs)
         unread = self.settings.ignored_ppo_keys(config)
         if unread:
             logger.warning(

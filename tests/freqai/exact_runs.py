@@ -61,9 +61,7 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
     def decide(self: DeciderQuery, rows: Any, seen: Any) -> Any:
         decisions = real_query(self, rows, seen)
         for row, state, decision in zip(rows, seen, decisions, strict=True):
-            # Before a tape's first candle stand as many copies of it as a window looks back.
-            before = self._decider._extractor.window - 1
-            features = self._decider._features[before + row].numpy().tobytes()
+            features = self._decider._features[row].tobytes()
             asked.append(Asked(tuple(map(float, state)), features, decision.action))
         return decisions
 
