@@ -50,20 +50,21 @@ from sbx_ppo import (
     rounds_of,
 )
 from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.ppo import MlpPolicy
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from mtfscalper.envs.build import build_vec_env
-from mtfscalper.machine import set_torch_threads
+from mtfscalper.machine import has_bf16, set_torch_threads
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.closed_loop import flat_decisions
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy, features_extractor
 from mtfscalper.trading.actions import N_ACTIONS
+from mtfscalper.training.compiled import CompiledFunction
 from mtfscalper.training.ppo import FusedPPO, loss_gradients
-from mtfscalper.training.precision import CompiledFunction, has_bf16
 
 NETWORK: dict[str, Any] = {"net_arch": NET_ARCH, "activation_fn": torch.nn.ReLU}
 SB3 = "stable-baselines3 PPO"
@@ -236,7 +237,7 @@ def equality(tape: MarketTape, window: int) -> dict[str, dict[str, float]]:
         torch.set_num_threads(1 if model is alone else threads)
         vector_to_parameters(first.clone(), model.policy.parameters())
         model.set_logger(Logger(None, []))
-        model.rollout_buffer = deepcopy(rollout)
+        give(model, rollout)
         np.random.seed(5)
         model.train()
         after.append(parameters_to_vector(model.policy.parameters()).detach())
@@ -246,6 +247,15 @@ def equality(tape: MarketTape, window: int) -> dict[str, dict[str, float]]:
         f"SB3, last bits off, window {window}": distances(start, after[0], after[2]),
         f"SB3, one thread, window {window}": distances(start, after[0], after[3]),
     }
+
+
+def give(model: PPO, buffer: RolloutBuffer) -> None:
+    """Put a rollout of stable-baselines3's into a model."""
+    if not isinstance(model, FusedPPO):
+        model.rollout_buffer = deepcopy(buffer)
+        return
+    for name, column in model.rollout_buffer._asdict().items():
+        column.copy_(torch.from_numpy(getattr(buffer, name)).view_as(column))
 
 
 def distances(start: Tensor, after: Tensor, other: Tensor) -> dict[str, float]:

@@ -37,9 +37,8 @@ from mtfscalper.machine import usable_processors
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import freqtrade_command, offline_config, project_options
 from mtfscalper.offline.synthetic import write_market
-from mtfscalper.policy.inference import PolicyDecider
+from mtfscalper.policy.inference import Actor, DeciderQuery, PolicyDecider, PolicyQuery
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
-from mtfscalper.policy.trade_query import Actor, DeciderQuery, PolicyQuery
 from mtfscalper.strategy import TradeDecisions
 from mtfscalper.trading.actions import N_ACTIONS
 
@@ -89,7 +88,7 @@ def query_table(console: Console) -> dict[str, float]:
     contenders: dict[str, Callable[[int], Any]] = {"freqtrade's copy of a trade": lambda _: deepcopy(trade)}
     for window in (1, 30):
         policy = policy_of(window)
-        query = PolicyQuery(Actor.of_policy(policy), features, window)
+        query = PolicyQuery(Actor.from_policy(policy), features, window)
         whole = DeciderQuery(PolicyDecider(policy, features))
         contenders[f"query, window {window}"] = lambda index, query=query: query.decide([30 + index % 1900], [state])
         contenders[f"whole forward, window {window}"] = lambda index, whole=whole: whole.decide(

@@ -37,7 +37,7 @@ from mtfscalper.market.tape import MarketTape, price_scale
 from mtfscalper.offline.synthetic import generate_market
 from mtfscalper.settings import Settings
 from mtfscalper.trading.rules import TradingRules
-from mtfscalper.training.fit import fit
+from mtfscalper.training.job import TrainingJob
 
 PAIR = "BTC/USDT:USDT"
 # Thirty days of five-minute candles, a tenth of them held out: the main configuration's window.
@@ -114,7 +114,7 @@ def ours(changes: dict[str, Any], window: int, n_features: int, cycles: int) -> 
     set_torch_threads(settings.rl.cpu_count, settings.rl.interop_threads)
 
     def train() -> dict[str, Any]:
-        _, report = fit(settings, tape.rows(0, N_TRAIN), tape.rows(N_TRAIN, N_CANDLES), environment)
+        _, report = TrainingJob(settings, tape.rows(0, N_TRAIN), tape.rows(N_TRAIN, N_CANDLES), environment).run()
         return {
             "timesteps": report.timesteps,
             "rollout_seconds": report.seconds_of("rollout"),

@@ -85,7 +85,8 @@ class RLSettings(_Section):
         "relu", description="activation of the hidden layers"
     )
     network: _ImportPath | None = Field(
-        None, description="a features extractor of yours, with PPO. The hidden layers stand behind it"
+        None,
+        description="a features extractor of yours, with PPO. The hidden layers stand behind it; its module lies in the user directory or its `freqaimodels`, see `mtfscalper/policy/user_network.py`",
     )
     vec_env: Literal["subproc", "dummy", "batched", "auto"] = Field(
         "subproc",
@@ -297,6 +298,9 @@ def _not_built_yet(section: dict[str, Any]) -> list[str]:
     return complaints
 
 
+_WITHOUT_VALUE_NETWORK = {"DQN", "QRDQN", "ARS"}
+
+
 def _impossible_combinations(rl: RLSettings, ppo: PPOSettings) -> list[str]:
     complaints = []
     rollout = rl.n_envs * ppo.n_steps
@@ -315,6 +319,11 @@ def _impossible_combinations(rl: RLSettings, ppo: PPOSettings) -> list[str]:
         complaints.append(
             f"freqai.rl_config.network is {rl.network!r}; accepted: null with {rl.model_type} (only PPO is given a "
             "network of yours); remedy: remove the key, or set model_type to 'PPO'"
+        )
+    if rl.model_type in _WITHOUT_VALUE_NETWORK and rl.net_arch_value is not None:
+        complaints.append(
+            f"freqai.rl_config.net_arch_value is {list(rl.net_arch_value)}; accepted: null with {rl.model_type}, which "
+            "has no value network; remedy: remove the key"
         )
     return complaints
 

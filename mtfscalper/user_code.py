@@ -8,8 +8,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
+import sysconfig
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,7 +19,7 @@ import cloudpickle
 
 
 class UserCodeError(ValueError):
-    """Code that a config names cannot be used. Names what, where it was looked for, accepted and remedy."""
+    """Code that a config names cannot be used. Names key, value, what is accepted and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -26,72 +27,76 @@ class UserCode:
     """A function or class of the user's; pickled with its code, not by its name.
 
     :ivar name: as the config names it, ``module:name``
-    :ivar source_sha256: of the files that its code stands in
+    :ivar source_sha256: of the files that its code stands in; two are equal where names and files are
     """
 
     name: str
-    value: Any
     source_sha256: str
+    value: Any = field(compare=False, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpacked, (self.name, cloudpickle.dumps(self.value), self.source_sha256)
+        return _unpacked, (self.name, self.source_sha256, cloudpickle.dumps(self.value))
 
 
-def _unpacked(name: str, value: bytes, source_sha256: str) -> UserCode:
-    return UserCode(name, cloudpickle.loads(value), source_sha256)
+def _unpacked(name: str, source_sha256: str, value: bytes) -> UserCode:
+    return UserCode(name, source_sha256, cloudpickle.loads(value))
 
 
-def load_user_code(name: str, folder: Path) -> UserCode:
-    """Import what a config names: from the user directory, else from an installed package.
+def load_user_code(name: str, user_data: Path, key: str) -> UserCode:
+    """Import what a config names: from the user directory or its ``freqaimodels``, else from an installed package.
 
     :param name: ``module:name``
-    :param folder: the user directory
+    :param user_data: freqtrade's ``user_data_dir``
+    :param key: of the config, for the message of an error
     :raises UserCodeError: if there is no such module or name, or the module fails
     """
     module_name, _, attribute = name.partition(":")
+    folders = [user_data.resolve(), user_data.resolve() / "freqaimodels"]
     try:
-        module = _import_afresh(module_name, folder.resolve())
+        module = _import_afresh(module_name, folders)
     except Exception as error:
         raise UserCodeError(
-            f"{name}: importing {module_name} fails ({type(error).__name__}: {error}); accepted: a module that lies in "
-            f"{folder} or is installed; remedy: correct the name or the module"
+            f"{key} names {name!r}, and importing {module_name} fails ({type(error).__name__}: {error}); accepted: a "
+            f"module that lies in {folders[0]} or its freqaimodels, or is installed; remedy: correct the name or the "
+            "module"
         ) from error
     if not callable(getattr(module, attribute, None)):
         raise UserCodeError(
-            f"{name}: {module.__file__} has no function or class {attribute}; accepted: module:name of one that it "
-            "defines; remedy: correct the name"
+            f"{key} names {name!r}, and {module.__file__} defines no function or class {attribute}; accepted: a name "
+            "that the module defines; remedy: correct the name"
         )
-    of_user = list(_modules_in(module, folder.resolve()))
-    for needed in of_user:
-        cloudpickle.register_pickle_by_value(needed)
-    return UserCode(name, getattr(module, attribute), _hash_of_sources(of_user or [module]))
+    needed = list(_modules_of_user(module))
+    for one in needed:
+        cloudpickle.register_pickle_by_value(one)
+    return UserCode(name, _hash_of_sources(needed or [module]), getattr(module, attribute))
 
 
-def _import_afresh(module_name: str, folder: Path) -> ModuleType:
+def _import_afresh(module_name: str, folders: list[Path]) -> ModuleType:
     """Import a module as its files are now: a bot lives longer than an edit of them."""
-    # Those of another user directory too, under whose names a module of this one may lie.
-    before = cloudpickle.list_registry_pickle_by_value()
-    for loaded in [name for name, module in sys.modules.items() if name in before or _lies_in(module, folder)]:
-        del sys.modules[loaded]
+    for loaded in cloudpickle.list_registry_pickle_by_value():
+        if loaded in sys.modules and not _is_installed(sys.modules[loaded]):
+            del sys.modules[loaded]
     importlib.invalidate_caches()
-    sys.path.insert(0, str(folder))
+    before = list(sys.path)
+    sys.path[:0] = map(str, folders)
     try:
         module = importlib.import_module(module_name)
     finally:
-        sys.path.remove(str(folder))
-    own_file = folder.joinpath(*module_name.split(".")).with_suffix(".py")
-    if own_file.is_file() and not _lies_in(module, folder):
-        raise ImportError(f"{module.__file__} has the same name and was imported before; rename {own_file}")
+        sys.path[:] = before
+    for folder in folders:
+        file = folder.joinpath(*module_name.split(".")).with_suffix(".py")
+        if file.is_file() and _is_installed(module):
+            raise ImportError(f"{module.__file__} has the same name; rename {file}")
     return module
 
 
-def _modules_in(module: ModuleType, folder: Path) -> Iterable[ModuleType]:
-    """The module and those it uses, as far as they lie in a folder."""
+def _modules_of_user(module: ModuleType) -> Iterable[ModuleType]:
+    """The module and those it uses, as far as they are not installed."""
     found: dict[str, ModuleType] = {}
     waiting = [module]
     while waiting:
         current = waiting.pop()
-        if current.__name__ in found or not _lies_in(current, folder):
+        if current.__name__ in found or _is_installed(current):
             continue
         found[current.__name__] = current
         for value in list(vars(current).values()):
@@ -101,12 +106,11 @@ def _modules_in(module: ModuleType, folder: Path) -> Iterable[ModuleType]:
     return found.values()
 
 
-def _lies_in(module: ModuleType, folder: Path) -> bool:
+def _is_installed(module: ModuleType) -> bool:
+    """Whether a module belongs to Python, to an installed package or to this one, which are found everywhere."""
     file = getattr(module, "__file__", None)
-    if file is None:
-        return False
-    path = Path(file).resolve()
-    return path.is_relative_to(folder) and "site-packages" not in path.parts
+    places = [Path(sysconfig.get_path(place)) for place in ("stdlib", "purelib", "platlib")] + [Path(__file__).parent]
+    return file is None or any(Path(file).resolve().is_relative_to(place.resolve()) for place in places)
 
 
 def _hash_of_sources(modules: Iterable[ModuleType]) -> str:

@@ -21,7 +21,7 @@ from mtfscalper.trading.rules import TradingRules, profit_ratio
 
 if TYPE_CHECKING:
     # Importing it imports torch, which a strategy that only reads columns does without.
-    from mtfscalper.policy.trade_query import TradeDecision, TradeQuery
+    from mtfscalper.policy.inference import TradeDecision, TradeQuery
 
 # Questions about a trade that one pass through the network answers: its weights are read from memory once for all.
 PREPARED_CANDLES = 32

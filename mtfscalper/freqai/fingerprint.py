@@ -13,6 +13,7 @@ from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
 from mtfscalper import artefacts
+from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.settings import Settings
 from mtfscalper.trading.rules import TradingRules
 
@@ -26,11 +27,17 @@ _FEATURE_METHODS = (
 
 
 def run_fingerprint(
-    code: str, settings: Settings, rules: TradingRules, freqai: Mapping[str, Any], strategy: IStrategy
+    code: str,
+    settings: Settings,
+    user: UserParts,
+    rules: TradingRules,
+    freqai: Mapping[str, Any],
+    strategy: IStrategy,
 ) -> dict[str, str]:
     """What every policy of a backtest is made from, name to hash; candles, signals and dates are each period's own.
 
     :param code: hash of the package's code
+    :param user: the user's own code
     :param freqai: the section ``freqai`` of the config
     """
     # Whatever changes nothing about the policy: how progress is shown, and how its decisions are asked for.
@@ -40,6 +47,7 @@ def run_fingerprint(
         "versions": artefacts.value_hash(artefacts.library_versions()),
         "code": code,
         "settings": artefacts.value_hash(settings.model_dump(exclude=shown)),
+        "your own code": artefacts.value_hash([(code.name, code.source_sha256) for code in user.codes]),
         "rules": artefacts.value_hash(asdict(rules)),
         "features": artefacts.value_hash(features),
         "strategy parameters": artefacts.value_hash(entry_parameters(strategy)),

@@ -23,12 +23,13 @@ from mtfscalper.freqai.candles import CandleSource
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.live import LivePairs
-from mtfscalper.freqai.strategy_rules import PairTerms, settings_of_config
+from mtfscalper.freqai.strategy_rules import PairTerms, UserParts, settings_of_config
 from mtfscalper.freqai.trade_decisions import check_asks_for_decisions
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.training.fit import fit, report_as_json
+from mtfscalper.training.fit import model_zip
+from mtfscalper.training.job import TrainingJob, stop_on
 
 logger = logging.getLogger(__name__)
 
@@ -48,8 +49,9 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
     def __init__(self, **kwargs: Any) -> None:
         config = kwargs["config"]
         self.settings = settings_of_config(config)
-        super().__init__(**kwargs)
         rl = self.settings.rl
+        self._user = UserParts.from_settings(self.settings, config)
+        super().__init__(**kwargs)
         unread = self.settings.ignored_ppo_keys(config)
         if unread:
             logger.warning(
@@ -80,7 +82,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             self._strategy = strategy
             assert strategy.dp is not None
             self._source = CandleSource(self.config, strategy.dp, self.settings.rl.entry_mode)
-            self._terms = PairTerms(strategy, self.config, self._source.exchange, self.settings)
+            self._terms = PairTerms(strategy, self.config, self._source.exchange, self.settings, self._user.terms)
         return super().start(dataframe, metadata, strategy)
 
     def start_backtesting(
@@ -96,7 +98,9 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             signals=dataframe[["date", *signals]].reset_index(drop=True),
             environment=environment,
             settings=self.settings,
-            fingerprint=run_fingerprint(self._code, self.settings, environment.rules, self.freqai_info, strategy),
+            fingerprint=run_fingerprint(
+                self._code, self.settings, self._user, environment.rules, self.freqai_info, strategy
+            ),
         )
         kitchen = PeriodKitchen(self._run, self.config)
         self.dk = kitchen
@@ -130,16 +134,19 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
 
         :param data_dictionary: holds ``train_tape`` and ``evaluation_tape``
         """
+        # A copy is trained: predictions go on with the model itself meanwhile.
+        previous = self.dd.model_dictionary.get(dk.pair) if self.settings.continual_learning else None
         tensorboard_dir = Path(dk.full_path) / "tensorboard" / dk.pair.split("/")[0]
-        model, report = fit(
+        job = TrainingJob(
             self.settings,
             data_dictionary["train_tape"],
             data_dictionary["evaluation_tape"],
             self._terms.environment(dk.pair),
-            initial_model=self.dd.model_dictionary.get(dk.pair) if self.settings.continual_learning else None,
+            initial_model=None if previous is None else model_zip(previous),
             tensorboard_dir=tensorboard_dir if self.settings.tensorboard else None,
-            stop_event=self._stop_event if self.live else None,
+            network=self._user.network,
         )
+        model, report = job.run(stop_on(self._stop_event) if self.live else None)
         best = report.best_evaluation
         logger.info(
             "%s: trained %d timesteps on %d candles in %.0f s (%s x %d; rollouts %.0f s, updates %.0f s); best of %d "
@@ -155,7 +162,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             len(report.evaluations),
             f"{best['log_return']:+.4f} log return after costs, {best['trades']:.0f} trades" if best else "none",
         )
-        artefacts.write_json(Path(dk.data_path) / artefacts.REPORT_NAME, report_as_json(report))
+        artefacts.write_json(Path(dk.data_path) / artefacts.REPORT_NAME, report.as_json())
         artefacts.write_json(Path(dk.data_path) / artefacts.TERMS_NAME, self._terms.terms(dk.pair).as_json())
         return model
 

@@ -14,16 +14,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.exit_policy import DecidingPeriod, ExitPolicy, PeriodRows, TradeTerms
 from mtfscalper.freqai.open_trade import PriceHistory
-
-if TYPE_CHECKING:
-    from mtfscalper.policy.trade_query import TradeQuery
 
 FOLDER = "trade_decisions"
 # Of a pair: the period that decides and the one before it.
@@ -171,25 +168,16 @@ class _PairPolicies:
             )
         with np.load(artefacts.sealed_path(folder, "decisions")) as arrays:
             rows = PeriodRows(**arrays)
-        query = _query(artefacts.sealed_path(folder, "model"), rows, self.terms)
+        # Here, because it imports torch: a strategy is loaded long before a policy is, and often without one.
+        from mtfscalper.policy.inference import trade_query_from_zip
+
+        model, terms = artefacts.sealed_path(folder, "model"), self.terms
+        query = trade_query_from_zip(model, terms.model_type, rows.features, terms.lookback)
         policy = ExitPolicy(self.terms, self.history, DecidingPeriod(period.first_ms, period.stop_ms, rows, query))
         self.loaded[at] = policy
         while len(self.loaded) > PERIODS_IN_MEMORY:
             self.loaded.popitem(last=False)
         return policy
-
-
-def _query(model: Path, rows: PeriodRows, terms: TradeTerms) -> TradeQuery:
-    """The policy of a zip, asked about open trades on the rows of its period."""
-    # Here, because they import torch: a strategy is loaded long before a policy is, and often without one.
-    from mtfscalper.policy.algorithms import algorithm_class
-    from mtfscalper.policy.inference import decider_for
-    from mtfscalper.policy.trade_query import Actor, PolicyQuery
-
-    if terms.model_type == "PPO":
-        return PolicyQuery(Actor.of_zip(model), rows.features, terms.lookback)
-    loaded = algorithm_class(terms.model_type).load(model, device="cpu")
-    return decider_for(loaded, rows.features, terms.lookback).trade_query()
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from freqtrade.constants import UNLIMITED_STAKE_AMOUNT
 from freqtrade.enums import TradingMode
@@ -17,7 +18,12 @@ from freqtrade.util import get_dry_run_wallet
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.settings import RLSettings, Settings, SettingsError
+from mtfscalper.trading.reward import load_own_terms
 from mtfscalper.trading.rules import RulesError, TradingRules
+from mtfscalper.user_code import UserCode, UserCodeError
+
+if TYPE_CHECKING:
+    from mtfscalper.policy.user_network import UserNetwork
 
 logger = logging.getLogger(__name__)
 
@@ -28,9 +34,45 @@ def settings_of_config(config: dict[str, Any]) -> Settings:
     :raises OperationalException: naming every wrong key, the value, the values accepted and the remedy
     """
     try:
-        return Settings.from_config(config, _unknown_arguments)
-    except SettingsError as error:
+        settings = Settings.from_config(config, _unknown_arguments)
+        UserParts.from_settings(settings, config)
+    except (SettingsError, UserCodeError) as error:
         raise OperationalException(f"The config cannot be used:\n{error}") from error
+    return settings
+
+
+class UserParts(NamedTuple):
+    """The user's own code that a config names.
+
+    :ivar terms: of the reward
+    :ivar network: a features extractor, None for none
+    """
+
+    terms: tuple[UserCode, ...]
+    network: UserNetwork | None
+
+    @classmethod
+    def from_settings(cls, settings: Settings, config: Mapping[str, Any]) -> UserParts:
+        """
+        :param config: the freqtrade config, with its user directory
+        :raises UserCodeError: if something cannot be loaded
+        """
+        rl = settings.rl
+        if not rl.model_reward_parameters.terms and rl.network is None:
+            return cls((), None)
+        user_data = Path(config["user_data_dir"])
+        network = None
+        if rl.network is not None:
+            # Imports torch, which a strategy without a network of the user's can do without.
+            from mtfscalper.policy.user_network import UserNetwork
+
+            network = UserNetwork.from_name(rl.network, user_data)
+        return cls(load_own_terms(rl.model_reward_parameters, user_data), network)
+
+    @property
+    def codes(self) -> tuple[UserCode, ...]:
+        """All of it."""
+        return self.terms if self.network is None else (*self.terms, self.network.code)
 
 
 def _unknown_arguments(model_type: str, arguments: Mapping[str, Any]) -> list[str]:
@@ -43,11 +85,20 @@ def _unknown_arguments(model_type: str, arguments: Mapping[str, Any]) -> list[st
 class PairTerms:
     """How the trades of a strategy are learned, pair by pair; its rules are read once."""
 
-    def __init__(self, strategy: IStrategy, config: dict[str, Any], exchange: Exchange, settings: Settings) -> None:
+    def __init__(
+        self,
+        strategy: IStrategy,
+        config: dict[str, Any],
+        exchange: Exchange,
+        settings: Settings,
+        own_terms: tuple[UserCode, ...],
+    ) -> None:
         """
         :param config: the freqtrade config
         :param exchange: where the fee and the leverage tiers come from
+        :param own_terms: of the reward
         """
+        self._own_terms = own_terms
         self._strategy, self._config, self._exchange, self._settings = strategy, config, exchange, settings
         self._rules_by_pair: dict[str, TradingRules] = {}
 
@@ -75,6 +126,7 @@ class PairTerms:
             window=self._settings.window,
             random_start=rl.randomize_starting_position,
             state_info=rl.add_state_info,
+            own_terms=self._own_terms,
         )
 
     def terms(self, pair: str) -> TradeTerms:

@@ -8,17 +8,29 @@ features up to and including row i.
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mtfscalper import artefacts
 from mtfscalper.market.lookback import gap_free_segments
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 
 PRICE_COLUMNS = ("open", "high", "low", "close")
+
+# How the file of a tape begins, and where its body does, behind a SHA-256.
+_MAGIC = b"mtfscalper tape 1\n"
+_BODY = len(_MAGIC) + 32
+# Of an array's place in the file: a whole cache line.
+_ALIGNMENT = 64
+# What is not an array of a tape.
+_PLAIN = ("pair", "timeframe_ms", "segments")
 
 
 class TapeError(ValueError):
@@ -134,6 +146,61 @@ class MarketTape:
         segments = tuple(gap_free_segments(cut["dates_ms"], self.timeframe_ms))
         return MarketTape(**(values | cut | {"segments": segments}))
 
+    def save(self, path: Path) -> None:
+        """Write the tape as one file, whole or not at all.
+
+        :data:`_MAGIC` and the SHA-256 of what follows; the length of a JSON header, in eight bytes; the header, which
+        names every array's type and shape; the arrays, each as it lies in memory, at the next multiple of
+        :data:`_ALIGNMENT`.
+        """
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        arrays = {name: np.ascontiguousarray(value) for name, value in values.items() if isinstance(value, np.ndarray)}
+        described = {name: (array.dtype.str, array.shape) for name, array in arrays.items()}
+        header = json.dumps({**values, **described}).encode()
+        parts: list[bytes | memoryview] = [len(header).to_bytes(8, "little"), header]
+        place = _BODY + 8 + len(header)
+        for array in arrays.values():
+            padding = -place % _ALIGNMENT
+            parts += [bytes(padding), array.data]
+            place += padding + array.nbytes
+        hasher = hashlib.sha256()
+        for part in parts:
+            hasher.update(part)
+
+        def write(target: Path) -> None:
+            with target.open("wb") as file:
+                file.writelines([_MAGIC, hasher.digest(), *parts])
+
+        artefacts.write_atomically(path, write)
+
+    @classmethod
+    def load(cls, path: Path) -> MarketTape:
+        """The tape that :meth:`save` wrote, its arrays mapped from the file: read-only, in memory once for all readers.
+
+        :raises TapeError: if the file is missing, damaged or not a tape
+        """
+        try:
+            raw = np.asarray(np.memmap(path, mode="r", dtype=np.uint8))
+        except (OSError, ValueError) as error:
+            raise TapeError(_unreadable(path, str(error))) from error
+        if raw[: len(_MAGIC)].tobytes() != _MAGIC:
+            raise TapeError(_unreadable(path, "it begins as another kind of file"))
+        if raw[len(_MAGIC) : _BODY].tobytes() != hashlib.sha256(raw[_BODY:].data).digest():
+            raise TapeError(_unreadable(path, "it is damaged, its hash differs from the one in it"))
+        place = _BODY + 8
+        n_header = int.from_bytes(raw[_BODY:place].tobytes(), "little")
+        values = json.loads(raw[place : place + n_header].tobytes())
+        place += n_header
+        for field in fields(cls):
+            if field.name not in _PLAIN:
+                dtype, shape = np.dtype(values[field.name][0]), values[field.name][1]
+                place += -place % _ALIGNMENT
+                n_bytes = dtype.itemsize * math.prod(shape)
+                values[field.name] = raw[place : place + n_bytes].view(dtype).reshape(shape)
+                place += n_bytes
+        values["segments"] = tuple((start, stop) for start, stop in values["segments"])
+        return cls(**values)
+
     def digest(self) -> str:
         """SHA-256 of everything on the tape."""
         hasher = hashlib.sha256(f"{self.pair} {self.timeframe_ms}".encode())
@@ -142,6 +209,13 @@ class MarketTape:
             if isinstance(value, np.ndarray):
                 hasher.update(np.ascontiguousarray(value).tobytes())
         return hasher.hexdigest()
+
+
+def _unreadable(path: Path, why: str) -> str:
+    return (
+        f"{path} cannot be read: {why}; accepted: a file that MarketTape.save wrote in this version; remedy: save the "
+        "tape again"
+    )
 
 
 def price_scale(candles: pd.DataFrame, exchange_scale: float) -> npt.NDArray[np.float64]:

@@ -152,12 +152,14 @@ def check_saved(facts: RunFacts, name: str) -> Check:
 
 def check_network(facts: RunFacts, which: str) -> Check:
     """Hidden layers of one of the two networks, read from the shapes of its weights."""
+    key = "net_arch" if which == "policy" else "net_arch_value"
+    asked: tuple[int, ...] = getattr(facts.asked, key)
     seen = [getattr(period.saved, f"{which}_layers") for period in facts.periods]
     return judge(
         "saved model",
         f"{which} network",
         distinct(list(layers) for layers in seen),
-        str(list(facts.asked.net_arch)),
-        set(seen) == {facts.asked.net_arch},
-        remedy_of(facts, "freqai.rl_config.net_arch did not reach the model: compare with run_params.json (--keep)"),
+        str(list(asked)),
+        set(seen) == {asked},
+        remedy_of(facts, f"freqai.rl_config.{key} did not reach the model: compare with run_params.json (--keep)"),
     )

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     # Facts are judged without importing torch or freqtrade, so that the check of packages can say which is missing.
     from mtfscalper.monitoring.packages import PackageFact
     from mtfscalper.monitoring.sampler import PeakMemory
-    from mtfscalper.training.fit import TrainingReport
+    from mtfscalper.training.report import TrainingReport
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Asked:
     batch_size: int
     n_epochs: int
     net_arch: tuple[int, ...]
+    net_arch_value: tuple[int, ...]
     train_cycles: int
     torch_threads: int
     torch_interop_threads: int

@@ -31,10 +31,10 @@ from mtfscalper.monitoring.facts import (
 )
 from mtfscalper.monitoring.sampler import ROOT, WORKER, Recording, Span
 from mtfscalper.policy.inference import PolicyDecider
-from mtfscalper.policy.network import MaskedActorCriticPolicy, features_extractor, prefer_holding
+from mtfscalper.policy.network import MaskedActorCriticPolicy, features_extractor, hidden_layers, prefer_holding
 from mtfscalper.settings import Settings
 from mtfscalper.trading.observation import ACCOUNT_FIELDS
-from mtfscalper.training.fit import TrainingReport
+from mtfscalper.training.report import TrainingReport
 
 ROWS_COMPARED = 1000
 TIMINGS = 5
@@ -83,9 +83,7 @@ def read_report(folder: Path) -> TrainingReport:
     """
     path = folder / artefacts.REPORT_NAME
     try:
-        values = json.loads(path.read_text())
-        phases = [(str(name), float(start), float(stop)) for name, start, stop in values.pop("phases")]
-        return TrainingReport(phases=phases, **values)
+        return TrainingReport.from_json(json.loads(path.read_text()))
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ArtefactError(f"{path} cannot be read: {type(error).__name__}: {error}") from error
 
@@ -195,8 +193,8 @@ def saved_policy(model: PPO, untrained: ActorCriticPolicy) -> SavedPolicy:
     )
 
 
-def _layers(network: nn.Module) -> tuple[int, ...]:
-    return tuple(module.weight.shape[0] for module in network.modules() if isinstance(module, nn.Linear))
+def _layers(network: nn.Sequential) -> tuple[int, ...]:
+    return tuple(linear.out_features for linear, _ in hidden_layers(network))
 
 
 def decided(model: PPO, untrained: ActorCriticPolicy, features: npt.NDArray[np.float32], settings: Settings) -> Decided:

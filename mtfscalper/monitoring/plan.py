@@ -119,6 +119,7 @@ def _asked(settings: Settings) -> Asked:
         batch_size=settings.ppo.batch_size,
         n_epochs=settings.ppo.n_epochs,
         net_arch=rl.net_arch,
+        net_arch_value=rl.net_arch_value or rl.net_arch,
         train_cycles=rl.train_cycles,
         torch_threads=min(rl.cpu_count, processors),
         torch_interop_threads=min(rl.interop_threads, processors),

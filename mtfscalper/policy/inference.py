@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import io
+import json
+import math
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -11,16 +18,33 @@ import numpy.typing as npt
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor, nn
 
 from mtfscalper.envs.lookback_observation import expand_observations
-from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
-from mtfscalper.policy.trade_query import Actor, DeciderQuery, PolicyQuery, TradeQuery
+from mtfscalper.market.lookback import windows_ending_at
+from mtfscalper.policy.algorithms import algorithm_class
+from mtfscalper.policy.network import (
+    CandleWindowExtractor,
+    HiddenLayer,
+    MaskedActorCriticPolicy,
+    has_relu_layers,
+    through_layers,
+)
 from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
 from mtfscalper.trading.arrays import NUMPY
-from mtfscalper.trading.observation import ACCOUNT_FIELDS
+from mtfscalper.trading.observation import ACCOUNT_FIELDS, N_ACCOUNT
 
 # Rows of a forward: fewer make its products slower, more gain nothing.
 MAX_BATCH = 1024
+
+# Two ways to sum a layer differ by the rounding of float32, some 1e-6 of a logit. Where leaving and holding are nearer
+# to each other than this, the sums are taken in the policy's own order.
+NEAR_TIE = 1e-3
+
+# Rows whose features go through the first layer together.
+BLOCK_ROWS = 256
+
+_HIDDEN = "mlp_extractor.policy_net"
 
 
 class Decisions(NamedTuple):
@@ -32,6 +56,30 @@ class Decisions(NamedTuple):
 
     actions: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float32]
+
+
+class TradeDecision(NamedTuple):
+    """What the policy makes of an open trade.
+
+    :ivar action: Neutral, or the exit of the side that is held
+    :ivar exit_probability: between 0 and 1
+    """
+
+    action: int
+    exit_probability: float
+
+
+class TradeQuery(Protocol):
+    """Whatever can be asked about open trades on the candles of one period."""
+
+    def decide(self, rows: Sequence[int], states: Sequence[Sequence[float]]) -> list[TradeDecision]:
+        """Decide on open trades, each for itself.
+
+        :param rows: of each trade, the position of the last closed candle
+        :param states: of each trade, what the policy sees, in the order of
+            :data:`mtfscalper.trading.observation.ACCOUNT_FIELDS`; not of flat accounts
+        """
+        ...
 
 
 class Decider(Protocol):
@@ -48,8 +96,11 @@ class Decider(Protocol):
         ...
 
 
+# ---------------------------------------------------------------------- flat decisions, in batches
+
+
 class PolicyDecider:
-    """The PPO policy of this package, which gathers its own windows."""
+    """The PPO policy of this package, which gathers what it looks back on."""
 
     def __init__(
         self, policy: MaskedActorCriticPolicy, features: npt.NDArray[np.float32], max_batch: int = MAX_BATCH
@@ -63,18 +114,19 @@ class PolicyDecider:
         extractor = policy.features_extractor
         assert isinstance(extractor, CandleWindowExtractor)
         self._extractor = extractor
-        self._features = self._extractor.as_tape(features)
-        self._query = partial(PolicyQuery, features=features, window=extractor.window)
+        self._features = features
+        self._tape = self._extractor.as_tape(features)
 
     def trade_query(self) -> TradeQuery:
         """See :class:`Decider`."""
-        return self._query(Actor.of_policy(self._policy))
+        actor = Actor.from_policy(self._policy)
+        return DeciderQuery(self) if actor is None else PolicyQuery(actor, self._features, self._extractor.window)
 
     def decide(self, observations: npt.NDArray[np.float32]) -> Decisions:
         """See :class:`Decider`."""
         parts = []
         self._policy.set_training_mode(False)
-        with torch.inference_mode(), self._policy.in_full_precision(), self._extractor.on_tape(self._features):
+        with torch.inference_mode(), self._policy.in_full_precision(), self._extractor.on_tape(self._tape):
             for start in range(0, len(observations), self._max_batch):
                 batch = torch.from_numpy(observations[start : start + self._max_batch]).to(self._policy.device)
                 distribution: Any = self._policy.get_distribution(batch).distribution
@@ -84,14 +136,14 @@ class PolicyDecider:
 
 
 class WindowDecider:
-    """Any other SB3 algorithm, over ordinary window observations. Impossible actions count as Neutral."""
+    """Any other SB3 policy, over observations that hold their lookback. Impossible actions count as Neutral."""
 
     def __init__(
         self, model: BaseAlgorithm, features: npt.NDArray[np.float32], window: int, max_batch: int = MAX_BATCH
     ) -> None:
         """
         :param features: scaled features of the tape to decide on, shape (n_candles, n_features)
-        :param window: candles in a window
+        :param window: candles an observation looks back
         :param max_batch: rows of a forward
         """
         self._model = model
@@ -147,8 +199,184 @@ def decider_for(
 ) -> Decider:
     """The decider of a model over a tape's features.
 
+    :param window: candles an observation looks back
     :param max_batch: rows of a forward
     """
     if isinstance(model.policy, MaskedActorCriticPolicy):
         return PolicyDecider(model.policy, features, max_batch)
     return WindowDecider(model, features, window, max_batch)
+
+
+# ---------------------------------------------------------------------- one trade's decision
+
+
+class Layer(NamedTuple):
+    """A linear layer: weights of shape (n_out, n_in), biases of shape (n_out,), float32."""
+
+    weight: npt.NDArray[np.float32]
+    bias: npt.NDArray[np.float32]
+
+
+class Actor(NamedTuple):
+    """The policy's way from observation to logits: hidden layers with ReLU, then one logit for each action."""
+
+    hidden: tuple[Layer, ...]
+    logits: Layer
+
+    @classmethod
+    def from_policy(cls, policy: ActorCriticPolicy) -> Actor | None:
+        """The actor of a policy in memory, good until the policy is trained on; None if it has other layers."""
+        return cls.from_state(policy.state_dict()) if has_relu_layers(policy) else None
+
+    @classmethod
+    def from_zip(cls, path: Path) -> Actor | None:
+        """The actor of a model that stable-baselines3 saved, without making the model; None if it has other layers."""
+        with zipfile.ZipFile(path) as archive:
+            if not _zip_has_relu_layers(json.loads(archive.read("data"))):
+                return None
+            state = torch.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
+        # Copied: the file's tensors lie in one piece of memory with the critic's.
+        return deepcopy(cls.from_state(state))
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Tensor]) -> Actor:
+        """The actor among a policy's parameters."""
+        # Layers and activations are numbered in turn.
+        numbers = sorted(int(name.split(".")[2]) for name in state if name.startswith(_HIDDEN) and "weight" in name)
+        hidden = tuple(_layer(state, f"{_HIDDEN}.{number}") for number in numbers)
+        return cls(hidden, _layer(state, "action_net"))
+
+
+def _zip_has_relu_layers(data: Mapping[str, Any]) -> bool:
+    """:func:`mtfscalper.policy.network.has_relu_layers` of what stable-baselines3 wrote about a policy."""
+    policy, arguments = data["policy_class"], data["policy_kwargs"]
+    # A class is written as its repr. A user's network cannot be written as JSON, and makes a string of its arguments.
+    return (
+        policy["__module__"] == MaskedActorCriticPolicy.__module__
+        and arguments.get("activation_fn") == repr(nn.ReLU)
+        and arguments.get("features_extractor_class") == repr(CandleWindowExtractor)
+        and isinstance(arguments.get("features_extractor_kwargs"), dict)
+    )
+
+
+def _layer(state: Mapping[str, Tensor], name: str) -> Layer:
+    weight, bias = (state[f"{name}.{part}"].detach().cpu().numpy() for part in ("weight", "bias"))
+    return Layer(weight, bias)
+
+
+class DeciderQuery:
+    """Asks any decider, by a whole forward."""
+
+    def __init__(self, decider: Decider) -> None:
+        self._decider = decider
+
+    def decide(self, rows: Sequence[int], states: Sequence[Sequence[float]]) -> list[TradeDecision]:
+        """See :class:`TradeQuery`."""
+        decided = self._decider.decide(np.column_stack([rows, states]).astype(np.float32))
+        sides = (Action.LONG_EXIT if state[0] > 0 else Action.SHORT_EXIT for state in states)
+        probabilities = (float(row[leave]) for row, leave in zip(decided.probabilities, sides, strict=True))
+        return list(map(TradeDecision, decided.actions.tolist(), probabilities))
+
+
+class PolicyQuery:
+    """Asks the policy of this package about open trades on the candles of one period.
+
+    The features' part of the first layer is worked out for many candles at once, when the first of them is asked
+    for; a query adds the account's part and goes through the layers that follow.
+    """
+
+    def __init__(self, actor: Actor, features: npt.NDArray[np.float32], window: int) -> None:
+        """
+        :param features: scaled features, shape (n_candles, n_features)
+        :param window: candles an observation looks back
+        :raises ValueError: if the actor was trained with other features or another lookback
+        """
+        first, *hidden = actor.hidden
+        self._actor = actor
+        self._features, self._window = features, window
+        n_seen = window * features.shape[1]
+        if n_seen + N_ACCOUNT != first.weight.shape[1]:
+            raise ValueError(
+                f"{features.shape[1]} features of each of {window} candles are {n_seen} inputs beside the account's "
+                f"{N_ACCOUNT}; accepted: the {first.weight.shape[1]} inputs that this policy was trained with; remedy: "
+                "train again"
+            )
+        self._seen_weight = np.ascontiguousarray(first.weight[:, :n_seen].T)
+        self._seen_bias = first.bias
+        self._seen_blocks: dict[int, npt.NDArray[np.float32]] = {}
+        self._account_weight = np.ascontiguousarray(first.weight[:, n_seen:])
+        # In a trade two actions can be done: by what leaving is ahead of holding, long, then short.
+        exits = [Action.LONG_EXIT, Action.SHORT_EXIT]
+        weight, bias = actor.logits
+        self._hidden: list[HiddenLayer] = [(self._first_layer, _relu), *((_linear(layer), _relu) for layer in hidden)]
+        self._advantages = _linear(Layer(weight[exits] - weight[Action.NEUTRAL], bias[exits] - bias[Action.NEUTRAL]))
+
+    def decide(self, rows: Sequence[int], states: Sequence[Sequence[float]]) -> list[TradeDecision]:
+        """See :class:`TradeQuery`."""
+        accounts = np.array(states, dtype=np.float32)
+        advantages = through_layers((rows, accounts), self._hidden, self._advantages)
+        decisions = []
+        for row, account, (long, short) in zip(rows, accounts, advantages.tolist(), strict=True):
+            is_long = account[0] > 0
+            advantage = long if is_long else short
+            leave = Action.LONG_EXIT if is_long else Action.SHORT_EXIT
+            if abs(advantage) < NEAR_TIE:
+                advantage = self._advantage_in_full(row, account, leave)
+            # Of two actions, the softmax is a logistic function; half its hyperbolic tangent cannot overflow.
+            probability = 0.5 + 0.5 * math.tanh(advantage / 2)
+            decisions.append(TradeDecision(int(leave if advantage > 0 else Action.NEUTRAL), probability))
+        return decisions
+
+    def _first_layer(self, inputs: tuple[Sequence[int], npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
+        """The first linear layer.
+
+        :param inputs: rows of the features, and the accounts' states, shape (n, n_account)
+        :return: shape (n, n_hidden)
+        """
+        rows, accounts = inputs
+        for block in {row // BLOCK_ROWS for row in rows} - self._seen_blocks.keys():
+            first = block * BLOCK_ROWS
+            members = np.arange(first, min(first + BLOCK_ROWS, len(self._features)))
+            seen = windows_ending_at(self._features, members, self._window)
+            self._seen_blocks[block] = seen @ self._seen_weight + self._seen_bias
+        seen = np.stack([self._seen_blocks[row // BLOCK_ROWS][row % BLOCK_ROWS] for row in rows])
+        return np.asarray(seen + accounts @ self._account_weight.T)
+
+    def _advantage_in_full(self, row: int, account: npt.NDArray[np.float32], leave: Action) -> float:
+        """The logit of leaving less the one of holding, summed as the policy's own forward sums it."""
+        seen = windows_ending_at(self._features, np.array([row]), self._window)[0]
+        inputs = torch.from_numpy(np.concatenate([seen, account]))[None]
+        hidden = [(_torch_linear(layer), torch.relu) for layer in self._actor.hidden]
+        with torch.inference_mode():
+            logits = through_layers(inputs, hidden, _torch_linear(self._actor.logits))[0]
+            return float(logits[leave] - logits[Action.NEUTRAL])
+
+
+def _relu(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    return np.maximum(values, 0.0)
+
+
+def _linear(layer: Layer) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
+    # Transposed in memory: a product of few rows takes three quarters of the time.
+    weight = np.ascontiguousarray(layer.weight.T)
+    return lambda values: values @ weight + layer.bias
+
+
+def _torch_linear(layer: Layer) -> Callable[[Tensor], Tensor]:
+    weight, bias = map(torch.from_numpy, layer)
+    return partial(nn.functional.linear, weight=weight, bias=bias)
+
+
+def trade_query_from_zip(path: Path, model_type: str, features: npt.NDArray[np.float32], window: int) -> TradeQuery:
+    """Whatever decides about open trades as a saved model does: quickly where its layers allow, else by whole forwards.
+
+    :param path: a model that stable-baselines3 saved
+    :param model_type: its algorithm's name, as ``rl_config.model_type``
+    :param features: scaled features, shape (n_candles, n_features)
+    :param window: candles an observation looks back
+    """
+    actor = Actor.from_zip(path) if model_type == "PPO" else None
+    if actor is not None:
+        return PolicyQuery(actor, features, window)
+    model = algorithm_class(model_type).load(path, device="cpu")
+    return decider_for(model, features, window).trade_query()

@@ -1,11 +1,11 @@
-"""The policy network: windows gathered from the tape, impossible actions masked."""
+"""The policy network: the lookback gathered from the tape, hidden layers, heads, impossible actions masked."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -15,11 +15,27 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.distributions import Distribution
 from stable_baselines3.common.policies import ActorCriticPolicy
 from stable_baselines3.common.torch_layers import BaseFeaturesExtractor
-from torch import Tensor
+from torch import Tensor, nn
 
+from mtfscalper.policy.user_network import UserNetwork
 from mtfscalper.trading.actions import Action, valid_actions
 from mtfscalper.trading.arrays import Namespace
 from mtfscalper.trading.observation import ACCOUNT_FIELDS, N_ACCOUNT
+
+_Y = TypeVar("_Y")
+
+# The linear part of a hidden layer, and the activation after it, on the arrays of whoever computes them.
+HiddenLayer = tuple[Callable[[Any], Any], Callable[[Any], Any]]
+
+# The names of ``rl_config.activation``.
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "leaky_relu": nn.LeakyReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+}
 
 # torch has where, logical_and, ... under the names the rules use.
 _TORCH: Namespace = torch  # type: ignore[assignment]
@@ -28,22 +44,48 @@ _LONG_PERMITTED = 1 + ACCOUNT_FIELDS.index("long_permitted")
 _SHORT_PERMITTED = 1 + ACCOUNT_FIELDS.index("short_permitted")
 
 
+def through_layers(inputs: Any, hidden: Iterable[HiddenLayer], head: Callable[[Any], _Y]) -> _Y:
+    """The order of a network's layers, whoever computes them and in whatever arrays.
+
+    :param inputs: one row an observation
+    :param head: the linear layer after them
+    """
+    latent = inputs
+    for linear, activation in hidden:
+        latent = activation(linear(latent))
+    return head(latent)
+
+
+def hidden_layers(network: nn.Sequential) -> list[tuple[Any, Any]]:
+    """The hidden layers of ``mlp_extractor.policy_net`` or ``value_net``, each with its activation."""
+    modules: list[Any] = list(network)
+    return list(zip(modules[::2], modules[1::2], strict=True))
+
+
 class CandleWindowExtractor(BaseFeaturesExtractor):
-    """Gathers the window of features that a compact observation stands for, from the tape.
+    """Gathers the lookback of features that a compact observation stands for, from the tape.
 
     The tape's features are a buffer that is not saved: they belong to the market, not to the policy.
+
+    :ivar network: made by a user's class, which what was gathered goes through, or None
     """
 
     features: Tensor
 
-    def __init__(self, observation_space: spaces.Box, n_features: int, window: int) -> None:
+    def __init__(
+        self, observation_space: spaces.Box, n_features: int, window: int, network: UserNetwork | None = None
+    ) -> None:
         """
         :param n_features: features of one candle
-        :param window: candles in a window
+        :param window: candles an observation looks back
         """
-        super().__init__(observation_space, features_dim=n_features * window + N_ACCOUNT)
+        made: Any = None if network is None else network.make(window, n_features)
+        n_gathered = n_features * window + N_ACCOUNT
+        super().__init__(observation_space, features_dim=n_gathered if made is None else made.features_dim)
         self.n_features = n_features
         self.window = window
+        self.n_gathered = n_gathered
+        self.network: nn.Module | None = made
         self.register_buffer("features", torch.empty(0, n_features), persistent=False)
         self._kept: Tensor | None = None
 
@@ -75,7 +117,7 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
         :param features: of :meth:`as_tape`
         """
         own = self.features
-        self.features, self._kept = features, features.new_empty(0, self.features_dim)
+        self.features, self._kept = features, features.new_empty(0, self.n_gathered)
         try:
             yield
         finally:
@@ -84,22 +126,27 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
     def forward(self, observations: Tensor) -> Tensor:
         """
         :param observations: compact, shape (n, 1 + n_account)
-        :return: shape (n, window * n_features + n_account)
+        :return: shape (n, features_dim)
         """
         if not len(self.features):
             raise RuntimeError(
                 "this policy gathers its features from a tape and has none; remedy: call "
                 "policy.features_extractor.set_features(features) with the tape's scaled features first"
             )
-        return self.gather(self.features, observations, self._room(len(observations)))
+        gathered = self.gather(self.features, observations, self._room(len(observations)))
+        if self.network is None:
+            return gathered
+        candles = gathered[:, :-N_ACCOUNT].reshape(-1, self.window, self.n_features)
+        answer: Tensor = self.network(candles, gathered[:, -N_ACCOUNT:])
+        return answer
 
     def _room(self, n_rows: int) -> Tensor:
         """Where to write the input of a forward."""
         if self._kept is None:
-            return self.features.new_empty(n_rows, self.features_dim)
+            return self.features.new_empty(n_rows, self.n_gathered)
         if len(self._kept) < n_rows:
             # New memory for each forward would come from the system page by page: for wide windows a third of the time.
-            self._kept = self._kept.new_empty(n_rows, self.features_dim)
+            self._kept = self._kept.new_empty(n_rows, self.n_gathered)
         return self._kept[:n_rows]
 
     def gather(self, features: Tensor, observations: Tensor, out: Tensor) -> Tensor:
@@ -132,26 +179,33 @@ class MaskedActorCriticPolicy(ActorCriticPolicy):
         """
         :return: actions, values and log-probabilities of the actions, each of shape (n, ...)
         """
-        latent_pi, latent_vf = self._latents(obs)
-        distribution = self._masked(latent_pi, obs)
+        logits, values = self.logits_and_values(obs)
+        distribution = self._masked(logits, obs)
         actions = distribution.get_actions(deterministic=deterministic)
-        return actions, self.value_net(latent_vf), distribution.log_prob(actions)
+        return actions, values, distribution.log_prob(actions)
 
     def evaluate_actions(self, obs: Any, actions: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """
         :return: values, log-probabilities of ``actions``, entropy
         """
-        latent_pi, latent_vf = self._latents(obs)
-        distribution = self._masked(latent_pi, obs)
-        return self.value_net(latent_vf), distribution.log_prob(actions), distribution.entropy()
+        logits, values = self.logits_and_values(obs)
+        distribution = self._masked(logits, obs)
+        return values, distribution.log_prob(actions), distribution.entropy()
 
     def get_distribution(self, obs: Any) -> Distribution:
         """The distribution over the actions that can be done."""
-        return self._masked(self._latent(obs, self.mlp_extractor.forward_actor), obs)
+        return self._masked(self._actor(self.features_extractor(obs)), obs)
 
     def predict_values(self, obs: Any) -> Tensor:
         """Estimated values, shape (n, 1)."""
-        return self.value_net(self._latent(obs, self.mlp_extractor.forward_critic))  # type: ignore[no-any-return]
+        return self._critic(self.features_extractor(obs))
+
+    def logits_and_values(self, obs: Any) -> tuple[Tensor, Tensor]:
+        """
+        :return: logits before any mask, shape (n, 5), and values, shape (n, 1)
+        """
+        features = self.features_extractor(obs)
+        return self._actor(features), self._critic(features)
 
     @contextmanager
     def in_full_precision(self) -> Iterator[None]:
@@ -162,29 +216,36 @@ class MaskedActorCriticPolicy(ActorCriticPolicy):
         finally:
             self.precision = precision
 
-    def _latents(self, obs: Any) -> tuple[Tensor, Tensor]:
-        features = self.features_extractor(obs)
-        with self._rounding():
-            latent_pi, latent_vf = self.mlp_extractor(features)
-        return self._unrounded(latent_pi), self._unrounded(latent_vf)
+    def _actor(self, features: Tensor) -> Tensor:
+        return self._through(self.mlp_extractor.policy_net, self.action_net, features)
 
-    def _latent(self, obs: Any, network: Callable[[Tensor], Tensor]) -> Tensor:
-        """What one of the two networks makes of observations, without the other's work."""
-        features = self.features_extractor(obs)
-        with self._rounding():
-            return self._unrounded(network(features))
+    def _critic(self, features: Tensor) -> Tensor:
+        return self._through(self.mlp_extractor.value_net, self.value_net, features)
 
-    def _unrounded(self, latent: Tensor) -> Tensor:
-        return latent.to(self.value_net.weight.dtype)
+    def _through(self, network: nn.Sequential, head: nn.Module, features: Tensor) -> Tensor:
+        def in_full(latent: Tensor) -> Tensor:
+            with torch.autocast(self.device.type, enabled=False):
+                return head(latent.to(self.value_net.weight.dtype))  # type: ignore[no-any-return]
 
-    def _rounding(self) -> torch.autocast:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16")
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
+            return through_layers(features, hidden_layers(network), in_full)
 
-    def _masked(self, latent_pi: Tensor, obs: Tensor) -> Distribution:
-        return self.action_dist.proba_distribution(masked_logits(self.action_net(latent_pi), impossible_actions(obs)))
+    def _masked(self, logits: Tensor, obs: Tensor) -> Distribution:
+        return self.action_dist.proba_distribution(masked_logits(logits, impossible_actions(obs)))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | {"precision": self.precision}
+
+
+def has_relu_layers(policy: ActorCriticPolicy) -> bool:
+    """Whether a policy is the one of this package, with ReLU after each hidden layer and no network of the user's."""
+    return (
+        type(policy) is MaskedActorCriticPolicy
+        and type(policy.features_extractor) is CandleWindowExtractor
+        and policy.features_extractor.network is None
+        and policy.activation_fn is nn.ReLU
+        and len(policy.mlp_extractor.policy_net) > 0
+    )
 
 
 def impossible_actions(obs: Tensor) -> Tensor:
@@ -222,6 +283,6 @@ def prefer_holding(model: BaseAlgorithm, exit_probability: float) -> None:
     :param exit_probability: between 0 and 1
     """
     logits = model.policy.action_net
-    assert isinstance(logits, torch.nn.Linear)
+    assert isinstance(logits, nn.Linear)
     with torch.no_grad():
         logits.bias[[Action.LONG_EXIT, Action.SHORT_EXIT]] = math.log(exit_probability / (1 - exit_probability))

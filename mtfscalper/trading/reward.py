@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from mtfscalper.trading.account import Account, ExitReason, Fill
 from mtfscalper.trading.actions import ActionTable
 from mtfscalper.trading.arrays import Array, Namespace
-from mtfscalper.user_code import UserCode, UserCodeError, load_user_code
+from mtfscalper.user_code import UserCode, load_user_code
 
 TERM_PATTERN = r"^(?P<module>[A-Za-z_][\w.]*):(?P<function>[A-Za-z_]\w*)$"
 _Weight = Annotated[float, Field(allow_inf_nan=False)]
@@ -164,19 +164,14 @@ class WeightedTerm(NamedTuple):
     function: Term
 
 
-def load_own_terms(settings: RewardSettings, folder: Path) -> tuple[UserCode, ...]:
+def load_own_terms(settings: RewardSettings, user_data: Path) -> tuple[UserCode, ...]:
     """The functions that ``terms`` names.
 
-    :param folder: the user directory, see :func:`mtfscalper.user_code.load_user_code`
-    :raises UserCodeError: naming the key, if one cannot be loaded
+    :param user_data: freqtrade's ``user_data_dir``
+    :raises mtfscalper.user_code.UserCodeError: if one cannot be loaded
     """
-    own = []
-    for name in settings.terms:
-        try:
-            own.append(load_user_code(name, folder))
-        except UserCodeError as error:
-            raise UserCodeError(f"freqai.rl_config.model_reward_parameters.terms.{error}") from error
-    return tuple(own)
+    key = "freqai.rl_config.model_reward_parameters.terms"
+    return tuple(load_user_code(name, user_data, key) for name in settings.terms)
 
 
 def weighted_terms(settings: RewardSettings, own: Iterable[UserCode] = ()) -> tuple[WeightedTerm, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -57,9 +58,16 @@ class KeepBest(BaseCallback):
     of equals, the later one, which has seen more.
     """
 
-    def __init__(self, tape: MarketTape, settings: EnvSettings, every_timesteps: int = 1) -> None:
+    def __init__(
+        self,
+        tape: MarketTape,
+        settings: EnvSettings,
+        every_timesteps: int = 1,
+        on_evaluation: Callable[[Evaluation], None] | None = None,
+    ) -> None:
         """
         :param every_timesteps: evaluate at the first rollout start after so many timesteps since the last
+        :param on_evaluation: is told each evaluation, and may raise
         """
         super().__init__()
         self.history: list[Evaluation] = []
@@ -67,6 +75,7 @@ class KeepBest(BaseCallback):
         self._tape = tape
         self._settings = settings
         self._every = every_timesteps
+        self._on_evaluation = on_evaluation
         # On disk, one array after the other: a fifth of what a training keeps otherwise, and read once.
         self._best_parameters = tempfile.TemporaryFile()  # noqa: SIM115 - until close()
         self._started_at = 0
@@ -107,3 +116,5 @@ class KeepBest(BaseCallback):
             for value in self.model.policy.state_dict().values():
                 np.save(self._best_parameters, value.cpu().numpy())
             self.best = result
+        if self._on_evaluation is not None:
+            self._on_evaluation(result)

@@ -8,20 +8,29 @@ piece by piece.
 from __future__ import annotations
 
 import math
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 from torch.optim.adam import adam
 
-from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
+from mtfscalper.policy.network import (
+    CandleWindowExtractor,
+    HiddenLayer,
+    MaskedActorCriticPolicy,
+    has_relu_layers,
+    hidden_layers,
+    through_layers,
+)
 
 # What Adam keeps of each parameter.
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 # Options of Adam that a step here does not have.
 _VARIANTS = ("amsgrad", "maximize", "decoupled_weight_decay")
-# Parameters that a step takes at once: their widened gradients stay in the processor's cache.
+# Parameters that a step takes at once: their gradients in float32 stay in the processor's cache.
 _PIECE = 2**19
 
 
@@ -42,8 +51,9 @@ class _Memory(NamedTuple):
     :ivar inputs: shape (n, n_inputs)
     :ivar hidden: of each layer, after ReLU
     :ivar gradients: of each layer, with respect to what goes into ReLU
-    :ivar latent: what the heads see, not rounded
-    :ivar latent_gradient: not rounded either
+    :ivar latent: what the heads see, in the heads' precision
+    :ivar latent_gradient: in that precision too
+    :ivar layers: the hidden layers, each of which writes its ``hidden``
     """
 
     inputs: Tensor
@@ -51,6 +61,7 @@ class _Memory(NamedTuple):
     gradients: list[Tensor]
     latent: Tensor
     latent_gradient: Tensor
+    layers: list[HiddenLayer]
 
 
 class _Piece(NamedTuple):
@@ -58,7 +69,7 @@ class _Piece(NamedTuple):
 
     :ivar gradient: as Adam reads it
     :ivar steps: how many were made
-    :ivar working: what the parameters round to, and the gradient before it is widened; None where nothing rounds
+    :ivar working: parameters and gradient in bfloat16, which the hidden layers compute with; None in full precision
     """
 
     parameters: Tensor
@@ -78,10 +89,9 @@ class PairedNetworks:
 
     def __init__(self, policy: MaskedActorCriticPolicy) -> None:
         """
-        :raises ValueError: if the two networks have not the same hidden layers with ReLU, or the optimizer is not
-            Adam as stable-baselines3 sets it up
+        :param policy: one that :meth:`fits`
         """
-        _check_optimizer(policy.optimizer)
+        assert self.fits(policy)
         self.policy = policy
         extractor = policy.features_extractor
         assert isinstance(extractor, CandleWindowExtractor)
@@ -97,7 +107,7 @@ class PairedNetworks:
         self._moments = {name: torch.zeros_like(self._flat) for name in _MOMENTS}
         # Hidden layers compute with the parameters themselves, or with what they round to.
         self._dtype = torch.bfloat16 if policy.precision == "bf16" else exact
-        self._rounds = self._dtype != exact
+        self._is_bf16 = self._dtype != exact
         self._working = self._flat[:n_hidden].to(self._dtype)
         gradient = torch.zeros_like(self._working)
         head_gradient = torch.zeros(n_heads, dtype=exact, device=device)
@@ -105,10 +115,24 @@ class PairedNetworks:
         values, gradients = _views(self._working, hidden), _views(gradient, hidden)
         self._weights, self._biases = values[::2], values[1::2]
         self._weight_gradients, self._bias_gradients = gradients[::2], gradients[1::2]
-        self._transposed = [weight.transpose(1, 2) for weight in self._weights]
         self._heads = _views(self._flat[n_hidden:], heads)
         self._head_gradients = _views(head_gradient, heads)
         self._memories: dict[int, _Memory] = {}
+
+    @staticmethod
+    def fits(policy: ActorCriticPolicy) -> bool:
+        """Whether a policy's networks and optimizer are what is computed here.
+
+        They are where nothing stands between what is gathered from the tape and the hidden layers, where these are as
+        many and as wide in both networks, with ReLU, and where the optimizer is Adam as stable-baselines3 sets it up.
+        """
+        if not has_relu_layers(policy):
+            return False
+        networks = policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net
+        ours, theirs = ([linear.weight.shape for linear, _ in hidden_layers(network)] for network in networks)
+        groups = policy.optimizer.param_groups
+        is_adam = type(policy.optimizer) is torch.optim.Adam and len(groups) == 1
+        return ours == theirs != [] and is_adam and not any(groups[0].get(name) for name in _VARIANTS)
 
     @torch.no_grad()
     def load(self) -> None:
@@ -135,7 +159,7 @@ class PairedNetworks:
         for piece in self._pieces:
             piece.steps.fill_(steps)
         self.count_steps()
-        if self._rounds:
+        if self._is_bf16:
             self._working.copy_(self._flat[: len(self._working)])
         self._tape = self._extractor.features.to(self._dtype)
 
@@ -152,15 +176,16 @@ class PairedNetworks:
         :return: logits before any mask, shape (n, 5), and values, shape (n, 1)
         """
         memory = self._memory(len(observations))
+
+        def heads(latent: Tensor) -> tuple[Tensor, Tensor]:
+            if self._is_bf16:
+                latent = memory.latent.copy_(latent)
+            action_weight, action_bias, value_weight, value_bias = self._heads
+            logits = torch.addmm(action_bias, latent[0], action_weight.T)
+            return logits, torch.addmm(value_bias, latent[1], value_weight.T)
+
         self._extractor.gather(self._tape, observations, memory.inputs)
-        below = memory.inputs.expand(2, -1, -1)
-        for weight, bias, hidden in zip(self._transposed, self._biases, memory.hidden, strict=True):
-            below = torch.baddbmm(bias, below, weight, out=hidden).relu_()
-        if self._rounds:
-            memory.latent.copy_(below)
-        action_weight, action_bias, value_weight, value_bias = self._heads
-        logits = torch.addmm(action_bias, memory.latent[0], action_weight.T)
-        return logits, torch.addmm(value_bias, memory.latent[1], value_weight.T)
+        return through_layers(memory.inputs.expand(2, -1, -1), memory.layers, heads)
 
     @torch.no_grad()
     def backward(self, logits_gradient: Tensor, values_gradient: Tensor) -> None:
@@ -174,7 +199,7 @@ class PairedNetworks:
             torch.mm(gradient.T, memory.latent[index], out=self._head_gradients[2 * index])
             torch.sum(gradient, 0, out=self._head_gradients[2 * index + 1])
             torch.mm(gradient, self._heads[2 * index], out=memory.latent_gradient[index])
-        if self._rounds:
+        if self._is_bf16:
             memory.gradients[-1].copy_(memory.latent_gradient)
         inputs = [memory.inputs.expand(2, -1, -1), *memory.hidden]
         for layer in reversed(range(len(self._weights))):
@@ -191,7 +216,7 @@ class PairedNetworks:
         """Clip the gradient of the last :meth:`backward` by its norm, as ``clip_grad_norm_`` does, and step Adam."""
         squares = []
         for piece in self._pieces:
-            gradient = self._widened(piece)
+            gradient = self._upcast(piece)
             squares.append(torch.dot(gradient, gradient))
         scale = (max_grad_norm / (torch.stack(squares).sum().sqrt() + 1e-6)).clamp_(max=1.0)
         group = self.policy.optimizer.param_groups[0]
@@ -199,7 +224,7 @@ class PairedNetworks:
         for piece in self._pieces:
             adam(
                 [piece.parameters],
-                [self._widened(piece).mul_(scale)],
+                [self._upcast(piece).mul_(scale)],
                 exp_avgs=[piece.exp_avg],
                 exp_avg_sqs=[piece.exp_avg_sq],
                 max_exp_avg_sqs=[],
@@ -216,7 +241,7 @@ class PairedNetworks:
             if piece.working is not None:
                 piece.working[0].copy_(piece.parameters)
 
-    def _widened(self, piece: _Piece) -> Tensor:
+    def _upcast(self, piece: _Piece) -> Tensor:
         """A piece's gradient as Adam reads it, good until the next piece's."""
         return piece.gradient if piece.working is None else piece.gradient.copy_(piece.working[1])
 
@@ -226,16 +251,16 @@ class PairedNetworks:
         :param head_gradient: of the heads'
         """
         n_hidden = len(gradient)
-        # One for all pieces: 2 MiB, where the whole gradient of window 30 takes 10.
-        widened = self._flat.new_empty(min(_PIECE, n_hidden) if self._rounds else 0)
+        # One for all pieces: 2 MiB, where the whole gradient of a lookback of 30 takes 10.
+        upcast = self._flat.new_empty(min(_PIECE, n_hidden) if self._is_bf16 else 0)
         pieces = []
         for start, stop in pairwise([*range(0, n_hidden, _PIECE), n_hidden, len(self._flat)]):
             part = slice(start, stop)
             working = None
             if start == n_hidden:
                 own = head_gradient
-            elif self._rounds:
-                own, working = widened[: stop - start], (self._working[part], gradient[part])
+            elif self._is_bf16:
+                own, working = upcast[: stop - start], (self._working[part], gradient[part])
             else:
                 own = gradient[part]
             moments = {name: moment[part] for name, moment in self._moments.items()}
@@ -256,34 +281,20 @@ class PairedNetworks:
         hidden = [like.new_empty(2, n_rows, weight.shape[1]) for weight in self._weights]
         gradients = [torch.empty_like(layer) for layer in hidden]
         latent, latent_gradient = hidden[-1], gradients[-1]
-        if self._rounds:
+        if self._is_bf16:
             latent, latent_gradient = (layer.to(self._flat.dtype) for layer in (latent, latent_gradient))
-        return _Memory(like.new_empty(n_rows, self._weights[0].shape[2]), hidden, gradients, latent, latent_gradient)
-
-
-def _check_optimizer(optimizer: torch.optim.Optimizer) -> None:
-    """Refuse what :meth:`PairedNetworks.step` would leave out."""
-    groups = optimizer.param_groups
-    variants = [name for name in _VARIANTS for group in groups if group.get(name)]
-    if type(optimizer) is not torch.optim.Adam or len(groups) > 1 or variants:
-        raise ValueError(
-            f"the optimizer is {type(optimizer).__name__} with {len(groups)} group(s) of parameters"
-            f"{''.join(f', {name}' for name in variants)}; accepted: Adam with one group, and of its options betas, "
-            "eps and weight_decay; remedy: leave optimizer_class out of policy_kwargs"
-        )
+        layers: list[HiddenLayer] = [
+            (partial(torch.baddbmm, bias, batch2=weight.transpose(1, 2), out=out), torch.relu_)
+            for weight, bias, out in zip(self._weights, self._biases, hidden, strict=True)
+        ]
+        inputs = like.new_empty(n_rows, self._weights[0].shape[2])
+        return _Memory(inputs, hidden, gradients, latent, latent_gradient, layers)
 
 
 def _hidden_slots(policy: MaskedActorCriticPolicy) -> list[_Slot]:
     """Weights and biases of each hidden layer, the policy network's and the value network's together."""
-    networks = [policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net]
-    layers = [[module for module in network if isinstance(module, nn.Linear)] for network in networks]
-    shapes = [[layer.weight.shape for layer in network] for network in layers]
-    others = {type(module) for network in networks for module in network} - {nn.Linear, nn.ReLU}
-    if shapes[0] != shapes[1] or others:
-        raise ValueError(
-            f"the policy has net_arch {policy.net_arch} and activation {policy.activation_fn.__name__}; accepted: the "
-            "same hidden layers for policy and value network, with ReLU; remedy: set net_arch to a list of integers"
-        )
+    networks = policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net
+    layers = [[linear for linear, _ in hidden_layers(network)] for network in networks]
     slots = []
     for ours, theirs in zip(*layers, strict=True):
         n_out, n_in = ours.weight.shape

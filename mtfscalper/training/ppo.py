@@ -6,8 +6,8 @@ rounding of float32. Its zips open with plain ``stable_baselines3.PPO.load``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple, cast
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -18,9 +18,10 @@ from stable_baselines3.common.utils import explained_variance
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
-from mtfscalper.policy.network import MaskedActorCriticPolicy, impossible_actions, masked_logits
+from mtfscalper.policy.network import MaskedActorCriticPolicy, masked_logits
 from mtfscalper.training.paired_networks import PairedNetworks
 from mtfscalper.training.rollout import collect_rollout
+from mtfscalper.training.storage import Rollout, Samples
 
 # What is logged of each minibatch, under stable-baselines3's names.
 _METRICS = ("entropy_loss", "policy_gradient_loss", "value_loss", "approx_kl", "clip_fraction", "loss")
@@ -28,7 +29,14 @@ _KL = _METRICS.index("approx_kl")
 
 
 class LossSettings(NamedTuple):
-    """What PPO's loss depends on, besides the samples; see stable-baselines3's PPO."""
+    """What PPO's loss depends on, besides the samples; see stable-baselines3's PPO.
+
+    :ivar clip_range: how far the ratio of new to old probability may move from 1 and still be rewarded
+    :ivar clip_range_vf: how far a value may move from the old one, in units of discounted reward; None: anywhere
+    :ivar normalize_advantage: whether a minibatch's advantages are given mean 0 and standard deviation 1
+    :ivar ent_coef: weight of the entropy, in nats, against the policy's loss
+    :ivar vf_coef: weight of the values' squared error against the policy's loss
+    """
 
     clip_range: float
     clip_range_vf: float | None
@@ -37,36 +45,18 @@ class LossSettings(NamedTuple):
     vf_coef: float
 
 
-class Samples(NamedTuple):
-    """Steps of a rollout as flat tensors on the policy's device; one row a step of one environment.
-
-    :ivar impossible: the actions that the rules would not have accepted, shape (n, 5)
-    """
-
-    observations: Tensor
-    impossible: Tensor
-    actions: Tensor
-    values: Tensor
-    log_probs: Tensor
-    advantages: Tensor
-    returns: Tensor
-
-    def rows(self, rows: Tensor | slice) -> Samples:
-        """Some of the rows."""
-        return Samples(*(column[rows] for column in self))
-
-    def minibatches(self, size: int) -> Iterator[Samples]:
-        """Parts of so many rows; the last one may be smaller."""
-        return map(Samples, *(torch.split(column, size) for column in self))
-
-
 class Terms(NamedTuple):
-    """Of each sample what the metrics are made of, each of shape (n,)."""
+    """Of each sample what the metrics are made of, each of shape (n,).
+
+    :ivar log_ratio: logarithm of the new over the old probability of the action
+    :ivar surrogate: advantage times ratio, clipped
+    :ivar value_error: estimated value less the return, clipped
+    """
 
     negative_entropy: Tensor
     log_ratio: Tensor
     surrogate: Tensor
-    misses: Tensor
+    value_error: Tensor
 
 
 def loss_gradients(
@@ -78,7 +68,7 @@ def loss_gradients(
     :param values: shape (n, 1)
     :return: gradients of both, and what :func:`minibatch_metrics` needs
     """
-    share = 1 / len(logits)
+    inverse_batch = 1 / len(logits)
     advantages = samples.advantages
     if settings.normalize_advantage and len(advantages) > 1:
         advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
@@ -92,21 +82,22 @@ def loss_gradients(
     unclipped = advantages * ratio
     surrogate = torch.minimum(unclipped, advantages * ratio.clamp(1 - settings.clip_range, 1 + settings.clip_range))
     # d(-L_clip) / d log p(a), as r = exp(log p(a) - log p_old(a))
-    pull = torch.where(unclipped <= surrogate, unclipped, 0.0) * -share
-    # d log p(a) / d logit_j = [j = a] - p_j, and d(-H) / d logit_j = p_j (log p_j + H)
-    excess = (log_probabilities - negative_entropy) * (settings.ent_coef * share) - pull.unsqueeze(1)
-    logits_gradient = probabilities * excess
-    logits_gradient.scatter_add_(1, chosen, pull.unsqueeze(1))
+    log_prob_gradient = (torch.where(unclipped <= surrogate, unclipped, 0.0) * -inverse_batch).unsqueeze(1)
+    # d(-H) / d logit_j = p_j (log p_j + H), and d log p(a) / d logit_j = [j = a] - p_j
+    entropy_gradient = (log_probabilities - negative_entropy) * (settings.ent_coef * inverse_batch)
+    logit_gradient = probabilities * (entropy_gradient - log_prob_gradient)
+    logit_gradient.scatter_add_(1, chosen, log_prob_gradient)
     predicted = values.squeeze(1)
     if settings.clip_range_vf is None:
-        misses = predicted - samples.returns
-        values_gradient = misses
+        value_error = predicted - samples.returns
+        value_gradient = value_error
     else:
-        moved = predicted - samples.values
-        misses = samples.values + moved.clamp(-settings.clip_range_vf, settings.clip_range_vf) - samples.returns
-        values_gradient = torch.where(moved.abs() <= settings.clip_range_vf, misses, 0.0)
-    values_gradient = values_gradient.unsqueeze(1) * (2 * settings.vf_coef * share)
-    return logits_gradient, values_gradient, Terms(negative_entropy.squeeze(1), log_ratio, surrogate, misses)
+        value_change = predicted - samples.values
+        clipped = value_change.clamp(-settings.clip_range_vf, settings.clip_range_vf)
+        value_error = samples.values + clipped - samples.returns
+        value_gradient = torch.where(value_change.abs() <= settings.clip_range_vf, value_error, 0.0)
+    value_gradient = value_gradient.unsqueeze(1) * (2 * settings.vf_coef * inverse_batch)
+    return logit_gradient, value_gradient, Terms(negative_entropy.squeeze(1), log_ratio, surrogate, value_error)
 
 
 def minibatch_metrics(terms: Sequence[Terms], settings: LossSettings) -> Tensor:
@@ -115,22 +106,23 @@ def minibatch_metrics(terms: Sequence[Terms], settings: LossSettings) -> Tensor:
     :param terms: of minibatches of one size
     :return: one row a minibatch
     """
-    negative_entropy, log_ratio, surrogate, misses = (torch.stack(column) for column in zip(*terms, strict=True))
-    moved = log_ratio.exp() - 1
+    negative_entropy, log_ratio, surrogate, value_error = (torch.stack(column) for column in zip(*terms, strict=True))
+    ratio_change = log_ratio.exp() - 1
     entropy_loss, policy_loss = negative_entropy.mean(dim=1), -surrogate.mean(dim=1)
-    value_loss = misses.square().mean(dim=1)
+    value_loss = value_error.square().mean(dim=1)
     loss = policy_loss + settings.ent_coef * entropy_loss + settings.vf_coef * value_loss
-    approx_kl = (moved - log_ratio).mean(dim=1)
-    clip_fraction = (moved.abs() > settings.clip_range).float().mean(dim=1)
+    approx_kl = (ratio_change - log_ratio).mean(dim=1)
+    clip_fraction = (ratio_change.abs() > settings.clip_range).float().mean(dim=1)
     return torch.stack([entropy_loss, policy_loss, value_loss, approx_kl, clip_fraction, loss], dim=1)
 
 
 class FusedPPO(PPO):
-    """stable-baselines3's PPO for :class:`mtfscalper.policy.network.MaskedActorCriticPolicy`.
+    """stable-baselines3's PPO, computed faster for a policy that :class:`PairedNetworks` fits.
 
-    A rollout keeps compact observations, whatever the window. An update shuffles the rollout once an epoch, computes
-    both networks as one (:class:`PairedNetworks`), works out its metrics once an epoch, and reads them from the device
-    when it is over.
+    For such a policy a rollout keeps compact observations on the policy's device, whatever the lookback
+    (:class:`mtfscalper.training.storage.Rollout`). An update shuffles the rollout once an epoch, computes both networks
+    as one, works out its metrics once an epoch, and reads them from the device when it is over. For any other policy
+    rollout, storage and update are stable-baselines3's own.
 
     :ivar loss_gradients: :func:`loss_gradients`, or the same compiled
     """
@@ -138,14 +130,52 @@ class FusedPPO(PPO):
     _networks: PairedNetworks | None = None
     loss_gradients: Callable[..., tuple[Tensor, Tensor, Terms]] = staticmethod(loss_gradients)
 
+    @property
+    def fused(self) -> bool:
+        """Whether :class:`PairedNetworks` computes this model's training."""
+        return isinstance(self.rollout_buffer, Rollout)
+
+    def _setup_model(self) -> None:
+        buffer_class = self.rollout_buffer_class or RolloutBuffer
+        # Which storage it takes says the policy, which is made last.
+        self.rollout_buffer_class = _no_buffer  # type: ignore[assignment]
+        super()._setup_model()
+        self.rollout_buffer_class = buffer_class
+        self._make_storage()
+
+    def _make_storage(self) -> None:
+        storage: Any
+        if PairedNetworks.fits(self.policy) and self.rollout_buffer_class is RolloutBuffer:
+            [n_inputs] = self.observation_space.shape or (0,)
+            storage = Rollout.empty(self.n_steps, self.n_envs, n_inputs, self.device)
+        else:
+            assert self.rollout_buffer_class is not None
+            storage = self.rollout_buffer_class(
+                self.n_steps,
+                self.observation_space,
+                self.action_space,
+                device=self.device,
+                gamma=self.gamma,
+                gae_lambda=self.gae_lambda,
+                n_envs=self.n_envs,
+                **self.rollout_buffer_kwargs,
+            )
+        self.rollout_buffer = storage
+
     def collect_rollouts(
-        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer, n_rollout_steps: int
+        self, env: VecEnv, callback: BaseCallback, rollout_buffer: RolloutBuffer | Rollout, n_rollout_steps: int
     ) -> bool:
         """See stable-baselines3's method of this name."""
-        return collect_rollout(self, self._paired_networks(), env, callback, rollout_buffer, n_rollout_steps)
+        if isinstance(rollout_buffer, Rollout):
+            return collect_rollout(self, self._paired_networks(), env, callback, rollout_buffer)
+        return super().collect_rollouts(env, callback, rollout_buffer, n_rollout_steps)
 
     def train(self) -> None:
         """Update the policy with the rollout at hand: ``n_epochs`` passes over it in minibatches."""
+        rollout: Any = self.rollout_buffer
+        if not isinstance(rollout, Rollout):
+            super().train()
+            return
         self.policy.set_training_mode(True)
         self._update_learning_rate(self.policy.optimizer)
         learning_rate = self.policy.optimizer.param_groups[0]["lr"]
@@ -159,18 +189,18 @@ class FusedPPO(PPO):
         )
         networks = self._paired_networks()
         networks.load()
-        rollout = self._samples()
+        samples = rollout.samples()
         metrics: list[Tensor] = []
         for epoch in range(self.n_epochs):
-            measured, too_far = self._pass_over(rollout, learning_rate, settings)
+            measured, kl_exceeded = self._pass_over(samples, learning_rate, settings)
             metrics.append(measured)
             self._n_updates += 1
-            if too_far:
+            if kl_exceeded:
                 if self.verbose >= 1:
                     print(f"Early stopping at step {epoch} due to reaching max kl: {float(measured[-1, _KL]):.2f}")
                 break
         networks.count_steps()
-        self._log(metrics, settings)
+        self._log(metrics, rollout, settings)
 
     def _pass_over(self, rollout: Samples, learning_rate: float, settings: LossSettings) -> tuple[Tensor, bool]:
         """One pass over a rollout in minibatches.
@@ -182,27 +212,27 @@ class FusedPPO(PPO):
         # stable-baselines3's own draw, so that both go through the same minibatches.
         order = torch.from_numpy(np.random.permutation(n_rows)).to(self.device)
         terms: list[Terms] = []
-        too_far = False
+        kl_exceeded = False
         for samples in rollout.rows(order).minibatches(self.batch_size):
             logits, values = networks.forward(samples.observations)
             logits = masked_logits(logits, samples.impossible)
-            logits_gradient, values_gradient, own_terms = self.loss_gradients(logits, values, samples, settings)
+            logit_gradient, value_gradient, own_terms = self.loss_gradients(logits, values, samples, settings)
             terms.append(own_terms)
             if self.target_kl is not None:
-                too_far = float(minibatch_metrics([own_terms], settings)[0, _KL]) > 1.5 * self.target_kl
-                if too_far:
+                kl_exceeded = float(minibatch_metrics([own_terms], settings)[0, _KL]) > 1.5 * self.target_kl
+                if kl_exceeded:
                     break
-            networks.backward(logits_gradient, values_gradient)
+            networks.backward(logit_gradient, value_gradient)
             networks.step(learning_rate, self.max_grad_norm)
         n_full = n_rows // self.batch_size
         # The last minibatch may be smaller than the others.
         parts = [part for part in (terms[:n_full], terms[n_full:]) if part]
-        return torch.cat([minibatch_metrics(part, settings) for part in parts]), too_far
+        return torch.cat([minibatch_metrics(part, settings) for part in parts]), kl_exceeded
 
     def release_memory(self) -> None:
         """Let go of what only training needs: gradients, activations, the rollout."""
         self._networks = None
-        self.rollout_buffer.reset()
+        self._make_storage()
 
     def _paired_networks(self) -> PairedNetworks:
         policy = cast(MaskedActorCriticPolicy, self.policy)
@@ -210,22 +240,7 @@ class FusedPPO(PPO):
             self._networks = PairedNetworks(policy)
         return self._networks
 
-    def _samples(self) -> Samples:
-        """The rollout buffer, flattened as stable-baselines3 flattens it."""
-        buffer = self.rollout_buffer
-        assert buffer.full
-
-        def flat(values: np.ndarray) -> Tensor:
-            return torch.from_numpy(buffer.swap_and_flatten(values)).to(self.device)
-
-        columns = (buffer.values, buffer.log_probs, buffer.advantages, buffer.returns)
-        actions = flat(buffer.actions).flatten().long()
-        observations = flat(buffer.observations)
-        return Samples(
-            observations, impossible_actions(observations), actions, *(flat(values).flatten() for values in columns)
-        )
-
-    def _log(self, metrics: list[Tensor], settings: LossSettings) -> None:
+    def _log(self, metrics: list[Tensor], rollout: Rollout, settings: LossSettings) -> None:
         """Log what stable-baselines3 logs, read from the device once.
 
         :param metrics: of each epoch, one row a minibatch
@@ -238,9 +253,8 @@ class FusedPPO(PPO):
             else:
                 value = column[-1] if name == "loss" else column.mean()
             self.logger.record(f"train/{name}", float(value))
-        buffer = self.rollout_buffer
-        explained = explained_variance(buffer.values.flatten(), buffer.returns.flatten())
-        self.logger.record("train/explained_variance", explained)
+        values, returns = (column.flatten().cpu().numpy() for column in (rollout.values, rollout.returns))
+        self.logger.record("train/explained_variance", explained_variance(values, returns))
         self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
         self.logger.record("train/clip_range", settings.clip_range)
         if settings.clip_range_vf is not None:
@@ -248,3 +262,7 @@ class FusedPPO(PPO):
 
     def _excluded_save_params(self) -> list[str]:
         return [*super()._excluded_save_params(), "_networks", "loss_gradients"]
+
+
+def _no_buffer(*_: Any, **__: Any) -> None:
+    """In the place of stable-baselines3's buffer while a model is made."""

@@ -107,7 +107,7 @@ def check_own_terms(tape: MarketTape, settings: EnvSettings, seed: int) -> None:
         return 0.0 * transition.equity_after
 
     own = [term for term in weighted_terms(settings.reward, settings.own_terms) if term.name in settings.reward.terms]
-    probe = UserCode("probe:note", note, "")
+    probe = UserCode("probe:note", "", note)
     watched = replace(
         settings,
         reward=settings.reward.model_copy(update={"terms": {probe.name: 1.0}}),

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
@@ -14,17 +14,13 @@ from torch import Tensor
 
 from mtfscalper.policy.network import impossible_actions, masked_logits
 from mtfscalper.training.paired_networks import PairedNetworks
+from mtfscalper.training.storage import Rollout
 
 
 def collect_rollout(
-    model: OnPolicyAlgorithm,
-    networks: PairedNetworks,
-    env: VecEnv,
-    callback: BaseCallback,
-    rollout_buffer: RolloutBuffer,
-    n_rollout_steps: int,
+    model: OnPolicyAlgorithm, networks: PairedNetworks, env: VecEnv, callback: BaseCallback, rollout_buffer: Rollout
 ) -> bool:
-    """Fill a rollout buffer, as stable-baselines3's ``collect_rollouts`` does.
+    """Fill a rollout, as stable-baselines3's ``collect_rollouts`` does.
 
     Python runs for an environment only where an episode ended.
 
@@ -32,15 +28,15 @@ def collect_rollout(
     :return: False if a callback ended it
     """
     model.policy.set_training_mode(False)
-    rollout_buffer.reset()
     callback.on_rollout_start()
     networks.load()
-    seen: Any = model._last_obs
-    new_obs: Any
+    new_obs: Any = model._last_obs
     dones: Any = model._last_episode_starts
-    for n_steps in range(n_rollout_steps):
-        actions, values, log_probs = _sample(networks, torch.from_numpy(seen).to(model.device))
-        starts = dones
+    for n_steps in range(len(rollout_buffer.rewards)):
+        observations = rollout_buffer.observations[n_steps].copy_(torch.from_numpy(new_obs))
+        rollout_buffer.episode_starts[n_steps].copy_(torch.from_numpy(dones))
+        sampled, values, log_probs = _sample(networks, observations)
+        actions = sampled.cpu().numpy()
         new_obs, rewards, dones, infos = env.step(actions)
         model.num_timesteps += env.num_envs
         callback.update_locals(locals())
@@ -50,35 +46,34 @@ def collect_rollout(
         if len(ended):
             model._update_info_buffer([infos[index] for index in ended], dones[ended])
             _bootstrap(model, rewards, ended, infos)
-        rollout_buffer.observations[n_steps] = seen
-        rollout_buffer.actions[n_steps] = actions[:, None]
-        rollout_buffer.rewards[n_steps] = rewards
-        rollout_buffer.episode_starts[n_steps] = starts
-        rollout_buffer.values[n_steps] = values
-        rollout_buffer.log_probs[n_steps] = log_probs
-        seen = new_obs
+        rollout_buffer.actions[n_steps].copy_(sampled)
+        rollout_buffer.rewards[n_steps].copy_(torch.from_numpy(rewards))
+        rollout_buffer.values[n_steps].copy_(values)
+        rollout_buffer.log_probs[n_steps].copy_(log_probs)
         model._last_obs, model._last_episode_starts = new_obs, dones
-    rollout_buffer.pos, rollout_buffer.full = n_rollout_steps, True
-    _, last_values = networks.forward(torch.from_numpy(seen).to(model.device))
-    rollout_buffer.compute_returns_and_advantage(last_values=last_values, dones=dones)
+    _, last_values = networks.forward(torch.from_numpy(new_obs).to(model.device))
+    last_dones = torch.from_numpy(dones).to(model.device, torch.float32)
+    rollout_buffer.estimate(last_values.squeeze(1), last_dones, model.gamma, model.gae_lambda)
     callback.update_locals(locals())
     callback.on_rollout_end()
     return True
 
 
 @torch.inference_mode()
-def _sample(networks: PairedNetworks, observations: Tensor) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _sample(networks: PairedNetworks, observations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Actions drawn from the masked policy, values of the states, log-probabilities of the actions; shape (n_envs,)."""
     logits, values = networks.forward(observations)
     log_probabilities = torch.log_softmax(masked_logits(logits, impossible_actions(observations)), dim=1)
     # torch.distributions.Categorical's own draw, so that both take the same actions from the same seed.
     actions = torch.multinomial(log_probabilities.exp(), 1, replacement=True)
     log_probs = log_probabilities.gather(1, actions)
-    return tuple(column.squeeze(1).cpu().numpy() for column in (actions, values, log_probs))  # type: ignore[return-value]
+    return actions.squeeze(1), values.squeeze(1), log_probs.squeeze(1)
 
 
 @torch.inference_mode()
-def _bootstrap(model: OnPolicyAlgorithm, rewards: np.ndarray, ended: np.ndarray, infos: list[dict[str, Any]]) -> None:
+def _bootstrap(
+    model: OnPolicyAlgorithm, rewards: npt.NDArray[np.float32], ended: npt.NDArray[np.intp], infos: list[dict[str, Any]]
+) -> None:
     """Add the value of what an episode would have gone on to, where it was cut off rather than over."""
     cut = [
         index

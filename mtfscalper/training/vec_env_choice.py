@@ -54,24 +54,31 @@ def cache_path() -> Path:
 
 
 def fastest_vec_env(
-    settings: Settings, tape: MarketTape, env_settings: EnvSettings, *, seconds: float = 1.0, compact: bool = True
+    settings: Settings,
+    tape: MarketTape,
+    env_settings: EnvSettings,
+    network: dict[str, Any],
+    *,
+    seconds: float = 1.0,
+    compact: bool = True,
 ) -> str:
     """The fastest backend for a tape and network on this machine.
 
     Measured once for a machine and settings, then read from :func:`cache_path`. Every backend plays the same
     trajectories from the same seed, so that the choice changes how long a training takes and not what it learns.
 
+    :param network: of :func:`mtfscalper.training.fit.network_arguments`
     :param seconds: how long each backend is timed
     :param compact: compact observations, else windows of features
     """
-    key = _key(settings, tape, env_settings, compact)
+    key = _key(settings, tape, env_settings, network, compact)
     path = cache_path()
     known = _read(path)
     if key in known:
         figures = [Measured(*figure) for figure in known[key]]
         _log(figures, f"measured before, from {path}")
     else:
-        act = _policy(settings, tape) if compact else _random
+        act = _policy(settings, tape, network) if compact else _random
         figures = []
         for name in CANDIDATES:
             measured = measure(name, tape, env_settings, settings.rl.n_envs, act, seconds=seconds, compact=compact)
@@ -117,17 +124,12 @@ def measure(
     return Measured(name, float(np.median(rates)), start_seconds)
 
 
-def _policy(settings: Settings, tape: MarketTape) -> _Act:
+def _policy(settings: Settings, tape: MarketTape, network: dict[str, Any]) -> _Act:
     """An untrained policy of the network that will be trained."""
-    policy = MaskedActorCriticPolicy(
-        observation_space(),
-        spaces.Discrete(N_ACTIONS),
-        lambda _: 0.0,
-        net_arch=list(settings.rl.net_arch),
-        activation_fn=torch.nn.ReLU,
-        features_extractor_class=CandleWindowExtractor,
-        features_extractor_kwargs={"n_features": tape.n_features, "window": settings.window},
-    ).to(get_device(settings.rl.device))
+    arguments = network | {"precision": "fp32"}
+    policy = MaskedActorCriticPolicy(observation_space(), spaces.Discrete(N_ACTIONS), lambda _: 0.0, **arguments).to(
+        get_device(settings.rl.device)
+    )
     extractor = policy.features_extractor
     assert isinstance(extractor, CandleWindowExtractor)
     extractor.set_features(tape.features)
@@ -144,7 +146,9 @@ def _random(observations: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
     return np.random.default_rng(0).integers(0, N_ACTIONS, len(observations))
 
 
-def _key(settings: Settings, tape: MarketTape, env_settings: EnvSettings, compact: bool) -> str:
+def _key(
+    settings: Settings, tape: MarketTape, env_settings: EnvSettings, network: dict[str, Any], compact: bool
+) -> str:
     rl = settings.rl
     return artefacts.value_hash(
         [
@@ -155,7 +159,7 @@ def _key(settings: Settings, tape: MarketTape, env_settings: EnvSettings, compac
             str(get_device(rl.device)),
             artefacts.library_versions(),
             rl.n_envs,
-            rl.net_arch,
+            network,
             settings.window,
             tape.n_features,
             env_settings.entry_mode,

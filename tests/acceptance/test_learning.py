@@ -11,7 +11,7 @@ from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.settings import Settings
 from mtfscalper.trading.rules import TradingRules
 from mtfscalper.training.evaluation import evaluate
-from mtfscalper.training.fit import fit
+from mtfscalper.training.job import TrainingJob
 
 # Stop far away and no ROI: the oracle of these markets knows decisions only.
 RULES = TradingRules(
@@ -60,7 +60,7 @@ def env_settings(run: Settings) -> EnvSettings:
 def test_a_leaked_future_is_exploited_to_nine_tenths_of_the_best_possible_profit(seed: int) -> None:
     run = settings(seed, cycles=12)
     train, held_out, unseen = (leaked_future(seed * 10 + part, n) for part, n in enumerate((6000, 1500, 3000)))
-    model, report = fit(run, train, held_out, env_settings(run))
+    model, report = TrainingJob(run, train, held_out, env_settings(run)).run()
     result = evaluate(model, unseen, env_settings(run))
     oracle = best_log_return(unseen, RULES, first=run.window)
     print(
@@ -76,7 +76,7 @@ def test_a_leaked_future_is_exploited_to_nine_tenths_of_the_best_possible_profit
 def test_a_random_walk_with_fees_shows_no_profit(seed: int) -> None:
     run = settings(seed, cycles=12)
     train, held_out, unseen = (random_walk(seed * 10 + part, n) for part, n in enumerate((6000, 1500, 6000)))
-    model, report = fit(run, train, held_out, env_settings(run))
+    model, report = TrainingJob(run, train, held_out, env_settings(run)).run()
     result = evaluate(model, unseen, env_settings(run))
     oracle = best_log_return(unseen, RULES, first=run.window)
     print(

@@ -9,13 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 from markets import best_log_return, gated_trends, leaked_future, mean_reversion, reversion_log_return
-from stable_baselines3 import PPO
 from test_learning import RULES, env_settings, settings
 
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.training import fit as fit_module
 from mtfscalper.training.evaluation import evaluate
-from mtfscalper.training.ppo import FusedPPO
+from mtfscalper.training.job import TrainingJob
+from mtfscalper.training.paired_networks import PairedNetworks
 
 SEEDS = (1, 2, 3, 4, 5)
 ORACLE = "stable-baselines3"
@@ -28,15 +27,6 @@ CONTENDERS: dict[str, dict[str, Any]] = {
 }
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-class PlainPPO(PPO):
-    """stable-baselines3's PPO where this package's own is expected."""
-
-    loss_gradients = None
-
-    def release_memory(self) -> None:
-        """It keeps nothing of its own."""
 
 
 class Market(NamedTuple):
@@ -66,9 +56,10 @@ def share_of_the_optimum(market: Market, contender: str, seed: int, monkeypatch:
     train, held_out, unseen = (market.make(seed * 10 + part, n) for part, n in enumerate((6000, 1500, 6000)))
     with monkeypatch.context() as patch:
         if contender == ORACLE:
-            patch.setattr(fit_module, "FusedPPO", PlainPPO)
-        model, _ = fit_module.fit(run, train, held_out, environment)
-    assert isinstance(model, FusedPPO) == (contender != ORACLE)
+            # Then rollouts, storage and updates are stable-baselines3's.
+            patch.setattr(PairedNetworks, "fits", staticmethod(lambda policy: False))
+        model, report = TrainingJob(run, train, held_out, environment).run()
+    assert report.fused == (contender != ORACLE)
     return evaluate(model, unseen, environment).log_return / market.optimum(unseen, run.window)
 
 

@@ -23,7 +23,8 @@ from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import NUMPY, BatchNamespace
 from mtfscalper.trading.reward import RewardSettings
 from mtfscalper.trading.torch_arrays import TorchNamespace
-from mtfscalper.training.fit import TrainingReport, fit
+from mtfscalper.training.job import TrainingJob
+from mtfscalper.training.report import TrainingReport
 
 ENTRY_MODES = ("classic", "gated", "agent")
 # The namespace and how far numbers of the account may differ from a single environment's.
@@ -307,7 +308,7 @@ def learned(name: str, other: dict[str, Any] | None = None, window: int = 1, **r
     section = {"vec_env": name} | tiny | rl
     config = {"freqai": {"conv_width": window, "model_training_parameters": other or {}, "rl_config": section}}
     settings = Settings.from_config(config)
-    return fit(settings, eventful_tape(300), None, all_rules_settings(settings.rl.entry_mode, window))
+    return TrainingJob(settings, eventful_tape(300), None, all_rules_settings(settings.rl.entry_mode, window)).run()
 
 
 @pytest.mark.parametrize(

@@ -171,14 +171,14 @@ class Watch:
         self.replayed: list[ClosedLoop] = []
         real_fit, real_run = freqai_model.fit, closed_loop.run
 
-        def fit(settings: Any, train_tape: Any, *arguments: Any, **keywords: Any) -> Any:
-            self.trained.append(train_tape.pair)
-            model, report = real_fit(settings, train_tape, *arguments, **keywords)
+        def run(job: TrainingJob, *arguments: Any) -> Any:
+            self.trained.append(job.train.pair)
+            model, report = real_run(job, *arguments)
             if policy == "random":
                 # The same weights for the same period, whatever was trained before it.
                 randomise(model.policy, seed=int(train_tape.dates_ms[0] // 86_400_000))
             if policy != "trained":
-                make_decisive(model.policy, train_tape.features, settings.window, leaves)
+                make_decisive(model.policy, job.train.features, job.settings.window, leaves)
             return model, report
 
         def run(*arguments: Any, **keywords: Any) -> ClosedLoop:

@@ -14,7 +14,6 @@ from freqai_runs import PAIR, Watch
 from freqtrade.persistence import Trade
 from live_bot import LiveBot, watched
 
-from mtfscalper.freqai import model as freqai_model
 from mtfscalper.freqai.columns import (
     ACTION_COLUMN,
     EXIT_COLUMN,
@@ -24,6 +23,7 @@ from mtfscalper.freqai.columns import (
 )
 from mtfscalper.freqai.open_trade import OpenTrade
 from mtfscalper.trading.actions import Action
+from mtfscalper.training.job import TrainingJob
 
 
 @pytest.fixture
@@ -343,13 +343,13 @@ def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
 def test_stopping_the_bot_ends_its_training(make_bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bot = make_bot(rl_config={"train_cycles": 1_000_000})
     training = threading.Event()
-    real = freqai_model.fit
+    real = TrainingJob.run
 
-    def fit(*arguments: Any, **keywords: Any) -> Any:
+    def run(*arguments: Any) -> Any:
         training.set()
-        return real(*arguments, **keywords)
+        return real(*arguments)
 
-    monkeypatch.setattr(freqai_model, "fit", fit)
+    monkeypatch.setattr(TrainingJob, "run", run)
     # FreqAI's own training thread this time.
     bot.model.scanning = False
     with bot.clock():

@@ -15,7 +15,6 @@ from freqtrade.resolvers.freqaimodel_resolver import FreqaiModelResolver
 from stable_baselines3 import PPO
 
 from mtfscalper.artefacts import read_manifest
-from mtfscalper.freqai import model as freqai_model
 from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
 from mtfscalper.freqai.model import MtfScalperFreqaiModel
 from mtfscalper.market.tape import MarketTape

@@ -22,9 +22,8 @@ from mtfscalper.freqai.policy_store import (
     RunPlan,
     save_arrays,
 )
-from mtfscalper.policy.inference import decider_for
+from mtfscalper.policy.inference import DeciderQuery, decider_for
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
-from mtfscalper.policy.trade_query import DeciderQuery
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.observation import TradeView
 

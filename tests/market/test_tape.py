@@ -380,3 +380,79 @@ def test_the_digest_of_the_same_candles_is_the_same() -> None:
 def test_every_change_is_tried_on_the_digest() -> None:
     arrays = {field.name for field in fields(MarketTape)} - {"pair", "timeframe_ms", "dates_ms", "segments"}
     assert arrays <= set(CHANGES)
+
+
+# ---------------------------------------------------------------------- on disk
+
+
+def saved_tape(path: Path) -> MarketTape:
+    frame = candles(50, funding=np.linspace(0, 1, 50), price_scale=np.full(50, 100.0))
+    frame.loc[20:, "date"] += pd.Timedelta(hours=1)
+    frame.loc[[3, 9], LONG_SIGNAL] = 1
+    frame.loc[7, SHORT_SIGNAL] = 1
+    tape = tape_of(frame, np.random.default_rng(0).normal(size=(50, 3)), usable=np.arange(50) != 4)
+    tape.save(path)
+    return tape
+
+
+@pytest.mark.parametrize("cut", [lambda tape: tape, lambda tape: tape.rows(5, 30), MarketTape.without_features])
+def test_a_saved_tape_comes_back_as_it_was(tmp_path: Path, cut: Callable[[MarketTape], MarketTape]) -> None:
+    tape = cut(saved_tape(tmp_path / "whole"))
+    tape.save(tmp_path / "tape")
+    loaded = MarketTape.load(tmp_path / "tape")
+    for field in fields(MarketTape):
+        had, has = getattr(tape, field.name), getattr(loaded, field.name)
+        if not isinstance(had, np.ndarray):
+            assert has == had
+            assert type(has) is type(had)
+            continue
+        np.testing.assert_array_equal(has, had)
+        assert (has.dtype, has.shape) == (had.dtype, had.shape)
+    assert len(loaded.segments) == 2
+    assert loaded.digest() == tape.digest()
+
+
+def test_a_loaded_tape_is_mapped_from_its_one_file_and_cannot_be_written(tmp_path: Path) -> None:
+    saved_tape(tmp_path / "tape")
+    assert [path.name for path in tmp_path.iterdir()] == ["tape"]
+    loaded = MarketTape.load(tmp_path / "tape")
+    for name in ("open", "features", "usable"):
+        array: Any = getattr(loaded, name)
+        assert type(array) is np.ndarray
+        base = array
+        while isinstance(base.base, np.ndarray):
+            base = base.base
+        assert isinstance(base, np.memmap)
+        assert array.ctypes.data % 64 == 0
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+
+
+def test_of_a_damaged_tape_nothing_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "tape"
+    saved_tape(path)
+    whole = path.read_bytes()
+    for at in (0, 20, 60, 300, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        with pytest.raises(TapeError, match=r"tape cannot be read: it .*; remedy: save the tape again"):
+            MarketTape.load(path)
+    for length in (0, 10, 30, 100, len(whole) - 1):
+        path.write_bytes(whole[:length])
+        with pytest.raises(TapeError, match="cannot be read"):
+            MarketTape.load(path)
+
+
+def test_a_foreign_file_a_folder_and_nothing_are_no_tapes(tmp_path: Path) -> None:
+    candles(3).to_feather(tmp_path / "candles.feather")
+    for name in ("candles.feather", "missing", "."):
+        with pytest.raises(TapeError, match=r"cannot be read: .*; accepted: a file that"):
+            MarketTape.load(tmp_path / name)
+
+
+def test_a_save_that_fails_leaves_the_tape_that_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tape = saved_tape(tmp_path / "tape")
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+    with pytest.raises(OSError, match="disk full"):
+        tape.rows(0, 5).save(tmp_path / "tape")
+    assert [path.name for path in tmp_path.iterdir()] == ["tape"]
+    assert len(MarketTape.load(tmp_path / "tape")) == 50

@@ -33,6 +33,7 @@ ASKED = Asked(
     batch_size=256,
     n_epochs=10,
     net_arch=(512, 512, 256),
+    net_arch_value=(512, 512, 256),
     train_cycles=2,
     torch_threads=2,
     torch_interop_threads=2,

@@ -31,7 +31,8 @@ from mtfscalper.monitoring.sampler import FORKSERVER, ROOT, WORKER, ProcessReadi
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.settings import Settings
 from mtfscalper.trading.observation import N_ACCOUNT
-from mtfscalper.training.fit import TrainingReport, fit, report_as_json
+from mtfscalper.training.job import TrainingJob
+from mtfscalper.training.report import TrainingReport
 
 
 def small_config(**rl: Any) -> dict[str, Any]:
@@ -104,7 +105,7 @@ def load(models: Path) -> PPO:
 
 def test_the_untrained_twin_is_where_training_began(settings: Settings) -> None:
     untouched = Settings.from_config(small_config(learning_rate=1e-300))
-    model, _ = fit(untouched, small_tape(700), None, make_settings("classic"))
+    model, _ = TrainingJob(untouched, small_tape(700), None, make_settings("classic")).run()
     saved = saved_policy(model, untrained_policy(model, settings))
     assert saved.tensors_moved == 0
     assert saved.relative_change == 0.0

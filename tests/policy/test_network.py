@@ -142,7 +142,7 @@ def test_bf16_computes_the_hidden_layers_in_bfloat16_and_leaves_logits_and_losse
     exact, short = random_policy(3), random_policy(3, precision="bf16")
     short.load_state_dict(exact.state_dict())
     seen = []
-    short.mlp_extractor.policy_net.register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
+    short.mlp_extractor.policy_net[-1].register_forward_hook(lambda _module, _inputs, output: seen.append(output.dtype))
     for policy in (exact, short):
         policy.features_extractor.set_features(features)
     distributions = [policy.get_distribution(observations).distribution for policy in (exact, short)]

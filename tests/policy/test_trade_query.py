@@ -1,6 +1,7 @@
 """Single decisions about open trades: those of the whole policy, from memory and from a zip."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,11 +11,20 @@ from stable_baselines3 import PPO
 from torch import nn
 
 from mtfscalper.envs.build import build_vec_env
-from mtfscalper.policy import trade_query
-from mtfscalper.policy.inference import PolicyDecider
+from mtfscalper.policy import inference
+from mtfscalper.policy.inference import (
+    Actor,
+    DeciderQuery,
+    PolicyDecider,
+    PolicyQuery,
+    decider_for,
+    trade_query_from_zip,
+)
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
-from mtfscalper.policy.trade_query import Actor, DeciderQuery, PolicyQuery
+from mtfscalper.policy.user_network import UserNetwork
 from mtfscalper.trading.actions import Action
+
+TESTS = Path(__file__).parents[1]
 
 N = 300
 
@@ -34,7 +44,7 @@ def in_trade(window: int, n: int = 600) -> list[tuple[int, list[float]]]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_query_decides_as_the_whole_policy(window: int, net_arch: tuple[int, ...], precision: str) -> None:
     policy, features = random_policy(window, net_arch=net_arch, precision=precision), features_of()
-    fast = PolicyQuery(Actor.of_policy(policy), features, window)
+    fast = PolicyQuery(Actor.from_policy(policy), features, window)
     whole = DeciderQuery(PolicyDecider(policy, features))
     actions = set()
     rows, states = zip(*in_trade(window), strict=True)
@@ -47,8 +57,8 @@ def test_a_query_decides_as_the_whole_policy(window: int, net_arch: tuple[int, .
 
 def test_near_ties_are_decided_by_the_policys_own_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     policy, features = random_policy(net_arch=(64, 64)), features_of()
-    monkeypatch.setattr(trade_query, "NEAR_TIE", np.inf)
-    exact = PolicyQuery(Actor.of_policy(policy), features, 1)
+    monkeypatch.setattr(inference, "NEAR_TIE", np.inf)
+    exact = PolicyQuery(Actor.from_policy(policy), features, 1)
     extractor = policy.features_extractor
     assert isinstance(extractor, CandleWindowExtractor)
     for row, state in in_trade(1, 200):
@@ -69,7 +79,7 @@ def test_an_exact_tie_is_held_as_the_policy_holds_it() -> None:
     with torch.no_grad():
         policy.action_net.weight.zero_()
         policy.action_net.bias.zero_()
-    fast = PolicyQuery(Actor.of_policy(policy), features, 1)
+    fast = PolicyQuery(Actor.from_policy(policy), features, 1)
     state = [1.0, 0.3, 0.5, 0.1, 0.0, 0.0]
     assert fast.decide([7], [state]) == [(Action.NEUTRAL, 0.5)]
     assert DeciderQuery(PolicyDecider(policy, features)).decide([7], [state]) == [(Action.NEUTRAL, 0.5)]
@@ -92,21 +102,68 @@ def test_the_actor_of_a_zip_is_that_of_the_policy(tmp_path: Path) -> None:
         device="cpu",
     )
     model.save(tmp_path / "model.zip")
-    ours, theirs = Actor.of_policy(model.policy), Actor.of_zip(tmp_path / "model.zip")
+    ours, theirs = Actor.from_policy(model.policy), Actor.from_zip(tmp_path / "model.zip")
     assert [layer.weight.shape for layer in theirs.hidden] == [(8, N_FEATURES + 6), (6, 8)]
     for one, other in zip((*ours.hidden, ours.logits), (*theirs.hidden, theirs.logits), strict=True):
         np.testing.assert_array_equal(one.weight, other.weight)
         np.testing.assert_array_equal(one.bias, other.bias)
 
 
-def test_other_policies_and_other_features_are_refused(tmp_path: Path) -> None:
-    policy = random_policy(2)
-    with pytest.raises(ValueError, match=r"3 features in windows of 2 candles are 6 inputs .* accepted: the 14 inputs"):
-        PolicyQuery(Actor.of_policy(policy), features_of()[:, :3], 2)
-    policy.activation_fn = nn.Tanh
-    with pytest.raises(ValueError, match=r"hidden layers with .*Tanh.*; accepted: ReLU"):
-        Actor.of_policy(policy)
-    vec_env = build_vec_env("dummy", random_tape(60), env_settings(), 1, compact=False)
-    PPO("MlpPolicy", vec_env, n_steps=8, batch_size=8, device="cpu").save(tmp_path / "other.zip")
-    with pytest.raises(ValueError, match=r"holds a policy of stable_baselines3.*; accepted: PPO's policy of"):
-        Actor.of_zip(tmp_path / "other.zip")
+def test_other_features_are_refused() -> None:
+    actor = Actor.from_policy(random_policy(2))
+    assert actor is not None
+    with pytest.raises(ValueError, match=r"3 features of each of 2 candles are 6 inputs .* accepted: the 14 inputs"):
+        PolicyQuery(actor, features_of()[:, :3], 2)
+
+
+def saved(path: Path, policy: Any, **policy_kwargs: Any) -> PPO:
+    """An untrained model of a lookback of two candles, saved."""
+    compact = policy is MaskedActorCriticPolicy
+    vec_env = build_vec_env("dummy", random_tape(60), env_settings(window=2), 1, compact=compact)
+    model = PPO(policy, vec_env, n_steps=8, batch_size=8, device="cpu", policy_kwargs=policy_kwargs)
+    with torch.no_grad():
+        model.policy.action_net.weight.mul_(300)
+        # stable-baselines3's own policy would rather enter, which it cannot in a trade.
+        model.policy.action_net.bias[[Action.LONG_ENTER, Action.SHORT_ENTER]] -= 100
+    model.save(path)
+    return model
+
+
+OWN = {"features_extractor_class": CandleWindowExtractor, "net_arch": [8]}
+LOOKBACK = {"n_features": N_FEATURES, "window": 2}
+
+
+@pytest.mark.parametrize(
+    ("policy", "policy_kwargs", "quick"),
+    [
+        (MaskedActorCriticPolicy, OWN | {"features_extractor_kwargs": LOOKBACK, "activation_fn": nn.ReLU}, True),
+        (MaskedActorCriticPolicy, OWN | {"features_extractor_kwargs": LOOKBACK, "activation_fn": nn.Tanh}, False),
+        # stable-baselines3's default is Tanh.
+        (MaskedActorCriticPolicy, OWN | {"features_extractor_kwargs": LOOKBACK}, False),
+        (
+            MaskedActorCriticPolicy,
+            OWN
+            | {"features_extractor_kwargs": LOOKBACK | {"network": UserNetwork.from_name("own_networks:Mean", TESTS)}}
+            | {"activation_fn": nn.ReLU},
+            False,
+        ),
+        ("MlpPolicy", {"net_arch": [8], "activation_fn": nn.ReLU}, False),
+    ],
+    ids=["relu", "tanh", "default", "own network", "stable-baselines3's"],
+)
+def test_a_policy_of_other_layers_is_asked_by_whole_forwards(
+    tmp_path: Path, policy: Any, policy_kwargs: dict[str, Any], quick: bool
+) -> None:
+    path, features = tmp_path / "model.zip", features_of()
+    model = saved(path, policy, **policy_kwargs)
+    decider = decider_for(model, features, 2)
+    whole = DeciderQuery(decider)
+    queries = [decider.trade_query(), trade_query_from_zip(path, "PPO", features, 2)]
+    rows, states = zip(*in_trade(2), strict=True)
+    for query in queries:
+        assert isinstance(query, PolicyQuery) == quick
+        decided = query.decide(rows, states)
+        for ours, theirs in zip(decided, whole.decide(rows, states), strict=True):
+            assert ours.action == theirs.action
+            assert ours.exit_probability == pytest.approx(theirs.exit_probability, abs=2e-5)
+        assert len({one.action for one in decided}) > 1

@@ -16,7 +16,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from mtfscalper.policy.network import masked_logits
 from mtfscalper.training.compiled import CompiledFunction
-from mtfscalper.training.fit import fit
+from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.ppo import FusedPPO, LossSettings, loss_gradients
 
 
@@ -24,7 +24,7 @@ from mtfscalper.training.ppo import FusedPPO, LossSettings, loss_gradients
 def test_the_compiled_loss_has_the_gradients_of_the_plain_one() -> None:
     made = with_a_rollout(model(FusedPPO))
     assert isinstance(made, FusedPPO)
-    samples = made._samples().rows(slice(0, 64))
+    samples = made.rollout_buffer.samples().rows(slice(0, 64))
     logits, values = torch.randn(64, 5), torch.randn(64, 1)
     logits = masked_logits(logits, samples.impossible)
     settings = LossSettings(0.2, 0.1, True, 0.01, 0.5)
@@ -37,7 +37,7 @@ def test_the_compiled_loss_has_the_gradients_of_the_plain_one() -> None:
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_fit_compiles_and_reports_it() -> None:
     settings = tiny_settings(compile=True)
-    made, report = fit(settings, random_tape(), None, env_settings_of(settings))
+    made, report = TrainingJob(settings, random_tape(), None, env_settings_of(settings)).run()
     assert report.compiled
     assert isinstance(made, FusedPPO)
     assert isinstance(made.loss_gradients, CompiledFunction)
@@ -50,7 +50,7 @@ def test_a_report_says_so_where_nothing_was_compiled(setting: bool, monkeypatch:
 
     monkeypatch.setattr(torch, "compile", lambda *_, **__: failing)
     settings = tiny_settings(compile=setting)
-    _, report = fit(settings, random_tape(), None, env_settings_of(settings))
+    _, report = TrainingJob(settings, random_tape(), None, env_settings_of(settings)).run()
     assert not report.compiled
 
 

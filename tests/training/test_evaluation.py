@@ -11,7 +11,7 @@ from tiny_training import ROLLOUT, env_settings_of, parameters, random_tape, sam
 from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.policy import closed_loop
 from mtfscalper.training.evaluation import Evaluation, evaluate
-from mtfscalper.training.fit import fit
+from mtfscalper.training.job import TrainingJob
 
 
 class ScriptedEvaluation:
@@ -44,7 +44,7 @@ def test_the_parameters_of_the_best_evaluation_come_back(
     script = ScriptedEvaluation(*log_returns)
     monkeypatch.setattr(evaluation, "evaluate", script)
     settings = tiny_settings()
-    model, report = fit(settings, random_tape(), random_tape(80, seed=2), env_settings_of(settings))
+    model, report = TrainingJob(settings, random_tape(), random_tape(80, seed=2), env_settings_of(settings)).run()
     assert [same(parameters(model), seen) for seen in script.seen] == [index == best for index in range(4)]
     assert report.best_evaluation == report.evaluations[best]
 
@@ -53,7 +53,7 @@ def test_every_update_is_evaluated_once_and_the_untrained_policy_never(monkeypat
     script = ScriptedEvaluation(*[0.0] * 10)
     monkeypatch.setattr(evaluation, "evaluate", script)
     settings = tiny_settings()
-    _, report = fit(settings, random_tape(), random_tape(80, seed=2), env_settings_of(settings))
+    _, report = TrainingJob(settings, random_tape(), random_tape(80, seed=2), env_settings_of(settings)).run()
     assert script.timesteps == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT, 4 * ROLLOUT]
     assert [result["timesteps"] for result in report.evaluations] == script.timesteps
     assert len([phase for phase in report.phases if phase[0] == "update"]) == 4
@@ -72,7 +72,7 @@ def test_an_evaluation_plays_each_segment_once_and_adds_up_what_the_environment_
     held_out = type(held_out)(**{**vars(held_out), "dates_ms": dates, "segments": ((0, 300), (300, 600))})
     settings = tiny_settings(entry_mode="agent", train_cycles=3, learning_rate=0.01, initial_exit_probability=0.3)
     env_settings = env_settings_of(settings)
-    model, _ = fit(settings, random_tape(), None, env_settings)
+    model, _ = TrainingJob(settings, random_tape(), None, env_settings).run()
 
     played = []
     real = closed_loop.run
@@ -111,7 +111,7 @@ def test_without_enough_held_out_candles_the_last_policy_comes_back(
     settings = tiny_settings()
     tape = None if held_out is None else random_tape(held_out, seed=2)
     with caplog.at_level("INFO"):
-        model, report = fit(settings, random_tape(), tape, env_settings_of(settings))
+        model, report = TrainingJob(settings, random_tape(), tape, env_settings_of(settings)).run()
     assert "No evaluation" in caplog.text
     assert report.evaluations == []
     assert report.best_evaluation is None

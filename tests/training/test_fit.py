@@ -1,6 +1,7 @@
 """From settings and a tape to a trained policy."""
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -10,30 +11,60 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import own_networks
 import pytest
 import torch
+from random_markets import random_observations
 from stable_baselines3 import PPO
 from tiny_training import ROLLOUT, env_settings_of, parameters, random_tape, same, tiny_settings
 
+import mtfscalper
 from mtfscalper.envs.build import build_vec_env
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.closed_loop import flat_decisions
 from mtfscalper.policy.inference import decider_for
 from mtfscalper.policy.network import features_extractor
-from mtfscalper.settings import PPOSettings, Settings
-from mtfscalper.training import fit as fit_module
-from mtfscalper.training.fit import TrainingReport, fit, report_as_json
+from mtfscalper.policy.user_network import UserNetwork
+from mtfscalper.settings import PPOSettings, Settings, SettingsError
+from mtfscalper.training.fit import build_model, model_zip, network_arguments
+from mtfscalper.training.job import TrainingJob, TrainingStoppedError, stop_on
+from mtfscalper.training.report import TrainingReport
+from mtfscalper.user_code import UserCodeError
+
+TESTS = Path(own_networks.__file__).parent
 
 
-def trained(settings: Settings, **keywords: Any) -> tuple[Any, TrainingReport]:
-    return fit(settings, random_tape(), random_tape(80, seed=2), env_settings_of(settings), **keywords)
+def own_network(settings: Settings, user_data: Path = TESTS) -> UserNetwork | None:
+    """What ``network`` names, in this folder for a user directory."""
+    return None if settings.rl.network is None else UserNetwork.from_name(settings.rl.network, user_data)
+
+
+def trained(
+    settings: Settings,
+    initial_model: Any = None,
+    tensorboard_dir: Path | None = None,
+    on_evaluation: Any = None,
+    user_data: Path = TESTS,
+) -> tuple[Any, TrainingReport]:
+    job = TrainingJob(
+        settings,
+        random_tape(),
+        random_tape(80, seed=2),
+        env_settings_of(settings),
+        initial_model=None if initial_model is None else model_zip(initial_model),
+        tensorboard_dir=tensorboard_dir,
+        network=own_network(settings, user_data),
+    )
+    return job.run(on_evaluation)
 
 
 def untrained(settings: Settings, n_features: int = 4) -> Any:
     """The model as training starts with it."""
     tape = random_tape(n_features=n_features)
     vec_env = build_vec_env("dummy", tape, env_settings_of(settings), settings.rl.n_envs)
-    return fit_module._model(settings, tape, vec_env, None, None)
+    return build_model(
+        settings, tape, vec_env, network_arguments(settings, n_features, own_network(settings)), None, None
+    )
 
 
 # ---------------------------------------------------------------- timesteps and report
@@ -72,13 +103,6 @@ def test_the_report_says_what_was_run() -> None:
     assert report.torch_threads == torch.get_num_threads()
     assert list(report.reward_terms) == ["equity"]
     assert report.reward_terms["equity"] != 0
-
-
-def test_the_report_is_json_even_with_numbers_that_are_not_finite() -> None:
-    report = TrainingReport("P", "PPO", 1, reward_terms={"equity": float("nan")}, phases=[("rollout", 0.0, 1.0)])
-    text = json.dumps(report_as_json(report), allow_nan=False)
-    assert json.loads(text)["reward_terms"] == {"equity": None}
-    assert json.loads(text)["phases"] == [["rollout", 0.0, 1.0]]
 
 
 def test_training_leaves_no_model_on_disk_and_tensorboard_only_where_asked(
@@ -221,6 +245,151 @@ def test_continual_learning_starts_anew_where_the_network_is_another(
     assert same(parameters(model), parameters(trained(settings)[0]))
 
 
+# ---------------------------------------------------------------- networks of other kinds
+
+# What is set, and whether PairedNetworks computes it.
+NETWORKS: dict[str, tuple[dict[str, Any], bool]] = {
+    "default": ({}, True),
+    "tanh": ({"activation": "tanh"}, False),
+    "silu": ({"activation": "silu"}, False),
+    "the same value network": ({"net_arch_value": [8]}, True),
+    "another value network": ({"net_arch_value": [16, 4]}, False),
+    "own": ({"network": "own_networks:Mean"}, False),
+    "own, as for stable-baselines3": ({"network": "own_networks:Gru", "net_arch_value": [4]}, False),
+}
+
+DECIDE = """
+import sys
+import numpy as np
+from stable_baselines3 import PPO
+from mtfscalper.policy.inference import DeciderQuery, decider_for, trade_query_from_zip
+path, features, observations = sys.argv[1], np.load(sys.argv[2]), np.load(sys.argv[3])
+assert "own_networks" not in sys.modules
+decided = decider_for(PPO.load(path, device="cpu"), features, 3).decide(observations)
+in_trade = observations[observations[:, 1] != 0]
+query = trade_query_from_zip(path, "PPO", features, 3)
+answers = query.decide(in_trade[:, 0].astype(int).tolist(), in_trade[:, 1:].tolist())
+np.savez(sys.argv[4], actions=decided.actions, probabilities=decided.probabilities, answers=answers)
+"""
+
+
+@pytest.mark.parametrize(("changed", "fused"), NETWORKS.values(), ids=NETWORKS)
+def test_a_network_trains_and_is_saved_and_decides_the_same_in_a_process_that_knows_only_its_zip(
+    changed: dict[str, Any], fused: bool, tmp_path: Path
+) -> None:
+    settings = tiny_settings(window=3, train_cycles=3, learning_rate=0.01, initial_exit_probability=0.5, **changed)
+    model, report = trained(settings)
+    assert report.fused == fused
+    assert report.as_json()["fused"] == fused
+    assert len(report.evaluations) == report.timesteps // ROLLOUT
+    assert not same(parameters(model), parameters(untrained(settings)))
+    with torch.no_grad():
+        # After so short a training it would do little.
+        model.policy.action_net.bias.zero_()
+        model.policy.action_net.weight.mul_(100)
+
+    features, observations = random_tape(300, seed=9).features, random_observations(600, 300, 3)
+    here = decider_for(model, features, 3)
+    flat, in_trade = here.decide(observations), observations[observations[:, 1] != 0]
+    answers = here.trade_query().decide(in_trade[:, 0].astype(int).tolist(), in_trade[:, 1:].tolist())
+    assert len(set(flat.actions.tolist())) > 2
+    assert len({answer.action for answer in answers}) > 1
+
+    model.save(tmp_path / "model.zip")
+    np.save(tmp_path / "features.npy", features)
+    np.save(tmp_path / "observations.npy", observations)
+    files = [str(tmp_path / name) for name in ("model.zip", "features.npy", "observations.npy", "decided.npz")]
+    # The package is on the path, own_networks is not.
+    environment = os.environ | {"PYTHONPATH": str(Path(mtfscalper.__file__).parents[1])}
+    subprocess.run([sys.executable, "-c", DECIDE, *files], check=True, cwd=tmp_path, env=environment)
+    with np.load(tmp_path / "decided.npz") as there:
+        np.testing.assert_array_equal(there["actions"], flat.actions)
+        np.testing.assert_allclose(there["probabilities"], flat.probabilities, atol=1e-6)
+        np.testing.assert_array_equal(there["answers"][:, 0], [answer.action for answer in answers])
+        np.testing.assert_allclose(there["answers"][:, 1], [answer.exit_probability for answer in answers], atol=2e-5)
+
+
+def test_a_users_network_sees_the_lookback_oldest_first_and_the_account() -> None:
+    model = untrained(tiny_settings(window=3, network="own_networks:Mean"))
+    extractor = features_extractor(model)
+    seen: list[Any] = []
+    assert extractor.network is not None
+    extractor.network.register_forward_pre_hook(lambda _, inputs: seen.extend(inputs))
+    observations = torch.from_numpy(random_observations(50, 200, 3))
+    assert extractor(observations).shape == (50, extractor.features_dim) == (50, 5 + 6)
+    candles, account = seen
+    features = random_tape().features
+    for row, of_row in zip(observations[:, 0].int().tolist(), candles.numpy(), strict=True):
+        np.testing.assert_array_equal(of_row, features[row - 2 : row + 1])
+    assert torch.equal(account, observations[:, 1:])
+
+
+def test_a_users_network_that_cannot_be_used_ends_the_training_before_it_begins(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("mtfscalper.training.job.build_vec_env", lambda *_, **__: pytest.fail("too late"))
+    with pytest.raises(UserCodeError, match=r"rl_config\.network is 'own_networks:WrongShape'"):
+        trained(tiny_settings(network="own_networks:WrongShape"))
+
+
+@pytest.mark.parametrize("changed", [{"activation": "tanh"}, {"network": "own_networks:Mean"}, {"net_arch_value": [9]}])
+def test_continual_learning_goes_on_with_a_network_of_another_kind_and_starts_anew_where_it_changed(
+    changed: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = tiny_settings(seed=2, learning_rate=1e-9, **changed)
+    initial, _ = trained(tiny_settings(seed=1, **changed))
+    going_on, report = trained(settings, initial_model=initial)
+    assert not report.fused
+    before, after = parameters(initial), parameters(going_on)
+    assert max((after[name] - before[name]).abs().max().item() for name in before) < 1e-5
+    assert "starts anew" not in caplog.text
+    anew, report = trained(tiny_settings(), initial_model=initial)
+    assert "starts anew" in caplog.text
+    assert report.fused
+    assert same(parameters(anew), parameters(trained(tiny_settings())[0]))
+
+
+def test_continual_learning_starts_anew_where_the_users_code_was_changed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    code = Path(own_networks.__file__).read_text()
+    (tmp_path / "changing_networks.py").write_text(code)
+    settings = tiny_settings(network="changing_networks:Mean")
+    initial, _ = trained(settings, user_data=tmp_path)
+    trained(settings, initial_model=initial, user_data=tmp_path)
+    assert "starts anew" not in caplog.text
+    (tmp_path / "changing_networks.py").write_text(code + "# a line more\n")
+    trained(settings, initial_model=initial, user_data=tmp_path)
+    assert "starts anew" in caplog.text
+
+
+def test_compiling_is_said_not_to_happen_where_stable_baselines3_trains(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        _, report = trained(tiny_settings(activation="tanh", compile=True))
+    assert not report.compiled
+    assert "trains by stable-baselines3's own update" in caplog.text
+    assert "nothing is compiled" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "named"), [("DQN", "net_arch_value"), ("A2C", "network"), ("ARS", "net_arch_value")]
+)
+def test_a_setting_that_an_algorithm_cannot_use_is_refused(algorithm: str, named: str) -> None:
+    value: Any = [8] if named == "net_arch_value" else "own_networks:Mean"
+    with pytest.raises(SettingsError, match=rf"rl_config\.{named} is .*; accepted: null with {algorithm}"):
+        Settings.from_config({"freqai": {"rl_config": {"model_type": algorithm, named: value}}})
+
+
+def test_another_algorithm_takes_its_activation_and_a_value_network_of_its_own() -> None:
+    rl = {"model_type": "A2C", "net_arch": [8], "net_arch_value": [5, 4], "activation": "elu", "vec_env": "dummy"}
+    rl |= {"n_envs": 2, "device": "cpu", "progress_bar": False, "train_cycles": 1}
+    model, report = trained(Settings.from_config({"freqai": {"rl_config": rl}}))
+    assert not report.fused
+    extractor = model.policy.mlp_extractor
+    assert [module.out_features for module in extractor.value_net if hasattr(module, "out_features")] == [5, 4]
+    assert isinstance(extractor.policy_net[1], torch.nn.ELU)
+
+
 # ---------------------------------------------------------------- saved models
 
 OPEN = """
@@ -238,7 +407,7 @@ print(json.dumps({
 def test_plain_stable_baselines3_opens_a_saved_model_in_a_new_process(tmp_path: Path) -> None:
     settings = tiny_settings(net_arch=[12, 7], gamma=0.9)
     tape = random_tape(3000, n_features=20)
-    model, _ = fit(settings, tape, None, env_settings_of(settings))
+    model, _ = TrainingJob(settings, tape, None, env_settings_of(settings)).run()
     model.save(tmp_path / "model.zip")
     command = [sys.executable, "-c", OPEN, str(tmp_path / "model.zip")]
     output = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
@@ -275,11 +444,12 @@ def test_a_loaded_model_decides_as_the_saved_one(tmp_path: Path) -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_training_on_a_gpu_decides_and_goes_on() -> None:
     settings, tape = tiny_settings(device="cuda"), random_tape()
-    model, _ = fit(settings, tape, random_tape(seed=2), env_settings_of(settings))
+    model, _ = TrainingJob(settings, tape, random_tape(seed=2), env_settings_of(settings)).run()
     assert {value.device.type for value in model.policy.parameters()} == {"cuda"}
     result = closed_loop.run(decider_for(model, tape.features, 1), tape, env_settings_of(settings), 0, len(tape) - 1)
     assert set(np.unique(result.actions)) > {0}
-    continued, _ = fit(settings, tape, None, env_settings_of(settings), initial_model=model)
+    job = TrainingJob(settings, tape, None, env_settings_of(settings), initial_model=model_zip(model))
+    continued, _ = job.run()
     assert not same(parameters(continued), parameters(model))
 
 
@@ -341,11 +511,11 @@ def test_a_bot_that_stops_stops_the_training_at_its_next_step() -> None:
     event = threading.Event()
     event.set()
     started = time.monotonic()
-    with pytest.raises(fit_module.TrainingStoppedError, match="not saved"):
-        trained(tiny_settings(train_cycles=1000), stop_event=event)
+    with pytest.raises(TrainingStoppedError, match="not saved"):
+        trained(tiny_settings(train_cycles=1000), on_evaluation=stop_on(event))
     assert time.monotonic() - started < 5
 
 
 def test_an_event_that_is_not_set_does_not_stop_the_training() -> None:
-    _, report = trained(tiny_settings(), stop_event=threading.Event())
+    _, report = trained(tiny_settings(), on_evaluation=stop_on(threading.Event()))
     assert report.timesteps == 4 * ROLLOUT

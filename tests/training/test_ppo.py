@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,18 @@ import pytest
 import torch
 from random_markets import N_FEATURES, env_settings, random_tape
 from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
 
 from mtfscalper.envs.build import build_vec_env
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy, features_extractor
+from mtfscalper.policy.user_network import UserNetwork
 from mtfscalper.training import paired_networks
+from mtfscalper.training.paired_networks import PairedNetworks
 from mtfscalper.training.ppo import FusedPPO
+
+TESTS = Path(__file__).parents[1]
 
 TAPE = random_tape(600)
 
@@ -70,11 +74,21 @@ def with_a_rollout(made: PPO) -> PPO:
     return made
 
 
+def as_buffer(made: PPO) -> RolloutBuffer:
+    """A fused model's rollout as stable-baselines3 keeps it."""
+    n_steps, n_envs, _ = made.rollout_buffer.observations.shape
+    buffer = RolloutBuffer(n_steps, made.observation_space, made.action_space, "cpu", n_envs=n_envs)
+    for name, column in made.rollout_buffer._asdict().items():
+        kept = getattr(buffer, name)
+        kept[:] = column.numpy().reshape(kept.shape)
+    buffer.pos, buffer.full = n_steps, True
+    return buffer
+
+
 def updated(made: PPO) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """Parameters and metrics after an update from one rollout, in one order of minibatches."""
     with_a_rollout(made)
-    columns = {name: getattr(made.rollout_buffer, name).copy() for name in ("observations", "actions", "rewards")}
-    assert columns["rewards"].any()
+    assert made.rollout_buffer.rewards.any()
     np.random.seed(5)
     made.train()
     parameters = {name: value.detach().clone() for name, value in made.policy.named_parameters()}
@@ -116,7 +130,7 @@ def test_a_saved_model_goes_on_from_where_it_was(algorithm: type[PPO], tmp_path:
     features_extractor(loaded).set_features(TAPE.features)
     loaded.set_logger(Logger(None, []))
     with_a_rollout(made)
-    loaded.rollout_buffer = deepcopy(made.rollout_buffer)
+    loaded.rollout_buffer = made.rollout_buffer if algorithm is FusedPPO else as_buffer(made)
     loaded._current_progress_remaining = made._current_progress_remaining
     for one in (made, loaded):
         np.random.seed(6)
@@ -131,15 +145,14 @@ def test_forward_and_backward_are_those_of_the_policy_and_autograd(precision: st
     """In bf16 the policy computes by autocast."""
     made = with_a_rollout(model(FusedPPO, precision))
     assert isinstance(made, FusedPPO)
-    policy, observations = made.policy, made._samples().observations
+    policy, observations = made.policy, made.rollout_buffer.samples().observations
     assert isinstance(policy, MaskedActorCriticPolicy)
     pulls = torch.randn(len(observations), 5), torch.randn(len(observations), 1)
     paired = made._paired_networks()
     paired.load()
     ours = paired.forward(observations)
     paired.backward(*pulls)
-    latent_pi, latent_vf = policy._latents(observations)
-    theirs = policy.action_net(latent_pi), policy.value_net(latent_vf)
+    theirs = policy.logits_and_values(observations)
     torch.autograd.backward(theirs, pulls)
     own = zip(*paired._weight_gradients, strict=True), zip(*paired._bias_gradients, strict=True)
     nets = policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net
@@ -158,12 +171,20 @@ def test_forward_and_backward_are_those_of_the_policy_and_autograd(precision: st
 def test_the_missions_network_is_updated_as_by_stable_baselines3_in_float64() -> None:
     """In float32 so many updates drift apart by rounding: stable-baselines3's own, with one thread and with two."""
     after = {}
-    for algorithm in (PPO, FusedPPO):
+    for algorithm in (FusedPPO, PPO):
         made = model(algorithm, net_arch=(512, 512, 256), n_steps=512, batch_size=256)
         made.policy.double()
         extractor = features_extractor(made)
         extractor.features = extractor.features.double()
-        after[algorithm], _ = updated(made)
+        with_a_rollout(made)
+        # One rollout for both: stable-baselines3's advantages would be summed in float64, of values in float32.
+        if algorithm is FusedPPO:
+            rollout = as_buffer(made)
+        else:
+            made.rollout_buffer = rollout
+        np.random.seed(5)
+        made.train()
+        after[algorithm] = {name: value.detach().clone() for name, value in made.policy.named_parameters()}
     for name, value in after[PPO].items():
         assert value.dtype == torch.float64
         torch.testing.assert_close(after[FusedPPO][name], value, rtol=1e-5, atol=1e-9)
@@ -185,28 +206,59 @@ def test_the_optimizer_keeps_the_moments_that_stable_baselines3_keeps() -> None:
             assert own[moment].any()
 
 
-@pytest.mark.parametrize("changed", [{"activation_fn": torch.nn.Tanh}, {"net_arch": {"pi": [8], "vf": [9]}}], ids=str)
-def test_networks_that_cannot_be_paired_are_refused_by_name(changed: dict[str, Any]) -> None:
-    made = model(FusedPPO)
-    arguments = made.policy_kwargs | changed
-    other = FusedPPO(MaskedActorCriticPolicy, made.env, policy_kwargs=arguments, device="cpu")
-    with pytest.raises(ValueError, match="accepted: the same hidden layers for policy and value network, with ReLU"):
-        other._paired_networks()
+DECLINED: dict[str, dict[str, Any]] = {
+    "tanh": {"activation_fn": torch.nn.Tanh},
+    "another value network": {"net_arch": {"pi": [8], "vf": [9, 7]}},
+    "a user's network": {
+        "features_extractor_kwargs": {
+            "n_features": N_FEATURES,
+            "window": 1,
+            "network": UserNetwork.from_name("own_networks:Gru", TESTS),
+        }
+    },
+    "no hidden layers": {"net_arch": []},
+    "AdamW": {"optimizer_class": torch.optim.AdamW},
+    "amsgrad": {"optimizer_kwargs": {"amsgrad": True}},
+}
 
 
-@pytest.mark.parametrize(
-    ("changed", "named"),
-    [
-        ({"optimizer_class": torch.optim.AdamW}, "AdamW with 1 group"),
-        ({"optimizer_kwargs": {"amsgrad": True}}, "amsgrad"),
-    ],
-    ids=str,
-)
-def test_optimizers_whose_steps_would_be_others_are_refused(changed: dict[str, Any], named: str) -> None:
+def learned(algorithm: type[PPO], changed: dict[str, Any]) -> PPO:
+    """A model after two rollouts and updates."""
+    first = model(algorithm)
+    torch.manual_seed(0)
+    arguments = {"n_steps": 128, "batch_size": 64, "n_epochs": 2, "seed": 3, "device": "cpu"}
+    policy_kwargs = first.policy_kwargs | changed
+    made = algorithm(MaskedActorCriticPolicy, first.env, policy_kwargs=policy_kwargs, **arguments)
+    features_extractor(made).set_features(TAPE.features)
+    made.set_logger(Logger(None, []))
+    return made.learn(1000)
+
+
+@pytest.mark.parametrize("changed", DECLINED.values(), ids=DECLINED)
+def test_a_policy_that_cannot_be_paired_trains_as_stable_baselines3_trains_it(changed: dict[str, Any]) -> None:
+    ours, theirs = learned(FusedPPO, changed), learned(PPO, changed)
+    assert isinstance(ours, FusedPPO)
+    assert not PairedNetworks.fits(ours.policy)
+    assert not ours.fused
+    assert isinstance(ours.rollout_buffer, RolloutBuffer)
+    assert ours._n_updates == theirs._n_updates == 4
+    for own, other in zip(ours.policy.parameters(), theirs.policy.parameters(), strict=True):
+        assert torch.equal(own, other)
+
+
+@pytest.mark.parametrize("net_arch", [[8, 7], {"pi": [8, 7], "vf": [8, 7]}], ids=str)
+def test_hidden_layers_alike_are_paired_however_they_were_named(net_arch: Any) -> None:
+    made = learned(FusedPPO, {"net_arch": net_arch})
+    assert PairedNetworks.fits(made.policy)
+    assert made.fused
+
+
+def test_a_policy_of_another_class_is_not_paired() -> None:
+    class Other(MaskedActorCriticPolicy):
+        """It may compute anything."""
+
     made = model(FusedPPO)
-    other = FusedPPO(MaskedActorCriticPolicy, made.env, policy_kwargs=made.policy_kwargs | changed, device="cpu")
-    with pytest.raises(ValueError, match=named):
-        other._paired_networks()
+    assert not FusedPPO(Other, made.env, policy_kwargs=made.policy_kwargs, device="cpu").fused
 
 
 def test_the_update_changes_every_parameter_and_other_orders_give_others() -> None:

@@ -11,7 +11,7 @@ from tiny_training import env_settings_of, random_tape, tiny_settings
 
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.trading.reward import RewardSettings
-from mtfscalper.training.fit import fit
+from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.reward_check import check_reward, reward_profit_correlation
 
 TAPE = random_tape(2000)
@@ -39,7 +39,7 @@ def test_a_disagreeing_reward_is_warned_about_at_training_start(caplog: pytest.L
     # Pays for holding, whatever it costs.
     settings = settings_with(equity_weight=0.0, duration_weight=-1.0)
     with caplog.at_level(logging.INFO):
-        _, report = fit(tiny_settings(entry_mode="agent"), TAPE, None, settings)
+        _, report = TrainingJob(tiny_settings(entry_mode="agent"), TAPE, None, settings).run()
     warnings = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
     assert len(warnings) == 1
     assert "duration_weight -1" in warnings[0]

@@ -14,6 +14,7 @@ from test_ppo import model
 from mtfscalper.envs.build import build_vec_env
 from mtfscalper.policy.network import features_extractor
 from mtfscalper.training.ppo import FusedPPO
+from mtfscalper.training.storage import Rollout
 
 # Short, so that episodes end within a rollout.
 TAPE = random_tape(90)
@@ -39,25 +40,32 @@ def rollout_of(
     return made
 
 
+def columns_of(made: PPO) -> dict[str, np.ndarray]:
+    """A fused model's rollout, in the shapes of stable-baselines3's."""
+    rollout = made.rollout_buffer
+    assert isinstance(rollout, Rollout)
+    columns = {name: column.numpy() for name, column in rollout._asdict().items()}
+    return columns | {"actions": columns["actions"][:, :, None]}
+
+
 @pytest.mark.parametrize("vec_env", ["batched", "dummy"])
 @pytest.mark.parametrize("max_drawdown_ratio", [0.999, 0.02], ids=["cut off", "terminated"])
 def test_a_rollout_is_that_of_stable_baselines3(vec_env: str, max_drawdown_ratio: float) -> None:
     theirs, ours = (
         rollout_of(algorithm, vec_env, max_drawdown_ratio=max_drawdown_ratio) for algorithm in (PPO, FusedPPO)
     )
+    kept = columns_of(ours)
     assert theirs.rollout_buffer.episode_starts.sum() > 10
     assert theirs.num_timesteps == ours.num_timesteps == 2 * 4 * 128
     for name in PLAYED:
-        played = getattr(ours.rollout_buffer, name)
+        played = kept[name]
         if name == "rewards":
             # The value of what a cut-off episode would have gone on to is among them.
             np.testing.assert_allclose(played, theirs.rollout_buffer.rewards, atol=1e-6)
         else:
             np.testing.assert_array_equal(played, getattr(theirs.rollout_buffer, name))
     for name in ESTIMATED:
-        np.testing.assert_allclose(
-            getattr(ours.rollout_buffer, name), getattr(theirs.rollout_buffer, name), rtol=1e-4, atol=1e-5
-        )
+        np.testing.assert_allclose(kept[name], getattr(theirs.rollout_buffer, name), rtol=1e-4, atol=1e-5)
     assert len(ours.ep_info_buffer) == len(theirs.ep_info_buffer) > 0
     for own, other in zip(ours.ep_info_buffer, theirs.ep_info_buffer, strict=True):
         assert own["l"] == other["l"]
@@ -66,8 +74,8 @@ def test_a_rollout_is_that_of_stable_baselines3(vec_env: str, max_drawdown_ratio
 
 def test_the_value_of_what_was_cut_off_is_added_to_the_reward() -> None:
     """Else the test above compared rollouts without it."""
-    rewards, without = (rollout_of(FusedPPO, gamma=gamma).rollout_buffer.rewards for gamma in (0.99, 0.0))
-    starts = rollout_of(FusedPPO).rollout_buffer.episode_starts.astype(bool)
+    rewards, without = (columns_of(rollout_of(FusedPPO, gamma=gamma))["rewards"] for gamma in (0.99, 0.0))
+    starts = columns_of(rollout_of(FusedPPO))["episode_starts"].astype(bool)
     # The step before a start ended an episode; of the last step's ends, the next rollout tells.
     differs = (rewards != without)[:-1]
     assert starts[1:].sum() > 10

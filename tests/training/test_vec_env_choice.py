@@ -11,7 +11,7 @@ import pytest
 from tiny_training import env_settings_of, parameters, random_tape, same, tiny_settings
 
 from mtfscalper.training import vec_env_choice
-from mtfscalper.training.fit import fit
+from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.vec_env_choice import CANDIDATES, Measured, cache_path, fastest_vec_env, measure
 
 RATES = {"batched": 900.0, "dummy": 1200.0, "subproc": 300.0}
@@ -109,8 +109,8 @@ def test_a_subproc_that_falls_back_is_no_measurement_of_subproc(monkeypatch: pyt
 def test_auto_learns_what_the_chosen_backend_learns(measured: list[str]) -> None:
     auto, named = tiny_settings(vec_env="auto"), tiny_settings(vec_env="dummy")
     tape = random_tape()
-    model, report = fit(auto, tape, None, env_settings_of(auto))
-    expected, _ = fit(named, tape, None, env_settings_of(named))
+    model, report = TrainingJob(auto, tape, None, env_settings_of(auto)).run()
+    expected, _ = TrainingJob(named, tape, None, env_settings_of(named)).run()
     assert report.vec_env == "DummyVecEnv"
     assert same(parameters(model), parameters(expected))
 
@@ -118,7 +118,7 @@ def test_auto_learns_what_the_chosen_backend_learns(measured: list[str]) -> None
 def test_auto_really_measures_and_trains(caplog: pytest.LogCaptureFixture) -> None:
     settings = tiny_settings(vec_env="auto")
     with caplog.at_level(logging.INFO):
-        _, report = fit(settings, random_tape(), None, env_settings_of(settings))
+        _, report = TrainingJob(settings, random_tape(), None, env_settings_of(settings)).run()
     assert "vec_env 'auto' takes" in caplog.text
     assert all(f"{name} " in caplog.text for name in CANDIDATES)
     assert report.vec_env in ("BatchedTradingEnv", "DummyVecEnv", "SubprocVecEnv")

@@ -13,8 +13,9 @@ from tiny_training import ROLLOUT, env_settings_of, parameters, random_tape, sam
 
 from mtfscalper.envs.build import SupervisedSubprocVecEnv, WorkerDiedError, underlying
 from mtfscalper.settings import Settings
-from mtfscalper.training import fit as fit_module
-from mtfscalper.training.fit import TrainingStoppedError, fit
+from mtfscalper.training import job as job_module
+from mtfscalper.training.callbacks import PhaseClock
+from mtfscalper.training.job import TrainingJob, TrainingStoppedError, stop_on
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are forked from a server here")
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="workers are for
 def workers(monkeypatch: pytest.MonkeyPatch) -> list[psutil.Process]:
     """Fills with the worker processes that a training starts."""
     started: list[psutil.Process] = []
-    real = fit_module.build_vec_env
+    real = job_module.build_vec_env
 
     def noted(*arguments: Any, **keywords: Any) -> Any:
         vec_env = real(*arguments, **keywords)
@@ -32,29 +33,30 @@ def workers(monkeypatch: pytest.MonkeyPatch) -> list[psutil.Process]:
             started.extend(psutil.Process(pid) for pid in inner.pids)
         return vec_env
 
-    monkeypatch.setattr(fit_module, "build_vec_env", noted)
+    monkeypatch.setattr(job_module, "build_vec_env", noted)
     return started
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, n: int, act: Callable[[], None]) -> None:
     """Do something in a callback after ``n`` steps of training."""
     steps = iter(range(1, 10**9))
-    real = fit_module._PhaseClock._on_step
+    real = PhaseClock._on_step
 
     def on_step(self: Any) -> bool:
         if next(steps) == n:
             act()
         return real(self)
 
-    monkeypatch.setattr(fit_module._PhaseClock, "_on_step", on_step)
+    monkeypatch.setattr(PhaseClock, "_on_step", on_step)
 
 
 def subproc(**rl: Any) -> Settings:
     return tiny_settings(vec_env="subproc", **rl)
 
 
-def train(settings: Settings, **keywords: Any) -> Any:
-    return fit(settings, random_tape(), random_tape(80, seed=2), env_settings_of(settings), **keywords)
+def train(settings: Settings, on_evaluation: Any = None) -> Any:
+    job = TrainingJob(settings, random_tape(), random_tape(80, seed=2), env_settings_of(settings))
+    return job.run(on_evaluation)
 
 
 def gone(processes: list[psutil.Process]) -> bool:
@@ -76,7 +78,7 @@ def test_two_workers_train_the_parameters_that_none_train(workers: list[psutil.P
     assert report.vec_env == "SubprocVecEnv"
     assert report.timesteps == 4 * ROLLOUT
     assert gone(workers)
-    without = fit(tiny_settings(), random_tape(), random_tape(80, seed=2), env_settings_of(tiny_settings()))[0]
+    without, _ = train(tiny_settings())
     assert same(parameters(with_workers), parameters(without))
 
 
@@ -94,7 +96,7 @@ def test_workers_end_when_the_bot_stops(monkeypatch: pytest.MonkeyPatch, workers
     event = threading.Event()
     at_step(monkeypatch, 5, event.set)
     with pytest.raises(TrainingStoppedError):
-        train(subproc(train_cycles=1000), stop_event=event)
+        train(subproc(train_cycles=1000), on_evaluation=stop_on(event))
     assert gone(workers)
 
 

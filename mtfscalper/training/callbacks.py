@@ -1,0 +1,74 @@
+"""What looks on while a model learns."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable
+
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+
+from mtfscalper.training.evaluation import Evaluation
+from mtfscalper.training.report import TrainingReport
+
+# See TrainingJob.run.
+OnEvaluation = Callable[[Evaluation | None], None]
+
+
+class PhaseClock(BaseCallback):
+    """Times rollouts and updates, and collects the reward's terms once a rollout."""
+
+    def __init__(self, report: TrainingReport) -> None:
+        super().__init__()
+        self._report = report
+        self._terms: Counter[str] = Counter()
+        self._rollout_since: float | None = None
+        self._update_since: float | None = None
+
+    def _on_rollout_start(self) -> None:
+        self._end_update()
+        # From the first step on: an evaluation may come first.
+        self._rollout_since = None
+
+    def _on_step(self) -> bool:
+        if self._rollout_since is None:
+            self._rollout_since = time.time()
+        return True
+
+    def _on_rollout_end(self) -> None:
+        # Off-policy algorithms collect and update every few steps: too many phases to list.
+        if not isinstance(self.model, OnPolicyAlgorithm):
+            return
+        if self._rollout_since is not None:
+            self._report.phases.append(("rollout", self._rollout_since, time.time()))
+        self._drain()
+        for name, total in self._terms.items():
+            self.logger.record(f"reward/{name}", total / max(self.num_timesteps, 1))
+        self._update_since = time.time()
+
+    def _on_training_end(self) -> None:
+        self._end_update()
+        self._drain()
+        self._report.reward_terms = dict(self._terms)
+
+    def _end_update(self) -> None:
+        if self._update_since is not None:
+            self._report.phases.append(("update", self._update_since, time.time()))
+            self._update_since = None
+
+    def _drain(self) -> None:
+        for terms in self.training_env.env_method("drain_reward_terms"):
+            self._terms.update(terms)
+
+
+class Door(BaseCallback):
+    """Lets whoever runs a training end it at any step of the environments, by raising."""
+
+    def __init__(self, on_evaluation: OnEvaluation) -> None:
+        super().__init__()
+        self._on_evaluation = on_evaluation
+
+    def _on_step(self) -> bool:
+        self._on_evaluation(None)
+        return True

@@ -1,0 +1,164 @@
+"""A training as one value: what it needs goes in, can be sent to wherever it runs, and is run once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import KW_ONLY, dataclass
+from pathlib import Path
+
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.utils import set_random_seed
+
+from mtfscalper.envs.build import SupervisedSubprocVecEnv, build_vec_env, underlying
+from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.market.tape import MarketTape
+from mtfscalper.policy.network import MaskedActorCriticPolicy, features_extractor
+from mtfscalper.policy.user_network import UserNetwork
+from mtfscalper.settings import Settings
+from mtfscalper.training.callbacks import Door, OnEvaluation, PhaseClock
+from mtfscalper.training.compiled import CompiledFunction
+from mtfscalper.training.evaluation import KeepBest
+from mtfscalper.training.fit import build_model, learn, network_arguments
+from mtfscalper.training.ppo import FusedPPO
+from mtfscalper.training.report import TrainingReport
+from mtfscalper.training.reward_check import check_reward
+from mtfscalper.training.vec_env_choice import fastest_vec_env
+
+logger = logging.getLogger(__name__)
+
+
+class TrainingStoppedError(RuntimeError):
+    """The bot is shutting down, and training with it."""
+
+
+def stop_on(event: threading.Event) -> OnEvaluation:
+    """What ends a training (:meth:`TrainingJob.run`) once an event is set, with :class:`TrainingStoppedError`."""
+
+    def check(_: object) -> None:
+        if event.is_set():
+            raise TrainingStoppedError("the bot is stopping; this training is given up and its model not saved")
+
+    return check
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingJob:
+    """One training. It can be pickled.
+
+    :ivar train: candles to train on
+    :ivar evaluation: held-out candles, or None to return the last policy
+    :ivar env: how candles are traded and rewarded
+    :ivar seed: in place of the settings' own
+    :ivar initial_model: zip of a model to go on from
+    :ivar tensorboard_dir: where TensorBoard's files go, None for none
+    :ivar network: the class that ``rl_config.network`` names
+    """
+
+    settings: Settings
+    train: MarketTape
+    evaluation: MarketTape | None
+    env: EnvSettings
+    _: KW_ONLY
+    seed: int | None = None
+    initial_model: bytes | None = None
+    tensorboard_dir: Path | None = None
+    network: UserNetwork | None = None
+
+    def run(self, on_evaluation: OnEvaluation | None = None) -> tuple[BaseAlgorithm, TrainingReport]:
+        """Train, evaluate after every update, and return the best policy by evaluation.
+
+        Worker processes are ended before this returns or raises.
+
+        :param on_evaluation: is told each :class:`mtfscalper.training.evaluation.Evaluation` right after it was made,
+            and None at every step of the environments in between; what it raises ends the training and comes out here
+        :raises mtfscalper.envs.build.WorkerDiedError: if a worker process is lost
+        :raises mtfscalper.user_code.UserCodeError: if the user's network cannot be used
+        :raises mtfscalper.training.reward_check.RewardTermError: if a term of the user's cannot be used
+        """
+        settings, train = self.settings, self.train
+        if self.seed is not None:
+            settings = settings.model_copy(update={"rl": settings.rl.model_copy(update={"seed": self.seed})})
+        rl = settings.rl
+        timesteps = rl.train_cycles * len(train)
+        report = TrainingReport(
+            pair=train.pair,
+            model_type=rl.model_type,
+            timesteps_asked=timesteps,
+            process_id=os.getpid(),
+            torch_threads=torch.get_num_threads(),
+            torch_interop_threads=torch.get_num_interop_threads(),
+            train_candles=len(train),
+            train_tape_sha256=train.digest(),
+            evaluation_candles=len(self.evaluation) if self.evaluation is not None else 0,
+        )
+        compact = rl.model_type == "PPO"
+        started = time.perf_counter()
+        network = network_arguments(settings, train.n_features, self.network)
+        report.reward_profit_correlation = check_reward(train, self.env, rl.seed)
+        name: str = rl.vec_env
+        if name == "auto":
+            name = fastest_vec_env(settings, train, self.env, network, compact=compact)
+        set_random_seed(rl.seed)
+        with ExitStack() as resources:
+            vec_env = build_vec_env(name, train, self.env, rl.n_envs, compact=compact)
+            resources.callback(vec_env.close)
+            inner = underlying(vec_env)
+            report.vec_env, report.n_envs = type(inner).__name__, vec_env.num_envs
+            if isinstance(inner, SupervisedSubprocVecEnv):
+                report.worker_pids = inner.pids
+                report.vec_env = "SubprocVecEnv"
+            model = build_model(settings, train, vec_env, network, self.initial_model, self.tensorboard_dir)
+            if isinstance(model.policy, MaskedActorCriticPolicy):
+                report.precision = model.policy.precision
+            keep_best = self._keep_best(model, on_evaluation)
+            callbacks: list[BaseCallback] = [PhaseClock(report)]
+            if keep_best is not None:
+                resources.callback(keep_best.close)
+                callbacks.append(keep_best)
+            if on_evaluation is not None:
+                callbacks.append(Door(on_evaluation))
+            learn(model, timesteps, callbacks, rl.progress_bar)
+            # The model outlives its environments, their candles, and what only training needed.
+            model.env = None
+            if isinstance(model, FusedPPO):
+                report.fused = model.fused
+                report.compiled = isinstance(model.loss_gradients, CompiledFunction) and model.loss_gradients.compiled
+                model.release_memory()
+            if keep_best is not None:
+                keep_best.restore()
+                report.evaluations = [result._asdict() for result in keep_best.history]
+                report.best_evaluation = keep_best.best._asdict() if keep_best.best else None
+        if compact:
+            features_extractor(model).features = torch.empty(0, train.n_features, device=model.device)
+        report.timesteps = model.num_timesteps
+        if report.timesteps > timesteps:
+            logger.info(
+                "%s: %d timesteps asked (train_cycles x candles), %d run: whole rollouts of n_envs x n_steps.",
+                report.pair,
+                timesteps,
+                report.timesteps,
+            )
+        report.seconds = time.perf_counter() - started
+        return model, report
+
+    def _keep_best(self, model: BaseAlgorithm, on_evaluation: OnEvaluation | None) -> KeepBest | None:
+        tape, needed = self.evaluation, self.env.window + 2
+        if tape is None or not any(stop - start >= needed for start, stop in tape.segments):
+            logger.info(
+                "No evaluation: the held-out part has no run of %d candles (data_split_parameters.test_size); the last "
+                "policy is returned.",
+                needed,
+            )
+            return None
+        # A2C and the off-policy algorithms call every few steps a rollout; for them, one pass over the training
+        # candles is a fair pause.
+        rollout_steps: int = getattr(model, "n_steps", 0) * model.n_envs
+        long = 10 * rollout_steps >= len(self.train)
+        every = rollout_steps if long else len(self.train)
+        return KeepBest(tape, self.env, every_timesteps=every, on_evaluation=on_evaluation)

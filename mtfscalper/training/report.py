@@ -1,0 +1,69 @@
+"""What a training really did. Read and written without torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+
+@dataclass
+class TrainingReport:
+    """What a training really did, as measured while it ran. Written beside the model as JSON.
+
+    :ivar fused: whether rollouts and updates were this package's own, not stable-baselines3's
+    :ivar phases: (name, start, stop) of every rollout and update, seconds since 1970
+    :ivar reward_terms: sums by name over all rollouts
+    :ivar reward_profit_correlation: see :func:`mtfscalper.training.reward_check.reward_profit_correlation`
+    """
+
+    pair: str
+    model_type: str
+    timesteps_asked: int
+    timesteps: int = 0
+    seconds: float = 0.0
+    process_id: int = 0
+    vec_env: str = ""
+    n_envs: int = 0
+    worker_pids: list[int] = field(default_factory=list)
+    torch_threads: int = 0
+    torch_interop_threads: int = 0
+    precision: str = "fp32"
+    fused: bool = False
+    compiled: bool = False
+    train_candles: int = 0
+    train_tape_sha256: str = ""
+    evaluation_candles: int = 0
+    phases: list[tuple[str, float, float]] = field(default_factory=list)
+    evaluations: list[dict[str, float]] = field(default_factory=list)
+    best_evaluation: dict[str, float] | None = None
+    reward_terms: dict[str, float] = field(default_factory=dict)
+    reward_profit_correlation: float = 0.0
+
+    def seconds_of(self, phase: str) -> float:
+        """Seconds spent in the phases of one name."""
+        return sum(stop - start for name, start, stop in self.phases if name == phase)
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON values; numbers that are not finite become None."""
+        return _plain(asdict(self))  # type: ignore[no-any-return]
+
+    @classmethod
+    def from_json(cls, values: Mapping[str, Any]) -> TrainingReport:
+        """The report that :meth:`as_json` made.
+
+        :raises TypeError: if a value is missing or unknown
+        """
+        phases = [(str(name), float(start), float(stop)) for name, start, stop in values["phases"]]
+        return cls(**{**values, "phases": phases})
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value

@@ -1,0 +1,86 @@
+"""A user's code is found in the user directory, as it is now, and goes with what is pickled."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mtfscalper
+from mtfscalper.user_code import UserCodeError, load_user_code
+
+KEY = "freqai.rl_config.network"
+
+
+@pytest.mark.parametrize("folder", [".", "freqaimodels"])
+def test_a_module_of_the_user_directory_is_found_and_the_path_stays_as_it_is(tmp_path: Path, folder: str) -> None:
+    before = list(sys.path)
+    (tmp_path / folder).mkdir(exist_ok=True)
+    (tmp_path / folder / "users_answer.py").write_text("def answer():\n    return 42\n")
+    assert load_user_code("users_answer:answer", tmp_path, KEY).value() == 42
+    assert sys.path == before
+
+
+def test_what_is_pickled_works_where_the_user_directory_is_not_on_the_path(tmp_path: Path) -> None:
+    (tmp_path / "users_base.py").write_text("BASE = 40\n")
+    (tmp_path / "users_sum.py").write_text(
+        "import math\nfrom users_base import BASE\n\ndef two():\n    return 2\n\n"
+        "def answer():\n    return math.floor(BASE + two())\n"
+    )
+    (tmp_path / "pickled").write_bytes(pickle.dumps(load_user_code("users_sum:answer", tmp_path, KEY)))
+    code = (
+        "import pickle, sys; code = pickle.load(open(sys.argv[1], 'rb')); "
+        "print(code.value(), pickle.loads(pickle.dumps(code)).value(), 'users_sum' in sys.modules)"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(mtfscalper.__file__).parents[1])}
+    command = [sys.executable, "-c", code, str(tmp_path / "pickled")]
+    result = subprocess.run(command, capture_output=True, text=True, check=True, env=environment, cwd="/")
+    assert result.stdout == "42 42 False\n"
+
+
+def test_an_edit_is_seen_and_is_other_code_and_other_files_are_not(tmp_path: Path) -> None:
+    (tmp_path / "users_limit.py").write_text("LIMIT = 3\n")
+    (tmp_path / "users_code.py").write_text("import users_limit\n\ndef limit():\n    return users_limit.LIMIT\n")
+    first = load_user_code("users_code:limit", tmp_path, KEY)
+    (tmp_path / "users_other.py").write_text("LIMIT = 5\n")
+    assert load_user_code("users_code:limit", tmp_path, KEY) == first
+    (tmp_path / "users_limit.py").write_text("LIMIT = 30\n")
+    second = load_user_code("users_code:limit", tmp_path, KEY)
+    assert second != first
+    assert (first.value(), second.value()) == (3, 30)
+
+
+def test_two_user_directories_do_not_get_in_each_others_way(tmp_path: Path) -> None:
+    for number in (1, 2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "users_same.py").write_text(f"def number():\n    return {number}\n")
+        assert load_user_code("users_same:number", folder, KEY).value() == number
+
+
+def test_an_installed_package_is_pickled_by_reference(tmp_path: Path) -> None:
+    code = load_user_code("torch.nn:Identity", tmp_path, KEY)
+    assert len(pickle.dumps(code)) < 500
+    assert pickle.loads(pickle.dumps(code)).value is code.value
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("users_broken:Net", r"importing users_broken fails \(ZeroDivisionError: division by zero\)"),
+        ("users_nowhere:Net", r"importing users_nowhere fails \(ModuleNotFoundError: "),
+        ("users_net:Missing", "users_net.py defines no function or class Missing"),
+        ("users_net:WIDTH", "users_net.py defines no function or class WIDTH"),
+        ("json:loads", "json/__init__.py has the same name; rename "),
+    ],
+)
+def test_what_cannot_be_used_is_refused_by_key_and_name(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / "users_broken.py").write_text("1 / 0\n")
+    (tmp_path / "users_net.py").write_text("WIDTH = 5\n")
+    (tmp_path / "json.py").write_text("def loads():\n    return 0\n")
+    with pytest.raises(UserCodeError, match=rf"^{KEY} names '{name}', and .*{said}.*; accepted: .*; remedy: "):
+        load_user_code(name, tmp_path, KEY)
