@@ -16,8 +16,7 @@ from parity.backtester import as_closed_trades
 from mtfscalper.freqai import exit_policy
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.open_trade import OpenTrade
-from mtfscalper.policy.inference import PolicyDecider
-from mtfscalper.policy.trade_query import DeciderQuery
+from mtfscalper.policy.inference import DeciderQuery, PolicyDecider
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.trades import ClosedTrade
@@ -67,9 +66,7 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
     def decide(self: DeciderQuery, rows: Any, seen: Any) -> Any:
         decisions = real_query(self, rows, seen)
         for row, state, decision in zip(rows, seen, decisions, strict=True):
-            # Before a tape's first candle stand as many copies of it as an observation looks back.
-            before = self._decider._extractor.window - 1
-            features = self._decider._features[before + row].numpy().tobytes()
+            features = self._decider._features[row].tobytes()
             asked.append(Asked("", 0, 0, tuple(map(float, state)), features, decision.action))
         return decisions
 

@@ -21,10 +21,10 @@ from parity.backtester import MARKET, PAIR, TIER
 from random_markets import make_decisive
 
 from mtfscalper import artefacts
-from mtfscalper.freqai import model as freqai_model
 from mtfscalper.freqai.columns import PREDICTION_COLUMNS
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.closed_loop import ClosedLoop
+from mtfscalper.training.job import TrainingJob
 
 OTHER_PAIR = "ETH/USDT:USDT"
 ROOT = Path(__file__).parents[2]
@@ -169,14 +169,14 @@ class Watch:
         """
         self.trained: list[str] = []
         self.replayed: list[ClosedLoop] = []
-        real_fit, real_run = freqai_model.fit, closed_loop.run
+        real_training, real_run = TrainingJob.run, closed_loop.run
 
-        def run(job: TrainingJob, *arguments: Any) -> Any:
+        def train(job: TrainingJob, *arguments: Any) -> Any:
             self.trained.append(job.train.pair)
-            model, report = real_run(job, *arguments)
+            model, report = real_training(job, *arguments)
             if policy == "random":
                 # The same weights for the same period, whatever was trained before it.
-                randomise(model.policy, seed=int(train_tape.dates_ms[0] // 86_400_000))
+                randomise(model.policy, seed=int(job.train.dates_ms[0] // 86_400_000))
             if policy != "trained":
                 make_decisive(model.policy, job.train.features, job.settings.window, leaves)
             return model, report
@@ -190,7 +190,7 @@ class Watch:
 
         # Else an edit of the package while tests run would make everything anew.
         monkeypatch.setattr(artefacts, "code_hash", lambda: "this code")
-        monkeypatch.setattr(freqai_model, "fit", fit)
+        monkeypatch.setattr(TrainingJob, "run", train)
         monkeypatch.setattr(closed_loop, "run", run)
 
     def forget(self) -> None:

@@ -21,8 +21,7 @@ from mtfscalper.freqai.exit_policy import ExitPolicy, PeriodRows
 from mtfscalper.freqai.open_trade import OpenTrade
 from mtfscalper.freqai.policy_store import PolicyStore
 from mtfscalper.freqai.trade_decisions import DecisionLostError, TradeDecisions
-from mtfscalper.policy.inference import PolicyDecider
-from mtfscalper.policy.trade_query import DeciderQuery
+from mtfscalper.policy.inference import DeciderQuery, PolicyDecider
 from mtfscalper.trading.account import FLAT, Candle
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR

@@ -21,6 +21,7 @@ from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import decider_for
 from mtfscalper.trading.account import Account
+from mtfscalper.training.job import TrainingJob
 
 
 def populated(run: FreqtradeBacktest) -> pd.DataFrame:
@@ -182,14 +183,14 @@ def test_a_failure_in_a_later_period_fails_the_run_too_and_names_that_period(
 ) -> None:
     watch = Watch(monkeypatch)
     run = FreqtradeBacktest(tmp_path, market)
-    real = freqai_model.fit
+    real = TrainingJob.run
 
     def fails_once(*arguments: Any, **keywords: Any) -> Any:
         if len(watch.trained) == 1:
             raise MemoryError("no memory for the rollout")
         return real(*arguments, **keywords)
 
-    monkeypatch.setattr(freqai_model, "fit", fails_once)
+    monkeypatch.setattr(TrainingJob, "run", fails_once)
     with pytest.raises(OperationalException, match=rf"period cb_btc_{PERIODS[1]}, failed: MemoryError: no memory"):
         run.run()
     assert [path.name for path in run.models.rglob("*.feather")] == [run.feather(PERIODS[0]).name]

@@ -72,10 +72,10 @@ def models(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Path
     period = folder / "sub-train-BTC_1727740800"
     period.mkdir()
     tape = small_tape(700)
-    model, report = fit(settings, tape, small_tape(120), make_settings("classic"))
+    model, report = TrainingJob(settings, tape, small_tape(120), make_settings("classic")).run()
     model.save(period / "cb_btc_1727740800_model.zip")
     pd.DataFrame(tape.features.astype(np.float64)).to_pickle(period / "cb_btc_1727740800_trained_df.pkl")
-    artefacts.write_json(period / artefacts.REPORT_NAME, report_as_json(report))
+    artefacts.write_json(period / artefacts.REPORT_NAME, report.as_json())
     (folder / "run_params.json").write_text(json.dumps(small_config()))
     return folder
 

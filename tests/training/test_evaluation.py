@@ -42,7 +42,7 @@ def test_the_parameters_of_the_best_evaluation_come_back(
     monkeypatch: pytest.MonkeyPatch, log_returns: tuple[float, ...], best: int
 ) -> None:
     script = ScriptedEvaluation(*log_returns)
-    monkeypatch.setattr(evaluation, "evaluate", script)
+    monkeypatch.setattr("mtfscalper.training.evaluation.evaluate", script)
     settings = tiny_settings()
     model, report = TrainingJob(settings, random_tape(), random_tape(80, seed=2), env_settings_of(settings)).run()
     assert [same(parameters(model), seen) for seen in script.seen] == [index == best for index in range(4)]
@@ -51,7 +51,7 @@ def test_the_parameters_of_the_best_evaluation_come_back(
 
 def test_every_update_is_evaluated_once_and_the_untrained_policy_never(monkeypatch: pytest.MonkeyPatch) -> None:
     script = ScriptedEvaluation(*[0.0] * 10)
-    monkeypatch.setattr(evaluation, "evaluate", script)
+    monkeypatch.setattr("mtfscalper.training.evaluation.evaluate", script)
     settings = tiny_settings()
     _, report = TrainingJob(settings, random_tape(), random_tape(80, seed=2), env_settings_of(settings)).run()
     assert script.timesteps == [ROLLOUT, 2 * ROLLOUT, 3 * ROLLOUT, 4 * ROLLOUT]
