@@ -86,8 +86,8 @@ class RLSettings(_Section):
     )
     network: _ImportPath | None = Field(
         None,
-        description="a features extractor of yours, with PPO. The hidden layers stand behind it; its module lies in the "
-        "user directory or its `freqaimodels`, see `mtfscalper/policy/user_network.py`",
+        description="a features extractor of yours, with PPO. The hidden layers stand behind it; its module lies in "
+        "the user directory or its `freqaimodels`, see `mtfscalper/policy/user_network.py`",
     )
     vec_env: Literal["subproc", "dummy", "batched", "auto"] = Field(
         "subproc",

@@ -88,9 +88,9 @@ class MtfScalper_RL_Hybrid(IStrategy):
 
     def __init__(self, config: dict) -> None:
         super().__init__(config)
-        # Here already: freqtrade makes the FreqAI model, which checks too, only after loading all candles. Without
-        # FreqAI its section is not read, and the defaults stand.
-        self.rl_settings = settings_of_config(config if self.uses_policy else {}).rl
+        # Here already: freqtrade makes the FreqAI model, which checks too, only after loading all candles. The longest
+        # duration holds without FreqAI too.
+        self.rl_settings = settings_of_config(config).rl
         if self.uses_policy:
             self._check_timeframes(config)
             if self.rl_settings.decision_mode == "exact":
