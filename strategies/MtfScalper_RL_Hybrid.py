@@ -90,7 +90,13 @@ class MtfScalper_RL_Hybrid(IStrategy):
         super().__init__(config)
         # Here already: freqtrade makes the FreqAI model, which checks too, only after loading all candles. The longest
         # duration holds without FreqAI too.
-        self.rl_settings = settings_of_config(config).rl
+        try:
+            self.rl_settings = settings_of_config(config).rl
+        except OperationalException:
+            if self.uses_policy:
+                raise
+            # Without FreqAI its section may be another model's.
+            self.rl_settings = settings_of_config({}).rl
         if self.uses_policy:
             self._check_timeframes(config)
             if self.rl_settings.decision_mode == "exact":

@@ -579,10 +579,11 @@ def test_a_config_without_freqai_trades_the_signals(config: dict[str, Any], mark
     assert strategy.max_trade_duration_candles == RLSettings().max_trade_duration_candles
 
 
-def test_without_freqai_the_defaults_stand_whatever_its_section_says(config: dict[str, Any]) -> None:
+def test_without_freqai_its_section_counts_unless_it_is_another_models(config: dict[str, Any]) -> None:
     config["freqai"]["enabled"] = False
-    strategy = load(config, max_trade_duration_candles=12, entry_mode="agent")
-    assert strategy.rl_settings == RLSettings()
+    assert load(config, max_trade_duration_candles=12).max_trade_duration_candles == 12
+    assert load(config, of_another_model=1).rl_settings == RLSettings()
+    del config["freqai"]["rl_config"]["of_another_model"]
     config["freqai"]["enabled"] = True
     strategy = load(config, max_trade_duration_candles=12, entry_mode="agent")
     assert (strategy.max_trade_duration_candles, strategy.rl_settings.entry_mode) == (12, "agent")

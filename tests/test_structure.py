@@ -14,6 +14,7 @@ PACKAGE = Path(mtfscalper.__file__).parent
 
 # From the bottom to the top: each may import those before it. Each is a module or a folder of the package.
 LAYERS = (
+    "moved",
     "machine",
     "imports",
     "artefacts",
@@ -115,8 +116,8 @@ def without_a_layer(package: Path, layers: Sequence[str]) -> list[str]:
 
 
 def upward_imports(package: Path, layers: Sequence[str]) -> list[str]:
-    # The package itself holds what all may read, and imports nothing.
-    height = {"": -1} | {name: index for index, name in enumerate(layers)}
+    # The package itself holds what all may read, and imports the lowest layer alone.
+    height = {"": 0} | {name: index for index, name in enumerate(layers)}
     return [
         f"{module} imports {other}"
         for module, others in inner_imports(package).items()

@@ -183,7 +183,7 @@ def rules_of_strategy(
         timeframe_minutes=timeframe_to_minutes(strategy.timeframe),
         leverage_long=long,
         leverage_short=short,
-        minimal_roi=_roi_table(strategy),
+        minimal_roi=tuple(sorted((int(start), float(ratio)) for start, ratio in strategy.minimal_roi.items())),
         trailing_stop=bool(strategy.trailing_stop),
         trailing_stop_positive=strategy.trailing_stop_positive,
         trailing_stop_positive_offset=strategy.trailing_stop_positive_offset,
@@ -196,9 +196,7 @@ def rules_of_strategy(
     )
 
 
-def differences_to_training(
-    strategy: IStrategy, leverage: float, is_short: bool, trained: TradingRules
-) -> tuple[str, ...]:
+def differences_to_training(strategy: IStrategy, leverage: float, is_short: bool, trained: TradingRules) -> set[str]:
     """Rules of a strategy that are no longer those its policy was trained for.
 
     :param leverage: of a trade that the strategy has entered, a short one or not
@@ -206,7 +204,11 @@ def differences_to_training(
     """
     pairs = (
         ("stoploss", strategy.stoploss, -trained.stoploss_ratio),
-        ("minimal_roi", _roi_table(strategy), trained.minimal_roi),
+        (
+            "minimal_roi",
+            {int(start): ratio for start, ratio in strategy.minimal_roi.items()},
+            dict(trained.minimal_roi),
+        ),
         ("trailing_stop", bool(strategy.trailing_stop), trained.trailing_stop),
         ("leverage", leverage, trained.leverage_short if is_short else trained.leverage_long),
     )
@@ -215,11 +217,7 @@ def differences_to_training(
             (name, getattr(strategy, name), getattr(trained, name))
             for name in ("trailing_stop_positive", "trailing_stop_positive_offset", "trailing_only_offset_is_reached")
         )
-    return tuple(f"{name} is {now}, and was {then}" for name, now, then in pairs if now != then)
-
-
-def _roi_table(strategy: IStrategy) -> tuple[tuple[int, float], ...]:
-    return tuple(sorted((int(start), float(ratio)) for start, ratio in strategy.minimal_roi.items()))
+    return {f"{name} is {now}, and was {then}" for name, now, then in pairs if now != then}
 
 
 def fee_ratio(config: dict[str, Any], exchange: Exchange, pair: str) -> float:

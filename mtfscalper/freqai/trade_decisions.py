@@ -100,8 +100,13 @@ class TradeDecisions:
             if policy is None:
                 return None
             if followed is None:
-                self._warn_of_other_rules(trade, policy)
-                followed = _Followed(identity, OpenTrade(trade, policy.terms.rules), policy)
+                rules, leverage = policy.terms.rules, trade.leverage or 1.0
+                # A policy decides as it was trained; hyperopt and a restarted bot may trade under other rules.
+                others = differences_to_training(self._strategy, leverage, trade.is_short, rules)
+                for other in sorted(others - self._warned):
+                    logger.warning("%s: the policy was trained for another value: %s.", trade.pair, other)
+                self._warned |= others
+                followed = _Followed(identity, OpenTrade(trade, rules), policy)
                 self._followed[trade.pair] = followed
             followed.policy = policy
             rate, funding = current_rate, None
@@ -119,14 +124,6 @@ class TradeDecisions:
         if decision is not None:
             followed.decided_ms, followed.decision = now_ms, decision
         return decision
-
-    def _warn_of_other_rules(self, trade: LocalTrade, policy: ExitPolicy) -> None:
-        """A policy decides as it was trained; hyperopt and a restarted bot may trade under other rules."""
-        rules = policy.terms.rules
-        for difference in differences_to_training(self._strategy, trade.leverage or 1.0, trade.is_short, rules):
-            if difference not in self._warned:
-                self._warned.add(difference)
-                logger.warning("%s: the policy was trained for another value: %s.", trade.pair, difference)
 
 
 def check_asks_for_decisions(strategy: IStrategy) -> None:

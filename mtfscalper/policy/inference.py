@@ -46,6 +46,8 @@ BLOCK_ROWS = 256
 
 _HIDDEN = "mlp_extractor.policy_net"
 
+_relu: Callable[..., Any] = partial(np.maximum, np.float32(0.0))
+
 
 class Decisions(NamedTuple):
     """Deterministic actions and what the policy gave each.
@@ -292,8 +294,9 @@ class PolicyQuery:
         :raises ValueError: if the actor was trained with other features or another lookback
         """
         first, *hidden = actor.hidden
-        self._actor = actor
         self._features, self._window = features, window
+        self._torch_hidden: list[HiddenLayer] = [(_torch_linear(layer), torch.relu) for layer in actor.hidden]
+        self._torch_logits = _torch_linear(actor.logits)
         n_seen = window * features.shape[1]
         if n_seen + N_ACCOUNT != first.weight.shape[1]:
             raise ValueError(
@@ -340,26 +343,30 @@ class PolicyQuery:
             seen = windows_ending_at(self._features, members, self._window)
             self._seen_blocks[block] = seen @ self._seen_weight + self._seen_bias
         seen = np.stack([self._seen_blocks[row // BLOCK_ROWS][row % BLOCK_ROWS] for row in rows])
-        return np.asarray(seen + accounts @ self._account_weight.T)
+        latent: npt.NDArray[np.float32] = accounts @ self._account_weight.T
+        latent += seen
+        return latent
 
     def _advantage_in_full(self, row: int, account: npt.NDArray[np.float32], leave: Action) -> float:
         """The logit of leaving less the one of holding, summed as the policy's own forward sums it."""
         seen = windows_ending_at(self._features, np.array([row]), self._window)[0]
         inputs = torch.from_numpy(np.concatenate([seen, account]))[None]
-        hidden = [(_torch_linear(layer), torch.relu) for layer in self._actor.hidden]
         with torch.inference_mode():
-            logits = through_layers(inputs, hidden, _torch_linear(self._actor.logits))[0]
+            logits = through_layers(inputs, self._torch_hidden, self._torch_logits)[0]
             return float(logits[leave] - logits[Action.NEUTRAL])
-
-
-def _relu(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    return np.maximum(values, 0.0)
 
 
 def _linear(layer: Layer) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
     # Transposed in memory: a product of few rows takes three quarters of the time.
     weight = np.ascontiguousarray(layer.weight.T)
-    return lambda values: values @ weight + layer.bias
+    bias = layer.bias
+
+    def linear(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        product = values @ weight
+        product += bias
+        return product
+
+    return linear
 
 
 def _torch_linear(layer: Layer) -> Callable[[Tensor], Tensor]:

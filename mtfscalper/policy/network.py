@@ -52,7 +52,9 @@ def through_layers(inputs: Any, hidden: Iterable[HiddenLayer], head: Callable[[A
     """
     latent = inputs
     for linear, activation in hidden:
-        latent = activation(linear(latent))
+        # In two steps, so that only two layers' values are in memory at a time.
+        latent = linear(latent)
+        latent = activation(latent)
     return head(latent)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import own_networks
 import pytest
 from exact_runs import policys_trades
-from freqai_runs import IDENTIFIER, BacktestRun, Watch
+from freqai_runs import IDENTIFIER, FreqtradeBacktest, Watch
 from freqtrade.exceptions import OperationalException
 
 from mtfscalper.policy.inference import DeciderQuery
@@ -43,7 +43,7 @@ def test_the_trades_of_a_network_of_another_kind_are_those_it_makes_in_closed_lo
     made = {}
     for mode in ("exact", "replay"):
         freqai = {"conv_width": 2, "rl_config": rl | {"decision_mode": mode}}
-        made[mode] = BacktestRun(tmp_path, market, freqai=freqai)
+        made[mode] = FreqtradeBacktest(tmp_path, market, freqai=freqai)
         made[mode].run()
         if mode == "exact":
             # Its evaluations in training asked too.
@@ -68,20 +68,19 @@ def test_a_users_network_is_trained_anew_when_its_code_has_changed(
 ) -> None:
     watch = Watch(monkeypatch)
     freqai = {"rl_config": {"network": f"{users_module}:Mean"}}
-    BacktestRun(tmp_path, market, freqai=freqai).run()
+    FreqtradeBacktest(tmp_path, market, freqai=freqai).run()
     assert len(watch.trained) == 3
-    BacktestRun(tmp_path, market, freqai=freqai).run()
+    FreqtradeBacktest(tmp_path, market, freqai=freqai).run()
     assert len(watch.trained) == 3
     file = tmp_path / "freqaimodels" / f"{users_module}.py"
     file.write_text(file.read_text().replace("torch.tanh(", "torch.sin("))
-    del sys.modules[users_module]
-    BacktestRun(tmp_path, market, freqai=freqai).run()
+    FreqtradeBacktest(tmp_path, market, freqai=freqai).run()
     assert len(watch.trained) == 6
 
 
 def test_a_network_that_is_not_there_stops_the_run_before_any_candle_is_used(
     tmp_path: Path, market: Path, users_module: str
 ) -> None:
-    with pytest.raises(OperationalException, match=r"rl_config\.network is '.*:Missing', and .* defines no Missing"):
-        BacktestRun(tmp_path, market, freqai={"rl_config": {"network": f"{users_module}:Missing"}})
+    with pytest.raises(OperationalException, match=r"rl_config\.network names '.*:Missing', and .* defines no .* Missing"):
+        FreqtradeBacktest(tmp_path, market, freqai={"rl_config": {"network": f"{users_module}:Missing"}})
     assert not (tmp_path / "models" / IDENTIFIER).exists()

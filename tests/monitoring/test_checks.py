@@ -22,7 +22,7 @@ from mtfscalper.monitoring.packages import PackageFact, package_facts
 from mtfscalper.monitoring.sampler import PeakMemory
 from mtfscalper.monitoring.table import checks_table, passed, summary
 from mtfscalper.monitoring.verdicts import Check, Verdict
-from mtfscalper.training.fit import TrainingReport
+from mtfscalper.training.report import TrainingReport
 
 WORKERS = (11, 12, 13, 14, 15, 16, 17, 18)
 

@@ -11,6 +11,7 @@ import pytest
 from tiny_training import env_settings_of, parameters, random_tape, same, tiny_settings
 
 from mtfscalper.training import vec_env_choice
+from mtfscalper.training.fit import network_arguments
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.vec_env_choice import CANDIDATES, Measured, cache_path, fastest_vec_env, measure
 
@@ -37,7 +38,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def choose(**rl: Any) -> str:
     settings = tiny_settings(vec_env="auto", **rl)
-    return fastest_vec_env(settings, random_tape(), env_settings_of(settings))
+    return fastest_vec_env(settings, random_tape(), env_settings_of(settings), network_arguments(settings, 4))
 
 
 def test_the_fastest_is_chosen_and_every_figure_is_logged(
