@@ -116,13 +116,13 @@ def without_a_layer(package: Path, layers: Sequence[str]) -> list[str]:
 
 
 def upward_imports(package: Path, layers: Sequence[str]) -> list[str]:
-    # The package itself holds what all may read, and imports the lowest layer alone.
-    height = {"": 0} | {name: index for index, name in enumerate(layers)}
+    # The package itself holds what all may read, and imports nothing but the lowest layer's module.
+    height = {"": -1} | {name: index for index, name in enumerate(layers)}
     return [
         f"{module} imports {other}"
         for module, others in inner_imports(package).items()
         for other in sorted(others)
-        if height[layer_of(module)] < height[layer_of(other)]
+        if height[layer_of(module)] < height[layer_of(other)] and (module, other) != ("", layers[0])
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,8 @@ from mtfscalper.policy.inference import DeciderQuery
 
 
 @pytest.fixture
-def users_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def users_module(tmp_path: Path) -> str:
     """A module that lies in the user directory alone."""
-    monkeypatch.setattr(sys, "path", list(sys.path))
     name = f"users_networks_{tmp_path.name.strip('_')}"
     (tmp_path / "freqaimodels").mkdir()
     (tmp_path / "freqaimodels" / f"{name}.py").write_text(Path(own_networks.__file__).read_text())
@@ -81,6 +79,7 @@ def test_a_users_network_is_trained_anew_when_its_code_has_changed(
 def test_a_network_that_is_not_there_stops_the_run_before_any_candle_is_used(
     tmp_path: Path, market: Path, users_module: str
 ) -> None:
-    with pytest.raises(OperationalException, match=r"rl_config\.network names '.*:Missing', and .* defines no .* Missing"):
+    said = r"rl_config\.network names '.*:Missing', and .* defines no .* Missing"
+    with pytest.raises(OperationalException, match=said):
         FreqtradeBacktest(tmp_path, market, freqai={"rl_config": {"network": f"{users_module}:Missing"}})
     assert not (tmp_path / "models" / IDENTIFIER).exists()
