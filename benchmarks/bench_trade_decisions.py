@@ -41,6 +41,7 @@ from mtfscalper.policy.inference import Actor, DeciderQuery, PolicyDecider, Poli
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
 from mtfscalper.strategy import TradeDecisions
 from mtfscalper.trading.actions import N_ACTIONS
+from mtfscalper.trading.observation import Observation
 
 ROOT = Path(__file__).parents[1]
 NET_ARCH = [512, 512, 256]
@@ -83,17 +84,15 @@ def a_trade() -> LocalTrade:
 def query_table(console: Console) -> dict[str, float]:
     """Medians of single questions, in microseconds."""
     features = np.random.default_rng(0).normal(size=(N_CANDLES, N_FEATURES)).astype(np.float32)
-    state = (1.0, 0.3, 0.5, 0.1, 0.0, 0.0)
+    asked = [Observation(row, 1.0, 0.3, 0.5, 0.1, 0.0, 0.0) for row in range(30, 1930)]
     trade = a_trade()
     contenders: dict[str, Callable[[int], Any]] = {"freqtrade's copy of a trade": lambda _: deepcopy(trade)}
     for window in (1, 30):
         policy = policy_of(window)
         query = PolicyQuery(Actor.from_policy(policy), features, window)
         whole = DeciderQuery(PolicyDecider(policy, features))
-        contenders[f"query, window {window}"] = lambda index, query=query: query.decide([30 + index % 1900], [state])
-        contenders[f"whole forward, window {window}"] = lambda index, whole=whole: whole.decide(
-            [30 + index % 1900], [state]
-        )
+        contenders[f"query, window {window}"] = lambda index, query=query: query.decide([asked[index % 1900]])
+        contenders[f"whole forward, window {window}"] = lambda index, whole=whole: whole.decide([asked[index % 1900]])
     figures = {}
     table = Table(title=f"one decision about an open trade, net_arch {NET_ARCH}, {N_FEATURES} features")
     for column in ("", "median", "10 %", "90 %"):

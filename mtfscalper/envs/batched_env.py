@@ -20,7 +20,7 @@ from mtfscalper.trading.account import FLAT, Account, Fill
 from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
 from mtfscalper.trading.arrays import NUMPY, BatchNamespace, put_members, take_members
 from mtfscalper.trading.episode import EpisodeState, advance, enters_by_itself, exit_candle
-from mtfscalper.trading.observation import trade_state
+from mtfscalper.trading.observation import observe
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
 
 # Shared by every environment that has nothing to say: DummyVecEnv's info of a step inside an episode.
@@ -310,16 +310,17 @@ class BatchedTradingEnv(VecEnv):
     def _observed(self, state: EpisodeState) -> Any:
         """Compact observations, float32, shape (n, 7)."""
         xp, row = self._xp, state.candle - 1
-        shown = trade_state(
+        seen = observe(
             xp,
             self.settings.rules,
             self.settings.view,
+            row,
             state.account,
             state.profit,
             self._long_permitted[row],
             self._short_permitted[row],
         )
-        return xp.float32_rows([row, *shown])
+        return xp.float32_rows(seen)
 
     def _shown(self, observed: Any) -> npt.NDArray[np.float32]:
         """Observations as stable-baselines3 takes them."""

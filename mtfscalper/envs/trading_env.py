@@ -17,23 +17,13 @@ from mtfscalper.trading.account import FLAT
 from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
 from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.episode import EpisodeState, advance, enters_by_itself, exit_candle
-from mtfscalper.trading.observation import N_ACCOUNT, PROFIT_BOUND, trade_state
+from mtfscalper.trading.observation import HIGHEST, LOWEST, observe
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
-
-# Observations are float32, which counts exactly up to here: 160 years of five-minute candles. Constant, so that a
-# policy fits any tape.
-MAX_ROW = 2.0**24
 
 
 def observation_space() -> spaces.Box[np.float32]:
-    """Compact observations: the row, then :data:`mtfscalper.trading.observation.ACCOUNT_FIELDS`.
-
-    The row is the position of the last closed candle on the tape; the policy gathers the features it looks back on.
-    """
-    low = np.array([0, -1, -PROFIT_BOUND, -PROFIT_BOUND, 0, 0, 0], dtype=np.float32)
-    high = np.array([MAX_ROW, 1, PROFIT_BOUND, PROFIT_BOUND, 1, 1, 1], dtype=np.float32)
-    assert len(low) == 1 + N_ACCOUNT
-    return spaces.Box(low, high, dtype=np.float32)
+    """Compact observations, see :class:`mtfscalper.trading.observation.Observation`."""
+    return spaces.Box(np.array(LOWEST, dtype=np.float32), np.array(HIGHEST, dtype=np.float32), dtype=np.float32)
 
 
 class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
@@ -162,13 +152,14 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
 
     def _observation(self) -> npt.NDArray[np.float32]:
         state, row = self._state, self._state.candle - 1
-        shown = trade_state(
+        seen = observe(
             SCALAR,
             self.settings.rules,
             self.settings.view,
+            row,
             state.account,
             state.profit,
             self._long_permitted[row],
             self._short_permitted[row],
         )
-        return np.array([row, *shown], dtype=np.float32)
+        return np.array(seen, dtype=np.float32)

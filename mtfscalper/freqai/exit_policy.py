@@ -16,7 +16,7 @@ from mtfscalper.freqai.open_trade import OpenTrade, PriceHistory
 from mtfscalper.trading.account import Account
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import NUMPY, SCALAR
-from mtfscalper.trading.observation import TradeView, trade_state
+from mtfscalper.trading.observation import Observation, TradeView, observe
 from mtfscalper.trading.rules import TradingRules, profit_ratio
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class ExitPolicy:
         self.history = history
         self.period = period
         # Of the trade asked about last, by candle: what will be seen there, and the answer to it.
-        self._prepared: dict[int, tuple[tuple[Any, ...], TradeDecision]] = {}
+        self._prepared: dict[int, tuple[Observation, TradeDecision]] = {}
         self._prepared_for: OpenTrade | None = None
 
     def decide(
@@ -141,17 +141,17 @@ class ExitPolicy:
             return None
         account, profit = trade.at(history, now_ms, now_rate, funding)
         permitted = period.long_permitted[row], period.short_permitted[row]
-        state = trade_state(SCALAR, terms.rules, terms.view, account, profit, *permitted)
+        seen = observe(SCALAR, terms.rules, terms.view, row, account, profit, *permitted)
         known = None
         # A backtest knows the opens to come; a bot's history ends before the candle that opens now.
         if now_ms <= history.dates_ms[-1]:
             if self._prepared_for is not trade or now_ms not in self._prepared:
                 self._prepared, self._prepared_for = self._prepare(account, now_ms), trade
             known = self._prepared.pop(now_ms, None)
-        if known is not None and known[0] == state:
+        if known is not None and known[0] == seen:
             action, probability = known[1]
         else:
-            [(action, probability)] = period.query.decide([row], [state])
+            [(action, probability)] = period.query.decide([seen])
         return ExitDecision(
             leave=action != Action.NEUTRAL,
             probability=probability,
@@ -160,7 +160,7 @@ class ExitPolicy:
             held_candles=int(account.held_candles),
         )
 
-    def _prepare(self, now: Account, now_ms: int) -> dict[int, tuple[tuple[Any, ...], TradeDecision]]:
+    def _prepare(self, now: Account, now_ms: int) -> dict[int, tuple[Observation, TradeDecision]]:
         """The answers to the questions of this candle and the next ones, if the trade lives so long.
 
         Each answer is worked out from the state at its own open, and is given only if that is the state then; one pass
@@ -184,7 +184,7 @@ class ExitPolicy:
         best = np.maximum.accumulate(np.maximum(profits, now.best_profit))
         accounts = accounts._replace(best_profit=best)
         permitted = np.array([(period.long_permitted[row], period.short_permitted[row]) for row in rows]).T
-        columns = trade_state(NUMPY, terms.rules, terms.view, accounts, profits, *permitted)
-        states = np.stack(np.broadcast_arrays(*columns), axis=1).tolist()
-        answers = zip(map(tuple, states), period.query.decide(rows, states), strict=True)
+        columns = observe(NUMPY, terms.rules, terms.view, np.array(rows), accounts, profits, *permitted)
+        seen = list(map(Observation._make, np.stack(np.broadcast_arrays(*columns), axis=1).tolist()))
+        answers = zip(seen, period.query.decide(seen), strict=True)
         return dict(zip(dates_ms, answers, strict=False))

@@ -33,7 +33,7 @@ from mtfscalper.monitoring.sampler import ROOT, WORKER, Recording, Span
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.policy.network import MaskedActorCriticPolicy, features_extractor, hidden_layers, prefer_holding
 from mtfscalper.settings import Settings
-from mtfscalper.trading.observation import ACCOUNT_FIELDS
+from mtfscalper.trading.observation import Observation
 from mtfscalper.training.report import TrainingReport
 
 ROWS_COMPARED = 1000
@@ -239,15 +239,16 @@ def observations(rows: npt.NDArray[np.int64], seed: int) -> npt.NDArray[np.float
     n = len(rows)
     side = np.resize([0.0, 1.0, -1.0], n)
     profit = rng.normal(0.0, 0.5, n) * (side != 0)
-    account = {
-        "side": side,
-        "profit": profit,
-        "best_profit": np.maximum(profit, rng.normal(0.0, 0.5, n)) * (side != 0),
-        "held": rng.uniform(0.0, 1.0, n) * (side != 0),
-        "long_permitted": rng.integers(0, 2, n).astype(np.float64),
-        "short_permitted": rng.integers(0, 2, n).astype(np.float64),
-    }
-    return np.stack([rows, *(account[name] for name in ACCOUNT_FIELDS)], axis=1).astype(np.float32)
+    observations = Observation(
+        row=rows,
+        side=side,
+        profit=profit,
+        best_profit=np.maximum(profit, rng.normal(0.0, 0.5, n)) * (side != 0),
+        held=rng.uniform(0.0, 1.0, n) * (side != 0),
+        long_permitted=rng.integers(0, 2, n).astype(np.float64),
+        short_permitted=rng.integers(0, 2, n).astype(np.float64),
+    )
+    return np.stack(observations, axis=1).astype(np.float32)
 
 
 def _rows_per_second(decider: PolicyDecider, rows: npt.NDArray[np.float32]) -> float:

@@ -15,7 +15,7 @@ from mtfscalper.trading.account import FLAT, Account, Candle, ExitReason
 from mtfscalper.trading.actions import Action, ActionTable, entry_permissions
 from mtfscalper.trading.arrays import NUMPY, SCALAR
 from mtfscalper.trading.episode import EpisodeState, Market, advance, carry_out, exit_candle
-from mtfscalper.trading.observation import account_state, trade_state
+from mtfscalper.trading.observation import observe
 from mtfscalper.trading.rules import mark
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
 
@@ -62,9 +62,8 @@ def flat_decisions(
     )
     zeros = np.zeros(len(rows))
     flat = Account(*(zeros + float(value) for value in FLAT))
-    state = account_state(NUMPY, settings.rules, settings.view, flat, zeros + 1.0, long_permitted, short_permitted)
-    observations = np.stack([rows.astype(np.float64), *state], axis=1).astype(np.float32)
-    chosen, probabilities = decider.decide(observations)
+    seen = observe(NUMPY, settings.rules, settings.view, rows, flat, zeros, long_permitted, short_permitted)
+    chosen, probabilities = decider.decide(NUMPY.float32_rows(seen))
     offset = ActionTable.permission_offset(long_permitted, short_permitted)
     # In classic mode the signals enter, whatever the policy says.
     return FlatDecisions(ActionTable.from_entry_mode(settings.entry_mode).carried_out[offset + chosen], probabilities)
@@ -107,14 +106,14 @@ def run(
     rows = np.arange(first_row, stop_row)
     flat = flat_decisions(decider, tape, settings, rows)
     decidable = decidable_rows(tape, settings.window)
-    permitted = entry_permissions(settings.entry_mode, settings.rules.can_short, tape.long_signal, tape.short_signal)
+    sides = entry_permissions(settings.entry_mode, settings.rules.can_short, tape.long_signal, tape.short_signal)
     market = Market(
         Candle(*(getattr(tape, name) for name in Candle._fields)),
         np.zeros(len(tape)),
-        *(side & decidable for side in permitted),
+        *(side & decidable for side in sides),
     )
     scene = scene_on(market, settings)._replace(terms=())
-    long_permitted, short_permitted = (side.tolist() for side in permitted)
+    long_permitted, short_permitted = (side.tolist() for side in sides)
     actions = np.zeros(len(rows), dtype=np.int64)
     exit_probability = np.zeros(len(rows), dtype=np.float32)
     trades: list[ClosedTrade] = []
@@ -136,10 +135,9 @@ def run(
         if decidable[row] and state.account.side == 0:
             action = int(flat.actions[index])
         elif decidable[row]:
-            shown = trade_state(
-                SCALAR, rules, settings.view, state.account, state.profit, long_permitted[row], short_permitted[row]
-            )
-            [(action, exit_probability[index])] = query.decide([row], [shown])
+            permitted = long_permitted[row], short_permitted[row]
+            seen = observe(SCALAR, rules, settings.view, row, state.account, state.profit, *permitted)
+            [(action, exit_probability[index])] = query.decide([seen])
         actions[index] = action
         before = state
         if candle == last:

@@ -32,7 +32,7 @@ from mtfscalper.policy.network import (
 )
 from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
 from mtfscalper.trading.arrays import NUMPY
-from mtfscalper.trading.observation import ACCOUNT_FIELDS, N_ACCOUNT
+from mtfscalper.trading.observation import N_ACCOUNT, Observation
 
 # Rows of a forward: fewer make its products slower, more gain nothing.
 MAX_BATCH = 1024
@@ -74,12 +74,10 @@ class TradeDecision(NamedTuple):
 class TradeQuery(Protocol):
     """Whatever can be asked about open trades on the candles of one period."""
 
-    def decide(self, rows: Sequence[int], states: Sequence[Sequence[float]]) -> list[TradeDecision]:
+    def decide(self, observations: Sequence[Observation]) -> list[TradeDecision]:
         """Decide on open trades, each for itself.
 
-        :param rows: of each trade, the position of the last closed candle
-        :param states: of each trade, what the policy sees, in the order of
-            :data:`mtfscalper.trading.observation.ACCOUNT_FIELDS`; not of flat accounts
+        :param observations: of each trade, in Python's numbers; not of flat accounts
         """
         ...
 
@@ -163,13 +161,8 @@ class WindowDecider:
         """See :class:`Decider`."""
         if not len(observations):
             return Decisions(np.empty(0, dtype=np.int64), np.empty((0, N_ACTIONS), dtype=np.float32))
-        columns = {name: 1 + index for index, name in enumerate(ACCOUNT_FIELDS)}
-        valid = valid_actions(
-            observations[:, columns["side"]],
-            observations[:, columns["long_permitted"]] > 0,
-            observations[:, columns["short_permitted"]] > 0,
-            NUMPY,
-        )
+        seen = Observation.from_columns(observations)
+        valid = valid_actions(seen.side, seen.long_permitted > 0, seen.short_permitted > 0, NUMPY)
         possible = np.stack(valid, axis=1)
         parts = []
         for start in range(0, len(observations), self._max_batch):
@@ -272,10 +265,10 @@ class DeciderQuery:
     def __init__(self, decider: Decider) -> None:
         self._decider = decider
 
-    def decide(self, rows: Sequence[int], states: Sequence[Sequence[float]]) -> list[TradeDecision]:
+    def decide(self, observations: Sequence[Observation]) -> list[TradeDecision]:
         """See :class:`TradeQuery`."""
-        decided = self._decider.decide(np.column_stack([rows, states]).astype(np.float32))
-        sides = (Action.LONG_EXIT if state[0] > 0 else Action.SHORT_EXIT for state in states)
+        decided = self._decider.decide(np.array(observations, dtype=np.float32))
+        sides = (Action.LONG_EXIT if seen.side > 0 else Action.SHORT_EXIT for seen in observations)
         probabilities = (float(row[leave]) for row, leave in zip(decided.probabilities, sides, strict=True))
         return list(map(TradeDecision, decided.actions.tolist(), probabilities))
 
@@ -314,13 +307,14 @@ class PolicyQuery:
         self._hidden: list[HiddenLayer] = [(self._first_layer, _relu), *((_linear(layer), _relu) for layer in hidden)]
         self._advantages = _linear(Layer(weight[exits] - weight[Action.NEUTRAL], bias[exits] - bias[Action.NEUTRAL]))
 
-    def decide(self, rows: Sequence[int], states: Sequence[Sequence[float]]) -> list[TradeDecision]:
+    def decide(self, observations: Sequence[Observation]) -> list[TradeDecision]:
         """See :class:`TradeQuery`."""
-        accounts = np.array(states, dtype=np.float32)
+        rows = [int(seen.row) for seen in observations]
+        accounts = np.array([seen.account for seen in observations], dtype=np.float32)
         advantages = through_layers((rows, accounts), self._hidden, self._advantages)
         decisions = []
-        for row, account, (long, short) in zip(rows, accounts, advantages.tolist(), strict=True):
-            is_long = account[0] > 0
+        for row, account, seen, (long, short) in zip(rows, accounts, observations, advantages.tolist(), strict=True):
+            is_long = seen.side > 0
             advantage = long if is_long else short
             leave = Action.LONG_EXIT if is_long else Action.SHORT_EXIT
             if abs(advantage) < NEAR_TIE:

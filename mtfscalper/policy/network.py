@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from mtfscalper.policy.user_network import UserNetwork
 from mtfscalper.trading.actions import Action, valid_actions
-from mtfscalper.trading.arrays import Namespace
-from mtfscalper.trading.observation import ACCOUNT_FIELDS, N_ACCOUNT
+from mtfscalper.trading.observation import N_ACCOUNT, Observation
+from mtfscalper.trading.torch_arrays import TorchNamespace
 
 _Y = TypeVar("_Y")
 
@@ -37,11 +37,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     "silu": nn.SiLU,
 }
 
-# torch has where, logical_and, ... under the names the rules use.
-_TORCH: Namespace = torch  # type: ignore[assignment]
-_SIDE = 1 + ACCOUNT_FIELDS.index("side")
-_LONG_PERMITTED = 1 + ACCOUNT_FIELDS.index("long_permitted")
-_SHORT_PERMITTED = 1 + ACCOUNT_FIELDS.index("short_permitted")
+_TORCH = TorchNamespace()
 
 
 def through_layers(inputs: Any, hidden: Iterable[HiddenLayer], head: Callable[[Any], _Y]) -> _Y:
@@ -256,7 +252,8 @@ def impossible_actions(obs: Tensor) -> Tensor:
     :param obs: compact observations, shape (n, 1 + n_account)
     :return: bool, shape (n, 5)
     """
-    valid = valid_actions(obs[:, _SIDE], obs[:, _LONG_PERMITTED] > 0, obs[:, _SHORT_PERMITTED] > 0, _TORCH)
+    seen = Observation.from_columns(obs)
+    valid = valid_actions(seen.side, seen.long_permitted > 0, seen.short_permitted > 0, _TORCH)
     return ~torch.stack(valid, dim=1)
 
 

@@ -28,7 +28,7 @@ class UserNetwork:
     takes, both float32 on the policy's device:
 
     - ``candles``, shape (n, lookback, n_features): the scaled features, oldest candle first;
-    - ``account``, shape (n, n_account): :data:`mtfscalper.trading.observation.ACCOUNT_FIELDS`;
+    - ``account``, shape (n, n_account): :class:`mtfscalper.trading.observation.Observation` without its row;
 
     and gives float32 features of shape (n, features_dim). The policy and the value network share it::
 

@@ -26,7 +26,7 @@ from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.market.tape import MarketTape, TapeError
 from mtfscalper.trading.actions import Action
-from mtfscalper.trading.observation import ACCOUNT_FIELDS
+from mtfscalper.trading.observation import Observation
 from mtfscalper.trading.reward import RewardSettings
 from mtfscalper.trading.trades import ClosedTrade
 
@@ -46,7 +46,7 @@ def quiet_tape(n: int, long_at: tuple[int, ...] = (), short_at: tuple[int, ...] 
 
 
 def fields(observation: np.ndarray) -> dict[str, float]:
-    return dict(zip(("tick", *ACCOUNT_FIELDS), observation.tolist(), strict=True))
+    return Observation(*observation.tolist())._asdict()
 
 
 def episode(env: TradingEnv, choose: Callable[[], int], seed: int | None = None) -> list[Any]:
@@ -144,9 +144,9 @@ def test_a_decision_sees_the_last_closed_candle_and_fills_at_the_next_open() -> 
     env = TradingEnv(tape, make_settings("agent", window=5, stoploss_ratio=0.5))
     observation, _ = env.reset()
     # Five candles have closed.
-    assert fields(observation)["tick"] == 4
+    assert fields(observation)["row"] == 4
     observation, *_ = env.step(Action.LONG_ENTER)
-    assert fields(observation)["tick"] == 5
+    assert fields(observation)["row"] == 5
     env.step(Action.LONG_EXIT)
     (trade,) = trades_to_the_end(env)
     assert (trade.pair, trade.is_short, trade.exit_reason) == (PAIR, False, "exit_signal")
@@ -174,7 +174,7 @@ def test_the_stop_of_the_entry_candle_is_tested_before_anything_is_decided() -> 
     env.reset()
     observation, *_ = env.step(Action.LONG_ENTER)
     assert fields(observation) == pytest.approx(
-        {"tick": 1} | dict.fromkeys(ACCOUNT_FIELDS[:4], 0) | {"long_permitted": 1, "short_permitted": 1}
+        {"row": 1} | dict.fromkeys(Observation._fields[1:5], 0) | {"long_permitted": 1, "short_permitted": 1}
     )
     (trade,) = trades_to_the_end(env)
     assert (trade.exit_reason, trade.open_ms) == ("stop_loss", trade.close_ms)
@@ -182,11 +182,11 @@ def test_the_stop_of_the_entry_candle_is_tested_before_anything_is_decided() -> 
 
 def test_gated_mode_asks_flat_accounts_at_signals_and_open_trades_at_every_candle() -> None:
     env = TradingEnv(quiet_tape(40, long_at=(5, 20), short_at=(12,)), make_settings("gated"))
-    ticks = [fields(env.reset()[0])["tick"]]
+    ticks = [fields(env.reset()[0])["row"]]
     # Decline at 5, enter short at 12, hold twice, leave: the next thing to decide is at 20.
     for action in (Action.NEUTRAL, Action.SHORT_ENTER, Action.NEUTRAL, Action.NEUTRAL, Action.SHORT_EXIT):
         observation, *_ = env.step(action)
-        ticks.append(fields(observation)["tick"])
+        ticks.append(fields(observation)["row"])
     assert ticks == [5, 12, 13, 14, 15, 20]
 
 
@@ -215,11 +215,11 @@ def test_classic_mode_enters_by_itself_and_asks_from_the_candle_after_the_entry(
     tape = quiet_tape(40, long_at=(5,), short_at=(20,))
     env = TradingEnv(tape, make_settings("classic"))
     observation, _ = env.reset()
-    assert (fields(observation)["tick"], fields(observation)["side"]) == (6, 1)
+    assert (fields(observation)["row"], fields(observation)["side"]) == (6, 1)
     assert np.flatnonzero(env.action_masks()).tolist() == [Action.NEUTRAL, Action.LONG_EXIT]
     observation, *_ = env.step(Action.LONG_EXIT)
     # The next signal has entered as well.
-    assert (fields(observation)["tick"], fields(observation)["side"]) == (21, -1)
+    assert (fields(observation)["row"], fields(observation)["side"]) == (21, -1)
     assert [trade.open_ms for trade in trades_to_the_end(env)] == [tape.dates_ms[6], tape.dates_ms[21]]
 
 
@@ -421,7 +421,7 @@ def test_too_few_candles_are_refused_with_the_number_needed(n: int) -> None:
 def test_just_enough_candles_make_one_decision() -> None:
     env = TradingEnv(quiet_tape(7), make_settings("agent", window=5))
     observation, _ = env.reset()
-    assert fields(observation)["tick"] == 4
+    assert fields(observation)["row"] == 4
     *_, terminated, truncated, _ = env.step(Action.NEUTRAL)
     assert (terminated, truncated) == (False, True)
 

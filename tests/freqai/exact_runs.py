@@ -44,14 +44,14 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
     """Note every answer about an open trade that ``custom_exit`` or a rollout was given."""
     asked: list[Asked] = []
     states: list[tuple[float, ...]] = []
-    real_state, real_decide, real_query = exit_policy.trade_state, ExitPolicy.decide, DeciderQuery.decide
+    real_observe, real_decide, real_query = exit_policy.observe, ExitPolicy.decide, DeciderQuery.decide
 
-    def trade_state(xp: Any, *arguments: Any) -> Any:
-        state = real_state(xp, *arguments)
+    def observe(xp: Any, *arguments: Any) -> Any:
+        seen = real_observe(xp, *arguments)
         # Those that are worked out beforehand come in arrays.
         if xp is SCALAR:
-            states.append(tuple(map(float, state)))
-        return state
+            states.append(tuple(map(float, seen.account)))
+        return seen
 
     def decide_on_trade(self: ExitPolicy, trade: OpenTrade, now_ms: int, *more: Any) -> Any:
         decision = real_decide(self, trade, now_ms, *more)
@@ -63,15 +63,15 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
             asked.append(Asked(trade.pair, trade.open_ms, now_ms, states[-1], features, action))
         return decision
 
-    def decide(self: DeciderQuery, rows: Any, seen: Any) -> Any:
-        decisions = real_query(self, rows, seen)
-        for row, state, decision in zip(rows, seen, decisions, strict=True):
-            features = self._decider._features[row].tobytes()
-            asked.append(Asked("", 0, 0, tuple(map(float, state)), features, decision.action))
+    def decide(self: DeciderQuery, observations: Any) -> Any:
+        decisions = real_query(self, observations)
+        for seen, decision in zip(observations, decisions, strict=True):
+            features = self._decider._features[int(seen.row)].tobytes()
+            asked.append(Asked("", 0, 0, tuple(map(float, seen.account)), features, decision.action))
         return decisions
 
     with monkeypatch.context() as patch:
-        patch.setattr(exit_policy, "trade_state", trade_state)
+        patch.setattr(exit_policy, "observe", observe)
         patch.setattr(ExitPolicy, "decide", decide_on_trade)
         patch.setattr(DeciderQuery, "decide", decide)
         yield asked

@@ -25,7 +25,7 @@ from mtfscalper.policy.inference import DeciderQuery, PolicyDecider
 from mtfscalper.trading.account import FLAT, Candle
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR
-from mtfscalper.trading.observation import account_state
+from mtfscalper.trading.observation import observe
 from mtfscalper.trading.rules import profit_ratio, see_open, step
 
 FIVE_MINUTES_MS = 300_000
@@ -146,9 +146,10 @@ def lived_through(run: FreqtradeBacktest, trade: Any) -> Any:
             period = store.exit_policy(trade.pair, int(dates[at - 1])).period
             row = period.row_of[int(dates[at - 1])]
             permitted = period.long_permitted[row], period.short_permitted[row]
-            state = account_state(SCALAR, terms.rules, terms.view, account, open_, *permitted)
-            [decision] = whole_policy(run, trade.pair, int(dates[at - 1])).decide([row], [state])
-            yield int(dates[at]), state, decision
+            profit = profit_ratio(terms.rules, account, open_)
+            seen = observe(SCALAR, terms.rules, terms.view, row, account, profit, *permitted)
+            [decision] = whole_policy(run, trade.pair, int(dates[at - 1])).decide([seen])
+            yield int(dates[at]), seen.account, decision
         if at == entry:
             action = Action.SHORT_ENTER if trade.is_short else Action.LONG_ENTER
             account, _ = step(SCALAR, terms.rules, account, action, candle)

@@ -25,12 +25,12 @@ from mtfscalper.freqai.policy_store import (
 from mtfscalper.policy.inference import DeciderQuery, decider_for
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
 from mtfscalper.trading.actions import Action
-from mtfscalper.trading.observation import TradeView
+from mtfscalper.trading.observation import Observation, TradeView
 
 PAIR = "BTC/USDT:USDT"
 TAPE = random_tape(90)
 HISTORY = PriceHistory.from_arrays(TAPE.timeframe_ms, TAPE.dates_ms, TAPE.open, TAPE.funding, float(TAPE.close[-1]))
-STATE = (1.0, 0.2, 0.4, 0.1, 0.0, 0.0)
+SEEN = Observation(0, 1.0, 0.2, 0.4, 0.1, 0.0, 0.0)
 
 
 def model(leaves: bool, algorithm: type[Any] = PPO) -> Any:
@@ -92,7 +92,7 @@ def decided(store: PolicyStore, row: int) -> int:
     assert found == row % 30
     permitted = period.long_permitted[found], period.short_permitted[found]
     assert permitted == (TAPE.long_signal[row], TAPE.short_signal[row])
-    return period.query.decide([found], [STATE])[0].action
+    return period.query.decide([SEEN._replace(row=found)])[0].action
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C])

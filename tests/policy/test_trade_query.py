@@ -23,6 +23,7 @@ from mtfscalper.policy.inference import (
 from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
 from mtfscalper.policy.user_network import UserNetwork
 from mtfscalper.trading.actions import Action
+from mtfscalper.trading.observation import Observation
 
 TESTS = Path(__file__).parents[1]
 
@@ -33,10 +34,10 @@ def features_of(seed: int = 4) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(N, N_FEATURES)).astype(np.float32)
 
 
-def in_trade(window: int, n: int = 600) -> list[tuple[int, list[float]]]:
-    """Rows and states of open trades."""
-    observations = random_observations(3 * n, N, window)
-    return [(int(row), state) for row, *state in observations.tolist() if state[0] != 0][:n]
+def in_trade(window: int, n: int = 600) -> list[Observation]:
+    """Observations of open trades."""
+    observations = map(Observation._make, random_observations(3 * n, N, window).tolist())
+    return [seen for seen in observations if seen.side != 0][:n]
 
 
 @pytest.mark.parametrize("window", [1, 4])
@@ -47,8 +48,8 @@ def test_a_query_decides_as_the_whole_policy(window: int, net_arch: tuple[int, .
     fast = PolicyQuery(Actor.from_policy(policy), features, window)
     whole = DeciderQuery(PolicyDecider(policy, features))
     actions = set()
-    rows, states = zip(*in_trade(window), strict=True)
-    for ours, theirs in zip(fast.decide(rows, states), whole.decide(rows, states), strict=True):
+    asked = in_trade(window)
+    for ours, theirs in zip(fast.decide(asked), whole.decide(asked), strict=True):
         assert ours.action == theirs.action
         assert ours.exit_probability == pytest.approx(theirs.exit_probability, abs=2e-5)
         actions.add(ours.action)
@@ -61,16 +62,16 @@ def test_near_ties_are_decided_by_the_policys_own_sums(monkeypatch: pytest.Monke
     exact = PolicyQuery(Actor.from_policy(policy), features, 1)
     extractor = policy.features_extractor
     assert isinstance(extractor, CandleWindowExtractor)
-    for row, state in in_trade(1, 200):
-        observation = torch.tensor([[row, *state]], dtype=torch.float32)
+    for seen in in_trade(1, 200):
+        observation = torch.tensor([seen], dtype=torch.float32)
         with torch.inference_mode(), extractor.on_tape(extractor.as_tape(features)):
             logits = policy.action_net(policy.mlp_extractor(extractor(observation))[0])[0]
-        leave = Action.LONG_EXIT if state[0] > 0 else Action.SHORT_EXIT
+        leave = Action.LONG_EXIT if seen.side > 0 else Action.SHORT_EXIT
         advantage = float(logits[leave] - logits[Action.NEUTRAL])
         # To the last bit: the same sums in the same order.
-        account = np.array(state, dtype=np.float32)
-        assert exact._advantage_in_full(row, account, leave) == advantage
-        [decision] = exact.decide([row], [state])
+        account = np.array(seen.account, dtype=np.float32)
+        assert exact._advantage_in_full(int(seen.row), account, leave) == advantage
+        [decision] = exact.decide([seen])
         assert (decision.action != Action.NEUTRAL) == (advantage > 0)
 
 
@@ -80,9 +81,9 @@ def test_an_exact_tie_is_held_as_the_policy_holds_it() -> None:
         policy.action_net.weight.zero_()
         policy.action_net.bias.zero_()
     fast = PolicyQuery(Actor.from_policy(policy), features, 1)
-    state = [1.0, 0.3, 0.5, 0.1, 0.0, 0.0]
-    assert fast.decide([7], [state]) == [(Action.NEUTRAL, 0.5)]
-    assert DeciderQuery(PolicyDecider(policy, features)).decide([7], [state]) == [(Action.NEUTRAL, 0.5)]
+    seen = Observation(7, 1.0, 0.3, 0.5, 0.1, 0.0, 0.0)
+    assert fast.decide([seen]) == [(Action.NEUTRAL, 0.5)]
+    assert DeciderQuery(PolicyDecider(policy, features)).decide([seen]) == [(Action.NEUTRAL, 0.5)]
 
 
 def test_the_actor_of_a_zip_is_that_of_the_policy(tmp_path: Path) -> None:
@@ -159,11 +160,11 @@ def test_a_policy_of_other_layers_is_asked_by_whole_forwards(
     decider = decider_for(model, features, 2)
     whole = DeciderQuery(decider)
     queries = [decider.trade_query(), trade_query_from_zip(path, "PPO", features, 2)]
-    rows, states = zip(*in_trade(2), strict=True)
+    asked = in_trade(2)
     for query in queries:
         assert isinstance(query, PolicyQuery) == quick
-        decided = query.decide(rows, states)
-        for ours, theirs in zip(decided, whole.decide(rows, states), strict=True):
+        decided = query.decide(asked)
+        for ours, theirs in zip(decided, whole.decide(asked), strict=True):
             assert ours.action == theirs.action
             assert ours.exit_probability == pytest.approx(theirs.exit_probability, abs=2e-5)
         assert len({one.action for one in decided}) > 1

@@ -11,7 +11,7 @@ from equivalence import every_rule
 from mtfscalper.trading.account import FLAT, Account, Candle, ExitReason
 from mtfscalper.trading.actions import Action, ActionTable
 from mtfscalper.trading.arrays import NUMPY, SCALAR, BatchNamespace
-from mtfscalper.trading.observation import ACCOUNT_FIELDS, TradeView, account_state
+from mtfscalper.trading.observation import TradeView, observe
 from mtfscalper.trading.reward import TERMS, RewardSettings, Transition, reward_terms, weighted_terms
 from mtfscalper.trading.rules import TradingRules, equity_at, force_exit, mark, profit_ratio, see_open, step
 from mtfscalper.trading.torch_arrays import TorchNamespace
@@ -33,7 +33,8 @@ def play(
     table = ActionTable(*map(laid_out, table))
     for k in range(len(candles) - 1):
         account = see_open(xp, rules, account, candles[k].open)
-        state = account_state(xp, rules, TradeView(0.025), account, candles[k].open, True, False)
+        profit = profit_ratio(rules, account, candles[k].open)
+        seen = observe(xp, rules, TradeView(0.025), k, account, profit, True, False)
         if k == len(candles) - 2:
             after, fill = force_exit(xp, rules, account, candles[k])
         else:
@@ -55,7 +56,7 @@ def play(
         terms = reward_terms(xp, ALL_TERMS, weighted_terms(ALL_TERMS), transition)
         assert set(terms) == set(TERMS)
         rows.append(
-            dict(zip(ACCOUNT_FIELDS, state, strict=True))
+            seen._asdict()
             | {f"account_{name}": value for name, value in after._asdict().items()}
             | {f"fill_{name}": value for name, value in fill._asdict().items()}
             | {f"reward_{name}": value for name, value in terms.items()}

@@ -5,8 +5,8 @@ from builders import make_rules
 
 from mtfscalper.trading.account import FLAT, Account
 from mtfscalper.trading.arrays import SCALAR
-from mtfscalper.trading.observation import ACCOUNT_FIELDS, PROFIT_BOUND, TradeView, account_state
-from mtfscalper.trading.rules import see_open
+from mtfscalper.trading.observation import HIGHEST, LOWEST, PROFIT_BOUND, TradeView, observe
+from mtfscalper.trading.rules import profit_ratio, see_open
 
 RULES = make_rules(fee_ratio=0.001, max_trade_duration_candles=20)
 VIEW = TradeView(0.02)
@@ -15,8 +15,11 @@ LONG = FLAT._replace(side=1.0, leverage=2.0, open_rate=100.0, held_candles=5.0, 
 
 def state(account: Account, open_rate: float, view: TradeView = VIEW) -> dict[str, float]:
     account = see_open(SCALAR, RULES, account, open_rate)
-    values = account_state(SCALAR, RULES, view, account, open_rate, True, False)
-    return dict(zip(ACCOUNT_FIELDS, values, strict=True))
+    profit = profit_ratio(RULES, account, open_rate)
+    seen = observe(SCALAR, RULES, view, 7, account, profit, True, False)
+    assert seen.row == 7
+    assert all(low <= value <= high for low, value, high in zip(LOWEST, seen, HIGHEST, strict=True))
+    return {name: value for name, value in seen._asdict().items() if name != "row"}
 
 
 def test_a_trade_shows_its_profit_after_fees_and_leverage_in_units_of_the_aim() -> None:
@@ -58,8 +61,8 @@ def test_a_flat_account_shows_no_trade_whatever_its_last_one_left() -> None:
 
 def test_without_state_info_the_policy_knows_its_side_and_what_it_may_do() -> None:
     shown, hidden = state(LONG, 103.0), state(LONG, 103.0, TradeView(0.02, state_info=False))
-    assert {name for name in ACCOUNT_FIELDS if shown[name] != hidden[name]} == {"profit", "best_profit", "held"}
-    assert [hidden[name] for name in ACCOUNT_FIELDS] == [1, 0, 0, 0, 1, 0]
+    assert {name for name in shown if shown[name] != hidden[name]} == {"profit", "best_profit", "held"}
+    assert list(hidden.values()) == [1, 0, 0, 0, 1, 0]
 
 
 @pytest.mark.parametrize(("rate", "bound"), [(1000.0, PROFIT_BOUND), (0.01, -PROFIT_BOUND)])

@@ -26,6 +26,7 @@ from mtfscalper.policy.inference import decider_for
 from mtfscalper.policy.network import features_extractor
 from mtfscalper.policy.user_network import UserNetwork
 from mtfscalper.settings import PPOSettings, Settings, SettingsError
+from mtfscalper.trading.observation import Observation
 from mtfscalper.training.fit import build_model, model_zip, network_arguments
 from mtfscalper.training.job import TrainingJob, TrainingStoppedError, stop_on
 from mtfscalper.training.report import TrainingReport
@@ -263,12 +264,13 @@ import sys
 import numpy as np
 from stable_baselines3 import PPO
 from mtfscalper.policy.inference import DeciderQuery, decider_for, trade_query_from_zip
+from mtfscalper.trading.observation import Observation
 path, features, observations = sys.argv[1], np.load(sys.argv[2]), np.load(sys.argv[3])
 assert "own_networks" not in sys.modules
 decided = decider_for(PPO.load(path, device="cpu"), features, 3).decide(observations)
 in_trade = observations[observations[:, 1] != 0]
 query = trade_query_from_zip(path, "PPO", features, 3)
-answers = query.decide(in_trade[:, 0].astype(int).tolist(), in_trade[:, 1:].tolist())
+answers = query.decide(list(map(Observation._make, in_trade.tolist())))
 np.savez(sys.argv[4], actions=decided.actions, probabilities=decided.probabilities, answers=answers)
 """
 
@@ -291,7 +293,7 @@ def test_a_network_trains_and_is_saved_and_decides_the_same_in_a_process_that_kn
     features, observations = random_tape(300, seed=9).features, random_observations(600, 300, 3)
     here = decider_for(model, features, 3)
     flat, in_trade = here.decide(observations), observations[observations[:, 1] != 0]
-    answers = here.trade_query().decide(in_trade[:, 0].astype(int).tolist(), in_trade[:, 1:].tolist())
+    answers = here.trade_query().decide(list(map(Observation._make, in_trade.tolist())))
     assert len(set(flat.actions.tolist())) > 2
     assert len({answer.action for answer in answers}) > 1
 

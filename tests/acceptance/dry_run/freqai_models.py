@@ -14,7 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from mtfscalper.freqai.model import MtfScalperFreqaiModel, _Preparation
 from mtfscalper.policy.network import MaskedActorCriticPolicy
 from mtfscalper.trading.actions import Action
-from mtfscalper.trading.observation import ACCOUNT_FIELDS
+from mtfscalper.trading.observation import Observation
 
 # Of the last hours of training, the share of candles at which the bot's policy enters each side, and leaves a trade.
 ENTERS, LEAVES = 0.5, 0.25
@@ -49,9 +49,8 @@ def make_lively(policy: MaskedActorCriticPolicy, features: np.ndarray) -> None:
             (Action.SHORT_EXIT, -1, LEAVES),
         ):
             # A trade without profit or loss so far, entries permitted.
-            state = {"side": side, "long_permitted": 1, "short_permitted": 1}
-            account = [state.get(name, 0) for name in ACCOUNT_FIELDS]
-            observations = torch.tensor([[row, *account] for row in rows], dtype=torch.float32)
+            seen = Observation(0, side, 0, 0, 0, 1, 1)
+            observations = torch.tensor([seen._replace(row=row) for row in rows], dtype=torch.float32)
             logits = policy.action_net(policy.mlp_extractor(extractor(observations))[0])
             lead = logits[:, action] - logits[:, Action.NEUTRAL]
             policy.action_net.bias[action] -= lead.quantile(1 - share)
