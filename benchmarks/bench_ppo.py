@@ -61,7 +61,7 @@ from mtfscalper.machine import has_bf16, set_torch_threads
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.closed_loop import flat_decisions
 from mtfscalper.policy.inference import PolicyDecider
-from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy, features_extractor
+from mtfscalper.policy.network import LookbackExtractor, MaskedActorCriticPolicy, features_extractor
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.training.compiled import CompiledFunction
 from mtfscalper.training.ppo import FusedPPO, loss_gradients
@@ -134,44 +134,44 @@ class Roofline:
         return max(float(np.median(rates)) for rates in self._rates[dtype].values())
 
 
-def masked_model(algorithm: type[PPO], tape: MarketTape, window: int, n_envs: int, precision: str = "fp32") -> PPO:
+def masked_model(algorithm: type[PPO], tape: MarketTape, lookback: int, n_envs: int, precision: str = "fp32") -> PPO:
     """PPO with this package's policy, on compact observations."""
     network = NETWORK | {
-        "features_extractor_class": CandleWindowExtractor,
-        "features_extractor_kwargs": {"n_features": N_FEATURES, "window": window},
+        "features_extractor_class": LookbackExtractor,
+        "features_extractor_kwargs": {"n_features": N_FEATURES, "lookback": lookback},
         "precision": precision,
     }
-    vec_env = build_vec_env("batched", tape, env_settings(window), n_envs)
+    vec_env = build_vec_env("batched", tape, env_settings(lookback), n_envs)
     made = algorithm(MaskedActorCriticPolicy, vec_env, n_steps=SAMPLES // n_envs, policy_kwargs=network, **ARGUMENTS)
     features_extractor(made).set_features(tape.features)
     return made
 
 
-def torch_contenders(tape: MarketTape, window: int) -> dict[str, Contender]:
+def torch_contenders(tape: MarketTape, lookback: int) -> dict[str, Contender]:
     """Whoever trains in this process."""
-    vec_env = build_vec_env("batched", tape, env_settings(window), 8, compact=False)
+    vec_env = build_vec_env("batched", tape, env_settings(lookback), 8, compact=False)
     plain = PPO("MlpPolicy", vec_env, n_steps=SAMPLES // 8, policy_kwargs=NETWORK, **ARGUMENTS)
     contenders = {
-        f"{SB3} 8 x 1024": Contender(rounds_of(masked_model(PPO, tape, window, 8))),
-        f"{SB3} 64 x 128": Contender(rounds_of(masked_model(PPO, tape, window, 64))),
+        f"{SB3} 8 x 1024": Contender(rounds_of(masked_model(PPO, tape, lookback, 8))),
+        f"{SB3} 64 x 128": Contender(rounds_of(masked_model(PPO, tape, lookback, 64))),
         f"{SB3}, MlpPolicy 8 x 1024": Contender(rounds_of(plain)),
-        "FusedPPO fp32 8 x 1024": Contender(rounds_of(masked_model(FusedPPO, tape, window, 8))),
-        "FusedPPO fp32 64 x 128": Contender(rounds_of(masked_model(FusedPPO, tape, window, 64))),
+        "FusedPPO fp32 8 x 1024": Contender(rounds_of(masked_model(FusedPPO, tape, lookback, 8))),
+        "FusedPPO fp32 64 x 128": Contender(rounds_of(masked_model(FusedPPO, tape, lookback, 64))),
     }
     if has_bf16(torch.device("cpu")):
-        rounding, compiled = (masked_model(FusedPPO, tape, window, 64, "bf16") for _ in range(2))
+        rounding, compiled = (masked_model(FusedPPO, tape, lookback, 64, "bf16") for _ in range(2))
         compiled.loss_gradients = CompiledFunction(loss_gradients)
         contenders["FusedPPO bf16 64 x 128"] = Contender(rounds_of(rounding), torch.bfloat16)
         contenders["FusedPPO bf16 compiled 64 x 128"] = Contender(rounds_of(compiled), torch.bfloat16)
     return contenders
 
 
-def training(tape: MarketTape, window: int, options: argparse.Namespace) -> dict[str, Any]:
+def training(tape: MarketTape, lookback: int, options: argparse.Namespace) -> dict[str, Any]:
     """Figures of every contender's rollouts and updates, and the rates of matrix products between them."""
-    contenders = torch_contenders(tape, window)
+    contenders = torch_contenders(tape, lookback)
     roofline = Roofline({contender.dtype: None for contender in contenders.values()})
     measured: dict[str, Any] = {}
-    sbx = SbxProcess(options.sbx_python, window) if options.sbx_python else None
+    sbx = SbxProcess(options.sbx_python, lookback) if options.sbx_python else None
     try:
         if sbx:
             measured["sbx_versions"] = sbx.versions()
@@ -180,7 +180,7 @@ def training(tape: MarketTape, window: int, options: argparse.Namespace) -> dict
         for contender in contenders.values():
             contender.run()
         rounds: dict[str, list[Seconds]] = {name: [] for name in contenders}
-        for _ in track(range(options.rounds), f"training, window {window}", console=Console(stderr=True)):
+        for _ in track(range(options.rounds), f"training, lookback {lookback}", console=Console(stderr=True)):
             roofline.measure()
             for name, contender in contenders.items():
                 rounds[name].append(contender.run())
@@ -188,7 +188,7 @@ def training(tape: MarketTape, window: int, options: argparse.Namespace) -> dict
         if sbx:
             sbx.close()
     peaks = {name: roofline.peak(contender.dtype) for name, contender in contenders.items()}
-    figures = training_figures(rounds, peaks, flops(window)[0])
+    figures = training_figures(rounds, peaks, flops(lookback)[0])
     return measured | {"figures": figures, "rounds": rounds, "matrix_products_gflops": roofline.medians()}
 
 
@@ -221,13 +221,13 @@ def training_figures(
     return figures
 
 
-def equality(tape: MarketTape, window: int) -> dict[str, dict[str, float]]:
+def equality(tape: MarketTape, lookback: int) -> dict[str, dict[str, float]]:
     """How far parameters are from those of stable-baselines3 after one update from the same rollout.
 
     Near zero the last bit decides whether ReLU passes a value on, so that rounding grows. By how much shows
     stable-baselines3 beside itself, when each parameter starts off by its last bit, and with one thread.
     """
-    theirs, ours, again, alone = (masked_model(kind, tape, window, 8) for kind in (PPO, FusedPPO, PPO, PPO))
+    theirs, ours, again, alone = (masked_model(kind, tape, lookback, 8) for kind in (PPO, FusedPPO, PPO, PPO))
     collector(theirs)()
     rollout = theirs.rollout_buffer
     start = parameters_to_vector(theirs.policy.parameters()).detach()
@@ -243,9 +243,9 @@ def equality(tape: MarketTape, window: int) -> dict[str, dict[str, float]]:
         after.append(parameters_to_vector(model.policy.parameters()).detach())
     torch.set_num_threads(threads)
     return {
-        f"FusedPPO fp32, window {window}": distances(start, after[0], after[1]),
-        f"SB3, last bits off, window {window}": distances(start, after[0], after[2]),
-        f"SB3, one thread, window {window}": distances(start, after[0], after[3]),
+        f"FusedPPO fp32, lookback {lookback}": distances(start, after[0], after[1]),
+        f"SB3, last bits off, lookback {lookback}": distances(start, after[0], after[2]),
+        f"SB3, one thread, lookback {lookback}": distances(start, after[0], after[3]),
     }
 
 
@@ -270,49 +270,49 @@ def distances(start: Tensor, after: Tensor, other: Tensor) -> dict[str, float]:
     }
 
 
-def freqtrade_decisions(tape: MarketTape, window: int) -> Callable[[], Any]:
-    """Freqtrade's own loop over rows, with stable-baselines3's policy on windows of features."""
-    space = spaces.Box(-1e6, 1e6, (window, N_FEATURES), dtype=np.float32)
+def freqtrade_decisions(tape: MarketTape, lookback: int) -> Callable[[], Any]:
+    """Freqtrade's own loop over rows, with stable-baselines3's policy on lookbacks of features."""
+    space = spaces.Box(-1e6, 1e6, (lookback, N_FEATURES), dtype=np.float32)
     # A model's predict calls nothing but its policy's.
     policy = MlpPolicy(space, spaces.Discrete(N_ACTIONS), lambda _: 3e-4, **NETWORK)
     features = pd.DataFrame(tape.features[:FREQTRADE_ROWS])
-    asked = SimpleNamespace(live=False, rl_config={}, CONV_WIDTH=window)
+    asked = SimpleNamespace(live=False, rl_config={}, CONV_WIDTH=lookback)
     kitchen = SimpleNamespace(pair=tape.pair, label_list=["&-action"])
     return partial(BaseReinforcementLearningModel.rl_model_predict, asked, features, kitchen, policy)
 
 
-def own_decisions(tape: MarketTape, window: int) -> Callable[[], Any]:
+def own_decisions(tape: MarketTape, lookback: int) -> Callable[[], Any]:
     """This package's decisions for every candle of a tape."""
-    decider = PolicyDecider(masked_model(FusedPPO, tape, window, 1).policy, tape.features)
-    return partial(flat_decisions, decider, tape, env_settings(window), np.arange(len(tape)))
+    decider = PolicyDecider(masked_model(FusedPPO, tape, lookback, 1).policy, tape.features)
+    return partial(flat_decisions, decider, tape, env_settings(lookback), np.arange(len(tape)))
 
 
-def decisions(tape: MarketTape, window: int) -> dict[str, float]:
+def decisions(tape: MarketTape, lookback: int) -> dict[str, float]:
     """Microseconds a row, and the rate of matrix products that comes to."""
     roofline = Roofline([torch.float32])
-    ways = [freqtrade_decisions(tape, window), own_decisions(tape, window)]
-    # Freqtrade decides from the first whole window on.
-    n_rows = np.array([FREQTRADE_ROWS - window + 1, len(tape)])
+    ways = [freqtrade_decisions(tape, lookback), own_decisions(tape, lookback)]
+    # Freqtrade decides from the first whole lookback on.
+    n_rows = np.array([FREQTRADE_ROWS - lookback + 1, len(tape)])
     seconds = []
     for _ in range(1 + DECISION_ROUNDS):
         roofline.measure()
         seconds.append([timeit.timeit(way, number=1) for way in ways])
     # The first round warms up.
     freqtrade, own = (np.median(seconds[1:], axis=0) / n_rows).tolist()
-    rate, peak = 1e-9 * flops(window)[1] / own, roofline.peak(torch.float32)
+    rate, peak = 1e-9 * flops(lookback)[1] / own, roofline.peak(torch.float32)
     figures = {"freqtrade_us": 1e6 * freqtrade, "own_us": 1e6 * own, "x_freqtrade": freqtrade / own}
     return figures | {"own_gflops": rate, "peak_gflops": peak, "share_of_peak": rate / peak}
 
 
 def show(facts: dict[str, Any], console: Console) -> None:
     """Everything measured, as tables."""
-    for window, measured in facts["training"].items():
-        title = f"PPO, window {window}: {SAMPLES:,} samples and {N_EPOCHS} epochs a round"
+    for lookback, measured in facts["training"].items():
+        title = f"PPO, lookback {lookback}: {SAMPLES:,} samples and {N_EPOCHS} epochs a round"
         console.print(table(title, TRAINING_COLUMNS, measured["figures"]))
         console.print(table("matrix products meanwhile, GFLOP/s", PRODUCT_COLUMNS, measured["matrix_products_gflops"]))
     apart = {name: one for by_name in facts["equality"].values() for name, one in by_name.items()}
     console.print(table("parameters after an update, beside stable-baselines3's", EQUALITY_COLUMNS, apart))
-    rows = {f"window {window}": one for window, one in facts["decisions"].items()}
+    rows = {f"lookback {lookback}": one for lookback, one in facts["decisions"].items()}
     console.print(table("decisions, one row", DECISION_COLUMNS, rows))
 
 
@@ -330,7 +330,7 @@ def table(title: str, columns: Columns, rows: dict[str, dict[str, float | None]]
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds of training (default 3)")
-    parser.add_argument("--windows", type=int, nargs="+", default=[1, 30], help="candles seen (default 1 30)")
+    parser.add_argument("--lookbacks", type=int, nargs="+", default=[1, 30], help="candles seen (default 1 30)")
     python = SBX_PYTHON if SBX_PYTHON.exists() else None
     parser.add_argument("--sbx-python", type=Path, default=python, help=f"an interpreter with SBX (default {python})")
     default = Path(tempfile.gettempdir(), "bench_ppo.json")
@@ -345,9 +345,9 @@ def main(argv: list[str] | None = None) -> int:
     measured = facts() | {
         "versions": {name: version(name) for name in ("stable-baselines3", "freqtrade", "numpy")},
         "torch_threads": threads._asdict(),
-        "equality": {window: equality(tape, window) for window in options.windows},
-        "training": {window: training(tape, window, options) for window in options.windows},
-        "decisions": {window: decisions(tape, window) for window in options.windows},
+        "equality": {lookback: equality(tape, lookback) for lookback in options.lookbacks},
+        "training": {lookback: training(tape, lookback, options) for lookback in options.lookbacks},
+        "decisions": {lookback: decisions(tape, lookback) for lookback in options.lookbacks},
     }
     show(measured, Console())
     options.json.write_text(json.dumps(measured, indent=1))

@@ -1,4 +1,4 @@
-"""How the time of a whole ``fit`` grows with environments, window, features and cycles.
+"""How the time of a whole ``fit`` grows with environments, lookback, features and cycles.
 
 python benchmarks/bench_scaling.py --json bench_scaling.json --plot docs/training_time.svg
 """
@@ -24,8 +24,8 @@ matplotlib.use("svg")
 from matplotlib import pyplot
 
 # The fast configuration, shortened, and what of it is varied, one thing at a time.
-BASE = {"n_envs": 64, "window": 1, "features": 54, "cycles": 4}
-VARIED = {"n_envs": (8, 64, 512), "window": (1, 15, 30), "features": (10, 54, 200), "cycles": (4, 8)}
+BASE = {"n_envs": 64, "lookback": 1, "features": 54, "cycles": 4}
+VARIED = {"n_envs": (8, 64, 512), "lookback": (1, 15, 30), "features": (10, 54, 200), "cycles": (4, 8)}
 CONTENDERS = ("batched", "batched bf16") if has_bf16(torch.device("cpu")) else ("batched",)
 
 

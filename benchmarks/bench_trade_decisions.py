@@ -37,8 +37,8 @@ from mtfscalper.machine import usable_processors
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import freqtrade_command, offline_config, project_options
 from mtfscalper.offline.synthetic import write_market
-from mtfscalper.policy.inference import Actor, DeciderQuery, PolicyDecider, PolicyQuery
-from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
+from mtfscalper.policy.inference import Actor, FastTradeDecider, PolicyDecider, WholeTradeDecider
+from mtfscalper.policy.network import LookbackExtractor, MaskedActorCriticPolicy
 from mtfscalper.strategy import TradeDecisions
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.trading.observation import Observation
@@ -63,15 +63,15 @@ def timings(ask: Callable[[int], Any], n: int = 2000) -> list[float]:
     return (1e6 * np.array(seconds)).tolist()
 
 
-def policy_of(window: int) -> MaskedActorCriticPolicy:
+def policy_of(lookback: int) -> MaskedActorCriticPolicy:
     return MaskedActorCriticPolicy(
         observation_space(),
         spaces.Discrete(N_ACTIONS),
         lambda _: 3e-4,
         net_arch=NET_ARCH,
         activation_fn=torch.nn.ReLU,
-        features_extractor_class=CandleWindowExtractor,
-        features_extractor_kwargs={"n_features": N_FEATURES, "window": window},
+        features_extractor_class=LookbackExtractor,
+        features_extractor_kwargs={"n_features": N_FEATURES, "lookback": lookback},
     )
 
 
@@ -87,12 +87,14 @@ def query_table(console: Console) -> dict[str, float]:
     asked = [Observation(row, 1.0, 0.3, 0.5, 0.1, 0.0, 0.0) for row in range(30, 1930)]
     trade = a_trade()
     contenders: dict[str, Callable[[int], Any]] = {"freqtrade's copy of a trade": lambda _: deepcopy(trade)}
-    for window in (1, 30):
-        policy = policy_of(window)
-        query = PolicyQuery(Actor.from_policy(policy), features, window)
-        whole = DeciderQuery(PolicyDecider(policy, features))
-        contenders[f"query, window {window}"] = lambda index, query=query: query.decide([asked[index % 1900]])
-        contenders[f"whole forward, window {window}"] = lambda index, whole=whole: whole.decide([asked[index % 1900]])
+    for lookback in (1, 30):
+        policy = policy_of(lookback)
+        query = FastTradeDecider(Actor.from_policy(policy), features, lookback)
+        whole = WholeTradeDecider(PolicyDecider(policy, features))
+        contenders[f"query, lookback {lookback}"] = lambda index, query=query: query.decide([asked[index % 1900]])
+        contenders[f"whole forward, lookback {lookback}"] = lambda index, whole=whole: whole.decide(
+            [asked[index % 1900]]
+        )
     figures = {}
     table = Table(title=f"one decision about an open trade, net_arch {NET_ARCH}, {N_FEATURES} features")
     for column in ("", "median", "10 %", "90 %"):

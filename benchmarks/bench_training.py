@@ -27,7 +27,7 @@ from training_contenders import CONTENDERS
 
 from mtfscalper.machine import has_bf16, usable_processors
 
-WINDOWS = (1, 30)
+LOOKBACKS = (1, 30)
 # With as many workers as ours; freqtrade itself starts one on two processors.
 MULTIPROC = "stock multiproc x 8"
 MIB = 2**20
@@ -37,7 +37,7 @@ class Run(NamedTuple):
     """One contender, trained once."""
 
     contender: str
-    window: int
+    lookback: int
     figures: dict[str, Any]
 
 
@@ -61,31 +61,33 @@ def train(contender: str, **options: Any) -> dict[str, Any]:
     return figures
 
 
-def rates(runs: Iterable[Run], contender: str, window: int) -> list[float]:
+def rates(runs: Iterable[Run], contender: str, lookback: int) -> list[float]:
     """Timesteps a second of a contender's whole fits."""
     return [
         run.figures["timesteps"] / run.figures["seconds"]
         for run in runs
-        if (run.contender, run.window) == (contender, window)
+        if (run.contender, run.lookback) == (contender, lookback)
     ]
 
 
-def middle(runs: Iterable[Run], contender: str, window: int, name: str) -> float:
+def middle(runs: Iterable[Run], contender: str, lookback: int, name: str) -> float:
     """The median of one of a contender's figures."""
-    return float(np.median([run.figures[name] for run in runs if (run.contender, run.window) == (contender, window)]))
+    return float(
+        np.median([run.figures[name] for run in runs if (run.contender, run.lookback) == (contender, lookback)])
+    )
 
 
-def table_of(runs: list[Run], window: int, contenders: tuple[str, ...]) -> tuple[Table, dict[str, Any]]:
-    """One window's contenders, and their figures by name."""
-    table = Table(title=f"whole fit, evaluation included: window {window}, 54 features")
+def table_of(runs: list[Run], lookback: int, contenders: tuple[str, ...]) -> tuple[Table, dict[str, Any]]:
+    """One lookback's contenders, and their figures by name."""
+    table = Table(title=f"whole fit, evaluation included: lookback {lookback}, 54 features")
     table.add_column("contender", no_wrap=True)
     for column in ("steps/s", "lowest", "highest", "x stock", "x multi", "MiB", "workers'"):
         table.add_column(column, justify="right")
-    medians = {name: float(np.median(rates(runs, name, window))) for name in contenders}
+    medians = {name: float(np.median(rates(runs, name, lookback))) for name in contenders}
     summary = {}
     for name in contenders:
-        each = rates(runs, name, window)
-        own, workers = (middle(runs, name, window, f"{kind}_memory_bytes") / MIB for kind in ("own", "worker"))
+        each = rates(runs, name, lookback)
+        own, workers = (middle(runs, name, lookback, f"{kind}_memory_bytes") / MIB for kind in ("own", "worker"))
         ratios = medians[name] / medians["stock"], medians[name] / medians[MULTIPROC]
         table.add_row(
             name,
@@ -105,19 +107,19 @@ def table_of(runs: list[Run], window: int, contenders: tuple[str, ...]) -> tuple
 
 
 def compare(rounds: int, cycles: int, path: Path) -> None:
-    """Every contender at both windows, round by round; what is known so far is in the file after each run."""
+    """Every contender at both lookbacks, round by round; what is known so far is in the file after each run."""
     contenders = tuple(name for name in CONTENDERS if has_bf16(torch.device("cpu")) or "bf16" not in name)
-    jobs = [(name, window) for _ in range(rounds) for window in WINDOWS for name in contenders]
+    jobs = [(name, lookback) for _ in range(rounds) for lookback in LOOKBACKS for name in contenders]
     runs: list[Run] = []
     console = Console(stderr=True)
-    for name, window in track(jobs, "fits", console=console):
-        run = Run(name, window, train(name, window=window, cycles=cycles))
+    for name, lookback in track(jobs, "fits", console=console):
+        run = Run(name, lookback, train(name, lookback=lookback, cycles=cycles))
         runs.append(run)
-        console.print(f"window {window:>2}, {name}: {run.figures['seconds']:.1f} s")
+        console.print(f"lookback {lookback:>2}, {name}: {run.figures['seconds']:.1f} s")
         path.write_text(json.dumps(facts() | {"runs": [run._asdict() for run in runs]}, indent=1))
     summaries = {}
-    for window in WINDOWS:
-        table, summaries[f"window {window}"] = table_of(runs, window, contenders)
+    for lookback in LOOKBACKS:
+        table, summaries[f"lookback {lookback}"] = table_of(runs, lookback, contenders)
         Console().print(table)
     path.write_text(json.dumps(facts() | {"summary": summaries, "runs": [run._asdict() for run in runs]}, indent=1))
 

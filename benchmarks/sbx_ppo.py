@@ -81,13 +81,13 @@ def make_tape() -> MarketTape:
     return MarketTape.from_frame(frame, features, pair=PAIR, timeframe_ms=300_000, signals_needed=True)
 
 
-def env_settings(window: int) -> EnvSettings:
-    return EnvSettings(RULES, RewardSettings(), "gated", window)
+def env_settings(lookback: int) -> EnvSettings:
+    return EnvSettings(RULES, RewardSettings(), "gated", lookback)
 
 
-def flops(window: int) -> tuple[int, int]:
+def flops(lookback: int) -> tuple[int, int]:
     """Floating-point operations of the matrix products of one sample in one epoch, and of one decision."""
-    hidden = [n_in * n_out for n_in, n_out in pairwise([N_FEATURES * window + N_ACCOUNT, *NET_ARCH])]
+    hidden = [n_in * n_out for n_in, n_out in pairwise([N_FEATURES * lookback + N_ACCOUNT, *NET_ARCH])]
     n_weights = 2 * sum(hidden) + NET_ARCH[-1] * (N_ACTIONS + 1)
     # Forward, gradient of weights and gradient of inputs, which the two first layers do not need.
     return 6 * n_weights - 2 * 2 * hidden[0], 2 * (sum(hidden) + NET_ARCH[-1] * N_ACTIONS)
@@ -117,8 +117,8 @@ def rounds_of(model: OnPolicyAlgorithm) -> Callable[[], Seconds]:
 class SbxProcess:
     """This file, running in an interpreter that has SBX."""
 
-    def __init__(self, python: Path, window: int) -> None:
-        command = [str(python), __file__, str(window)]
+    def __init__(self, python: Path, lookback: int) -> None:
+        command = [str(python), __file__, str(lookback)]
         environment = os.environ | {"PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._process = subprocess.Popen(command, env=environment, **pipes)
@@ -146,7 +146,7 @@ class SbxProcess:
 
 
 def sbx_model(tape: MarketTape, settings: EnvSettings, n_envs: int) -> OnPolicyAlgorithm:
-    """SBX's PPO on window observations."""
+    """SBX's PPO on lookback observations."""
     # This project's own environment has neither.
     import sbx
     from flax.linen import relu
@@ -166,8 +166,8 @@ def main(argv: list[str] | None = None) -> int:
     import sbx
 
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("window", type=int, help="candles in an observation")
-    settings = env_settings(parser.parse_args(argv).window)
+    parser.add_argument("lookback", type=int, help="candles in an observation")
+    settings = env_settings(parser.parse_args(argv).lookback)
     set_torch_threads(8, 2)
     tape = make_tape()
     rounds = {n_envs: rounds_of(sbx_model(tape, settings, n_envs)) for n_envs in SBX_ENVS}

@@ -3,7 +3,7 @@
 All train on the same candles and features, with the main configuration's hyper-parameters and as many timesteps, and
 evaluate on the same held-out part. Prints its figures as one line of JSON.
 
-    python benchmarks/training_contenders.py "batched bf16" --window 30
+    python benchmarks/training_contenders.py "batched bf16" --lookback 30
 """
 
 import argparse
@@ -40,7 +40,7 @@ from mtfscalper.trading.rules import TradingRules
 from mtfscalper.training.job import TrainingJob
 
 PAIR = "BTC/USDT:USDT"
-# Thirty days of five-minute candles, a tenth of them held out: the main configuration's window.
+# Thirty days of five-minute candles, a tenth of them held out: the main configuration's period.
 N_CANDLES, N_TRAIN = 8640, 7776
 # As many as the main configuration's cpu_count, which freqtrade cuts to the processors there are.
 N_WORKERS = 8
@@ -101,16 +101,16 @@ def market(n_features: int) -> tuple[pd.DataFrame, np.ndarray]:
     return candles.assign(**signals), features
 
 
-def ours(changes: dict[str, Any], window: int, n_features: int, cycles: int) -> Callable[[], dict[str, Any]]:
+def ours(changes: dict[str, Any], lookback: int, n_features: int, cycles: int) -> Callable[[], dict[str, Any]]:
     """This package's training."""
     config = main_config()
-    config["freqai"]["conv_width"] = window
+    config["freqai"]["conv_width"] = lookback
     config["freqai"]["rl_config"] |= changes | {"train_cycles": cycles}
     settings = Settings.from_config(config)
     candles, features = market(n_features)
     candles["price_scale"] = price_scale(candles, 1.0)
     tape = MarketTape.from_frame(candles, features, pair=PAIR, timeframe_ms=300_000, signals_needed=True)
-    environment = EnvSettings(RULES, settings.rl.model_reward_parameters, settings.rl.entry_mode, window)
+    environment = EnvSettings(RULES, settings.rl.model_reward_parameters, settings.rl.entry_mode, lookback)
     set_torch_threads(settings.rl.cpu_count, settings.rl.interop_threads)
 
     def train() -> dict[str, Any]:
@@ -125,7 +125,7 @@ def ours(changes: dict[str, Any], window: int, n_features: int, cycles: int) -> 
     return train
 
 
-def stock(contender: Stock, window: int, n_features: int, cycles: int, folder: Path) -> Callable[[], dict[str, Any]]:
+def stock(contender: Stock, lookback: int, n_features: int, cycles: int, folder: Path) -> Callable[[], dict[str, Any]]:
     """freqtrade's training: its environments, its callbacks, its evaluation.
 
     :param folder: where it may write
@@ -134,7 +134,7 @@ def stock(contender: Stock, window: int, n_features: int, cycles: int, folder: P
     config |= {"user_data_dir": folder, "datadir": folder, "runmode": "backtest", "exportdirectory": folder}
     rl = config["freqai"]["rl_config"]
     config["freqai"]["model_training_parameters"] = PPO_ARGUMENTS | {"seed": rl["seed"]}
-    config["freqai"]["conv_width"] = window
+    config["freqai"]["conv_width"] = lookback
     rl |= {"train_cycles": cycles, "add_state_info": False}
     learner = contender.learner(config=config)
     learner.can_short, learner.live, learner.data_provider = True, False, None
@@ -192,13 +192,13 @@ def workers_memory(peak: list[int]) -> Iterator[None]:
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("contender", choices=CONTENDERS)
-    parser.add_argument("--window", type=int, default=1)
+    parser.add_argument("--lookback", type=int, default=1)
     parser.add_argument("--features", type=int, default=54)
     parser.add_argument("--cycles", type=int, default=4)
     parser.add_argument("--n-envs", type=int, help="environments of a contender of this package")
     options = parser.parse_args(argv)
     logging.disable(logging.WARNING)
-    shape = (options.window, options.features, options.cycles)
+    shape = (options.lookback, options.features, options.cycles)
     scratch = tempfile.TemporaryDirectory()
     if options.contender in STOCK:
         train = stock(STOCK[options.contender], *shape, Path(scratch.name))

@@ -180,14 +180,14 @@ _FREQAI_SECTIONS = {"test_size": "data_split_parameters", "shuffle_after_split":
 class Settings(_Section):
     """Everything the extension reads from a freqtrade config.
 
-    :ivar window: candles an observation looks back (``freqai.conv_width``)
+    :ivar lookback: candles an observation looks back (``freqai.conv_width``)
     :ivar test_size: share of the training period held out for evaluation, 0 for none
     :ivar other_algorithm_kwargs: ``model_training_parameters`` of an algorithm other than PPO
     """
 
     rl: RLSettings
     ppo: PPOSettings
-    window: int
+    lookback: int
     test_size: float
     continual_learning: bool
     tensorboard: bool
@@ -230,7 +230,7 @@ class Settings(_Section):
         return cls(
             rl=rl,
             ppo=ppo,
-            window=freqai.conv_width,
+            lookback=freqai.conv_width,
             test_size=freqai.test_size,
             continual_learning=freqai.continual_learning,
             tensorboard=freqai.activate_tensorboard,

@@ -27,9 +27,11 @@ def make_rules(**changes: Any) -> TradingRules:
     return TradingRules(**(defaults | changes))
 
 
-def make_settings(entry_mode: str = "agent", window: int = 1, random_start: bool = False, **rules: Any) -> EnvSettings:
+def make_settings(
+    entry_mode: str = "agent", lookback: int = 1, random_start: bool = False, **rules: Any
+) -> EnvSettings:
     """Settings of an environment with the default reward, which records its trades."""
-    return EnvSettings(make_rules(**rules), RewardSettings(), entry_mode, window, random_start, record_trades=True)
+    return EnvSettings(make_rules(**rules), RewardSettings(), entry_mode, lookback, random_start, record_trades=True)
 
 
 def candle_table(*rows: tuple[float, float, float, float], start: str = "2024-01-10") -> pd.DataFrame:

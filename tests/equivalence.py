@@ -38,9 +38,9 @@ def every_rule(**changes: Any) -> TradingRules:
     )
 
 
-def all_rules_settings(entry_mode: str, window: int = 3, random_start: bool = False, **rules: Any) -> EnvSettings:
+def all_rules_settings(entry_mode: str, lookback: int = 3, random_start: bool = False, **rules: Any) -> EnvSettings:
     """Settings with every rule and every term of the reward."""
-    return EnvSettings(every_rule(**rules), ALL_TERMS, entry_mode, window, random_start, record_trades=True)
+    return EnvSettings(every_rule(**rules), ALL_TERMS, entry_mode, lookback, random_start, record_trades=True)
 
 
 def eventful_tape(n: int = 900, seed: int = 0, gaps: bool = True, features: int = 2) -> MarketTape:

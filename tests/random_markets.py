@@ -15,7 +15,7 @@ from torch import nn
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.envs.trading_env import observation_space
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
+from mtfscalper.policy.network import LookbackExtractor, MaskedActorCriticPolicy
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.trading.reward import RewardSettings
 from mtfscalper.trading.rules import TradingRules
@@ -55,12 +55,12 @@ def random_tape(
     return tape if usable is None else replace(tape, usable=usable)
 
 
-def env_settings(entry_mode: str = "gated", window: int = 1, rules: TradingRules = RULES) -> EnvSettings:
-    return EnvSettings(rules, RewardSettings(), entry_mode, window, record_trades=True)
+def env_settings(entry_mode: str = "gated", lookback: int = 1, rules: TradingRules = RULES) -> EnvSettings:
+    return EnvSettings(rules, RewardSettings(), entry_mode, lookback, record_trades=True)
 
 
 def random_policy(
-    window: int = 1, seed: int = 0, precision: str = "fp32", net_arch: tuple[int, ...] = (64,)
+    lookback: int = 1, seed: int = 0, precision: str = "fp32", net_arch: tuple[int, ...] = (64,)
 ) -> MaskedActorCriticPolicy:
     """An untrained policy that prefers every action somewhere."""
     torch.manual_seed(seed)
@@ -70,16 +70,16 @@ def random_policy(
         lambda _: 3e-4,
         net_arch=list(net_arch),
         activation_fn=nn.ReLU,
-        features_extractor_class=CandleWindowExtractor,
-        features_extractor_kwargs={"n_features": N_FEATURES, "window": window},
+        features_extractor_class=LookbackExtractor,
+        features_extractor_kwargs={"n_features": N_FEATURES, "lookback": lookback},
         precision=precision,
     )
     features = np.random.default_rng(0).normal(size=(500, N_FEATURES)).astype(np.float32)
-    make_decisive(policy, features, window)
+    make_decisive(policy, features, lookback)
     return policy
 
 
-def make_decisive(policy: MaskedActorCriticPolicy, features: np.ndarray, window: int, leaves: float = 0.1) -> None:
+def make_decisive(policy: MaskedActorCriticPolicy, features: np.ndarray, lookback: int, leaves: float = 0.1) -> None:
     """Give a policy large logits, by which it enters at a third of its chances.
 
     :param features: what it sees, shape (n_candles, n_features)
@@ -88,7 +88,7 @@ def make_decisive(policy: MaskedActorCriticPolicy, features: np.ndarray, window:
     extractor = policy.features_extractor
     with torch.no_grad(), extractor.on_tape(extractor.as_tape(features)):
         policy.action_net.weight.mul_(3.0 / policy.action_net.weight.norm(dim=1, keepdim=True))
-        observations = torch.from_numpy(random_observations(4000, len(features), window))
+        observations = torch.from_numpy(random_observations(4000, len(features), lookback))
         logits = policy.action_net(policy.mlp_extractor(extractor(observations))[0])
         side = observations[:, 1]
         for action, where, share in (
@@ -101,13 +101,13 @@ def make_decisive(policy: MaskedActorCriticPolicy, features: np.ndarray, window:
             policy.action_net.bias[action] -= lead.quantile(share)
 
 
-def random_observations(n: int, n_candles: int, window: int, seed: int = 3) -> np.ndarray:
+def random_observations(n: int, n_candles: int, lookback: int, seed: int = 3) -> np.ndarray:
     """Compact observations of every kind of account: flat or in a trade, entries permitted or not."""
     random = np.random.default_rng(seed)
     side = random.integers(-1, 2, n)
     in_trade = side != 0
     columns = [
-        random.integers(window - 1, n_candles, n),
+        random.integers(lookback - 1, n_candles, n),
         side,
         np.where(in_trade, random.normal(0, 1, n), 0),
         np.where(in_trade, random.normal(0, 1, n), 0),

@@ -111,7 +111,7 @@ def test_defaults_are_those_of_the_design() -> None:
     }
     ppo = settings.ppo.model_dump()
     assert {key: ppo[key] for key in PPO_TABLE} == PPO_TABLE
-    assert settings.window == 1
+    assert settings.lookback == 1
     assert settings.test_size == 0.1
     assert not settings.continual_learning
 
@@ -181,7 +181,7 @@ def test_values_of_the_config_arrive() -> None:
     assert settings.ppo.gamma == 1.0
     assert settings.rl.entry_mode == "agent"
     assert settings.rl.model_reward_parameters == RewardSettings(rr=2.0)
-    assert settings.window == 5
+    assert settings.lookback == 5
     assert settings.test_size == 0.0
     assert settings.continual_learning
 
@@ -200,7 +200,7 @@ def test_the_config_is_left_as_it_was() -> None:
 
 def test_settings_cannot_be_changed_after_parsing() -> None:
     settings = parse()
-    for section, key in ((settings, "window"), (settings.rl, "n_envs"), (settings.ppo, "gamma")):
+    for section, key in ((settings, "lookback"), (settings.rl, "n_envs"), (settings.ppo, "gamma")):
         with pytest.raises(ValidationError, match="frozen"):
             setattr(section, key, 1)
 

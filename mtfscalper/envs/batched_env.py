@@ -13,7 +13,7 @@ from gymnasium.utils import seeding
 from stable_baselines3.common.vec_env import VecEnv
 
 from mtfscalper.envs.episodes import EnvSettings, EpisodeMap, Start
-from mtfscalper.envs.lookback_observation import expand_observations, window_observation_space
+from mtfscalper.envs.lookback_observation import expand_observations, lookback_observation_space
 from mtfscalper.envs.trading_env import observation_space
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.trading.account import FLAT, Account, Fill
@@ -45,7 +45,7 @@ class BatchedTradingEnv(VecEnv):
     ) -> None:
         """
         :param tapes: the candles to play on; of several pairs, rows count along the tapes laid end to end
-        :param compact: compact observations, else windows of features
+        :param compact: compact observations, else such that hold their lookback
         :param xp: the array namespace that holds accounts and candles
         :raises TapeError: if no segment has room for a decision, or no entry is ever permitted
         """
@@ -56,7 +56,7 @@ class BatchedTradingEnv(VecEnv):
         self._features = None if compact else np.concatenate([tape.features for tape in each])
         space: spaces.Box[np.float32] = observation_space()
         if self._features is not None:
-            space = window_observation_space(settings.window, self._features.shape[1])
+            space = lookback_observation_space(settings.lookback, self._features.shape[1])
         self._scene = self._map.scene(settings, xp)
         self._long_permitted = xp.asarray(self._map.market.long_permitted)
         self._short_permitted = xp.asarray(self._map.market.short_permitted)
@@ -327,7 +327,7 @@ class BatchedTradingEnv(VecEnv):
         compact = self._xp.to_numpy(observed)
         if self._features is None:
             return compact
-        return expand_observations(compact, self._features, self.settings.window)
+        return expand_observations(compact, self._features, self.settings.lookback)
 
 
 class _Member:

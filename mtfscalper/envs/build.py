@@ -16,7 +16,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 
 from mtfscalper.envs.batched_env import BatchedTradingEnv
 from mtfscalper.envs.episodes import EnvSettings, EpisodeMap
-from mtfscalper.envs.lookback_observation import WindowObservation
+from mtfscalper.envs.lookback_observation import LookbackObservation
 from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.tape import MarketTape
@@ -36,9 +36,9 @@ class WorkerDiedError(RuntimeError):
 
 
 def make_env(tape: MarketTape, settings: EnvSettings, compact: bool) -> gymnasium.Env[Any, Any]:
-    """One trading environment, with compact or with window observations."""
+    """One trading environment, with compact observations, or such that hold their lookback."""
     env = TradingEnv(tape, settings)
-    return env if compact else WindowObservation(env, tape.features)
+    return env if compact else LookbackObservation(env, tape.features)
 
 
 def _make_worker_env(tape: MarketTape, settings: EnvSettings, compact: bool) -> gymnasium.Env[Any, Any]:
@@ -148,7 +148,7 @@ def build_vec_env(
     :param name: ``subproc``, ``dummy`` or ``batched``
     :param tape: the candles every environment plays on
     :param n_envs: how many environments
-    :param compact: compact observations, else windows of features
+    :param compact: compact observations, else such that hold their lookback
     :raises ValueError: for a name that is not known
     """
     builders: dict[str, Callable[[MarketTape], VecEnv]] = {

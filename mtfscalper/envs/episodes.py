@@ -26,7 +26,7 @@ from mtfscalper.user_code import UserCode
 class EnvSettings:
     """What an environment is made of, beside its tape.
 
-    :ivar window: candles of features an observation stands for
+    :ivar lookback: candles of features an observation stands for
     :ivar random_start: whether every episode starts at a random candle, or only the first after a seeded reset
     :ivar own_terms: the functions that ``reward.terms`` names
     :ivar state_info: whether observations show the trade's profits and age (``add_state_info``)
@@ -36,7 +36,7 @@ class EnvSettings:
     rules: TradingRules
     reward: RewardSettings
     entry_mode: str
-    window: int
+    lookback: int
     random_start: bool = False
     record_trades: bool = False
     state_info: bool = True
@@ -138,7 +138,7 @@ class EpisodeMap:
         offset = 0
         for tape in tapes:
             for start, stop in tape.segments:
-                first, last = offset + start + settings.window, offset + stop - 1
+                first, last = offset + start + settings.lookback, offset + stop - 1
                 if last <= first:
                     continue
                 # Decision k needs a permission at row k - 1.
@@ -205,6 +205,6 @@ def _no_decision(tapes: Sequence[MarketTape], settings: EnvSettings, permitted: 
     longest = max((stop - start for tape in tapes for start, stop in tape.segments), default=0)
     return (
         f"{pairs}: the longest run of candles without a gap has {longest}, and no entry is permitted inside "
-        f"one; accepted: runs longer than conv_width + 2 = {settings.window + 2} candles with a signal; "
+        f"one; accepted: runs longer than conv_width + 2 = {settings.lookback + 2} candles with a signal; "
         "remedy: train on more days, or download the missing candles"
     )

@@ -1,4 +1,4 @@
-"""Ordinary window observations, for the algorithms whose policies do not gather windows themselves."""
+"""Observations that hold their lookback, for the algorithms whose policies do not gather it themselves."""
 
 from __future__ import annotations
 
@@ -8,46 +8,46 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from mtfscalper.envs.trading_env import TradingEnv, observation_space
-from mtfscalper.market.lookback import windows_ending_at
+from mtfscalper.market.lookback import lookbacks_ending_at
 
 
-def window_observation_space(window: int, n_features: int) -> spaces.Box[np.float32]:
-    """The window's features, oldest candle first, then the account state.
+def lookback_observation_space(lookback: int, n_features: int) -> spaces.Box[np.float32]:
+    """The features of the candles looked back on, oldest first, then the account.
 
-    Features are scaled into [-1, 1] on the training window; later candles may leave it, hence the wider bound.
+    Features are scaled into [-1, 1] on the training period; later candles may leave it, hence the wider bound.
     """
     account = observation_space()
-    bound = np.full(window * n_features, 1e6, dtype=np.float32)
+    bound = np.full(lookback * n_features, 1e6, dtype=np.float32)
     return spaces.Box(
         np.concatenate([-bound, account.low[1:]]), np.concatenate([bound, account.high[1:]]), dtype=np.float32
     )
 
 
 def expand_observations(
-    compact: npt.NDArray[np.float32], features: npt.NDArray[np.float32], window: int
+    compact: npt.NDArray[np.float32], features: npt.NDArray[np.float32], lookback: int
 ) -> npt.NDArray[np.float32]:
-    """Replace the tick of compact observations by the window of features that ends there.
+    """Replace the row of compact observations by the features of the candles up to there.
 
     :param compact: shape (n, 1 + n_account)
     :param features: the tape's, shape (n_candles, n_features)
-    :return: shape (n, window * n_features + n_account)
+    :return: shape (n, lookback * n_features + n_account)
     """
-    windows = windows_ending_at(features, compact[:, 0].astype(np.int64), window)
-    clipped = np.clip(np.concatenate([windows, compact[:, 1:]], axis=1), -1e6, 1e6)
+    lookbacks = lookbacks_ending_at(features, compact[:, 0].astype(np.int64), lookback)
+    clipped = np.clip(np.concatenate([lookbacks, compact[:, 1:]], axis=1), -1e6, 1e6)
     return np.asarray(clipped, dtype=np.float32)
 
 
-class WindowObservation(gymnasium.ObservationWrapper[npt.NDArray[np.float32], np.int64, npt.NDArray[np.float32]]):
-    """A trading environment whose observations carry their window of features."""
+class LookbackObservation(gymnasium.ObservationWrapper[npt.NDArray[np.float32], np.int64, npt.NDArray[np.float32]]):
+    """A trading environment whose observations hold their lookback."""
 
     def __init__(self, env: TradingEnv, features: npt.NDArray[np.float32]) -> None:
         super().__init__(env)
         self._features = features
-        self._window = env.settings.window
-        self.observation_space = window_observation_space(self._window, features.shape[1])
+        self._lookback = env.settings.lookback
+        self.observation_space = lookback_observation_space(self._lookback, features.shape[1])
 
     def observation(self, observation: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        return np.asarray(expand_observations(observation[None], self._features, self._window)[0])
+        return np.asarray(expand_observations(observation[None], self._features, self._lookback)[0])
 
     def action_masks(self) -> npt.NDArray[np.bool_]:
         """See :meth:`TradingEnv.action_masks`."""

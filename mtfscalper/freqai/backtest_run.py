@@ -48,7 +48,7 @@ class PeriodKitchen(FreqaiDataKitchen):
 
     def slice_dataframe(self, timerange: TimeRange, df: DataFrame) -> DataFrame:
         """FreqAI's slice; the candles that its first rows look back on are kept beside it."""
-        before = df.loc[df["date"] < timerange.startdt].tail(self.run.environment.window - 1)
+        before = df.loc[df["date"] < timerange.startdt].tail(self.run.environment.lookback - 1)
         # FreqAI renames the columns of what it slices.
         self.rows_before = self.remove_special_chars_from_feature_names(before.copy())
         return super().slice_dataframe(timerange, df)
@@ -232,7 +232,7 @@ class BacktestRun:
         """
         environment, period, n_before = self.environment, dk.period, len(dk.rows_before)
         tape = self.candles.tape(rows, features, usable, with_next=True)
-        decider = decider_for(model, tape.features, environment.window)
+        decider = decider_for(model, tape.features, environment.lookback)
         period.account_before = self.account
         if self.settings.rl.decision_mode == "replay":
             result = closed_loop.run(decider, tape, environment, n_before, len(rows), account=self.account)

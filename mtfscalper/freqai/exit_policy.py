@@ -21,7 +21,7 @@ from mtfscalper.trading.rules import TradingRules, profit_ratio
 
 if TYPE_CHECKING:
     # Importing it imports torch, which a strategy that only reads columns does without.
-    from mtfscalper.policy.inference import TradeDecision, TradeQuery
+    from mtfscalper.policy.inference import TradeDecider, TradeDecision
 
 # Questions about a trade that one pass through the network answers: its weights are read from memory once for all.
 PREPARED_CANDLES = 32
@@ -59,7 +59,7 @@ class TradeTerms(NamedTuple):
     @classmethod
     def from_environment(cls, environment: EnvSettings, model_type: str) -> TradeTerms:
         """The terms of a training."""
-        return cls(environment.rules, environment.view, environment.window, model_type)
+        return cls(environment.rules, environment.view, environment.lookback, model_type)
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TradeTerms:
@@ -95,14 +95,14 @@ class DecidingPeriod:
 
     :ivar first_ms: the first row that it decides on
     :ivar stop_ms: the first row that it no longer decides on
-    :ivar query: the policy, asked about open trades
+    :ivar decider: the policy, asked about open trades
     :ivar row_of: time of a closed candle to its row, of those whose whole lookback is there
     :ivar long_permitted: whether a long entry is permitted on a row, as ``short_permitted``
     """
 
-    def __init__(self, first_ms: int, stop_ms: int, rows: PeriodRows, query: TradeQuery) -> None:
+    def __init__(self, first_ms: int, stop_ms: int, rows: PeriodRows, decider: TradeDecider) -> None:
         self.first_ms, self.stop_ms = first_ms, stop_ms
-        self.query = query
+        self.decider = decider
         # Looked up one by one, which Python's own containers answer faster than arrays. Flat ones: a backtest holds so
         # many objects that making thousands of small containers sets the garbage collector off.
         decidable = rows.decidable.nonzero()[0]
@@ -151,7 +151,7 @@ class ExitPolicy:
         if known is not None and known[0] == seen:
             action, probability = known[1]
         else:
-            [(action, probability)] = period.query.decide([seen])
+            [(action, probability)] = period.decider.decide([seen])
         return ExitDecision(
             leave=action != Action.NEUTRAL,
             probability=probability,
@@ -186,5 +186,5 @@ class ExitPolicy:
         permitted = np.array([(period.long_permitted[row], period.short_permitted[row]) for row in rows]).T
         columns = observe(NUMPY, terms.rules, terms.view, np.array(rows), accounts, profits, *permitted)
         seen = list(map(Observation._make, np.stack(np.broadcast_arrays(*columns), axis=1).tolist()))
-        answers = zip(seen, period.query.decide(seen), strict=True)
+        answers = zip(seen, period.decider.decide(seen), strict=True)
         return dict(zip(dates_ms, answers, strict=False))

@@ -57,12 +57,12 @@ class LivePairs:
         """
         candles = self._candles[dk.pair]
         tape = candles.tape(rows, features, usable)
-        decider = decider_for(model, tape.features, environment.window)
+        decider = decider_for(model, tape.features, environment.lookback)
         seen = period_rows(tape, environment, len(tape))
         columns = flat_columns(dk.label_list, decider, tape, environment, seen.decidable)
         first_ms, now_ms = int(tape.dates_ms[0]), int(tape.dates_ms[-1]) + candles.timeframe_ms
         terms = _trained_terms(Path(dk.data_path), TradeTerms.from_environment(environment, self._rl.model_type))
-        policy = ExitPolicy(terms, candles.history(), DecidingPeriod(first_ms, now_ms, seen, decider.trade_query()))
+        policy = ExitPolicy(terms, candles.history(), DecidingPeriod(first_ms, now_ms, seen, decider.trade_decider()))
         self.policies[dk.pair] = policy
         if self._rl.decision_mode == "replay":
             decide_in_columns(columns, policy, Trade.get_trades_proxy(pair=dk.pair, is_open=True), now_ms)

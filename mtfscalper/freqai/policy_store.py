@@ -169,11 +169,11 @@ class _PairPolicies:
         with np.load(artefacts.sealed_path(folder, "decisions")) as arrays:
             rows = PeriodRows(**arrays)
         # Here, because it imports torch: a strategy is loaded long before a policy is, and often without one.
-        from mtfscalper.policy.inference import trade_query_from_zip
+        from mtfscalper.policy.inference import trade_decider_from_zip
 
         model, terms = artefacts.sealed_path(folder, "model"), self.terms
-        query = trade_query_from_zip(model, terms.model_type, rows.features, terms.lookback)
-        policy = ExitPolicy(self.terms, self.history, DecidingPeriod(period.first_ms, period.stop_ms, rows, query))
+        decider = trade_decider_from_zip(model, terms.model_type, rows.features, terms.lookback)
+        policy = ExitPolicy(self.terms, self.history, DecidingPeriod(period.first_ms, period.stop_ms, rows, decider))
         self.loaded[at] = policy
         while len(self.loaded) > PERIODS_IN_MEMORY:
             self.loaded.popitem(last=False)

@@ -55,7 +55,7 @@ def period_rows(tape: MarketTape, environment: EnvSettings, n_rows: int) -> Peri
     )
     return PeriodRows(
         dates_ms=tape.dates_ms[:n_rows],
-        decidable=decidable_rows(tape, environment.window)[:n_rows],
+        decidable=decidable_rows(tape, environment.lookback)[:n_rows],
         long_permitted=long_permitted[:n_rows],
         short_permitted=short_permitted[:n_rows],
         features=tape.features[:n_rows],

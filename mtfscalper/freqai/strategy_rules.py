@@ -123,7 +123,7 @@ class PairTerms:
             rules=self.rules(pair),
             reward=rl.model_reward_parameters,
             entry_mode=rl.entry_mode,
-            window=self._settings.window,
+            lookback=self._settings.lookback,
             random_start=rl.randomize_starting_position,
             state_info=rl.add_state_info,
             own_terms=self._own_terms,

@@ -1,1 +1,1 @@
-"""Candles: the tape, its windows and the classic signals. Knows no trading."""
+"""Candles: the tape, what is looked back on, and the classic signals. Knows no trading."""

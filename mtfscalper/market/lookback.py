@@ -22,21 +22,12 @@ def gap_free_segments(dates_ms: npt.NDArray[np.int64], timeframe_ms: int) -> lis
     return list(itertools.pairwise(edges))
 
 
-def feature_windows(features: npt.NDArray[np.float32], size: int) -> npt.NDArray[np.float32]:
-    """View every run of ``size`` consecutive candles, oldest first.
-
-    :param features: shape (n_candles, n_features)
-    :return: shape (n_candles - size + 1, size, n_features), no copy
-    """
-    return sliding_window_view(features, size, axis=0).swapaxes(1, 2)
-
-
-def windows_ending_at(
+def lookbacks_ending_at(
     features: npt.NDArray[np.float32], rows: npt.NDArray[np.int64], size: int
 ) -> npt.NDArray[np.float32]:
     """The ``size`` candles up to and including each row, oldest first, side by side.
 
-    Before the first candle stands the first candle; whoever decides there asks whether the window is whole.
+    Before the first candle stands the first candle; whoever decides there asks whether the lookback is whole.
 
     :param features: shape (n_candles, n_features)
     :param rows: shape (n,)

@@ -204,7 +204,7 @@ def decided(model: PPO, untrained: ActorCriticPolicy, features: npt.NDArray[np.f
     """
     assert isinstance(model.policy, MaskedActorCriticPolicy)
     assert isinstance(untrained, MaskedActorCriticPolicy)
-    everything = observations(np.arange(settings.window - 1, len(features)), settings.rl.seed)
+    everything = observations(np.arange(settings.lookback - 1, len(features)), settings.rl.seed)
     picked = np.linspace(0, len(everything) - 1, min(ROWS_COMPARED, len(everything))).astype(np.int64)
     compared = everything[picked]
     decider = PolicyDecider(model.policy, features)

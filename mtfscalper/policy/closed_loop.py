@@ -53,7 +53,7 @@ class ClosedLoop:
 def flat_decisions(
     decider: Decider, tape: MarketTape, settings: EnvSettings, rows: npt.NDArray[np.int64]
 ) -> FlatDecisions:
-    """Batched decisions for an account that is flat, whether or not the rows have a whole window.
+    """Batched decisions for an account that is flat, whether or not the rows have a whole lookback.
 
     :param rows: positions of the last closed candle of each decision, shape (n,)
     """
@@ -69,17 +69,17 @@ def flat_decisions(
     return FlatDecisions(ActionTable.from_entry_mode(settings.entry_mode).carried_out[offset + chosen], probabilities)
 
 
-def decidable_rows(tape: MarketTape, window: int) -> npt.NDArray[np.bool_]:
-    """Rows whose whole window is there: usable features, no gap.
+def decidable_rows(tape: MarketTape, lookback: int) -> npt.NDArray[np.bool_]:
+    """Rows whose whole lookback is there: usable features, no gap.
 
     :return: shape (n_candles,)
     """
     decidable = np.zeros(len(tape), dtype=bool)
     for start, stop in tape.segments:
-        if stop - start < window:
+        if stop - start < lookback:
             continue
-        whole = np.lib.stride_tricks.sliding_window_view(tape.usable[start:stop], window).all(axis=1)
-        decidable[start + window - 1 : stop] = whole
+        whole = np.lib.stride_tricks.sliding_window_view(tape.usable[start:stop], lookback).all(axis=1)
+        decidable[start + lookback - 1 : stop] = whole
     return decidable
 
 
@@ -102,10 +102,10 @@ def run(
     :param last_candle_closes: close an open trade at the open of the tape's last candle, as the backtester does at
         the end of its data
     """
-    query = decider.trade_query()
+    trade_decider = decider.trade_decider()
     rows = np.arange(first_row, stop_row)
     flat = flat_decisions(decider, tape, settings, rows)
-    decidable = decidable_rows(tape, settings.window)
+    decidable = decidable_rows(tape, settings.lookback)
     sides = entry_permissions(settings.entry_mode, settings.rules.can_short, tape.long_signal, tape.short_signal)
     market = Market(
         Candle(*(getattr(tape, name) for name in Candle._fields)),
@@ -137,7 +137,7 @@ def run(
         elif decidable[row]:
             permitted = long_permitted[row], short_permitted[row]
             seen = observe(SCALAR, rules, settings.view, row, state.account, state.profit, *permitted)
-            [(action, exit_probability[index])] = query.decide([seen])
+            [(action, exit_probability[index])] = trade_decider.decide([seen])
         actions[index] = action
         before = state
         if candle == last:

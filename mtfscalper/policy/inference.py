@@ -21,11 +21,11 @@ from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
 from mtfscalper.envs.lookback_observation import expand_observations
-from mtfscalper.market.lookback import windows_ending_at
+from mtfscalper.market.lookback import lookbacks_ending_at
 from mtfscalper.policy.algorithms import algorithm_class
 from mtfscalper.policy.network import (
-    CandleWindowExtractor,
     HiddenLayer,
+    LookbackExtractor,
     MaskedActorCriticPolicy,
     has_relu_layers,
     through_layers,
@@ -71,7 +71,7 @@ class TradeDecision(NamedTuple):
     exit_probability: float
 
 
-class TradeQuery(Protocol):
+class TradeDecider(Protocol):
     """Whatever can be asked about open trades on the candles of one period."""
 
     def decide(self, observations: Sequence[Observation]) -> list[TradeDecision]:
@@ -91,7 +91,7 @@ class Decider(Protocol):
         """
         ...
 
-    def trade_query(self) -> TradeQuery:
+    def trade_decider(self) -> TradeDecider:
         """The same decisions about open trades, one by one."""
         ...
 
@@ -112,15 +112,17 @@ class PolicyDecider:
         self._policy = policy
         self._max_batch = max_batch
         extractor = policy.features_extractor
-        assert isinstance(extractor, CandleWindowExtractor)
+        assert isinstance(extractor, LookbackExtractor)
         self._extractor = extractor
         self._features = features
         self._tape = self._extractor.as_tape(features)
 
-    def trade_query(self) -> TradeQuery:
+    def trade_decider(self) -> TradeDecider:
         """See :class:`Decider`."""
         actor = Actor.from_policy(self._policy)
-        return DeciderQuery(self) if actor is None else PolicyQuery(actor, self._features, self._extractor.window)
+        if actor is None:
+            return WholeTradeDecider(self)
+        return FastTradeDecider(actor, self._features, self._extractor.lookback)
 
     def decide(self, observations: npt.NDArray[np.float32]) -> Decisions:
         """See :class:`Decider`."""
@@ -135,27 +137,27 @@ class PolicyDecider:
         return Decisions(probabilities.argmax(axis=1), probabilities)
 
 
-class WindowDecider:
+class LookbackDecider:
     """Any other SB3 policy, over observations that hold their lookback. Impossible actions count as Neutral."""
 
     def __init__(
-        self, model: BaseAlgorithm, features: npt.NDArray[np.float32], window: int, max_batch: int = MAX_BATCH
+        self, model: BaseAlgorithm, features: npt.NDArray[np.float32], lookback: int, max_batch: int = MAX_BATCH
     ) -> None:
         """
         :param features: scaled features of the tape to decide on, shape (n_candles, n_features)
-        :param window: candles an observation looks back
+        :param lookback: candles an observation looks back
         :param max_batch: rows of a forward
         """
         self._model = model
         self._max_batch = max_batch
         self._features = features
-        self._window = window
+        self._lookback = lookback
         # MaskablePPO never learned about the actions that were masked in its training.
         self._takes_masks = "action_masks" in inspect.signature(model.predict).parameters
 
-    def trade_query(self) -> TradeQuery:
+    def trade_decider(self) -> TradeDecider:
         """See :class:`Decider`."""
-        return DeciderQuery(self)
+        return WholeTradeDecider(self)
 
     def decide(self, observations: npt.NDArray[np.float32]) -> Decisions:
         """See :class:`Decider`."""
@@ -167,7 +169,7 @@ class WindowDecider:
         parts = []
         for start in range(0, len(observations), self._max_batch):
             rows = slice(start, start + self._max_batch)
-            batch = expand_observations(observations[rows], self._features, self._window)
+            batch = expand_observations(observations[rows], self._features, self._lookback)
             masks: dict[str, Any] = {"action_masks": possible[rows]} if self._takes_masks else {}
             actions, _ = self._model.predict(batch, deterministic=True, **masks)
             parts.append(self._weigh(batch, np.asarray(actions, dtype=np.int64)))
@@ -190,16 +192,16 @@ class WindowDecider:
 
 
 def decider_for(
-    model: BaseAlgorithm, features: npt.NDArray[np.float32], window: int, max_batch: int = MAX_BATCH
+    model: BaseAlgorithm, features: npt.NDArray[np.float32], lookback: int, max_batch: int = MAX_BATCH
 ) -> Decider:
     """The decider of a model over a tape's features.
 
-    :param window: candles an observation looks back
+    :param lookback: candles an observation looks back
     :param max_batch: rows of a forward
     """
     if isinstance(model.policy, MaskedActorCriticPolicy):
         return PolicyDecider(model.policy, features, max_batch)
-    return WindowDecider(model, features, window, max_batch)
+    return LookbackDecider(model, features, lookback, max_batch)
 
 
 # ---------------------------------------------------------------------- one trade's decision
@@ -249,7 +251,7 @@ def _zip_has_relu_layers(data: Mapping[str, Any]) -> bool:
     return (
         policy["__module__"] == MaskedActorCriticPolicy.__module__
         and arguments.get("activation_fn") == repr(nn.ReLU)
-        and arguments.get("features_extractor_class") == repr(CandleWindowExtractor)
+        and arguments.get("features_extractor_class") == repr(LookbackExtractor)
         and isinstance(arguments.get("features_extractor_kwargs"), dict)
     )
 
@@ -259,41 +261,41 @@ def _layer(state: Mapping[str, Tensor], name: str) -> Layer:
     return Layer(weight, bias)
 
 
-class DeciderQuery:
+class WholeTradeDecider:
     """Asks any decider, by a whole forward."""
 
     def __init__(self, decider: Decider) -> None:
         self._decider = decider
 
     def decide(self, observations: Sequence[Observation]) -> list[TradeDecision]:
-        """See :class:`TradeQuery`."""
+        """See :class:`TradeDecider`."""
         decided = self._decider.decide(np.array(observations, dtype=np.float32))
         sides = (Action.LONG_EXIT if seen.side > 0 else Action.SHORT_EXIT for seen in observations)
         probabilities = (float(row[leave]) for row, leave in zip(decided.probabilities, sides, strict=True))
         return list(map(TradeDecision, decided.actions.tolist(), probabilities))
 
 
-class PolicyQuery:
+class FastTradeDecider:
     """Asks the policy of this package about open trades on the candles of one period.
 
     The features' part of the first layer is worked out for many candles at once, when the first of them is asked
-    for; a query adds the account's part and goes through the layers that follow.
+    for; a decision adds the account's part and goes through the layers that follow.
     """
 
-    def __init__(self, actor: Actor, features: npt.NDArray[np.float32], window: int) -> None:
+    def __init__(self, actor: Actor, features: npt.NDArray[np.float32], lookback: int) -> None:
         """
         :param features: scaled features, shape (n_candles, n_features)
-        :param window: candles an observation looks back
+        :param lookback: candles an observation looks back
         :raises ValueError: if the actor was trained with other features or another lookback
         """
         first, *hidden = actor.hidden
-        self._features, self._window = features, window
+        self._features, self._lookback = features, lookback
         self._torch_hidden: list[HiddenLayer] = [(_torch_linear(layer), torch.relu) for layer in actor.hidden]
         self._torch_logits = _torch_linear(actor.logits)
-        n_seen = window * features.shape[1]
+        n_seen = lookback * features.shape[1]
         if n_seen + N_ACCOUNT != first.weight.shape[1]:
             raise ValueError(
-                f"{features.shape[1]} features of each of {window} candles are {n_seen} inputs beside the account's "
+                f"{features.shape[1]} features of each of {lookback} candles are {n_seen} inputs beside the account's "
                 f"{N_ACCOUNT}; accepted: the {first.weight.shape[1]} inputs that this policy was trained with; remedy: "
                 "train again"
             )
@@ -308,7 +310,7 @@ class PolicyQuery:
         self._advantages = _linear(Layer(weight[exits] - weight[Action.NEUTRAL], bias[exits] - bias[Action.NEUTRAL]))
 
     def decide(self, observations: Sequence[Observation]) -> list[TradeDecision]:
-        """See :class:`TradeQuery`."""
+        """See :class:`TradeDecider`."""
         rows = [int(seen.row) for seen in observations]
         accounts = np.array([seen.account for seen in observations], dtype=np.float32)
         advantages = through_layers((rows, accounts), self._hidden, self._advantages)
@@ -334,7 +336,7 @@ class PolicyQuery:
         for block in {row // BLOCK_ROWS for row in rows} - self._seen_blocks.keys():
             first = block * BLOCK_ROWS
             members = np.arange(first, min(first + BLOCK_ROWS, len(self._features)))
-            seen = windows_ending_at(self._features, members, self._window)
+            seen = lookbacks_ending_at(self._features, members, self._lookback)
             self._seen_blocks[block] = seen @ self._seen_weight + self._seen_bias
         seen = np.stack([self._seen_blocks[row // BLOCK_ROWS][row % BLOCK_ROWS] for row in rows])
         latent: npt.NDArray[np.float32] = accounts @ self._account_weight.T
@@ -343,7 +345,7 @@ class PolicyQuery:
 
     def _advantage_in_full(self, row: int, account: npt.NDArray[np.float32], leave: Action) -> float:
         """The logit of leaving less the one of holding, summed as the policy's own forward sums it."""
-        seen = windows_ending_at(self._features, np.array([row]), self._window)[0]
+        seen = lookbacks_ending_at(self._features, np.array([row]), self._lookback)[0]
         inputs = torch.from_numpy(np.concatenate([seen, account]))[None]
         with torch.inference_mode():
             logits = through_layers(inputs, self._torch_hidden, self._torch_logits)[0]
@@ -368,16 +370,18 @@ def _torch_linear(layer: Layer) -> Callable[[Tensor], Tensor]:
     return partial(nn.functional.linear, weight=weight, bias=bias)
 
 
-def trade_query_from_zip(path: Path, model_type: str, features: npt.NDArray[np.float32], window: int) -> TradeQuery:
+def trade_decider_from_zip(
+    path: Path, model_type: str, features: npt.NDArray[np.float32], lookback: int
+) -> TradeDecider:
     """Whatever decides about open trades as a saved model does: quickly where its layers allow, else by whole forwards.
 
     :param path: a model that stable-baselines3 saved
     :param model_type: its algorithm's name, as ``rl_config.model_type``
     :param features: scaled features, shape (n_candles, n_features)
-    :param window: candles an observation looks back
+    :param lookback: candles an observation looks back
     """
     actor = Actor.from_zip(path) if model_type == "PPO" else None
     if actor is not None:
-        return PolicyQuery(actor, features, window)
+        return FastTradeDecider(actor, features, lookback)
     model = algorithm_class(model_type).load(path, device="cpu")
-    return decider_for(model, features, window).trade_query()
+    return decider_for(model, features, lookback).trade_decider()

@@ -60,7 +60,7 @@ def hidden_layers(network: nn.Sequential) -> list[tuple[Any, Any]]:
     return list(zip(modules[::2], modules[1::2], strict=True))
 
 
-class CandleWindowExtractor(BaseFeaturesExtractor):
+class LookbackExtractor(BaseFeaturesExtractor):
     """Gathers the lookback of features that a compact observation stands for, from the tape.
 
     The tape's features are a buffer that is not saved: they belong to the market, not to the policy.
@@ -71,17 +71,17 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
     features: Tensor
 
     def __init__(
-        self, observation_space: spaces.Box, n_features: int, window: int, network: UserNetwork | None = None
+        self, observation_space: spaces.Box, n_features: int, lookback: int, network: UserNetwork | None = None
     ) -> None:
         """
         :param n_features: features of one candle
-        :param window: candles an observation looks back
+        :param lookback: candles an observation looks back
         """
-        made: Any = None if network is None else network.make(window, n_features)
-        n_gathered = n_features * window + N_ACCOUNT
+        made: Any = None if network is None else network.make(lookback, n_features)
+        n_gathered = n_features * lookback + N_ACCOUNT
         super().__init__(observation_space, features_dim=n_gathered if made is None else made.features_dim)
         self.n_features = n_features
-        self.window = window
+        self.lookback = lookback
         self.n_gathered = n_gathered
         self.network: nn.Module | None = made
         self.register_buffer("features", torch.empty(0, n_features), persistent=False)
@@ -95,8 +95,8 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
         """Features as this extractor reads them.
 
         :param features: shape (n_candles, n_features)
-        :return: a copy on the policy's device, of shape (window - 1 + n_candles, n_features): before the first candle
-            stands the first candle, as in :func:`mtfscalper.market.lookback.windows_ending_at`
+        :return: a copy on the policy's device, of shape (lookback - 1 + n_candles, n_features): before the first candle
+            stands the first candle, as in :func:`mtfscalper.market.lookback.lookbacks_ending_at`
         :raises ValueError: if the number of features is not the network's
         """
         if features.ndim != 2 or features.shape[1] != self.n_features:
@@ -106,7 +106,7 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
             )
         # A copy: a tape may be read-only, and the policy must not see it change.
         tape = torch.tensor(features, device=self.features.device)
-        return torch.cat([tape[:1].expand(self.window - 1, -1), tape])
+        return torch.cat([tape[:1].expand(self.lookback - 1, -1), tape])
 
     @contextmanager
     def on_tape(self, features: Tensor) -> Iterator[None]:
@@ -134,7 +134,7 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
         gathered = self.gather(self.features, observations, self._room(len(observations)))
         if self.network is None:
             return gathered
-        candles = gathered[:, :-N_ACCOUNT].reshape(-1, self.window, self.n_features)
+        candles = gathered[:, :-N_ACCOUNT].reshape(-1, self.lookback, self.n_features)
         answer: Tensor = self.network(candles, gathered[:, -N_ACCOUNT:])
         return answer
 
@@ -143,7 +143,7 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
         if self._kept is None:
             return self.features.new_empty(n_rows, self.n_gathered)
         if len(self._kept) < n_rows:
-            # New memory for each forward would come from the system page by page: for wide windows a third of the time.
+            # New memory for each forward comes from the system page by page: for a long lookback a third of the time.
             self._kept = self._kept.new_empty(n_rows, self.n_gathered)
         return self._kept[:n_rows]
 
@@ -152,13 +152,13 @@ class CandleWindowExtractor(BaseFeaturesExtractor):
 
         :param features: of :meth:`as_tape`
         :param observations: compact, shape (n, 1 + n_account)
-        :param out: where to write, shape (n, window * n_features + n_account)
+        :param out: where to write, shape (n, lookback * n_features + n_account)
         :return: ``out``
         """
-        n_seen = self.window * self.n_features
-        # Every window lies in one piece in the tape's memory: a view that overlaps itself has one for each row.
-        windows = features.as_strided((len(features) - self.window + 1, n_seen), (self.n_features, 1))
-        torch.index_select(windows, 0, observations[:, 0].long(), out=out[:, :n_seen])
+        n_seen = self.lookback * self.n_features
+        # Every lookback lies in one piece in the tape's memory: a view that overlaps itself has one for each row.
+        lookbacks = features.as_strided((len(features) - self.lookback + 1, n_seen), (self.n_features, 1))
+        torch.index_select(lookbacks, 0, observations[:, 0].long(), out=out[:, :n_seen])
         out[:, n_seen:] = observations[:, 1:]
         return out
 
@@ -239,7 +239,7 @@ def has_relu_layers(policy: ActorCriticPolicy) -> bool:
     """Whether a policy is the one of this package, with ReLU after each hidden layer and no network of the user's."""
     return (
         type(policy) is MaskedActorCriticPolicy
-        and type(policy.features_extractor) is CandleWindowExtractor
+        and type(policy.features_extractor) is LookbackExtractor
         and policy.features_extractor.network is None
         and policy.activation_fn is nn.ReLU
         and len(policy.mlp_extractor.policy_net) > 0
@@ -267,10 +267,10 @@ def masked_logits(logits: Tensor, impossible: Tensor) -> Tensor:
     return logits.masked_fill(impossible, torch.finfo(torch.float32).min)
 
 
-def features_extractor(model: BaseAlgorithm) -> CandleWindowExtractor:
+def features_extractor(model: BaseAlgorithm) -> LookbackExtractor:
     """The extractor of a PPO model of this package."""
     extractor = model.policy.features_extractor
-    assert isinstance(extractor, CandleWindowExtractor)
+    assert isinstance(extractor, LookbackExtractor)
     return extractor
 
 

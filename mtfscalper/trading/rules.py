@@ -213,7 +213,7 @@ def step(xp: Namespace, rules: TradingRules, account: Account, action: Array, ca
     reason = xp.where(wanted, _EXIT_SIGNAL, reason)
     at_candle = xp.where(reason == _ROI, roi_fill, stop_fill)
     close_rate = xp.where(xp.logical_or(wanted, expired), candle.open, at_candle)
-    close_rate = _nearest_tick(xp, close_rate, account.price_scale)
+    close_rate = _nearest_price_step(xp, close_rate, account.price_scale)
     # An order outside the candle is not filled and lapses, as under an unfilledtimeout of one candle: the worst case
     # of a trailing stop can lie there.
     within = xp.logical_and(candle.low <= close_rate, close_rate <= candle.high)
@@ -232,7 +232,7 @@ def force_exit(xp: Namespace, rules: TradingRules, account: Account, candle: Can
     survives = tested.side != 0
     tested = tested._replace(held_candles=xp.where(survives, account.held_candles, tested.held_candles))
     unit = _unit(rules, tested)
-    close_rate = _nearest_tick(xp, candle.open, tested.price_scale)
+    close_rate = _nearest_price_step(xp, candle.open, tested.price_scale)
     profit = _profit_ratio(tested, unit, close_rate)
     forced = _fill(xp, tested, fill.entered, survives, _FORCE_EXIT, close_rate, profit)
     return _close(xp, tested, forced, unit), Fill(*xp.where_each(survives, forced, fill))
@@ -302,19 +302,19 @@ def _extremes(xp: Namespace, account: Account, unit: _Unit, candle: Candle) -> _
 def _stop_rate(
     xp: Namespace, side: Array, leverage: Array, rate: Array, distance_ratio: Array, price_scale: Array
 ) -> Array:
-    """Stop at a distance from a rate, rounded to a tick: up for a long, down for a short."""
+    """Stop at a distance from a rate, rounded to a price step: up for a long, down for a short."""
     raw = rate * (1 - side * distance_ratio / leverage)
-    ticks = xp.round(raw * price_scale)
-    # Compared as decimals would compare: a rate that is a tick stays, whatever its binary noise.
-    falls_short = side * (ticks / price_scale) < side * raw
-    return (ticks + side * falls_short) / price_scale
+    steps = xp.round(raw * price_scale)
+    # Compared as decimals would compare: a rate on a price step stays, whatever its binary noise.
+    falls_short = side * (steps / price_scale) < side * raw
+    return (steps + side * falls_short) / price_scale
 
 
-def _nearest_tick(xp: Namespace, rate: Array, price_scale: Array) -> Array:
-    """A rate rounded to a tick, halves up."""
-    ticks = xp.floor(rate * price_scale)
-    # Compared as decimals would compare: half a tick is a quotient, free of the product's noise.
-    return (ticks + (rate >= (ticks + 0.5) / price_scale)) / price_scale
+def _nearest_price_step(xp: Namespace, rate: Array, price_scale: Array) -> Array:
+    """A rate rounded to a price step, halves up."""
+    steps = xp.floor(rate * price_scale)
+    # Compared as decimals would compare: half a step is a quotient, free of the product's noise.
+    return (steps + (rate >= (steps + 0.5) / price_scale)) / price_scale
 
 
 def _trail(xp: Namespace, rules: TradingRules, account: Account, extremes: _Extremes) -> Account:
@@ -385,7 +385,7 @@ def _roi(
     if starts[0] > 0:
         reached = xp.logical_and(reached, minutes >= starts[0])
 
-    # Solves profit_ratio(rate) == target for the rate. Exactly between two ticks, which takes a round target without
+    # Solves profit_ratio(rate) == target for the rate. Exactly between two price steps, which takes a round target without
     # fees, freqtrade's rounding follows the binary noise of the trade's amount; here it is up.
     rate = ((1 + side * target / account.leverage) * unit.open_value - unit.received) / unit.kept
     begins: Array = False

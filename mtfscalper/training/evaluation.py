@@ -18,7 +18,7 @@ from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import decider_for
 
-# Smaller than where speed counts: the windows of many rows would be the most memory that a training takes.
+# Smaller than where speed counts: the lookbacks of many rows would be the most memory that a training takes.
 _MAX_BATCH = 256
 
 
@@ -40,10 +40,10 @@ def evaluate(model: BaseAlgorithm, tape: MarketTape, settings: EnvSettings) -> E
     started = time.perf_counter()
     log_return, profits = 0.0, []
     for segment in tape.split():
-        first_row = settings.window - 1
-        if len(segment) < settings.window + 2:
+        first_row = settings.lookback - 1
+        if len(segment) < settings.lookback + 2:
             continue
-        decider = decider_for(model, segment.features, settings.window, _MAX_BATCH)
+        decider = decider_for(model, segment.features, settings.lookback, _MAX_BATCH)
         result = closed_loop.run(decider, segment, settings, first_row, len(segment) - 1, last_candle_closes=True)
         log_return += math.log(result.equity)
         profits += [trade.profit_ratio for trade in result.trades]

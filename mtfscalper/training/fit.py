@@ -18,7 +18,7 @@ from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.algorithms import algorithm_class
 from mtfscalper.policy.network import (
     ACTIVATIONS,
-    CandleWindowExtractor,
+    LookbackExtractor,
     MaskedActorCriticPolicy,
     features_extractor,
     prefer_holding,
@@ -48,12 +48,12 @@ def network_arguments(settings: Settings, n_features: int, own: UserNetwork | No
     arguments: dict[str, Any] = {"net_arch": net_arch, "activation_fn": ACTIVATIONS[rl.activation]}
     if rl.model_type != "PPO":
         return arguments
-    gathered: dict[str, Any] = {"n_features": n_features, "window": settings.window}
+    gathered: dict[str, Any] = {"n_features": n_features, "lookback": settings.lookback}
     if own is not None:
-        own.make(settings.window, n_features)
+        own.make(settings.lookback, n_features)
         gathered["network"] = own
     return arguments | {
-        "features_extractor_class": CandleWindowExtractor,
+        "features_extractor_class": LookbackExtractor,
         "features_extractor_kwargs": gathered,
         "precision": precision_on(rl.precision, get_device(rl.device)),
     }

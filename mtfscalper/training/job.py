@@ -148,7 +148,7 @@ class TrainingJob:
         return model, report
 
     def _keep_best(self, model: BaseAlgorithm, on_evaluation: OnEvaluation | None) -> KeepBest | None:
-        tape, needed = self.evaluation, self.env.window + 2
+        tape, needed = self.evaluation, self.env.lookback + 2
         if tape is None or not any(stop - start >= needed for start, stop in tape.segments):
             logger.info(
                 "No evaluation: the held-out part has no run of %d candles (data_split_parameters.test_size); the last "

@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from mtfscalper.policy.network import (
-    CandleWindowExtractor,
     HiddenLayer,
+    LookbackExtractor,
     MaskedActorCriticPolicy,
     has_relu_layers,
     hidden_layers,
@@ -94,7 +94,7 @@ class PairedNetworks:
         assert self.fits(policy)
         self.policy = policy
         extractor = policy.features_extractor
-        assert isinstance(extractor, CandleWindowExtractor)
+        assert isinstance(extractor, LookbackExtractor)
         self._extractor = extractor
         hidden = _hidden_slots(policy)
         heads = [

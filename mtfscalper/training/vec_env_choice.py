@@ -24,7 +24,7 @@ from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.envs.trading_env import observation_space
 from mtfscalper.machine import usable_processors
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
+from mtfscalper.policy.network import LookbackExtractor, MaskedActorCriticPolicy
 from mtfscalper.settings import Settings
 from mtfscalper.trading.actions import N_ACTIONS
 
@@ -69,7 +69,7 @@ def fastest_vec_env(
 
     :param network: of :func:`mtfscalper.training.fit.network_arguments`
     :param seconds: how long each backend is timed
-    :param compact: compact observations, else windows of features
+    :param compact: compact observations, else such that hold their lookback
     """
     key = _key(settings, tape, env_settings, network, compact)
     path = cache_path()
@@ -131,7 +131,7 @@ def _policy(settings: Settings, tape: MarketTape, network: dict[str, Any]) -> _A
         get_device(settings.rl.device)
     )
     extractor = policy.features_extractor
-    assert isinstance(extractor, CandleWindowExtractor)
+    assert isinstance(extractor, LookbackExtractor)
     extractor.set_features(tape.features)
 
     def act(observations: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
@@ -160,7 +160,7 @@ def _key(
             artefacts.library_versions(),
             rl.n_envs,
             network,
-            settings.window,
+            settings.lookback,
             tape.n_features,
             env_settings.entry_mode,
             compact,

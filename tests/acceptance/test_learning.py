@@ -52,7 +52,7 @@ def settings(seed: int, cycles: int, **changes: Any) -> Settings:
 
 
 def env_settings(run: Settings) -> EnvSettings:
-    return EnvSettings(RULES, run.rl.model_reward_parameters, run.rl.entry_mode, run.window, random_start=True)
+    return EnvSettings(RULES, run.rl.model_reward_parameters, run.rl.entry_mode, run.lookback, random_start=True)
 
 
 @pytest.mark.acceptance
@@ -62,7 +62,7 @@ def test_a_leaked_future_is_exploited_to_nine_tenths_of_the_best_possible_profit
     train, held_out, unseen = (leaked_future(seed * 10 + part, n) for part, n in enumerate((6000, 1500, 3000)))
     model, report = TrainingJob(run, train, held_out, env_settings(run)).run()
     result = evaluate(model, unseen, env_settings(run))
-    oracle = best_log_return(unseen, RULES, first=run.window)
+    oracle = best_log_return(unseen, RULES, first=run.lookback)
     print(
         f"\nseed {seed}: log return {result.log_return:.3f} of the oracle's {oracle:.3f} "
         f"({result.log_return / oracle:.1%}), {result.trades} trades; {report.timesteps} steps, {report.seconds:.0f} s"
@@ -78,7 +78,7 @@ def test_a_random_walk_with_fees_shows_no_profit(seed: int) -> None:
     train, held_out, unseen = (random_walk(seed * 10 + part, n) for part, n in enumerate((6000, 1500, 6000)))
     model, report = TrainingJob(run, train, held_out, env_settings(run)).run()
     result = evaluate(model, unseen, env_settings(run))
-    oracle = best_log_return(unseen, RULES, first=run.window)
+    oracle = best_log_return(unseen, RULES, first=run.lookback)
     print(
         f"\nseed {seed}: log return {result.log_return:+.3f} (the oracle's {oracle:.2f}), {result.trades} trades, "
         f"best on held-out {max(e['log_return'] for e in report.evaluations):+.3f}"

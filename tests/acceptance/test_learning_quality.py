@@ -60,7 +60,7 @@ def share_of_the_optimum(market: Market, contender: str, seed: int, monkeypatch:
             patch.setattr(PairedNetworks, "fits", staticmethod(lambda policy: False))
         model, report = TrainingJob(run, train, held_out, environment).run()
     assert report.fused == (contender != ORACLE)
-    return evaluate(model, unseen, environment).log_return / market.optimum(unseen, run.window)
+    return evaluate(model, unseen, environment).log_return / market.optimum(unseen, run.lookback)
 
 
 def bootstrap_interval(shares: list[float]) -> tuple[float, float]:

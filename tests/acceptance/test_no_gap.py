@@ -1,4 +1,4 @@
-"""A backtest in exact mode makes the trades of the policy's own rollout: on three seeds, window lengths, two markets.
+"""A backtest in exact mode makes the trades of the policy's own rollout: on three seeds, period lengths, two markets.
 
 ``make test`` has a small form of each proof here (tests/freqai/test_freqai_exact.py).
 """
@@ -21,7 +21,7 @@ from mtfscalper.offline.synthetic import write_market
 pytestmark = pytest.mark.acceptance
 
 SEEDS = (1, 2, 3)
-WINDOW_DAYS = (1, 3, 12)
+PERIOD_DAYS = (1, 3, 12)
 PAIR = "BTC/USDT:USDT"
 REAL = REAL_DATA / "binance"
 
@@ -60,7 +60,7 @@ def test_backtests_and_rollouts_make_the_same_trades(
     trades = asked = 0
     worst = 0.0
     for seed in SEEDS:
-        for days in WINDOW_DAYS:
+        for days in PERIOD_DAYS:
             with monkeypatch.context() as patch:
                 found = verdicts(tmp_path / f"{seed}-{days}", datadir, patch, timerange, seed, days)
             assert_no_gap(found)
@@ -69,7 +69,7 @@ def test_backtests_and_rollouts_make_the_same_trades(
             asked += len(found.asked_in_backtest)
             states = zip(found.asked_in_backtest, found.asked_in_rollout, strict=False)
             worst = max(worst, *(float(np.abs(np.subtract(a.state, b.state)).max()) for a, b in states))
-            print(f"{market}, seed {seed}, windows of {days} days: {len(found.backtest)} trades equal")
+            print(f"{market}, seed {seed}, periods of {days} days: {len(found.backtest)} trades equal")
     print(
         f"{market}: {trades} trades, {asked} decisions about them, largest difference of a state {worst:.1e}; {reasons}"
     )

@@ -293,15 +293,15 @@ def features_of(candles: Any) -> np.ndarray:
 
 def play_policy(arena: Arena, market: Market, drawn: TradingRules, seed: int, stake: int, source: str) -> None:
     """The trades of a randomly initialised policy, from its own replay and from freqtrade."""
-    mode, window = ENTRY_MODES[seed % 3], 1 + seed % 2
-    policy, features = random_policy(window, seed), market.tape.features
-    env = EnvSettings(drawn, RewardSettings(), mode, window)
+    mode, lookback = ENTRY_MODES[seed % 3], 1 + seed % 2
+    policy, features = random_policy(lookback, seed), market.tape.features
+    env = EnvSettings(drawn, RewardSettings(), mode, lookback)
     done = closed_loop.run(
-        PolicyDecider(policy, features), market.tape, env, window - 1, len(market.tape) - 1, last_candle_closes=True
+        PolicyDecider(policy, features), market.tape, env, lookback - 1, len(market.tape) - 1, last_candle_closes=True
     )
     script = np.zeros(len(market.tape), dtype=int)
     # The row of a decision closes before the candle that carries it out.
-    script[window:] = done.actions
+    script[lookback:] = done.actions
     script[-1] = Action.NEUTRAL
     # A replay's columns end the longest duration too; here the strategy's own callback has to.
     expired = [trade.close_ms for trade in done.trades if trade.exit_reason == "max_duration"]
@@ -343,17 +343,17 @@ def test_trades_on_real_candles_are_those_of_freqtrade_on_the_widest_of_them_too
     kinds = {f"wide {rank}": np.arange(n) == position for rank, position in enumerate(widest)}
     kinds = kinds | {"wide, real": np.isin(np.arange(n), widest), "month end, real": month_end}
     history = replace(pair.history, kinds=kinds)
-    windows = [(position, position - 150, position + 150) for position in widest for _ in range(3)]
-    windows += [(position, position - 100, position + 100) for position in pair.month_ends() for _ in range(2)]
-    windows += [(start + 200, start, start + 400) for start in random.integers(0, n - 400, 10)]
+    stretches = [(position, position - 150, position + 150) for position in widest for _ in range(3)]
+    stretches += [(position, position - 100, position + 100) for position in pair.month_ends() for _ in range(2)]
+    stretches += [(start + 200, start, start + 400) for start in random.integers(0, n - 400, 10)]
     touched: set[str] = set()
-    for number, (position, start, stop) in enumerate(windows):
+    for number, (position, start, stop) in enumerate(stretches):
         start = max(start, 0)
         drawn = a_scenario(Seeded(1000 * (1 + PAIRS.index(pair.name)) + number), ["futures"])
         market = history.market(start, stop)
         backtester = arena.backtester(stake=drawn.stake)
         script = random_script(random, len(market.tape))
-        # Into the candle that the window is about, or the one before it.
+        # Into the candle that the stretch is about, or the one before it.
         short = drawn.rules.can_short and random.random() < 0.5
         script[position - start - number % 2] = Action.SHORT_ENTER if short else Action.LONG_ENTER
         trades = arena.compare(backtester, market, drawn.rules, script, "random, real", "futures")

@@ -81,7 +81,7 @@ def test_a_batch_equals_single_environments_under_fewer_rules(
     rules: dict[str, Any], xp: BatchNamespace, money: float
 ) -> None:
     tape, settings = eventful_tape(300, seed=1, gaps=False), all_rules_settings("agent", **rules)
-    settings = replace(settings, reward=RewardSettings(), window=1)
+    settings = replace(settings, reward=RewardSettings(), lookback=1)
     batched = BatchedTradingEnv(tape, settings, 3, xp=xp)
     seen = assert_equal_trajectories(dummy_env(tape, settings, 3), batched, 400, money=money)
     assert sum(seen.values()) > 50
@@ -95,7 +95,7 @@ def test_the_number_of_environments_does_not_matter(n_envs: int) -> None:
 
 
 @pytest.mark.parametrize("entry_mode", ENTRY_MODES)
-def test_window_observations_equal_those_of_single_environments(entry_mode: str) -> None:
+def test_lookback_observations_equal_those_of_single_environments(entry_mode: str) -> None:
     tape, settings = eventful_tape(features=4), all_rules_settings(entry_mode)
     batched = build_vec_env("batched", tape, settings, 3, compact=False)
     assert batched.observation_space.shape == (3 * 4 + 6,)
@@ -298,7 +298,7 @@ def test_rewards_without_any_weight_are_zeros() -> None:
 # Training
 
 
-def learned(name: str, other: dict[str, Any] | None = None, window: int = 1, **rl: Any) -> tuple[Any, TrainingReport]:
+def learned(name: str, other: dict[str, Any] | None = None, lookback: int = 1, **rl: Any) -> tuple[Any, TrainingReport]:
     """A tiny training.
 
     :param other: ``model_training_parameters``
@@ -306,9 +306,9 @@ def learned(name: str, other: dict[str, Any] | None = None, window: int = 1, **r
     """
     tiny = {"train_cycles": 1, "n_envs": 4, "net_arch": [8], "device": "cpu", "progress_bar": False}
     section = {"vec_env": name} | tiny | rl
-    config = {"freqai": {"conv_width": window, "model_training_parameters": other or {}, "rl_config": section}}
+    config = {"freqai": {"conv_width": lookback, "model_training_parameters": other or {}, "rl_config": section}}
     settings = Settings.from_config(config)
-    return TrainingJob(settings, eventful_tape(300), None, all_rules_settings(settings.rl.entry_mode, window)).run()
+    return TrainingJob(settings, eventful_tape(300), None, all_rules_settings(settings.rl.entry_mode, lookback)).run()
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def learned(name: str, other: dict[str, Any] | None = None, window: int = 1, **r
         {"entry_mode": "classic", "n_steps": 32, "batch_size": 32, "n_epochs": 2},
         {"entry_mode": "gated", "initial_exit_probability": 0.3, "n_steps": 32, "batch_size": 32, "n_epochs": 2},
         {"model_type": "A2C", "other": {"n_steps": 16}},
-        {"model_type": "DQN", "other": {"learning_starts": 50}, "window": 3},
+        {"model_type": "DQN", "other": {"learning_starts": 50}, "lookback": 3},
     ],
 )
 def test_a_training_on_a_batch_gives_the_parameters_of_one_on_single_environments(keywords: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ import pytest
 from builders import make_settings, make_tape, random_candles
 from stable_baselines3.common.env_checker import check_env
 
-from mtfscalper.envs.lookback_observation import WindowObservation
+from mtfscalper.envs.lookback_observation import LookbackObservation
 from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.market.tape import MarketTape
 
@@ -19,19 +19,19 @@ def featured_tape() -> MarketTape:
     return make_tape(random_candles(2, 200), np.arange(200) % 8 == 0, features=features)
 
 
-@pytest.mark.parametrize("window", [1, 6])
+@pytest.mark.parametrize("lookback", [1, 6])
 @pytest.mark.parametrize("entry_mode", ["classic", "gated", "agent"])
-def test_an_observation_is_the_window_up_to_the_last_closed_candle_and_then_the_account(
-    entry_mode: str, window: int
+def test_an_observation_is_the_lookback_up_to_the_last_closed_candle_and_then_the_account(
+    entry_mode: str, lookback: int
 ) -> None:
     tape = featured_tape()
-    settings = make_settings(entry_mode, window=window)
-    compact, wide = TradingEnv(tape, settings), WindowObservation(TradingEnv(tape, settings), tape.features)
+    settings = make_settings(entry_mode, lookback=lookback)
+    compact, wide = TradingEnv(tape, settings), LookbackObservation(TradingEnv(tape, settings), tape.features)
     rng = np.random.default_rng(0)
     seen, got, ended, steps = compact.reset(seed=2)[0], wide.reset(seed=2)[0], False, 0
     while not ended:
         row = int(seen[0])
-        np.testing.assert_array_equal(got[:-6], tape.features[row - window + 1 : row + 1].ravel())
+        np.testing.assert_array_equal(got[:-6], tape.features[row - lookback + 1 : row + 1].ravel())
         np.testing.assert_array_equal(got[-6:], seen[1:])
         np.testing.assert_array_equal(wide.action_masks(), compact.action_masks())
         assert wide.observation_space.contains(got)
@@ -42,17 +42,17 @@ def test_an_observation_is_the_window_up_to_the_last_closed_candle_and_then_the_
     assert steps > 10
 
 
-def test_the_environment_checker_accepts_window_observations() -> None:
+def test_the_environment_checker_accepts_lookback_observations() -> None:
     tape = featured_tape()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        check_env(WindowObservation(TradingEnv(tape, make_settings("gated", window=4)), tape.features))
+        check_env(LookbackObservation(TradingEnv(tape, make_settings("gated", lookback=4)), tape.features))
 
 
 def test_features_far_outside_the_space_are_clipped_into_it() -> None:
     features = np.full((200, 1), 1e30, dtype=np.float32)
     tape = make_tape(random_candles(2, 200), features=features)
-    env = WindowObservation(TradingEnv(tape, make_settings("agent")), tape.features)
+    env = LookbackObservation(TradingEnv(tape, make_settings("agent")), tape.features)
     observation, _ = env.reset()
     assert observation[0] == 1e6
     assert env.observation_space.contains(observation)

@@ -125,7 +125,7 @@ def test_another_seed_starts_at_another_candle() -> None:
 
 
 def test_without_a_seed_episodes_start_at_the_first_candle_that_can_be_decided() -> None:
-    env = TradingEnv(market(), make_settings(window=7))
+    env = TradingEnv(market(), make_settings(lookback=7))
     env.reset(seed=3)
     assert [float(env.reset()[0][0]) for _ in range(3)] == [6, 6, 6]
 
@@ -141,7 +141,7 @@ def test_random_starts_differ_from_episode_to_episode() -> None:
 
 def test_a_decision_sees_the_last_closed_candle_and_fills_at_the_next_open() -> None:
     tape = market(seed=4)
-    env = TradingEnv(tape, make_settings("agent", window=5, stoploss_ratio=0.5))
+    env = TradingEnv(tape, make_settings("agent", lookback=5, stoploss_ratio=0.5))
     observation, _ = env.reset()
     # Five candles have closed.
     assert fields(observation)["row"] == 4
@@ -263,13 +263,13 @@ def gapped_tape() -> MarketTape:
 def test_an_episode_never_crosses_a_gap(entry_mode: str) -> None:
     tape = gapped_tape()
     assert tape.segments == ((0, 60), (60, 100), (100, 180))
-    env = TradingEnv(tape, make_settings(entry_mode, window=4))
+    env = TradingEnv(tape, make_settings(entry_mode, lookback=4))
     visited = set()
     for seed in (None, None, None, *range(20)):
         steps = episode(env, random_choice(env, 0), seed=seed)
         ticks = np.array([observation[0] for observation, *_ in steps])
         ((start, stop),) = [(a, b) for a, b in tape.segments if a <= ticks[0] < b]
-        # The whole window of the first decision lies in the segment, and the last open is that of its last candle.
+        # The whole lookback of the first decision lies in the segment, and the last open is that of its last candle.
         assert ticks[0] >= start + 4 - 1
         assert ticks[-1] == stop - 2
         for *_, info in steps:
@@ -349,7 +349,7 @@ def test_drawdown_is_counted_from_the_peak() -> None:
 @pytest.mark.parametrize("entry_mode", ENTRY_MODES)
 def test_info_at_the_end_agrees_with_the_trades_and_the_rewards(entry_mode: str) -> None:
     reward = RewardSettings(equity_weight=2.0, duration_weight=0.1, idle_weight=0.01, profit_quality_weight=0.5)
-    settings = EnvSettings(make_rules(leverage_long=3.0), reward, entry_mode, window=1, record_trades=True)
+    settings = EnvSettings(make_rules(leverage_long=3.0), reward, entry_mode, lookback=1, record_trades=True)
     env = TradingEnv(market(seed=8), settings)
     steps = episode(env, random_choice(env, 3))[1:]
     assert all(info == {} for *_, info in steps[:-1])
@@ -385,7 +385,7 @@ def test_action_masks_follow_the_position() -> None:
 
 
 def test_an_action_that_cannot_be_done_changes_nothing_and_can_be_charged() -> None:
-    settings = EnvSettings(make_rules(), RewardSettings(invalid_weight=0.5), "agent", window=1)
+    settings = EnvSettings(make_rules(), RewardSettings(invalid_weight=0.5), "agent", lookback=1)
     env = TradingEnv(quiet_tape(20), settings)
     env.reset()
     observation, reward, *_ = env.step(Action.SHORT_EXIT)
@@ -415,11 +415,11 @@ def test_short_signals_are_no_signals_without_can_short() -> None:
 @pytest.mark.parametrize("n", [1, 5, 6])
 def test_too_few_candles_are_refused_with_the_number_needed(n: int) -> None:
     with pytest.raises(TapeError, match=rf"longest run of candles without a gap has {n}.*conv_width \+ 2 = 7 .*remedy"):
-        TradingEnv(quiet_tape(n), make_settings("agent", window=5))
+        TradingEnv(quiet_tape(n), make_settings("agent", lookback=5))
 
 
 def test_just_enough_candles_make_one_decision() -> None:
-    env = TradingEnv(quiet_tape(7), make_settings("agent", window=5))
+    env = TradingEnv(quiet_tape(7), make_settings("agent", lookback=5))
     observation, _ = env.reset()
     assert fields(observation)["row"] == 4
     *_, terminated, truncated, _ = env.step(Action.NEUTRAL)

@@ -22,7 +22,7 @@ from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape, TapeError
 
 N_CANDLES = 400
-SETTINGS = make_settings("gated", window=4)
+SETTINGS = make_settings("gated", lookback=4)
 
 
 def signal_tape() -> MarketTape:
@@ -114,7 +114,7 @@ def test_every_worker_is_a_process_with_one_torch_thread(workers: VecMonitor) ->
 
 
 @pytest.mark.parametrize(("compact", "n_features", "shape"), [(True, 0, (7,)), (False, 2, (4 * 2 + 6,))])
-def test_workers_get_the_feature_matrix_only_where_they_observe_windows(
+def test_workers_get_the_feature_matrix_only_where_they_observe_lookback(
     monkeypatch: pytest.MonkeyPatch, compact: bool, n_features: int, shape: tuple[int, ...]
 ) -> None:
     sent: list[MarketTape] = []
@@ -246,7 +246,7 @@ def test_an_unknown_name_is_refused_with_those_that_are_known(name: str) -> None
 def test_candles_that_cannot_be_used_are_an_error_of_the_data_and_not_of_the_backend(
     name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settings = EnvSettings(SETTINGS.rules, SETTINGS.reward, "gated", window=N_CANDLES)
+    settings = EnvSettings(SETTINGS.rules, SETTINGS.reward, "gated", lookback=N_CANDLES)
     with pytest.raises(TapeError):
         build_vec_env(name, signal_tape(), settings, 2)
     assert not caplog.records

@@ -16,7 +16,7 @@ from parity.backtester import as_closed_trades
 from mtfscalper.freqai import exit_policy
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.open_trade import OpenTrade
-from mtfscalper.policy.inference import DeciderQuery, PolicyDecider
+from mtfscalper.policy.inference import PolicyDecider, WholeTradeDecider
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.trades import ClosedTrade
@@ -44,7 +44,7 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
     """Note every answer about an open trade that ``custom_exit`` or a rollout was given."""
     asked: list[Asked] = []
     states: list[tuple[float, ...]] = []
-    real_observe, real_decide, real_query = exit_policy.observe, ExitPolicy.decide, DeciderQuery.decide
+    real_observe, real_decide, real_trade_decide = exit_policy.observe, ExitPolicy.decide, WholeTradeDecider.decide
 
     def observe(xp: Any, *arguments: Any) -> Any:
         seen = real_observe(xp, *arguments)
@@ -57,14 +57,14 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
         decision = real_decide(self, trade, now_ms, *more)
         if decision is not None:
             row_ms = now_ms - self.history.timeframe_ms
-            features = self.period.query._features[self.period.row_of[row_ms]].tobytes()
+            features = self.period.decider._features[self.period.row_of[row_ms]].tobytes()
             leave = Action.LONG_EXIT if states[-1][0] > 0 else Action.SHORT_EXIT
             action = int(leave if decision.leave else Action.NEUTRAL)
             asked.append(Asked(trade.pair, trade.open_ms, now_ms, states[-1], features, action))
         return decision
 
-    def decide(self: DeciderQuery, observations: Any) -> Any:
-        decisions = real_query(self, observations)
+    def decide(self: WholeTradeDecider, observations: Any) -> Any:
+        decisions = real_trade_decide(self, observations)
         for seen, decision in zip(observations, decisions, strict=True):
             features = self._decider._features[int(seen.row)].tobytes()
             asked.append(Asked("", 0, 0, tuple(map(float, seen.account)), features, decision.action))
@@ -73,7 +73,7 @@ def questions(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Asked]]:
     with monkeypatch.context() as patch:
         patch.setattr(exit_policy, "observe", observe)
         patch.setattr(ExitPolicy, "decide", decide_on_trade)
-        patch.setattr(DeciderQuery, "decide", decide)
+        patch.setattr(WholeTradeDecider, "decide", decide)
         yield asked
 
 
@@ -130,7 +130,7 @@ def judge(
     assert watch.replayed == []
     with monkeypatch.context() as patch:
         # The rollout asks the whole policy, forward by forward: another way than the one that custom_exit asks.
-        patch.setattr(PolicyDecider, "trade_query", lambda self: DeciderQuery(self))
+        patch.setattr(PolicyDecider, "trade_decider", lambda self: WholeTradeDecider(self))
         with questions(patch) as in_rollout:
             run("replay")
     # Both judge one policy: nothing was trained for the second.

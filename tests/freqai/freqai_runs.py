@@ -178,7 +178,7 @@ class Watch:
                 # The same weights for the same period, whatever was trained before it.
                 randomise(model.policy, seed=int(job.train.dates_ms[0] // 86_400_000))
             if policy != "trained":
-                make_decisive(model.policy, job.train.features, job.settings.window, leaves)
+                make_decisive(model.policy, job.train.features, job.settings.lookback, leaves)
             return model, report
 
         def run(*arguments: Any, **keywords: Any) -> ClosedLoop:

@@ -21,7 +21,7 @@ from mtfscalper.freqai.exit_policy import ExitPolicy, PeriodRows
 from mtfscalper.freqai.open_trade import OpenTrade
 from mtfscalper.freqai.policy_store import PolicyStore
 from mtfscalper.freqai.trade_decisions import DecisionLostError, TradeDecisions
-from mtfscalper.policy.inference import DeciderQuery, PolicyDecider
+from mtfscalper.policy.inference import PolicyDecider, WholeTradeDecider
 from mtfscalper.trading.account import FLAT, Candle
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR
@@ -159,14 +159,14 @@ def lived_through(run: FreqtradeBacktest, trade: Any) -> Any:
             return
 
 
-def whole_policy(run: FreqtradeBacktest, pair: str, row_ms: int) -> DeciderQuery:
+def whole_policy(run: FreqtradeBacktest, pair: str, row_ms: int) -> WholeTradeDecider:
     """The policy of a row's period by stable-baselines3's own loading and a whole forward."""
     period = max(start for start in PERIODS if start * 1000 <= row_ms)
     folder = run.models / f"sub-train-{pair.split('/')[0]}_{period}"
     model = PPO.load(sealed_path(folder, "model"), device="cpu")
     with np.load(sealed_path(folder, "decisions")) as arrays:
         rows = PeriodRows(**arrays)
-    return DeciderQuery(PolicyDecider(model.policy, rows.features))
+    return WholeTradeDecider(PolicyDecider(model.policy, rows.features))
 
 
 @pytest.mark.parametrize("change", ["scrambled", "truncated"])

@@ -11,7 +11,7 @@ from exact_runs import policys_trades
 from freqai_runs import IDENTIFIER, FreqtradeBacktest, Watch
 from freqtrade.exceptions import OperationalException
 
-from mtfscalper.policy.inference import DeciderQuery
+from mtfscalper.policy.inference import WholeTradeDecider
 
 
 @pytest.fixture
@@ -28,13 +28,13 @@ def test_the_trades_of_a_network_of_another_kind_are_those_it_makes_in_closed_lo
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, users_module: str, kind: str
 ) -> None:
     asked: list[int] = []
-    real = DeciderQuery.decide
+    real = WholeTradeDecider.decide
 
-    def counted(self: DeciderQuery, rows: Any, states: Any) -> Any:
-        asked.append(len(rows))
-        return real(self, rows, states)
+    def counted(self: WholeTradeDecider, observations: Any) -> Any:
+        asked.append(len(observations))
+        return real(self, observations)
 
-    monkeypatch.setattr(DeciderQuery, "decide", counted)
+    monkeypatch.setattr(WholeTradeDecider, "decide", counted)
     watch = Watch(monkeypatch, "random", leaves=0.15)
     own = {"network": f"{users_module}:Mean"}
     rl = own if kind == "own" else {"activation": "tanh", "net_arch_value": [8, 8]}
@@ -50,7 +50,7 @@ def test_the_trades_of_a_network_of_another_kind_are_those_it_makes_in_closed_lo
             assert sum(asked) > 20
     # Both judge one policy: nothing was trained for the second.
     assert len(watch.trained) == 3
-    rollout = [trade for window in watch.replayed for trade in window.trades]
+    rollout = [trade for period in watch.replayed for trade in period.trades]
     if backtest[-1].exit_reason == "force_exit":
         # The backtester closes what is open when its data end; the rollout is still in it.
         backtest.pop()

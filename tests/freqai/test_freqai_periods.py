@@ -76,7 +76,7 @@ def test_the_first_rows_of_a_period_are_decided_with_the_candles_before_it(
             signals_needed=True,
         )
         settings = model._terms.environment(PAIR)
-        assert settings.window == 5
+        assert settings.lookback == 5
         account = Account(*read_manifest(folder)["account_before"])
         decider = decider_for(policy, tape.features, 5)
         expected = closed_loop.run(decider, tape, settings, 20, 308, account=account)

@@ -22,8 +22,8 @@ from mtfscalper.freqai.policy_store import (
     RunPlan,
     save_arrays,
 )
-from mtfscalper.policy.inference import DeciderQuery, decider_for
-from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
+from mtfscalper.policy.inference import WholeTradeDecider, decider_for
+from mtfscalper.policy.network import LookbackExtractor, MaskedActorCriticPolicy
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.observation import Observation, TradeView
 
@@ -40,8 +40,8 @@ def model(leaves: bool, algorithm: type[Any] = PPO) -> Any:
         kwargs = {
             "net_arch": [8],
             "activation_fn": nn.ReLU,
-            "features_extractor_class": CandleWindowExtractor,
-            "features_extractor_kwargs": {"n_features": TAPE.n_features, "window": 1},
+            "features_extractor_class": LookbackExtractor,
+            "features_extractor_kwargs": {"n_features": TAPE.n_features, "lookback": 1},
         }
         made = PPO(MaskedActorCriticPolicy, vec_env, n_steps=8, batch_size=8, policy_kwargs=kwargs, device="cpu")
     else:
@@ -92,7 +92,7 @@ def decided(store: PolicyStore, row: int) -> int:
     assert found == row % 30
     permitted = period.long_permitted[found], period.short_permitted[found]
     assert permitted == (TAPE.long_signal[row], TAPE.short_signal[row])
-    return period.query.decide([SEEN._replace(row=found)])[0].action
+    return period.decider.decide([SEEN._replace(row=found)])[0].action
 
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
@@ -174,8 +174,8 @@ def test_rows_are_found_across_a_gap_and_where_their_lookback_is_whole() -> None
     some = rows(0, 30)
     decidable = np.arange(30) != 5
     gappy = some._replace(dates_ms=some.dates_ms + np.where(np.arange(30) < 10, 0, 3_600_000), decidable=decidable)
-    query = DeciderQuery(decider_for(model(leaves=True), gappy.features, 1))
-    period = DecidingPeriod(int(gappy.dates_ms[0]), int(gappy.dates_ms[-1]) + 1, gappy, query)
+    decider = WholeTradeDecider(decider_for(model(leaves=True), gappy.features, 1))
+    period = DecidingPeriod(int(gappy.dates_ms[0]), int(gappy.dates_ms[-1]) + 1, gappy, decider)
     for row, known in ((9, True), (10, True), (29, True), (5, False)):
         assert (period.row_of.get(int(gappy.dates_ms[row])) == row) == known
     assert int(gappy.dates_ms[9]) + TAPE.timeframe_ms not in period.row_of

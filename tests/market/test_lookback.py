@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mtfscalper.market.lookback import feature_windows, gap_free_segments, range_position
+from mtfscalper.market.lookback import gap_free_segments, range_position
 
 FIVE_MINUTES = 300_000
 
@@ -27,16 +27,6 @@ def test_segments_cover_every_candle_and_break_where_one_is_missing(gaps: list[i
 def test_candles_without_a_gap_are_one_segment_and_none_are_no_segment() -> None:
     assert gap_free_segments(np.arange(5) * FIVE_MINUTES, FIVE_MINUTES) == [(0, 5)]
     assert gap_free_segments(np.array([], dtype=np.int64), FIVE_MINUTES) == []
-
-
-@pytest.mark.parametrize("size", [1, 3, 10])
-def test_feature_windows_are_consecutive_candles_oldest_first_without_a_copy(size: int) -> None:
-    features = np.arange(40, dtype=np.float32).reshape(10, 4)
-    windows = feature_windows(features, size)
-    assert windows.shape == (10 - size + 1, size, 4)
-    for i, window in enumerate(windows):
-        np.testing.assert_array_equal(window, features[i : i + size])
-    assert np.shares_memory(windows, features)
 
 
 @pytest.mark.parametrize("size", [2, 5, 100])

@@ -47,14 +47,14 @@ def played(
 
 def whole(tape: MarketTape, settings: EnvSettings, policy: MaskedActorCriticPolicy) -> ClosedLoop:
     decider = PolicyDecider(policy, tape.features)
-    return closed_loop.run(decider, tape, settings, settings.window - 1, len(tape) - 1, last_candle_closes=True)
+    return closed_loop.run(decider, tape, settings, settings.lookback - 1, len(tape) - 1, last_candle_closes=True)
 
 
-@pytest.mark.parametrize("window", [1, 3])
+@pytest.mark.parametrize("lookback", [1, 3])
 @pytest.mark.parametrize("mode", MODES)
-def test_a_replay_makes_the_trades_that_the_environment_makes_with_the_same_policy(mode: str, window: int) -> None:
-    tape, settings = random_tape(N), env_settings(mode, window)
-    policy = random_policy(window)
+def test_a_replay_makes_the_trades_that_the_environment_makes_with_the_same_policy(mode: str, lookback: int) -> None:
+    tape, settings = random_tape(N), env_settings(mode, lookback)
+    policy = random_policy(lookback)
     [expected], [equity] = played(tape, settings, policy)
     result = whole(tape, settings, policy)
     assert len(expected) > 30
@@ -160,7 +160,7 @@ def test_candles_after_a_row_change_no_action_up_to_it(mode: str) -> None:
     assert kinds & {Action.LONG_ENTER, Action.SHORT_ENTER}
 
 
-def test_rows_without_a_whole_window_of_usable_features_are_not_decided() -> None:
+def test_rows_without_a_whole_lookback_of_usable_features_are_not_decided() -> None:
     usable = np.ones(N, dtype=bool)
     usable[[200, 500, 501]] = False
     tape, settings = random_tape(N, usable=usable), env_settings("agent", 4)
@@ -178,7 +178,7 @@ def test_rows_without_a_whole_window_of_usable_features_are_not_decided() -> Non
     assert (result.actions[decidable][:-1] != 0).all()
 
 
-def test_a_window_never_spans_a_gap() -> None:
+def test_a_lookback_never_spans_a_gap() -> None:
     tape = random_tape(100, gaps=(40, 42))
     assert decidable_rows(tape, 3).tolist() == [row >= 2 and row not in {40, 41, 42, 43} for row in range(100)]
 

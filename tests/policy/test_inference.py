@@ -13,16 +13,16 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 from mtfscalper.envs.build import make_env
 from mtfscalper.envs.lookback_observation import expand_observations
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.policy.inference import MAX_BATCH, PolicyDecider, WindowDecider, decider_for
+from mtfscalper.policy.inference import MAX_BATCH, LookbackDecider, PolicyDecider, decider_for
 
 N_CANDLES = 400
 
 
 def test_a_batch_decides_row_by_row_as_the_policy_does() -> None:
-    window = 3
+    lookback = 3
     features = random_tape(N_CANDLES).features
-    observations = random_observations(MAX_BATCH + 500, N_CANDLES, window)
-    policy = random_policy(window)
+    observations = random_observations(MAX_BATCH + 500, N_CANDLES, lookback)
+    policy = random_policy(lookback)
     decided = PolicyDecider(policy, features).decide(observations)
     policy.features_extractor.set_features(features)
     one_by_one = [int(policy.predict(row, deterministic=True)[0]) for row in observations]
@@ -62,14 +62,14 @@ def test_features_of_another_number_are_refused() -> None:
         PolicyDecider(random_policy(), np.zeros((10, N_FEATURES + 2), dtype=np.float32))
 
 
-def window_model(algorithm: Any, window: int) -> tuple[MarketTape, Any]:
+def lookback_model(algorithm: Any, lookback: int) -> tuple[MarketTape, Any]:
     tape = random_tape(N_CANDLES)
-    vec_env = DummyVecEnv([lambda: make_env(tape, env_settings("gated", window), compact=False)])
+    vec_env = DummyVecEnv([lambda: make_env(tape, env_settings("gated", lookback), compact=False)])
     return tape, algorithm("MlpPolicy", vec_env, policy_kwargs={"net_arch": [16]}, device="cpu", seed=1)
 
 
 def test_maskable_ppo_is_asked_with_the_masks_of_its_training() -> None:
-    tape, model = window_model(MaskablePPO, 2)
+    tape, model = lookback_model(MaskablePPO, 2)
     # Without a mask it would do what cannot be done, nearly always.
     with torch.no_grad():
         model.policy.action_net.bias.copy_(torch.tensor([0.0, 1.0, 5.0, 2.0, 5.0]))
@@ -82,12 +82,12 @@ def test_maskable_ppo_is_asked_with_the_masks_of_its_training() -> None:
 
 
 @pytest.mark.parametrize("algorithm", [PPO, DQN])
-def test_a_model_on_window_observations_decides_as_it_predicts_and_impossible_actions_are_neutral(
+def test_a_model_on_lookback_observations_decides_as_it_predicts_and_impossible_actions_are_neutral(
     algorithm: Any,
 ) -> None:
-    tape, model = window_model(algorithm, 3)
+    tape, model = lookback_model(algorithm, 3)
     decider = decider_for(model, tape.features, 3)
-    assert isinstance(decider, WindowDecider)
+    assert isinstance(decider, LookbackDecider)
     observations = random_observations(MAX_BATCH + 200, N_CANDLES, 3)
     decided = decider.decide(observations)
     predicted, _ = model.predict(expand_observations(observations, tape.features, 3), deterministic=True)

@@ -1,4 +1,4 @@
-"""The network sees exactly its window, and never does what the rules would refuse."""
+"""The network sees exactly its lookback, and never does what the rules would refuse."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from random_markets import N_FEATURES, possible_actions, random_observations, ra
 
 from mtfscalper.envs.lookback_observation import expand_observations
 from mtfscalper.envs.trading_env import observation_space
-from mtfscalper.policy.network import CandleWindowExtractor
+from mtfscalper.policy.network import LookbackExtractor
 
 N_CANDLES = 300
 
@@ -17,20 +17,20 @@ def features() -> np.ndarray:
     return random_tape(N_CANDLES).features
 
 
-@pytest.mark.parametrize("window", [1, 2, 7])
-def test_the_extractor_gathers_the_candles_up_to_the_tick_oldest_first(features: np.ndarray, window: int) -> None:
-    extractor = CandleWindowExtractor(observation_space(), N_FEATURES, window)
+@pytest.mark.parametrize("lookback", [1, 2, 7])
+def test_the_extractor_gathers_the_candles_up_to_the_tick_oldest_first(features: np.ndarray, lookback: int) -> None:
+    extractor = LookbackExtractor(observation_space(), N_FEATURES, lookback)
     extractor.set_features(features)
-    observations = random_observations(200, N_CANDLES, window)
+    observations = random_observations(200, N_CANDLES, lookback)
     gathered = extractor(torch.from_numpy(observations)).numpy()
     for row, observation in zip(gathered, observations, strict=True):
         tick = int(observation[0])
-        expected = [value for candle in range(tick - window + 1, tick + 1) for value in features[candle]]
+        expected = [value for candle in range(tick - lookback + 1, tick + 1) for value in features[candle]]
         np.testing.assert_array_equal(row, np.array([*expected, *observation[1:]], dtype=np.float32))
 
 
-def test_the_extractor_and_the_window_observations_of_other_algorithms_agree(features: np.ndarray) -> None:
-    extractor = CandleWindowExtractor(observation_space(), N_FEATURES, 5)
+def test_the_extractor_and_the_lookback_observations_of_other_algorithms_agree(features: np.ndarray) -> None:
+    extractor = LookbackExtractor(observation_space(), N_FEATURES, 5)
     extractor.set_features(features)
     observations = random_observations(100, N_CANDLES, 5)
     expected = expand_observations(observations, features, 5)
@@ -44,7 +44,7 @@ def test_a_policy_without_a_tape_says_what_is_missing() -> None:
 
 @pytest.mark.parametrize("shape", [(10, N_FEATURES + 1), (10, N_FEATURES - 1), (N_FEATURES,)])
 def test_a_tape_with_other_features_is_refused_with_both_numbers(shape: tuple[int, ...]) -> None:
-    extractor = CandleWindowExtractor(observation_space(), N_FEATURES, 1)
+    extractor = LookbackExtractor(observation_space(), N_FEATURES, 1)
     with pytest.raises(ValueError, match=rf"{shape[-1]}.*accepted: \(n_candles, {N_FEATURES}\)"):
         extractor.set_features(np.zeros(shape, dtype=np.float32))
 

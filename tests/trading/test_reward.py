@@ -176,7 +176,7 @@ def test_by_default_the_rewards_of_an_episode_add_up_to_the_log_of_the_final_equ
     signals = np.arange(400) % 7 == 0
     tape = make_tape(random_candles(3, 400), signals, np.roll(signals, 3))
     rules = make_rules(leverage_long=2.0, minimal_roi=((0, 0.01),), stake_ratio=0.9)
-    env = TradingEnv(tape, EnvSettings(rules, RewardSettings(), entry_mode, window=1, record_trades=True))
+    env = TradingEnv(tape, EnvSettings(rules, RewardSettings(), entry_mode, lookback=1, record_trades=True))
     rng, total, ended = np.random.default_rng(0), 0.0, False
     env.reset(seed=1)
     while not ended:

@@ -168,8 +168,8 @@ def test_net_arch_shapes_the_policy_network_and_the_value_network() -> None:
         assert layers[0].in_features == 10
 
 
-def test_the_window_precision_device_and_seed_reach_the_policy() -> None:
-    model = untrained(tiny_settings(window=3, precision="bf16", seed=77))
+def test_the_lookback_precision_device_and_seed_reach_the_policy() -> None:
+    model = untrained(tiny_settings(lookback=3, precision="bf16", seed=77))
     assert features_extractor(model).features_dim == 3 * 4 + 6
     assert model.policy.precision == "bf16"
     assert model.device.type == "cpu"
@@ -234,7 +234,7 @@ def test_continual_learning_goes_on_in_the_precision_set_now() -> None:
     assert not same(parameters(going_on), parameters(trained(settings)[0]))
 
 
-@pytest.mark.parametrize("changed", [{"net_arch": [9]}, {"window": 2}, {}], ids=str)
+@pytest.mark.parametrize("changed", [{"net_arch": [9]}, {"lookback": 2}, {}], ids=str)
 def test_continual_learning_starts_anew_where_the_network_is_another(
     changed: dict[str, Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -263,13 +263,13 @@ DECIDE = """
 import sys
 import numpy as np
 from stable_baselines3 import PPO
-from mtfscalper.policy.inference import DeciderQuery, decider_for, trade_query_from_zip
+from mtfscalper.policy.inference import WholeTradeDecider, decider_for, trade_decider_from_zip
 from mtfscalper.trading.observation import Observation
 path, features, observations = sys.argv[1], np.load(sys.argv[2]), np.load(sys.argv[3])
 assert "own_networks" not in sys.modules
 decided = decider_for(PPO.load(path, device="cpu"), features, 3).decide(observations)
 in_trade = observations[observations[:, 1] != 0]
-query = trade_query_from_zip(path, "PPO", features, 3)
+query = trade_decider_from_zip(path, "PPO", features, 3)
 answers = query.decide(list(map(Observation._make, in_trade.tolist())))
 np.savez(sys.argv[4], actions=decided.actions, probabilities=decided.probabilities, answers=answers)
 """
@@ -279,7 +279,7 @@ np.savez(sys.argv[4], actions=decided.actions, probabilities=decided.probabiliti
 def test_a_network_trains_and_is_saved_and_decides_the_same_in_a_process_that_knows_only_its_zip(
     changed: dict[str, Any], fused: bool, tmp_path: Path
 ) -> None:
-    settings = tiny_settings(window=3, train_cycles=3, learning_rate=0.01, initial_exit_probability=0.5, **changed)
+    settings = tiny_settings(lookback=3, train_cycles=3, learning_rate=0.01, initial_exit_probability=0.5, **changed)
     model, report = trained(settings)
     assert report.fused == fused
     assert report.as_json()["fused"] == fused
@@ -293,7 +293,7 @@ def test_a_network_trains_and_is_saved_and_decides_the_same_in_a_process_that_kn
     features, observations = random_tape(300, seed=9).features, random_observations(600, 300, 3)
     here = decider_for(model, features, 3)
     flat, in_trade = here.decide(observations), observations[observations[:, 1] != 0]
-    answers = here.trade_query().decide(list(map(Observation._make, in_trade.tolist())))
+    answers = here.trade_decider().decide(list(map(Observation._make, in_trade.tolist())))
     assert len(set(flat.actions.tolist())) > 2
     assert len({answer.action for answer in answers}) > 1
 
@@ -312,7 +312,7 @@ def test_a_network_trains_and_is_saved_and_decides_the_same_in_a_process_that_kn
 
 
 def test_a_users_network_sees_the_lookback_oldest_first_and_the_account() -> None:
-    model = untrained(tiny_settings(window=3, network="own_networks:Mean"))
+    model = untrained(tiny_settings(lookback=3, network="own_networks:Mean"))
     extractor = features_extractor(model)
     seen: list[Any] = []
     assert extractor.network is not None
@@ -477,7 +477,7 @@ def test_a_trained_model_holds_neither_environments_nor_candles() -> None:
         ("ARS", {"n_delta": 2}),
     ],
 )
-def test_another_algorithm_trains_on_windows_of_three_candles_and_decides(
+def test_another_algorithm_trains_on_lookback_of_three_candles_and_decides(
     algorithm: str, arguments: dict[str, Any]
 ) -> None:
     algorithm, _, linear = algorithm.partition(" ")

@@ -15,7 +15,7 @@ from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
 
 from mtfscalper.envs.build import build_vec_env
-from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy, features_extractor
+from mtfscalper.policy.network import LookbackExtractor, MaskedActorCriticPolicy, features_extractor
 from mtfscalper.policy.user_network import UserNetwork
 from mtfscalper.training import paired_networks
 from mtfscalper.training.paired_networks import PairedNetworks
@@ -35,7 +35,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"learning_rate": lambda left: 3e-4 * left, "clip_range": lambda left: 0.3 * left},
     # The last minibatch of an epoch is a smaller one.
     {"batch_size": 100},
-    {"window": 3},
+    {"lookback": 3},
     {"optimizer_kwargs": {"betas": (0.8, 0.99), "eps": 1e-4, "weight_decay": 0.1}},
 ]
 
@@ -43,18 +43,18 @@ OPTIONS: list[dict[str, Any]] = [
 def model(
     algorithm: type[PPO],
     precision: str = "fp32",
-    window: int = 1,
+    lookback: int = 1,
     net_arch: tuple[int, ...] = (64, 48),
     optimizer_kwargs: dict[str, Any] | None = None,
     **options: Any,
 ) -> PPO:
     torch.manual_seed(0)
-    vec_env = build_vec_env("batched", TAPE, env_settings(window=window), 4)
+    vec_env = build_vec_env("batched", TAPE, env_settings(lookback=lookback), 4)
     kwargs = {
         "net_arch": list(net_arch),
         "activation_fn": torch.nn.ReLU,
-        "features_extractor_class": CandleWindowExtractor,
-        "features_extractor_kwargs": {"n_features": N_FEATURES, "window": window},
+        "features_extractor_class": LookbackExtractor,
+        "features_extractor_kwargs": {"n_features": N_FEATURES, "lookback": lookback},
         "precision": precision,
     }
     if optimizer_kwargs is not None:
@@ -212,7 +212,7 @@ DECLINED: dict[str, dict[str, Any]] = {
     "a user's network": {
         "features_extractor_kwargs": {
             "n_features": N_FEATURES,
-            "window": 1,
+            "lookback": 1,
             "network": UserNetwork.from_name("own_networks:Gru", TESTS),
         }
     },

@@ -1,4 +1,4 @@
-"""A rollout of FusedPPO is the one stable-baselines3 collects, and its memory does not grow with the window."""
+"""A rollout of FusedPPO is the one stable-baselines3 collects, and its memory does not grow with the lookback."""
 
 from __future__ import annotations
 
@@ -92,6 +92,6 @@ def test_a_callback_ends_a_rollout() -> None:
     assert made.num_timesteps == 40
 
 
-def test_a_rollouts_memory_does_not_grow_with_the_window() -> None:
-    sizes = [model(FusedPPO, window=window).rollout_buffer.observations.nbytes for window in (1, 30)]
+def test_a_rollouts_memory_does_not_grow_with_the_lookback() -> None:
+    sizes = [model(FusedPPO, lookback=lookback).rollout_buffer.observations.nbytes for lookback in (1, 30)]
     assert sizes == [4 * 128 * 7 * 4] * 2

@@ -60,7 +60,7 @@ def test_a_second_choice_reads_the_first_measurement(measured: list[str], caplog
     assert "measured before" in caplog.text
 
 
-@pytest.mark.parametrize("change", [{"n_envs": 4}, {"net_arch": [16]}, {"window": 3}, {"entry_mode": "agent"}])
+@pytest.mark.parametrize("change", [{"n_envs": 4}, {"net_arch": [16]}, {"lookback": 3}, {"entry_mode": "agent"}])
 def test_other_settings_are_measured_anew(measured: list[str], change: dict[str, Any]) -> None:
     choose()
     choose(**change)

@@ -17,7 +17,9 @@ N_FEATURES = 4
 ROLLOUT = 64
 
 
-def tiny_settings(*, continual_learning: bool = False, window: int = 1, other: dict[str, Any] | None = None, **rl: Any):
+def tiny_settings(
+    *, continual_learning: bool = False, lookback: int = 1, other: dict[str, Any] | None = None, **rl: Any
+):
     """
     :param other: ``model_training_parameters``
     :param rl: keys of ``rl_config``
@@ -34,7 +36,7 @@ def tiny_settings(*, continual_learning: bool = False, window: int = 1, other: d
         "progress_bar": False,
     }
     freqai = {
-        "conv_width": window,
+        "conv_width": lookback,
         "continual_learning": continual_learning,
         "model_training_parameters": other or {},
         "rl_config": tiny | rl,
@@ -54,7 +56,7 @@ def random_tape(n_candles: int = 200, seed: int = 1, n_features: int = N_FEATURE
 
 
 def env_settings_of(settings: Settings) -> EnvSettings:
-    return make_settings(settings.rl.entry_mode, settings.window)
+    return make_settings(settings.rl.entry_mode, settings.lookback)
 
 
 def parameters(model: BaseAlgorithm) -> dict[str, torch.Tensor]:

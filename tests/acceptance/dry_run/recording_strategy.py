@@ -44,7 +44,7 @@ class RecordingStrategy(MtfScalper_RL_Hybrid):
             policy = self.freqai.exit_policy(metadata["pair"], 0)
             row = seen.iloc[-1].to_dict() | {"date": str(seen["date"].iloc[-1])}
             # Without a model yet, nothing was decided.
-            features = policy.period.query._features[-1].tolist() if policy else None
+            features = policy.period.decider._features[-1].tolist() if policy else None
             write({"row": row, "features": features, "at": str(datetime.now(UTC))})
         return dataframe
 

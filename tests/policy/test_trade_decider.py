@@ -14,13 +14,13 @@ from mtfscalper.envs.build import build_vec_env
 from mtfscalper.policy import inference
 from mtfscalper.policy.inference import (
     Actor,
-    DeciderQuery,
+    FastTradeDecider,
     PolicyDecider,
-    PolicyQuery,
+    WholeTradeDecider,
     decider_for,
-    trade_query_from_zip,
+    trade_decider_from_zip,
 )
-from mtfscalper.policy.network import CandleWindowExtractor, MaskedActorCriticPolicy
+from mtfscalper.policy.network import LookbackExtractor, MaskedActorCriticPolicy
 from mtfscalper.policy.user_network import UserNetwork
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.observation import Observation
@@ -34,21 +34,21 @@ def features_of(seed: int = 4) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=(N, N_FEATURES)).astype(np.float32)
 
 
-def in_trade(window: int, n: int = 600) -> list[Observation]:
+def in_trade(lookback: int, n: int = 600) -> list[Observation]:
     """Observations of open trades."""
-    observations = map(Observation._make, random_observations(3 * n, N, window).tolist())
+    observations = map(Observation._make, random_observations(3 * n, N, lookback).tolist())
     return [seen for seen in observations if seen.side != 0][:n]
 
 
-@pytest.mark.parametrize("window", [1, 4])
+@pytest.mark.parametrize("lookback", [1, 4])
 @pytest.mark.parametrize("net_arch", [(64,), (48, 32, 16)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_query_decides_as_the_whole_policy(window: int, net_arch: tuple[int, ...], precision: str) -> None:
-    policy, features = random_policy(window, net_arch=net_arch, precision=precision), features_of()
-    fast = PolicyQuery(Actor.from_policy(policy), features, window)
-    whole = DeciderQuery(PolicyDecider(policy, features))
+def test_a_trade_decider_decides_as_the_whole_policy(lookback: int, net_arch: tuple[int, ...], precision: str) -> None:
+    policy, features = random_policy(lookback, net_arch=net_arch, precision=precision), features_of()
+    fast = FastTradeDecider(Actor.from_policy(policy), features, lookback)
+    whole = WholeTradeDecider(PolicyDecider(policy, features))
     actions = set()
-    asked = in_trade(window)
+    asked = in_trade(lookback)
     for ours, theirs in zip(fast.decide(asked), whole.decide(asked), strict=True):
         assert ours.action == theirs.action
         assert ours.exit_probability == pytest.approx(theirs.exit_probability, abs=2e-5)
@@ -59,9 +59,9 @@ def test_a_query_decides_as_the_whole_policy(window: int, net_arch: tuple[int, .
 def test_near_ties_are_decided_by_the_policys_own_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     policy, features = random_policy(net_arch=(64, 64)), features_of()
     monkeypatch.setattr(inference, "NEAR_TIE", np.inf)
-    exact = PolicyQuery(Actor.from_policy(policy), features, 1)
+    exact = FastTradeDecider(Actor.from_policy(policy), features, 1)
     extractor = policy.features_extractor
-    assert isinstance(extractor, CandleWindowExtractor)
+    assert isinstance(extractor, LookbackExtractor)
     for seen in in_trade(1, 200):
         observation = torch.tensor([seen], dtype=torch.float32)
         with torch.inference_mode(), extractor.on_tape(extractor.as_tape(features)):
@@ -80,10 +80,10 @@ def test_an_exact_tie_is_held_as_the_policy_holds_it() -> None:
     with torch.no_grad():
         policy.action_net.weight.zero_()
         policy.action_net.bias.zero_()
-    fast = PolicyQuery(Actor.from_policy(policy), features, 1)
+    fast = FastTradeDecider(Actor.from_policy(policy), features, 1)
     seen = Observation(7, 1.0, 0.3, 0.5, 0.1, 0.0, 0.0)
     assert fast.decide([seen]) == [(Action.NEUTRAL, 0.5)]
-    assert DeciderQuery(PolicyDecider(policy, features)).decide([seen]) == [(Action.NEUTRAL, 0.5)]
+    assert WholeTradeDecider(PolicyDecider(policy, features)).decide([seen]) == [(Action.NEUTRAL, 0.5)]
 
 
 def test_the_actor_of_a_zip_is_that_of_the_policy(tmp_path: Path) -> None:
@@ -97,8 +97,8 @@ def test_the_actor_of_a_zip_is_that_of_the_policy(tmp_path: Path) -> None:
         policy_kwargs={
             "net_arch": [8, 6],
             "activation_fn": nn.ReLU,
-            "features_extractor_class": CandleWindowExtractor,
-            "features_extractor_kwargs": {"n_features": N_FEATURES, "window": 1},
+            "features_extractor_class": LookbackExtractor,
+            "features_extractor_kwargs": {"n_features": N_FEATURES, "lookback": 1},
         },
         device="cpu",
     )
@@ -114,13 +114,13 @@ def test_other_features_are_refused() -> None:
     actor = Actor.from_policy(random_policy(2))
     assert actor is not None
     with pytest.raises(ValueError, match=r"3 features of each of 2 candles are 6 inputs .* accepted: the 14 inputs"):
-        PolicyQuery(actor, features_of()[:, :3], 2)
+        FastTradeDecider(actor, features_of()[:, :3], 2)
 
 
 def saved(path: Path, policy: Any, **policy_kwargs: Any) -> PPO:
     """An untrained model of a lookback of two candles, saved."""
     compact = policy is MaskedActorCriticPolicy
-    vec_env = build_vec_env("dummy", random_tape(60), env_settings(window=2), 1, compact=compact)
+    vec_env = build_vec_env("dummy", random_tape(60), env_settings(lookback=2), 1, compact=compact)
     model = PPO(policy, vec_env, n_steps=8, batch_size=8, device="cpu", policy_kwargs=policy_kwargs)
     with torch.no_grad():
         model.policy.action_net.weight.mul_(300)
@@ -130,8 +130,8 @@ def saved(path: Path, policy: Any, **policy_kwargs: Any) -> PPO:
     return model
 
 
-OWN = {"features_extractor_class": CandleWindowExtractor, "net_arch": [8]}
-LOOKBACK = {"n_features": N_FEATURES, "window": 2}
+OWN = {"features_extractor_class": LookbackExtractor, "net_arch": [8]}
+LOOKBACK = {"n_features": N_FEATURES, "lookback": 2}
 
 
 @pytest.mark.parametrize(
@@ -158,12 +158,12 @@ def test_a_policy_of_other_layers_is_asked_by_whole_forwards(
     path, features = tmp_path / "model.zip", features_of()
     model = saved(path, policy, **policy_kwargs)
     decider = decider_for(model, features, 2)
-    whole = DeciderQuery(decider)
-    queries = [decider.trade_query(), trade_query_from_zip(path, "PPO", features, 2)]
+    whole = WholeTradeDecider(decider)
+    deciders = [decider.trade_decider(), trade_decider_from_zip(path, "PPO", features, 2)]
     asked = in_trade(2)
-    for query in queries:
-        assert isinstance(query, PolicyQuery) == quick
-        decided = query.decide(asked)
+    for one in deciders:
+        assert isinstance(one, FastTradeDecider) == quick
+        decided = one.decide(asked)
         for ours, theirs in zip(decided, whole.decide(asked), strict=True):
             assert ours.action == theirs.action
             assert ours.exit_probability == pytest.approx(theirs.exit_probability, abs=2e-5)
