@@ -385,8 +385,8 @@ def _roi(
     if starts[0] > 0:
         reached = xp.logical_and(reached, minutes >= starts[0])
 
-    # Solves profit_ratio(rate) == target for the rate. Exactly between two price steps, which takes a round target without
-    # fees, freqtrade's rounding follows the binary noise of the trade's amount; here it is up.
+    # Solves profit_ratio(rate) == target for the rate. Exactly between two price steps, which takes a round target
+    # without fees, freqtrade's rounding follows the binary noise of the trade's amount; here it is up.
     rate = ((1 + side * target / account.leverage) * unit.open_value - unit.received) / unit.kept
     begins: Array = False
     for start in starts:
