@@ -147,13 +147,13 @@ def test_forward_and_backward_are_those_of_the_policy_and_autograd(precision: st
     assert isinstance(made, FusedPPO)
     policy, observations = made.policy, made.rollout_buffer.samples().observations
     assert isinstance(policy, MaskedActorCriticPolicy)
-    pulls = torch.randn(len(observations), 5), torch.randn(len(observations), 1)
+    gradients = torch.randn(len(observations), 5), torch.randn(len(observations), 1)
     paired = made._paired_networks()
     paired.load()
     ours = paired.forward(observations)
-    paired.backward(*pulls)
+    paired.backward(*gradients)
     theirs = policy.logits_and_values(observations)
-    torch.autograd.backward(theirs, pulls)
+    torch.autograd.backward(theirs, gradients)
     own = zip(*paired._weight_gradients, strict=True), zip(*paired._bias_gradients, strict=True)
     nets = policy.mlp_extractor.policy_net, policy.mlp_extractor.value_net
     pairs = list(zip(ours, theirs, strict=True))
