@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -96,6 +98,22 @@ def test_a_policy_is_trained_on_it(user_data: Path) -> None:
     _, report = TrainingJob(tiny_settings(entry_mode="agent"), TAPE, None, settings_with(user_data)).run()
     assert list(report.reward_terms) == ["my_terms:calm"]
     assert report.reward_terms["my_terms:calm"] < 0
+
+
+def test_the_readmes_example_can_be_used_as_it_stands(tmp_path: Path) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(# \"model_reward_parameters.*?)```", readme, re.DOTALL)
+    (tmp_path / "my_terms.py").write_text(code)
+    reward = json.loads("{" + code.splitlines()[0].removeprefix("# ") + "}")["model_reward_parameters"]
+    settings = RewardSettings(**reward)
+    env = replace(env_settings_of(tiny_settings(entry_mode="agent")), reward=settings)
+    _, report = TrainingJob(
+        tiny_settings(entry_mode="agent"), TAPE, None, replace(env, own_terms=load_own_terms(settings, tmp_path))
+    ).run()
+    assert list(report.reward_terms) == ["equity", "my_terms:calm"]
+    assert report.reward_terms["my_terms:calm"] < 0
+    # Six lines in a file.
+    assert len(code.strip().splitlines()) <= 6
 
 
 def test_a_term_with_weight_zero_is_left_out(user_data: Path) -> None:
