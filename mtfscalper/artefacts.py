@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -41,6 +42,17 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as JSON, atomically."""
     write_atomically(path, lambda target: target.write_text(json.dumps(value, indent=1, allow_nan=False)))
+
+
+def plain_json(value: Any) -> Any:
+    """A value as JSON can hold it: tuples as lists, numbers that are not finite as None."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {key: plain_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_json(item) for item in value]
+    return value
 
 
 def file_hash(path: Path) -> str:

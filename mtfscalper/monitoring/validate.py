@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import os
 import shutil
 import tempfile
@@ -185,15 +184,4 @@ def _write(path: Path | None, value: dict[str, Any]) -> None:
         return
     from mtfscalper import artefacts
 
-    artefacts.write_json(path, _plain(value))
-
-
-def _plain(value: Any) -> Any:
-    """A value as JSON can hold it: numbers that are not finite become null."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
+    artefacts.write_json(path, artefacts.plain_json(value))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from mtfscalper.artefacts import plain_json
 
 
 @dataclass
@@ -47,7 +48,7 @@ class TrainingReport:
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; numbers that are not finite become None."""
-        return _plain(asdict(self))  # type: ignore[no-any-return]
+        return plain_json(asdict(self))  # type: ignore[no-any-return]
 
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> TrainingReport:
@@ -57,13 +58,3 @@ class TrainingReport:
         """
         phases = [(str(name), float(start), float(stop)) for name, start, stop in values["phases"]]
         return cls(**{**values, "phases": phases})
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return value
