@@ -97,7 +97,7 @@ class BatchedTradingEnv(VecEnv):
         self,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.bool_], list[dict[str, Any]]]:
         actions = self._actions
-        # Read without its sign, a negative number is a large one.
+        # One comparison for both bounds: the bits of a negative number, read as an unsigned one, make a huge one.
         if actions.view(np.uint64).max() >= N_ACTIONS:
             bad = int(np.flatnonzero((actions < 0) | (actions >= N_ACTIONS))[0])
             raise IndexError(f"the action of environment {bad} is {actions[bad]}; accepted: 0 to {N_ACTIONS - 1}")

@@ -57,7 +57,7 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
             with self._naming_the_dead():
                 super().__init__(list(makers), start_method=start_method)
         except BaseException:
-            # Half a set of workers helps nobody, and nobody else would end them.
+            # The workers that did start would otherwise run on: nobody holds this object, to close it.
             for process in getattr(self, "processes", []):
                 process.terminate()
             raise
