@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mtfscalper.settings_text import accepted_values, parse_section, settings_table
 from mtfscalper.trading.reward import RewardSettings
+from mtfscalper.user_code import IMPORT_PATH
 
 
 class SettingsError(ValueError):
@@ -33,7 +34,7 @@ _PositiveInt = Annotated[int, Field(ge=1)]
 _Layers = Annotated[tuple[_PositiveInt, ...], Field(min_length=1)]
 # In messages and tables a group of a pattern is shown by its name.
 _CudaDevice = Annotated[str, Field(pattern=r"^cuda:(?P<N>\d+)$")]
-_ImportPath = Annotated[str, Field(pattern=r"^(?P<module>[\w.]+):(?P<Class>\w+)$")]
+_ImportPath = Annotated[str, Field(pattern=IMPORT_PATH)]
 
 
 class _Section(BaseModel):
@@ -325,6 +326,11 @@ def _impossible_combinations(rl: RLSettings, ppo: PPOSettings) -> list[str]:
         complaints.append(
             f"freqai.rl_config.net_arch_value is {list(rl.net_arch_value)}; accepted: null with {rl.model_type}, which "
             "has no value network; remedy: remove the key"
+        )
+    if rl.policy_type == "LinearPolicy" and rl.activation != RLSettings.model_fields["activation"].default:
+        complaints.append(
+            f"freqai.rl_config.activation is {rl.activation!r}; accepted: none with policy_type 'LinearPolicy', which "
+            "has no hidden layers; remedy: remove the key"
         )
     return complaints
 

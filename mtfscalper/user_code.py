@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-import sysconfig
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,11 @@ from types import ModuleType
 from typing import Any
 
 import cloudpickle
+
+# What a config names, ``module:name``.
+IMPORT_PATH = r"^(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)$"
+# Set on modules of a user directory that were imported here.
+_MARK = "__imported_for_mtfscalper__"
 
 
 class UserCodeError(ValueError):
@@ -42,6 +46,14 @@ def _unpacked(name: str, source_sha256: str, value: bytes) -> UserCode:
     return UserCode(name, source_sha256, cloudpickle.loads(value))
 
 
+def forget_user_code() -> None:
+    """Let the next :func:`load_user_code` import files as they are then: a bot lives longer than an edit of them."""
+    for name in cloudpickle.list_registry_pickle_by_value():
+        if getattr(sys.modules.get(name), _MARK, False):
+            del sys.modules[name]
+    importlib.invalidate_caches()
+
+
 def load_user_code(name: str, user_data: Path, key: str) -> UserCode:
     """Import what a config names: from the user directory or its ``freqaimodels``, else from an installed package.
 
@@ -53,7 +65,7 @@ def load_user_code(name: str, user_data: Path, key: str) -> UserCode:
     module_name, _, attribute = name.partition(":")
     folders = [user_data.resolve(), user_data.resolve() / "freqaimodels"]
     try:
-        module = _import_afresh(module_name, folders)
+        module = _imported(module_name, folders)
     except Exception as error:
         raise UserCodeError(
             f"{key} names {name!r}, and importing {module_name} fails ({type(error).__name__}: {error}); accepted: a "
@@ -65,18 +77,14 @@ def load_user_code(name: str, user_data: Path, key: str) -> UserCode:
             f"{key} names {name!r}, and {module.__file__} defines no function or class {attribute}; accepted: a name "
             "that the module defines; remedy: correct the name"
         )
-    needed = list(_modules_of_user(module))
+    needed = list(_modules_in(module, folders[0]))
     for one in needed:
+        setattr(one, _MARK, True)
         cloudpickle.register_pickle_by_value(one)
     return UserCode(name, _hash_of_sources(needed or [module]), getattr(module, attribute))
 
 
-def _import_afresh(module_name: str, folders: list[Path]) -> ModuleType:
-    """Import a module as its files are now: a bot lives longer than an edit of them."""
-    for loaded in cloudpickle.list_registry_pickle_by_value():
-        if loaded in sys.modules and not _is_installed(sys.modules[loaded]):
-            del sys.modules[loaded]
-    importlib.invalidate_caches()
+def _imported(module_name: str, folders: list[Path]) -> ModuleType:
     before = list(sys.path)
     sys.path[:0] = map(str, folders)
     try:
@@ -85,18 +93,18 @@ def _import_afresh(module_name: str, folders: list[Path]) -> ModuleType:
         sys.path[:] = before
     for folder in folders:
         file = folder.joinpath(*module_name.split(".")).with_suffix(".py")
-        if file.is_file() and _is_installed(module):
+        if file.is_file() and not _lies_in(module, folder):
             raise ImportError(f"{module.__file__} has the same name; rename {file}")
     return module
 
 
-def _modules_of_user(module: ModuleType) -> Iterable[ModuleType]:
-    """The module and those it uses, as far as they are not installed."""
+def _modules_in(module: ModuleType, folder: Path) -> Iterable[ModuleType]:
+    """The module and those it uses, as far as they lie in a folder."""
     found: dict[str, ModuleType] = {}
     waiting = [module]
     while waiting:
         current = waiting.pop()
-        if current.__name__ in found or _is_installed(current):
+        if current.__name__ in found or not _lies_in(current, folder):
             continue
         found[current.__name__] = current
         for value in list(vars(current).values()):
@@ -106,11 +114,9 @@ def _modules_of_user(module: ModuleType) -> Iterable[ModuleType]:
     return found.values()
 
 
-def _is_installed(module: ModuleType) -> bool:
-    """Whether a module belongs to Python, to an installed package or to this one, which are found everywhere."""
+def _lies_in(module: ModuleType, folder: Path) -> bool:
     file = getattr(module, "__file__", None)
-    places = [Path(sysconfig.get_path(place)) for place in ("stdlib", "purelib", "platlib")] + [Path(__file__).parent]
-    return file is None or any(Path(file).resolve().is_relative_to(place.resolve()) for place in places)
+    return file is not None and Path(file).resolve().is_relative_to(folder)
 
 
 def _hash_of_sources(modules: Iterable[ModuleType]) -> str:

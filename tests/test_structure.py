@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import mtfscalper
+from mtfscalper.imports import import_closure, imported_modules, package_modules
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = Path(mtfscalper.__file__).parent
@@ -59,8 +60,11 @@ LINES_MAX = 450
 
 def modules_of(package: Path) -> dict[str, Path]:
     """Files of a package by the modules' dotted names, without the package's own name: ``""`` is the package."""
-    files = {path.relative_to(package): path for path in sorted(package.rglob("*.py"))}
-    return {".".join(name.with_suffix("").parts).removesuffix("__init__").rstrip("."): files[name] for name in files}
+    return {without_package(name): path for name, path in package_modules(package).items()}
+
+
+def without_package(name: str) -> str:
+    return name.partition(".")[2]
 
 
 def imports_of(path: Path) -> set[str]:
@@ -80,28 +84,16 @@ def imports_of(path: Path) -> set[str]:
 
 def inner_imports(package: Path) -> dict[str, set[str]]:
     """The modules of a package that each of its modules imports."""
-    modules = modules_of(package)
-
-    def module_named(name: str) -> str:
-        # A name imported from a module stands after the module's own.
-        while name not in modules:
-            name = name.rpartition(".")[0]
-        return name
-
-    inside = f"{package.name}."
+    modules = package_modules(package)
     return {
-        module: {module_named(name.removeprefix(inside)) for name in imports_of(path) if name.startswith(inside)}
-        for module, path in modules.items()
+        without_package(name): {without_package(other) for other in imported_modules(name, modules)} for name in modules
     }
 
 
-def reached_from(module: str, inner: Mapping[str, set[str]]) -> set[str]:
+def reached_from(module: str, package: Path) -> set[str]:
     """A module, and all that it imports, directly or not."""
-    reached, waiting = set(), {module}
-    while waiting:
-        reached.add(current := waiting.pop())
-        waiting |= inner[current] - reached
-    return reached
+    modules = package_modules(package)
+    return {without_package(name) for name in import_closure([f"{package.name}.{module}".rstrip(".")], modules)}
 
 
 def layer_of(module: str) -> str:
@@ -143,7 +135,7 @@ def barred_imports(package: Path, barred: Mapping[str, set[str]], exempt: set[tu
     return [
         f"{module} reaches {library} in {reached}"
         for module in inner
-        for reached in sorted(reached_from(module, inner))
+        for reached in sorted(reached_from(module, package))
         for library in sorted(libraries[reached] & barred.get(layer_of(module), set()))
         if (module, library) not in exempt
     ]

@@ -8,10 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cloudpickle
 import pytest
 
 import mtfscalper
-from mtfscalper.user_code import UserCodeError, load_user_code
+from mtfscalper.user_code import UserCodeError, forget_user_code, load_user_code
 
 KEY = "freqai.rl_config.network"
 
@@ -49,6 +50,7 @@ def test_an_edit_is_seen_and_is_other_code_and_other_files_are_not(tmp_path: Pat
     (tmp_path / "users_other.py").write_text("LIMIT = 5\n")
     assert load_user_code("users_code:limit", tmp_path, KEY) == first
     (tmp_path / "users_limit.py").write_text("LIMIT = 30\n")
+    forget_user_code()
     second = load_user_code("users_code:limit", tmp_path, KEY)
     assert second != first
     assert (first.value(), second.value()) == (3, 30)
@@ -59,7 +61,31 @@ def test_two_user_directories_do_not_get_in_each_others_way(tmp_path: Path) -> N
         folder = tmp_path / str(number)
         folder.mkdir()
         (folder / "users_same.py").write_text(f"def number():\n    return {number}\n")
+        forget_user_code()
         assert load_user_code("users_same:number", folder, KEY).value() == number
+
+
+def test_code_that_lies_elsewhere_on_the_path_is_not_the_users(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "not_the_users.py").write_text("def answer():\n    return 42\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "elsewhere"))
+    (tmp_path / "user_data").mkdir()
+    (tmp_path / "user_data" / "users_import.py").write_text("import numpy\nfrom not_the_users import answer\n")
+    code = load_user_code("users_import:answer", tmp_path / "user_data", KEY)
+    known = sys.modules["not_the_users"]
+    forget_user_code()
+    assert "users_import" not in sys.modules
+    assert sys.modules["not_the_users"] is known
+    assert b"not_the_users" in pickle.dumps(code)
+    assert "not_the_users" not in cloudpickle.list_registry_pickle_by_value()
+
+
+def test_two_names_of_one_file_share_its_module(tmp_path: Path) -> None:
+    (tmp_path / "users_two.py").write_text(
+        "STATE = []\n\ndef one():\n    return STATE\n\ndef two():\n    return STATE\n"
+    )
+    one, two = (load_user_code(f"users_two:{name}", tmp_path, KEY).value() for name in ("one", "two"))
+    assert one is two
 
 
 def test_an_installed_package_is_pickled_by_reference(tmp_path: Path) -> None:

@@ -61,12 +61,13 @@ class PairCandles(NamedTuple):
             wanted |= dates == rows["date"].iloc[-1] + pd.Timedelta(milliseconds=self.timeframe_ms)
         signals = rows[["date", *(name for name in (LONG_SIGNAL, SHORT_SIGNAL) if name in rows.columns)]]
         frame = self.frame[wanted].merge(signals, on="date", how="left", validate="one_to_one")
-        n_after = len(frame) - len(rows)
-        if n_after < 0:
+        n_missing = int((~rows["date"].isin(dates)).sum())
+        if n_missing:
             raise TapeError(
-                f"{self.pair}: {-n_after} of {len(rows)} rows have a date that is none of the pair's candles; "
+                f"{self.pair}: {n_missing} of {len(rows)} rows have a date that is none of the pair's candles; "
                 "accepted: the dates that the strategy was given; remedy: leave the frame's column date as it is"
             )
+        n_after = len(frame) - len(rows)
         usable = np.ones(len(rows), dtype=bool) if usable is None else usable
         return MarketTape.from_frame(
             frame,

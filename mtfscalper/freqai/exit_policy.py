@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     # Importing it imports torch, which a strategy that only reads columns does without.
     from mtfscalper.policy.inference import TradeDecider, TradeDecision
 
-# Questions about a trade that one pass through the network answers: its weights are read from memory once for all.
+# How many candles ahead a trade's questions are answered in one go: the time goes into reading the network's weights
+# from memory, and one reading serves them all.
 PREPARED_CANDLES = 32
 
 
@@ -103,8 +104,8 @@ class DecidingPeriod:
     def __init__(self, first_ms: int, stop_ms: int, rows: PeriodRows, decider: TradeDecider) -> None:
         self.first_ms, self.stop_ms = first_ms, stop_ms
         self.decider = decider
-        # Looked up one by one, which Python's own containers answer faster than arrays. Flat ones: a backtest holds so
-        # many objects that making thousands of small containers sets the garbage collector off.
+        # A dictionary and lists, because single look-ups in NumPy arrays are slow. One flat list for each side rather
+        # than a pair for each row: thousands of small tuples would start Python's garbage collector again and again.
         decidable = rows.decidable.nonzero()[0]
         self.row_of = dict(zip(rows.dates_ms[decidable].tolist(), decidable.tolist(), strict=True))
         self.long_permitted, self.short_permitted = rows.long_permitted.tolist(), rows.short_permitted.tolist()

@@ -23,7 +23,7 @@ from mtfscalper.freqai.candles import CandleSource
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.live import LivePairs
-from mtfscalper.freqai.strategy_rules import PairTerms, UserParts, settings_of_config
+from mtfscalper.freqai.strategy_rules import PairTerms, UserParts, settings_of_config, warn_of_ignored_keys
 from mtfscalper.freqai.trade_decisions import check_asks_for_decisions
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
@@ -52,14 +52,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         rl = self.settings.rl
         self._user = UserParts.from_settings(self.settings, config)
         super().__init__(**kwargs)
-        unread = self.settings.ignored_ppo_keys(config)
-        if unread:
-            logger.warning(
-                "freqai.rl_config has PPO's keys %s, which model_type '%s' does not read; its arguments stand in "
-                "freqai.model_training_parameters.",
-                ", ".join(unread),
-                rl.model_type,
-            )
+        warn_of_ignored_keys(self.settings, config)
         self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)
         logger.info("torch runs %d intra-op and %d inter-op threads.", *self.torch_threads)
         self._code = artefacts.code_hash()

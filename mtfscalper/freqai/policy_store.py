@@ -123,16 +123,16 @@ class _PairPolicies:
         self.written = written
         self._root, self._pair = root, pair
         self.plan_path, self._history_path = _plan_paths(root, pair)
-        plan = json.loads(self.plan_path.read_text())
         try:
+            plan = json.loads(self.plan_path.read_text())
             self.terms = TradeTerms.from_json(plan["terms"])
             self.periods = [PlannedPeriod(**period) for period in plan["periods"]]
-        except (KeyError, TypeError) as error:
+            self._history_sha256 = plan["history_sha256"]
+        except (KeyError, TypeError, ValueError) as error:
             raise DecisionsError(
-                f"{pair}: {self.plan_path} was written by another version of mtfscalper ({error}); accepted: this "
-                "version's; remedy: run the backtest again"
+                f"{pair}: {self.plan_path} is damaged or was written by another version of mtfscalper "
+                f"({type(error).__name__}: {error}); accepted: this version's; remedy: run the backtest again"
             ) from error
-        self._history_sha256 = plan["history_sha256"]
         self.starts = [period.first_ms for period in self.periods]
         self.loaded: OrderedDict[int, ExitPolicy] = OrderedDict()
 

@@ -20,7 +20,7 @@ from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.settings import RLSettings, Settings, SettingsError
 from mtfscalper.trading.reward import load_own_terms
 from mtfscalper.trading.rules import RulesError, TradingRules
-from mtfscalper.user_code import UserCode, UserCodeError
+from mtfscalper.user_code import UserCode, UserCodeError, forget_user_code
 
 if TYPE_CHECKING:
     from mtfscalper.policy.user_network import UserNetwork
@@ -39,6 +39,18 @@ def settings_of_config(config: dict[str, Any]) -> Settings:
     except (SettingsError, UserCodeError) as error:
         raise OperationalException(f"The config cannot be used:\n{error}") from error
     return settings
+
+
+def warn_of_ignored_keys(settings: Settings, config: Mapping[str, Any]) -> None:
+    """Name PPO's keys in ``rl_config`` that another algorithm does not read."""
+    ignored = settings.ignored_ppo_keys(config)
+    if ignored:
+        logger.warning(
+            "freqai.rl_config has PPO's keys %s, which model_type '%s' does not read; its arguments stand in "
+            "freqai.model_training_parameters.",
+            ", ".join(ignored),
+            settings.rl.model_type,
+        )
 
 
 class UserParts(NamedTuple):
@@ -61,6 +73,7 @@ class UserParts(NamedTuple):
         if not rl.model_reward_parameters.terms and rl.network is None:
             return cls((), None)
         user_data = Path(config["user_data_dir"])
+        forget_user_code()
         network = None
         if rl.network is not None:
             # Imports torch, which a strategy without a network of the user's can do without.

@@ -190,6 +190,8 @@ class MarketTape:
         place = _BODY + 8
         n_header = int.from_bytes(raw[_BODY:place].tobytes(), "little")
         values = json.loads(raw[place : place + n_header].tobytes())
+        if missing := [field.name for field in fields(cls) if field.name not in values]:
+            raise TapeError(_unreadable(path, f"it holds no {', '.join(missing)}"))
         place += n_header
         for field in fields(cls):
             if field.name not in _PLAIN:

@@ -55,7 +55,7 @@ def check_evaluation(facts: RunFacts) -> Check:
     evaluations = [evaluation for period in facts.periods for evaluation in period.report.evaluations]
     if not facts.asked.evaluates:
         return Check("policy", "evaluation", f"{len(evaluations)} evaluations", "none: test_size is 0", Verdict.NOTE)
-    # JSON has no infinity: fit writes null for it.
+    # JSON has no infinity: the report writes null for it.
     values = [value for evaluation in evaluations for value in evaluation.values()]
     finite = all(value is not None and math.isfinite(value) for value in values)
     best = [period.report.best_evaluation for period in facts.periods]

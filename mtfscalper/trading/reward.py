@@ -16,9 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from mtfscalper.trading.account import Account, ExitReason, Fill
 from mtfscalper.trading.actions import ActionTable
 from mtfscalper.trading.arrays import Array, Namespace
-from mtfscalper.user_code import UserCode, load_user_code
+from mtfscalper.user_code import IMPORT_PATH, UserCode, load_user_code
 
-TERM_PATTERN = r"^(?P<module>[A-Za-z_][\w.]*):(?P<function>[A-Za-z_]\w*)$"
 _Weight = Annotated[float, Field(allow_inf_nan=False)]
 _Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
 
@@ -51,7 +50,7 @@ class RewardSettings(BaseModel):
     )
     invalid_weight: _Weight = Field(0.0, description="weight of minus 1 for an impossible action")
     idle_weight: _Weight = Field(0.0, description="weight of minus 1 for declining a permitted entry")
-    terms: dict[Annotated[str, Field(pattern=TERM_PATTERN)], _Weight] = Field(
+    terms: dict[Annotated[str, Field(pattern=IMPORT_PATH)], _Weight] = Field(
         {},
         description="weights of terms of your own. Functions of a module in the user directory, or of an installed one",
     )

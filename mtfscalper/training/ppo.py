@@ -230,7 +230,7 @@ class FusedPPO(PPO):
         return torch.cat([minibatch_metrics(part, settings) for part in parts]), kl_exceeded
 
     def release_memory(self) -> None:
-        """Let go of what only training needs: gradients, activations, the rollout."""
+        """Let go of what only training needs: gradients and activations; the rollout is emptied."""
         self._networks = None
         self._make_storage()
 

@@ -30,13 +30,14 @@ from mtfscalper.trading.observation import Observation
 from mtfscalper.training.fit import build_model, model_zip, network_arguments
 from mtfscalper.training.job import TrainingJob, TrainingStoppedError, stop_on
 from mtfscalper.training.report import TrainingReport
-from mtfscalper.user_code import UserCodeError
+from mtfscalper.user_code import UserCodeError, forget_user_code
 
 TESTS = Path(own_networks.__file__).parent
 
 
 def own_network(settings: Settings, user_data: Path = TESTS) -> UserNetwork | None:
     """What ``network`` names, in this folder for a user directory."""
+    forget_user_code()
     return None if settings.rl.network is None else UserNetwork.from_name(settings.rl.network, user_data)
 
 

@@ -21,7 +21,7 @@ from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.trading.reward import RewardSettings, load_own_terms
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.reward_check import RewardTermError, check_reward
-from mtfscalper.user_code import UserCodeError
+from mtfscalper.user_code import UserCodeError, forget_user_code
 
 TAPE = random_tape(400)
 CALM = """
@@ -44,6 +44,7 @@ def user_data(tmp_path: Path) -> Path:
 
 
 def settings_with(folder: Path, weight: float = 0.2, name: str = "my_terms:calm") -> EnvSettings:
+    forget_user_code()
     reward = RewardSettings(equity_weight=0.0, terms={name: weight})
     settings = env_settings_of(tiny_settings(entry_mode="agent"))
     return replace(settings, reward=reward, own_terms=load_own_terms(reward, folder))
@@ -104,6 +105,7 @@ def test_the_readmes_example_can_be_used_as_it_stands(tmp_path: Path) -> None:
     readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
     [code] = re.findall(r"```python\n(# \"model_reward_parameters.*?)```", readme, re.DOTALL)
     (tmp_path / "my_terms.py").write_text(code)
+    forget_user_code()
     reward = json.loads("{" + code.splitlines()[0].removeprefix("# ") + "}")["model_reward_parameters"]
     settings = RewardSettings(**reward)
     env = replace(env_settings_of(tiny_settings(entry_mode="agent")), reward=settings)
@@ -133,8 +135,8 @@ def test_a_term_that_cannot_be_loaded_is_refused_by_its_key(user_data: Path) -> 
         ("return 1.0 if transition.equity_after > 1 else 0.0", "fails \\(ValueError"),
         ("return transition.equity_after.clip(0, 1)", "fails \\(AttributeError"),
         ("return 1.0", r"gives shape \(\)"),
-        ("return transition.equity_after[:, None]", "fails|gives shape"),
-        ("return transition.equity_after / 0.0", "fails|0 finite numbers"),
+        ("return transition.equity_after[:, None]", r"gives shape \(16, 1\)"),
+        ("return transition.equity_after / 0.0", "fails \\(ZeroDivisionError"),
         (
             "return transition.equity_after - xp.log(1.0) + (0.5 if hasattr(transition.asked, 'shape') else 0.0)",
             "alone",
