@@ -351,7 +351,7 @@ def test_a_device_may_be_named_by_its_number(device: str) -> None:
         ("freqai.rl_config", "seed", -1, "integer from 0 to 2147483647 ("),
         ("freqai.rl_config", "max_training_drawdown_pct", 0, "number in (0, 1] (share of the peak"),
         ("freqai.rl_config", "gamma", 2, "number in [0, 1] ("),
-        ("freqai.rl_config", "ent_coef", -1, "number >= 0 ("),
+        ("freqai.rl_config", "ent_coef", -1, "number in [0, 100000] ("),
         ("freqai.rl_config", "clip_range_vf", 0, "number > 0 or null (how far an update may move a value); remedy"),
         ("freqai.rl_config", "net_arch_value", [], "non-empty list of integers >= 1 or null (hidden layers"),
         ("freqai.rl_config", "compile", 1, "true, false or 'auto' ("),
