@@ -1,15 +1,14 @@
-"""What is checked of a config when a run starts: before candles are loaded, and again before the first training."""
+"""What is checked of a config and of this machine when a model is made, before anything is trained."""
 
 from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from freqtrade.config_schema import CONF_SCHEMA
 from freqtrade.exceptions import OperationalException
-from freqtrade.exchange import timeframe_to_seconds
 from stable_baselines3.common.utils import get_device
 
 from mtfscalper.freqai.strategy_rules import settings_of_config
@@ -19,7 +18,6 @@ from mtfscalper.training.memory import check_memory
 
 logger = logging.getLogger(__name__)
 
-_DAY_SECONDS = 86_400
 # Keys that FreqAI reads or documents and freqtrade's schema leaves out, by section.
 _BEYOND_SCHEMA = {
     "freqai": {
@@ -46,7 +44,7 @@ def checked_settings(config: dict[str, Any]) -> Settings:
     :raises OperationalException: naming every wrong key, the value, the values accepted and the remedy
     """
     settings = settings_of_config(config)
-    complaints = [*_device_complaints(settings), *_period_complaints(settings, config)]
+    complaints = list(_device_complaints(settings))
     if not complaints:
         try:
             check_memory(settings, memory_bytes(get_device(settings.rl.device)))
@@ -90,30 +88,11 @@ def misspelt_keys(freqai: Mapping[str, Any]) -> Iterator[str]:
                 )
 
 
-def _device_complaints(settings: Settings) -> Iterable[str]:
+def _device_complaints(settings: Settings) -> Iterator[str]:
     device = settings.rl.device
     why = why_device_is_missing(device)
     if why is not None:
         yield (
             f"freqai.rl_config.device is {device!r}, and {why}; accepted: 'cpu', 'auto' or a device that is there; "
             "remedy: set it so, or install a torch that can use the device"
-        )
-
-
-def _period_complaints(settings: Settings, config: Mapping[str, Any]) -> Iterable[str]:
-    """Complaints about periods too short for a candle or for an episode."""
-    timeframe = config["timeframe"]
-    candle = timeframe_to_seconds(timeframe)
-    if settings.backtest_period_days * _DAY_SECONDS < candle:
-        yield (
-            f"freqai.backtest_period_days is {settings.backtest_period_days!r}, shorter than a candle of {timeframe}; "
-            f"accepted: number >= {candle / _DAY_SECONDS:.6f}; remedy: raise it"
-        )
-    candles = settings.train_period_days * _DAY_SECONDS // candle
-    if candles < settings.candles_needed:
-        yield (
-            f"freqai.conv_width is {settings.lookback!r}, with which a training needs {settings.candles_needed} "
-            f"candles (conv_width + 2, beside the share {settings.test_size} held out); accepted: what needs at most "
-            f"the {candles} candles of {timeframe} in freqai.train_period_days {settings.train_period_days}; remedy: "
-            "lower conv_width or raise train_period_days"
         )
