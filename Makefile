@@ -14,7 +14,11 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --pro
 show_log = { tail -n 20 $(LOG) >&2; echo "$(GOAL): pip failed; its whole output: $(LOG)" >&2; exit 1; }
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
 CACHES := build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
-RUN_OUTPUTS := user_data/offline
+OFFLINE := user_data/offline
+SYNTHETIC := $(OFFLINE)/data/binance
+# What the demo of the synthetic market and validate_monitoring.py name their models and logs.
+RUN_OUTPUTS := $(foreach name,mtfscalper_demo mtfscalper_demo_[0-9]* validate_*,$(OFFLINE)/models/$(name)) \
+  $(OFFLINE)/models/.mtfscalper_demo*.lock $(OFFLINE)/logs/validate_*
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test check format acceptance bench clean
@@ -52,9 +56,19 @@ else
 	@set -e; for benchmark in $(BENCHMARKS); do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
 endif
 
-clean: ## remove the environment, caches, builds and what offline runs wrote
+clean: ## remove the environment, caches, builds, and models and candles of the synthetic market
 	@if [ -f "$(VENV)/pyvenv.cfg" ]; then rm -rf "$(VENV)"; fi
 	@rm -rf $(CACHES) $(RUN_OUTPUTS)
+	@if [ -f $(SYNTHETIC)/synthetic_market.json ]; then \
+	  sed -n 's/^ *"\([^"/]*\.feather\)":.*/\1/p' $(SYNTHETIC)/synthetic_market.json | \
+	    while read -r file; do rm -f "$(SYNTHETIC)/futures/$$file"; done; \
+	  rm -f $(SYNTHETIC)/synthetic_market.json; \
+	fi
+	@if [ -d $(OFFLINE) ]; then find $(OFFLINE) -depth -type d -empty -delete; fi
+	@if [ -d $(OFFLINE) ]; then \
+	  echo "clean: kept what may come of your own candles; remove it by hand if you do not need it:"; \
+	  find $(OFFLINE) -mindepth 2 -maxdepth 2 | sort | sed 's/^/  /'; \
+	fi
 	@find . -name .git -prune -o -name __pycache__ -type d -exec rm -rf {} +
 
 # Says in one line what is wrong with PYTHON; asked only when an environment has to be created.

@@ -1,4 +1,4 @@
-"""The machine at hand: its processors, torch's threads, and what "auto" means for ``precision`` and ``compile``."""
+"""The machine at hand: processors, devices, memory and torch's threads; what "auto" means for precision and others."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import os
 from typing import Literal, NamedTuple
 
+import psutil
 import torch
 
 logger = logging.getLogger(__name__)
@@ -26,6 +27,32 @@ def usable_processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def why_device_is_missing(device: str) -> str | None:
+    """Why torch cannot compute on a device here, None if it can; "auto" always can.
+
+    stable-baselines3 would quietly take the processor for "cuda" without a GPU.
+
+    :param device: "auto", "cpu", "mps", "cuda" or "cuda:N"
+    """
+    kind, _, number = device.partition(":")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        return "this machine has no Apple GPU that torch can use"
+    if kind != "cuda":
+        return None
+    if not torch.cuda.is_available():
+        return "torch finds no CUDA GPU on this machine"
+    if number and int(number) >= torch.cuda.device_count():
+        return f"torch finds {torch.cuda.device_count()} CUDA GPUs on this machine, numbered from 0"
+    return None
+
+
+def memory_bytes(device: torch.device) -> int:
+    """Memory of a device, in all: a GPU's own, else the machine's."""
+    if device.type == "cuda":
+        return int(torch.cuda.get_device_properties(device).total_memory)
+    return int(psutil.virtual_memory().total)
 
 
 def set_torch_threads(cpu_count: int, interop_threads: int) -> TorchThreads:

@@ -8,12 +8,13 @@ loaded, with the key, the value received, the values accepted and the remedy in 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from mtfscalper.settings_text import accepted_values, parse_section, settings_table
+from mtfscalper.settings_text import accepted_values, did_you_mean, parse_section, settings_table
 from mtfscalper.trading.reward import RewardSettings
 from mtfscalper.user_code import IMPORT_PATH
 
@@ -28,8 +29,12 @@ EntryMode = Literal["classic", "gated", "agent"]
 ArgumentsCheck = Callable[[str, Mapping[str, Any]], list[str]]
 
 _PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-_NonNegativeFloat = Annotated[float, Field(ge=0.0, allow_inf_nan=False)]
 _UnitInterval = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+# Beyond, products of float32 overflow, and training ends in NaN.
+_LossWeight = Annotated[float, Field(ge=0.0, le=1e5, allow_inf_nan=False)]
+# A century: what is longer leaves the dates that pandas knows.
+_Days = Annotated[float, Field(gt=0.0, le=36_500, allow_inf_nan=False)]
+_WholeDays = Annotated[int, Field(ge=1, le=36_500)]
 _PositiveInt = Annotated[int, Field(ge=1)]
 _Layers = Annotated[tuple[_PositiveInt, ...], Field(min_length=1)]
 # In messages and tables a group of a pattern is shown by its name.
@@ -49,7 +54,9 @@ class PPOSettings(_Section):
         256, description="samples per minibatch. At most `n_envs` × `n_steps`"
     )
     n_epochs: _PositiveInt = Field(10, description="passes over a rollout")
-    learning_rate: _PositiveFloat = Field(3e-4, description="step size of Adam")
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] = Field(
+        3e-4, description="step size of Adam"
+    )
     gamma: _UnitInterval = Field(0.99, description="discount per candle")
     gae_lambda: _UnitInterval = Field(0.95, description="bias against variance of the advantages")
     clip_range: _PositiveFloat = Field(
@@ -61,8 +68,8 @@ class PPOSettings(_Section):
     normalize_advantage: bool = Field(
         True, description="whether each minibatch's advantages get mean 0 and deviation 1"
     )
-    ent_coef: _NonNegativeFloat = Field(0.01, description="weight of the entropy in the loss")
-    vf_coef: _NonNegativeFloat = Field(0.5, description="weight of the value network's error in the loss")
+    ent_coef: _LossWeight = Field(0.01, description="weight of the entropy in the loss")
+    vf_coef: _LossWeight = Field(0.5, description="weight of the value network's error in the loss")
     max_grad_norm: _PositiveFloat = Field(0.5, description="longer gradients are cut to this length")
     target_kl: _PositiveFloat | None = Field(
         None, description="divergence from the old policy that ends an update. null: none does"
@@ -167,7 +174,10 @@ class FreqaiSettings(_Section):
     test_size: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.1, description="share of the training period held out for evaluation"
     )
+    shuffle: Literal[False] = Field(False, description="an episode needs candles in their order")
     shuffle_after_split: Literal[False] = Field(False, description="an episode needs candles in their order")
+    train_period_days: _WholeDays = Field(30, description="days that each period is trained on")
+    backtest_period_days: _Days = Field(7, description="days that each period of a backtest decides on")
     continual_learning: bool = Field(False, description="whether training goes on from the last model, on a copy")
     activate_tensorboard: bool = Field(True, description="whether TensorBoard logs are written")
     save_backtest_models: bool = Field(
@@ -175,7 +185,13 @@ class FreqaiSettings(_Section):
     )
 
 
-_FREQAI_SECTIONS = {"test_size": "data_split_parameters", "shuffle_after_split": "feature_parameters"}
+_FREQAI_SECTIONS = {
+    "test_size": "data_split_parameters",
+    "shuffle": "data_split_parameters",
+    "shuffle_after_split": "feature_parameters",
+}
+# FreqAI hands this section on to scikit-learn's train_test_split, which fails at an argument that it does not know.
+_SPLIT_ARGUMENTS = ("random_state", "shuffle", "stratify", "test_size", "train_size")
 
 
 class Settings(_Section):
@@ -183,6 +199,8 @@ class Settings(_Section):
 
     :ivar lookback: candles an observation looks back (``freqai.conv_width``)
     :ivar test_size: share of the training period held out for evaluation, 0 for none
+    :ivar train_period_days: days that each period is trained on
+    :ivar backtest_period_days: days that each period of a backtest decides on
     :ivar other_algorithm_kwargs: ``model_training_parameters`` of an algorithm other than PPO
     """
 
@@ -190,10 +208,18 @@ class Settings(_Section):
     ppo: PPOSettings
     lookback: int
     test_size: float
+    train_period_days: int
+    backtest_period_days: float
     continual_learning: bool
     tensorboard: bool
     save_backtest_models: bool
     other_algorithm_kwargs: dict[str, Any]
+
+    @property
+    def candles_needed(self) -> int:
+        """Candles of the shortest training: an episode takes ``lookback`` + 2, beside what is held out."""
+        # scikit-learn trains on the floor of this share of all rows.
+        return math.ceil(round((self.lookback + 2) / (1 - self.test_size), 6))
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], arguments_check: ArgumentsCheck | None = None) -> Settings:
@@ -233,6 +259,8 @@ class Settings(_Section):
             ppo=ppo,
             lookback=freqai.conv_width,
             test_size=freqai.test_size,
+            train_period_days=freqai.train_period_days,
+            backtest_period_days=freqai.backtest_period_days,
             continual_learning=freqai.continual_learning,
             tensorboard=freqai.activate_tensorboard,
             save_backtest_models=freqai.save_backtest_models,
@@ -263,6 +291,12 @@ def _parse_freqai(section: Mapping[str, Any], complaints: list[str]) -> FreqaiSe
         if key in holder:
             values[key] = holder[key]
     elsewhere = {key: f"freqai.{name}" for key, name in _FREQAI_SECTIONS.items()}
+    complaints += [
+        f"freqai.data_split_parameters.{key} is {value!r}, an unknown key; accepted: {', '.join(_SPLIT_ARGUMENTS)}; "
+        f"remedy: {did_you_mean(key, _SPLIT_ARGUMENTS)}"
+        for key, value in (section.get("data_split_parameters") or {}).items()
+        if key not in _SPLIT_ARGUMENTS
+    ]
     return parse_section(FreqaiSettings, values, complaints, "freqai", elsewhere)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import cloudpickle
 
 # What a config names, ``module:name``.
-IMPORT_PATH = r"^(?P<module>[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)$"
+IMPORT_PATH = r"^(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)$"
 # Set on modules of a user directory that were imported here.
 _MARK = "__imported_for_mtfscalper__"
 

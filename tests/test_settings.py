@@ -271,6 +271,9 @@ def test_a_wrong_type_is_refused_by_name(key: str, value: Any) -> None:
         ("network", "my_nets:Gru\n"),
         ("network", ""),
         ("learning_rate", 0.0),
+        ("learning_rate", 1e300),
+        ("ent_coef", 1e300),
+        ("vf_coef", 1e300),
         ("n_epochs", 0),
         ("gamma", 1.01),
         ("gae_lambda", -0.1),
@@ -351,7 +354,7 @@ def test_a_device_may_be_named_by_its_number(device: str) -> None:
         ("freqai.rl_config", "seed", -1, "integer from 0 to 2147483647 ("),
         ("freqai.rl_config", "max_training_drawdown_pct", 0, "number in (0, 1] (share of the peak"),
         ("freqai.rl_config", "gamma", 2, "number in [0, 1] ("),
-        ("freqai.rl_config", "ent_coef", -1, "number >= 0 ("),
+        ("freqai.rl_config", "ent_coef", -1, "number in [0, 100000] ("),
         ("freqai.rl_config", "clip_range_vf", 0, "number > 0 or null (how far an update may move a value); remedy"),
         ("freqai.rl_config", "net_arch_value", [], "non-empty list of integers >= 1 or null (hidden layers"),
         ("freqai.rl_config", "compile", 1, "true, false or 'auto' ("),
@@ -405,8 +408,13 @@ def test_exact_decisions_need_the_models_of_a_backtest() -> None:
     [
         ("rr", NAN),
         ("rr", True),
+        ("rr", 1e300),
         ("profit_aim", 0),
+        ("profit_aim", 1e-300),
         ("win_reward_factor", math.inf),
+        ("win_reward_factor", 1e300),
+        ("equity_weight", 1e300),
+        ("idle_weight", -1e300),
         ("equity_weight", NAN),
         ("idle_weight", "1"),
         ("timing_candles", True),
@@ -463,6 +471,37 @@ def test_a_lookback_below_one_candle_is_refused(value: Any) -> None:
 def test_a_held_out_share_outside_zero_to_one_is_refused(value: Any) -> None:
     message = refusal(data_split_parameters={"test_size": value})
     assert_one_complaint(message, "freqai.data_split_parameters.test_size", value)
+
+
+@pytest.mark.parametrize(
+    ("key", "meant"), [("test_sise", "test_size"), ("testsize", "test_size"), ("shufle", "shuffle")]
+)
+def test_a_key_that_the_split_of_candles_would_fail_at_is_refused_with_the_key_that_was_meant(
+    key: str, meant: str
+) -> None:
+    message = refusal(data_split_parameters={key: 0.2})
+    assert_one_complaint(message, f"freqai.data_split_parameters.{key}", 0.2)
+    assert f"did you mean {meant!r}?" in message
+    assert parse(data_split_parameters={"test_size": 0.2, "random_state": 1, "shuffle": False}).test_size == 0.2
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("train_period_days", 0), ("train_period_days", 1.5), ("train_period_days", 10**9), ("backtest_period_days", 0)],
+)
+def test_periods_of_no_or_endless_days_are_refused(key: str, value: float) -> None:
+    assert_one_complaint(refusal(**{key: value}), f"freqai.{key}", value)
+
+
+def test_the_shortest_training_holds_an_episode_beside_what_is_held_out() -> None:
+    for lookback, test_size, needed in ((1, 0, 3), (1, 0.1, 4), (8, 0.5, 20), (862, 0.25, 1152), (28, 0.9, 300)):
+        settings = parse(conv_width=lookback, data_split_parameters={"test_size": test_size})
+        assert settings.candles_needed == needed
+
+
+def test_candles_shuffled_before_the_split_are_refused() -> None:
+    message = refusal(data_split_parameters={"shuffle": True})
+    assert_one_complaint(message, "freqai.data_split_parameters.shuffle", True)
 
 
 def test_shuffled_candles_are_refused() -> None:

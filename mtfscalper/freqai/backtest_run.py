@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from freqtrade.configuration import TimeRange
+from freqtrade.exceptions import OperationalException
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -25,6 +26,8 @@ from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.fingerprint import rows_hash
 from mtfscalper.freqai.policy_store import PlannedPeriod, RunPlan, save_arrays
 from mtfscalper.freqai.predictions import flat_columns, period_rows, prediction_columns
+from mtfscalper.freqai.short_periods import neutral_rows, periods_without_rows
+from mtfscalper.market.tape import TapeError
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import decider_for
 from mtfscalper.settings import Settings
@@ -40,6 +43,7 @@ class PeriodKitchen(FreqaiDataKitchen):
         super().__init__(config, False, run.candles.pair)
         self.run = run
         self.rows_before = DataFrame()
+        run.leave_out_short_periods(self)
 
     @property
     def period(self) -> BacktestPeriod:
@@ -52,6 +56,33 @@ class PeriodKitchen(FreqaiDataKitchen):
         # FreqAI renames the columns of what it slices.
         self.rows_before = self.remove_special_chars_from_feature_names(before.copy())
         return super().slice_dataframe(timerange, df)
+
+    def filter_features(
+        self,
+        unfiltered_df: DataFrame,
+        training_feature_list: list[str],
+        label_list: list[str] | None = None,
+        training_filter: bool = True,
+    ) -> tuple[DataFrame, DataFrame]:
+        """FreqAI's filter, which names missing downloads where no row is left; a new pair has nothing to download.
+
+        :raises TapeError: if the indicators of a pair that was listed late leave too few rows to train on
+        """
+        if training_filter and self.run.listed_late(self):
+            features = unfiltered_df.filter(training_feature_list).replace([np.inf, -np.inf], np.nan)
+            n_rows, needed = int(features.notna().all(axis=1).sum()), self.run.settings.candles_needed
+            if n_rows < needed:
+                raise TapeError(
+                    f"{self.pair}: {n_rows} of {len(unfiltered_df)} candles to train on have every feature; accepted: "
+                    f"at least {needed}; remedy: none, indicators need candles before they have a value"
+                )
+        return super().filter_features(unfiltered_df, training_feature_list, label_list, training_filter)
+
+    def fill_predictions(self, dataframe: DataFrame) -> None:
+        """FreqAI's zeros for candles without a prediction, for a pair without any too."""
+        if self.full_df.empty:
+            self.full_df = neutral_rows(dataframe["date"], self.label_list)
+        super().fill_predictions(dataframe)  # type: ignore[no-untyped-call]
 
     def check_if_backtest_prediction_is_valid(self, len_backtest_df: int) -> bool:
         """Only predictions whose manifest matches today's candles, settings and code are reused."""
@@ -177,6 +208,7 @@ class BacktestRun:
     :ivar fingerprint: what every policy of the run is made from, name to hash
     :ivar account: handed on from period to period, where the policy runs through the rules (decision_mode "replay")
     :ivar periods: those begun, by FreqAI's name for their model
+    :ivar left_out: ends of the trainings of periods that can decide nothing, seconds since 1970
     """
 
     candles: PairCandles
@@ -187,12 +219,51 @@ class BacktestRun:
     fingerprint: Mapping[str, str]
     account: Account = FLAT
     periods: dict[str, BacktestPeriod] = field(default_factory=dict)
+    left_out: frozenset[int] = frozenset()
+
+    def leave_out_short_periods(self, dk: PeriodKitchen) -> None:
+        """Note and name the periods whose candles are too few to decide anything."""
+        needed = self.settings.candles_needed + 2 * dk.freqai_config["feature_parameters"]["buffer_train_data_candles"]
+        short = periods_without_rows(
+            self.candles.frame["date"], dk.training_timeranges, dk.backtesting_timeranges, needed
+        )
+        self.left_out = frozenset(short)
+        if short:
+            logger.warning(
+                "%s decides nothing (do_predict 0) in %d of %d periods, for want of candles: %s.",
+                dk.pair,
+                len(short),
+                len(dk.training_timeranges),
+                "; ".join(short.values()),
+            )
+
+    def listed_late(self, dk: PeriodKitchen) -> bool:
+        """Whether the pair's candles begin inside the training of the period at hand of a kitchen."""
+        training, _ = self._ranges(dk)
+        return bool(self.candles.frame["date"].iloc[0] > training.startdt)
+
+    def leaves_out(self, dk: PeriodKitchen, failure: Exception) -> bool:
+        """Whether the period at hand of a kitchen decides nothing: its pair was listed too late to train on it.
+
+        :param failure: of the training
+        """
+        if not isinstance(failure, TapeError) or not self.listed_late(dk):
+            return False
+        _, test = self._ranges(dk)
+        logger.warning(
+            "%s decides nothing (do_predict 0) from %s to %s: its candles begin at %s, too late to train on: %s",
+            dk.pair,
+            test.start_fmt,
+            test.stop_fmt,
+            self.candles.frame["date"].iloc[0],
+            failure,
+        )
+        self.periods.pop(dk.model_filename)
+        return True
 
     def begin_period(self, dk: PeriodKitchen) -> BacktestPeriod:
         """Work out what the period at hand of a kitchen depends on."""
-        model_id = int(dk.model_filename.rsplit("_", 1)[1])
-        ranges = zip(dk.training_timeranges, dk.backtesting_timeranges, strict=True)
-        train, test = next((train, test) for train, test in ranges if int(train.stopts) == model_id)
+        train, test = self._ranges(dk)
         # The candle after the last row shows where the decision on that row is carried out.
         stop = test.stopdt + pd.Timedelta(milliseconds=self.candles.timeframe_ms)
         fingerprint = {
@@ -214,6 +285,14 @@ class BacktestRun:
         self.periods[dk.model_filename] = period
         return period
 
+    @staticmethod
+    def _ranges(dk: PeriodKitchen) -> tuple[Any, Any]:
+        """What the period at hand of a kitchen trains on, and what it decides on: freqtrade's TimeRange, whole."""
+        model_id = int(dk.model_filename.rsplit("_", 1)[1])
+        ranges = zip(dk.training_timeranges, dk.backtesting_timeranges, strict=True)
+        # It is where the training ended before FreqAI moved its ends (buffer_train_data_candles).
+        return next((train, test) for train, test in ranges if int(test.startts) == model_id)
+
     def predict(
         self,
         model: BaseAlgorithm,
@@ -229,9 +308,16 @@ class BacktestRun:
         :param rows: of the period, after those that its first ones look back on
         :param features: scaled, shape (n_rows, n_features)
         :param usable: rows whose features were all there, shape (n_rows,)
+        :raises OperationalException: if the candles cannot be used
         """
         environment, period, n_before = self.environment, dk.period, len(dk.rows_before)
-        tape = self.candles.tape(rows, features, usable, with_next=True)
+        try:
+            tape = self.candles.tape(rows, features, usable, with_next=True)
+        except TapeError as error:
+            # freqtrade prints this kind of error without a traceback, as that of a failed training.
+            raise OperationalException(
+                f"Prediction of {dk.pair}, period {dk.model_filename}, failed: TapeError: {error}"
+            ) from error
         decider = decider_for(model, tape.features, environment.lookback)
         period.account_before = self.account
         if self.settings.rl.decision_mode == "replay":

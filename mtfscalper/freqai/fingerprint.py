@@ -40,8 +40,10 @@ def run_fingerprint(
     :param user: the user's own code
     :param freqai: the section ``freqai`` of the config
     """
-    # Whatever changes nothing about the policy: how progress is shown, and how its decisions are asked for.
+    # Whatever changes nothing about the policy: how progress is shown, how its decisions are asked for, and how long
+    # periods are, whose dates stand in each period's own fingerprint.
     shown: Any = {"rl": {"progress_bar", "decision_mode"}, "tensorboard": True, "ppo": {"verbose"}}
+    shown |= {"train_period_days": True, "backtest_period_days": True}
     features = [freqai["feature_parameters"], freqai["data_split_parameters"], feature_sources(type(strategy))]
     return {
         "versions": artefacts.value_hash(artefacts.library_versions()),

@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from freqtrade.configuration import TimeRange
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcementLearningModel
@@ -23,7 +24,9 @@ from mtfscalper.freqai.candles import CandleSource
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.live import LivePairs
-from mtfscalper.freqai.strategy_rules import PairTerms, UserParts, settings_of_config, warn_of_ignored_keys
+from mtfscalper.freqai.short_periods import check_candles
+from mtfscalper.freqai.start_checks import checked_settings
+from mtfscalper.freqai.strategy_rules import PairTerms, UserParts
 from mtfscalper.freqai.trade_decisions import check_asks_for_decisions
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
@@ -48,11 +51,10 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
 
     def __init__(self, **kwargs: Any) -> None:
         config = kwargs["config"]
-        self.settings = settings_of_config(config)
+        self.settings = checked_settings(config)
         rl = self.settings.rl
         self._user = UserParts.from_settings(self.settings, config)
         super().__init__(**kwargs)
-        warn_of_ignored_keys(self.settings, config)
         self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)
         logger.info("torch runs %d intra-op and %d inter-op threads.", *self.torch_threads)
         self._code = artefacts.code_hash()
@@ -76,6 +78,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             assert strategy.dp is not None
             self._source = CandleSource(self.config, strategy.dp, self.settings.rl.entry_mode)
             self._terms = PairTerms(strategy, self.config, self._source.exchange, self.settings, self._user.terms)
+            check_candles(self.config, strategy.dp)
         return super().start(dataframe, metadata, strategy)
 
     def start_backtesting(
@@ -96,11 +99,18 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             ),
         )
         kitchen = PeriodKitchen(self._run, self.config)
+        if len(self._run.left_out) == len(kitchen.training_timeranges):
+            # No period declares the columns that the strategy reads.
+            kitchen.find_labels(strategy.set_freqai_targets(dataframe.copy(), metadata=metadata))
         self.dk = kitchen
         done = super().start_backtesting(dataframe, metadata, kitchen, strategy)
         if self.settings.rl.decision_mode == "exact":
             self._run.write_plan(Path(kitchen.full_path))
         return done
+
+    def ensure_data_exists(self, len_dataframe_backtest: int, tr_backtest: TimeRange, pair: str) -> bool:
+        """Whether a period is worth a training: FreqAI passes over the others, whose columns stay 0."""
+        return self._run is None or int(self.training_timerange.stopts) not in self._run.left_out
 
     def start_live(
         self, dataframe: DataFrame, metadata: dict[str, Any], strategy: IStrategy, dk: FreqaiDataKitchen
@@ -113,11 +123,13 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         """Train a policy for one pair and period.
 
         :param unfiltered_df: the strategy's frame of the training period, one row a candle
-        :return: the best policy by evaluation
+        :return: the best policy by evaluation; None for a period of a new pair that there is too little to train on
         """
         try:
             return self._train(unfiltered_df, pair, dk)
         except Exception as error:
+            if isinstance(dk, PeriodKitchen) and dk.run.leaves_out(dk, error):
+                return None
             # FreqAI logs and goes on with neutral predictions; see _append_null_backtesting_predictions.
             self._training_failure = error
             raise
@@ -140,21 +152,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             network=self._user.network,
         )
         model, report = job.run(stop_on(self._stop_event) if self.live else None)
-        best = report.best_evaluation
-        logger.info(
-            "%s: trained %d timesteps on %d candles in %.0f s (%s x %d; rollouts %.0f s, updates %.0f s); best of %d "
-            "evaluations: %s.",
-            dk.pair,
-            report.timesteps,
-            report.train_candles,
-            report.seconds,
-            report.vec_env,
-            report.n_envs,
-            report.seconds_of("rollout"),
-            report.seconds_of("update"),
-            len(report.evaluations),
-            f"{best['log_return']:+.4f} log return after costs, {best['trades']:.0f} trades" if best else "none",
-        )
+        logger.info("%s", report.summary())
         artefacts.write_json(Path(dk.data_path) / artefacts.REPORT_NAME, report.as_json())
         artefacts.write_json(Path(dk.data_path) / artefacts.TERMS_NAME, self._terms.terms(dk.pair).as_json())
         return model
@@ -201,8 +199,10 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         return self._live.policies.get(pair)
 
     def _append_null_backtesting_predictions(self, dk: FreqaiDataKitchen, dataframe_backtest: DataFrame) -> None:
-        """A failed training fails the run: FreqAI would cache neutral predictions and trade on them."""
+        """A failed training fails the run: FreqAI would cache neutral predictions. A period left out stays empty."""
         error = self._training_failure
+        if error is None:
+            return
         raise OperationalException(
             f"Training of {dk.pair}, period {dk.model_filename}, failed: {type(error).__name__}: {error}"
         ) from error

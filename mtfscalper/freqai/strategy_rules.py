@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from freqtrade.constants import UNLIMITED_STAKE_AMOUNT
 from freqtrade.enums import TradingMode
 from freqtrade.exceptions import OperationalException
-from freqtrade.exchange import Exchange, timeframe_to_minutes
+from freqtrade.exchange import Exchange, timeframe_to_minutes, timeframe_to_seconds
 from freqtrade.strategy import IStrategy
 from freqtrade.util import get_dry_run_wallet
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_DAY_SECONDS = 86_400
+
 
 def settings_of_config(config: dict[str, Any]) -> Settings:
     """The settings of a freqtrade config, wrong ones as the kind of error freqtrade prints and stops at.
@@ -38,18 +40,33 @@ def settings_of_config(config: dict[str, Any]) -> Settings:
         UserParts.from_settings(settings, config)
     except (SettingsError, UserCodeError) as error:
         raise OperationalException(f"The config cannot be used:\n{error}") from error
+    complaints = list(_period_complaints(settings, config))
+    if complaints:
+        raise OperationalException("The config cannot be used:\n" + "\n".join(complaints))
     return settings
 
 
-def warn_of_ignored_keys(settings: Settings, config: Mapping[str, Any]) -> None:
-    """Name PPO's keys in ``rl_config`` that another algorithm does not read."""
-    ignored = settings.ignored_ppo_keys(config)
-    if ignored:
-        logger.warning(
-            "freqai.rl_config has PPO's keys %s, which model_type '%s' does not read; its arguments stand in "
-            "freqai.model_training_parameters.",
-            ", ".join(ignored),
-            settings.rl.model_type,
+def _period_complaints(settings: Settings, config: Mapping[str, Any]) -> Iterator[str]:
+    """Complaints about periods too short for a candle or for an episode.
+
+    :param config: the freqtrade config; until a strategy has said its timeframe there may be none
+    """
+    timeframe = config.get("timeframe")
+    if timeframe is None:
+        return
+    candle = timeframe_to_seconds(timeframe)
+    if settings.backtest_period_days * _DAY_SECONDS < candle:
+        yield (
+            f"freqai.backtest_period_days is {settings.backtest_period_days!r}, shorter than a candle of {timeframe}; "
+            f"accepted: number >= {candle / _DAY_SECONDS:.6f}; remedy: raise it"
+        )
+    candles = settings.train_period_days * _DAY_SECONDS // candle
+    if candles < settings.candles_needed:
+        yield (
+            f"freqai.conv_width is {settings.lookback!r}, with which a training needs {settings.candles_needed} "
+            f"candles (conv_width + 2, beside the share {settings.test_size} held out); accepted: what needs at most "
+            f"the {candles} candles of {timeframe} in freqai.train_period_days {settings.train_period_days}; remedy: "
+            "lower conv_width or raise train_period_days"
         )
 
 

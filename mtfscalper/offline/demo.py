@@ -10,14 +10,19 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock, Timeout
+from freqtrade.configuration import TimeRange
+from freqtrade.configuration.load_config import load_from_files
+from freqtrade.exceptions import ConfigurationError, OperationalException
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
+from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.offline import (
     DEFAULT_PAIRS,
     DEFAULT_SEED,
@@ -40,8 +45,11 @@ from mtfscalper.offline.freqtrade_command import (
     write_overlay,
 )
 from mtfscalper.offline.synthetic import DEFAULT_START, DEFAULT_STOP, TIMEFRAME_MINUTES, write_market
+from mtfscalper.settings import Settings
 
 IDENTIFIER = "mtfscalper_demo"
+# `make clean` removes the models of the synthetic market, and these not.
+IDENTIFIER_OWN_CANDLES = "mtfscalper_demo_own"
 EXIT_WITHOUT_RESULT = 1
 
 
@@ -101,11 +109,12 @@ def run_demo(request: DemoRequest, console: Console) -> int:
         )
     else:
         datadir, timerange = here / request.datadir, request.timerange
-    _check_candles(root / datadir, request.pairs)
+    settings = _checked_settings([*(root / config for config in CONFIGS), *configs], root)
+    _check_candles(root / datadir, request.pairs, timerange, settings.train_period_days)
 
     models = root / OFFLINE_USER_DATA / "models"
     with (
-        _exclusive_identifier(models) as identifier,
+        _exclusive_identifier(models, IDENTIFIER if request.datadir is None else IDENTIFIER_OWN_CANDLES) as identifier,
         ReplayExchange(root / datadir, request.port) as exchange,
         tempfile.TemporaryDirectory(prefix="mtfscalper-demo-") as scratch,
     ):
@@ -133,11 +142,14 @@ def run_demo(request: DemoRequest, console: Console) -> int:
 
 
 @contextmanager
-def _exclusive_identifier(models: Path) -> Iterator[str]:
-    """Hold an identifier no other running demo uses, so that none removes another's models."""
+def _exclusive_identifier(models: Path, name: str = IDENTIFIER) -> Iterator[str]:
+    """Hold an identifier no other running demo uses, so that none removes another's models.
+
+    :param name: the identifier, or how it begins
+    """
     models.mkdir(parents=True, exist_ok=True)
     for number in itertools.count(1):
-        identifier = IDENTIFIER if number == 1 else f"{IDENTIFIER}_{number}"
+        identifier = name if number == 1 else f"{name}_{number}"
         try:
             with FileLock(models / f".{identifier}.lock", timeout=0):
                 yield identifier
@@ -146,8 +158,34 @@ def _exclusive_identifier(models: Path) -> Iterator[str]:
             continue
 
 
-def _check_candles(datadir: Path, pairs: Sequence[str]) -> None:
-    timeframes = CandleStore(datadir).timeframes
+def _checked_settings(files: Sequence[Path], root: Path) -> Settings:
+    """The settings that the configuration files make together.
+
+    :param files: later ones override earlier ones
+    :raises ReplayError: for a file that is no JSON, or a setting that would stop the run
+    """
+    for file in files:
+        try:
+            load_from_files([str(file)])
+        except OperationalException as error:
+            raise ReplayError(
+                f"mtfscalper demo: configuration {file} cannot be read; check --config. {error}"
+            ) from error
+    try:
+        config = load_from_files([str(file) for file in files])
+        return checked_settings(config | {"user_data_dir": root / OFFLINE_USER_DATA})
+    except OperationalException as error:
+        raise ReplayError(f"mtfscalper demo: {error}\nCheck --config.") from error
+
+
+def _check_candles(datadir: Path, pairs: Sequence[str], timerange: str, training_days: int) -> None:
+    """Refuse pairs and days without candles.
+
+    :param training_days: needed before the first of these days
+    :raises ReplayError: naming what the directory has
+    """
+    store = CandleStore(datadir)
+    timeframes = store.timeframes
     for pair in pairs:
         missing = [timeframe for timeframe in TIMEFRAME_MINUTES if timeframe not in timeframes.get(pair, ())]
         if missing:
@@ -155,6 +193,23 @@ def _check_candles(datadir: Path, pairs: Sequence[str]) -> None:
                 f"mtfscalper demo: {datadir} has no {', '.join(missing)} futures candles of {pair!r}; its pairs are "
                 f"{', '.join(timeframes)}. Choose among them with --pairs, or download the candles with "
                 f"`freqtrade download-data --pairs {pair} --timeframes {' '.join(TIMEFRAME_MINUTES)}`."
+            )
+    example = "two days such as 20250401-20250415, the earlier one first"
+    try:
+        days = TimeRange.parse_timerange(timerange)
+    except ConfigurationError as error:
+        raise ReplayError(f"mtfscalper demo: --timerange is {timerange!r}: {error}; accepted: {example}") from error
+    if not days.startts or not days.stopts or days.startts >= days.stopts:
+        raise ReplayError(f"mtfscalper demo: --timerange is {timerange!r}; accepted: {example}")
+    for pair in pairs:
+        opened = store.finest(pair).open_ms
+        first, last = (datetime.fromtimestamp(int(ms) / 1000, UTC) for ms in (opened[0], opened[-1]))
+        earliest = first + timedelta(days=training_days)
+        if days.startts < earliest.timestamp() or days.stopts > last.timestamp() + timedelta(days=1).total_seconds():
+            raise ReplayError(
+                f"mtfscalper demo: --timerange is {timerange!r}, and {datadir} has candles of {pair} from "
+                f"{first:%Y%m%d} to {last:%Y%m%d}; accepted: days among {earliest:%Y%m%d}-{last:%Y%m%d}, after "
+                f"{training_days} days to train on; remedy: choose among them, or download more"
             )
 
 

@@ -18,8 +18,9 @@ from mtfscalper.trading.actions import ActionTable
 from mtfscalper.trading.arrays import Array, Namespace
 from mtfscalper.user_code import IMPORT_PATH, UserCode, load_user_code
 
-_Weight = Annotated[float, Field(allow_inf_nan=False)]
-_Positive = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
+# Rewards are float32: beyond, a product of them overflows, and training ends in NaN.
+_Weight = Annotated[float, Field(ge=-1e5, le=1e5, allow_inf_nan=False)]
+_Factor = Annotated[float, Field(gt=0.0, le=1e5, allow_inf_nan=False)]
 
 
 class RewardSettings(BaseModel):
@@ -27,9 +28,11 @@ class RewardSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    rr: _Positive = Field(1.0, description="risk to reward: profits above `rr` × `profit_aim` count as wins")
-    profit_aim: _Positive = Field(0.025, description="profit ratio aimed at, the unit of profit terms")
-    win_reward_factor: _Positive = Field(2.0, description="factor of profit_quality on wins")
+    rr: _Factor = Field(1.0, description="risk to reward: profits above `rr` × `profit_aim` count as wins")
+    profit_aim: Annotated[float, Field(ge=1e-6, le=1e5, allow_inf_nan=False)] = Field(
+        0.025, description="profit ratio aimed at, the unit of profit terms"
+    )
+    win_reward_factor: _Factor = Field(2.0, description="factor of profit_quality on wins")
     equity_weight: _Weight = Field(
         1.0,
         description="weight of the log of equity after over before, after costs. Alone, an episode adds up to the log "

@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.utils import set_random_seed
+from stable_baselines3.common.utils import get_device, set_random_seed
 
 from mtfscalper.envs.build import SupervisedSubprocVecEnv, build_vec_env, underlying
 from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.machine import memory_bytes
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.network import MaskedActorCriticPolicy, features_extractor
 from mtfscalper.policy.user_network import UserNetwork
@@ -25,6 +26,7 @@ from mtfscalper.training.callbacks import Door, OnEvaluation, PhaseClock
 from mtfscalper.training.compiled import CompiledFunction
 from mtfscalper.training.evaluation import KeepBest
 from mtfscalper.training.fit import build_model, learn, network_arguments
+from mtfscalper.training.memory import check_memory
 from mtfscalper.training.ppo import FusedPPO
 from mtfscalper.training.report import TrainingReport
 from mtfscalper.training.reward_check import check_reward
@@ -77,6 +79,7 @@ class TrainingJob:
 
         :param on_evaluation: is told each :class:`mtfscalper.training.evaluation.Evaluation` right after it was made,
             and None at every step of the environments in between; what it raises ends the training and comes out here
+        :raises mtfscalper.settings.SettingsError: if it needs more memory than this machine has
         :raises mtfscalper.envs.build.WorkerDiedError: if a worker process is lost
         :raises mtfscalper.user_code.UserCodeError: if the user's network cannot be used
         :raises mtfscalper.training.reward_check.RewardTermError: if a term of the user's cannot be used
@@ -97,6 +100,7 @@ class TrainingJob:
             train_tape_sha256=train.digest(),
             evaluation_candles=len(self.evaluation) if self.evaluation is not None else 0,
         )
+        check_memory(settings, memory_bytes(get_device(rl.device)), train.n_features)
         compact = rl.model_type == "PPO"
         started = time.perf_counter()
         network = network_arguments(settings, train.n_features, self.network)

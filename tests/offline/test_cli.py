@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 def checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for config in CONFIGS:
         (tmp_path / config).parent.mkdir(exist_ok=True)
-        (tmp_path / config).write_text("{}")
+        (tmp_path / config).write_text('{"timeframe": "5m", "freqai": {"feature_parameters": {}}}')
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -125,6 +126,7 @@ def test_demo_runs_on_own_candles_from_a_folder_inside_the_checkout(
     assert run_demo(request, console) == 0
     assert "20241010-20241012" in commands[0]
     assert Path(commands[0][commands[0].index("--datadir") + 1]).resolve() == checkout / "mine"
+    assert (checkout / "user_data/offline/models/mtfscalper_demo_own/trained").exists()
     assert not (checkout / SYNTHETIC_DATADIR).exists()
 
 
@@ -161,15 +163,30 @@ def test_demo_does_not_believe_a_success_without_a_result(
     [
         (["--datadir", "mine"], ["--datadir mine", "--timerange 2025"]),
         (["--datadir", "mine", "--timerange", "20241001-"], ["holds no futures candles"]),
+        (["--timerange", "20241001-"], ["'20241001-'", "the earlier one first"]),
+        (["--timerange", "20241010-20241001"], ["20241010-20241001", "the earlier one first"]),
+        (["--timerange", "next week"], ["'next week'", "accepted"]),
+        (["--timerange", "20250401-20250415"], ["BTC/USDT:USDT from 20240815 to 20241104", "20240914-20241104"]),
+        (["--timerange", "20240901-20240908"], ["accepted: days among 20240914-20241104, after 30 days to train on"]),
         (["--pairs", "SOL/USDT:USDT"], ["'SOL/USDT:USDT'", "BTC/USDT:USDT, ETH/USDT:USDT", "--pairs"]),
         (["--config", "missing.json"], ["missing.json does not exist", "--config"]),
+        (["--config", "broken.json"], ["broken.json", "--config"]),
+        (["--config", "wrong.json"], ["freqai.rl_config.n_envs is 0", "--config"]),
+        (["--config", "elsewhere.json"], ["freqai.rl_config.device is 'cuda:99'", "--config"]),
         (["--port", "70000"], ["70000", "65535"]),
     ],
 )
 def test_demo_refuses_what_it_cannot_run(
     checkout: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], parts: list[str]
 ) -> None:
+    (checkout / "broken.json").write_text('{"freqai": ')
+    (checkout / "wrong.json").write_text('{"freqai": {"rl_config": {"n_envs": 0}}}')
+    (checkout / "elsewhere.json").write_text('{"freqai": {"rl_config": {"device": "cuda:99"}}}')
+    last_demos = checkout / "user_data/offline/models/mtfscalper_demo/model.zip"
+    last_demos.parent.mkdir(parents=True)
+    last_demos.touch()
     assert main(["demo", *arguments]) == 2
+    assert last_demos.exists()
     error = capsys.readouterr().err
     assert error.startswith("error: ")
     assert all(part in error for part in parts)
@@ -251,3 +268,24 @@ def test_help_imports_nothing_heavy() -> None:
     )
     process = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+def test_make_clean_removes_what_the_synthetic_market_left_and_keeps_the_rest(tmp_path: Path) -> None:
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "requirements.lock").write_text("torch==0\n")
+    offline = tmp_path / "user_data" / "offline"
+    write_market(offline / "data" / "binance", pairs=DEFAULT_PAIRS[:1])
+    own_candles = offline / "data" / "binance" / "futures" / "SOL_USDT_USDT-5m-futures.feather"
+    made = [offline / "models" / name / "model.zip" for name in ("mtfscalper_demo", "mtfscalper_demo_2", "validate_1")]
+    own = [offline / "models" / name / "model.zip" for name in ("mtfscalper_demo_own", "mtf_scalper_rl", "mine")]
+    for path in (own_candles, *made, *own):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    said = subprocess.run(["make", "clean"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert {path for path in offline.rglob("*") if path.is_file()} == {own_candles, *own}
+    kept = [f"user_data/offline/{name}" for name in ("data/binance", *(f"models/{path.parent.name}" for path in own))]
+    assert sorted(line.strip() for line in said.splitlines()[1:]) == sorted(kept)
+    shutil.rmtree(offline)
+    said = subprocess.run(["make", "clean"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert said == ""

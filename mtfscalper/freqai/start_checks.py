@@ -1,0 +1,98 @@
+"""What is checked of a config and of this machine when a model is made, before anything is trained."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from freqtrade.config_schema import CONF_SCHEMA
+from freqtrade.exceptions import OperationalException
+from stable_baselines3.common.utils import get_device
+
+from mtfscalper.freqai.strategy_rules import settings_of_config
+from mtfscalper.machine import memory_bytes, why_device_is_missing
+from mtfscalper.settings import Settings, SettingsError
+from mtfscalper.training.memory import check_memory
+
+logger = logging.getLogger(__name__)
+
+# Keys that FreqAI reads or documents and freqtrade's schema leaves out, by section.
+_BEYOND_SCHEMA = {
+    "freqai": {
+        "model_save_type",
+        "extra_returns_per_train",
+        "fit_live_predictions_candles",
+        "freqai_backtest_live_models",
+    },
+    "feature_parameters": {
+        "use_DBSCAN_to_remove_outliers",
+        "outlier_protection_percentage",
+        "inlier_metric_window",
+        "noise_standard_deviation",
+        "reverse_train_test_order",
+    },
+}
+
+
+def checked_settings(config: dict[str, Any]) -> Settings:
+    """The settings of a freqtrade config, once nothing is known that would stop a training on this machine later.
+
+    Keys that look misspelt and keys that are not read get a warning.
+
+    :raises OperationalException: naming every wrong key, the value, the values accepted and the remedy
+    """
+    settings = settings_of_config(config)
+    complaints = list(_device_complaints(settings))
+    if not complaints:
+        try:
+            check_memory(settings, memory_bytes(get_device(settings.rl.device)))
+        except SettingsError as error:
+            complaints.append(str(error))
+    if complaints:
+        raise OperationalException("The config cannot be used:\n" + "\n".join(complaints))
+    for warning in misspelt_keys(config["freqai"]):
+        logger.warning("%s", warning)
+    unread = settings.ignored_ppo_keys(config)
+    if unread:
+        logger.warning(
+            "freqai.rl_config has PPO's keys %s, which model_type '%s' does not read; its arguments stand in "
+            "freqai.model_training_parameters.",
+            ", ".join(unread),
+            settings.rl.model_type,
+        )
+    return settings
+
+
+def misspelt_keys(freqai: Mapping[str, Any]) -> Iterator[str]:
+    """A warning for every key of FreqAI's sections that nobody knows and that is nearly one that is known.
+
+    A key unlike any is taken for the strategy's own.
+
+    :param freqai: the section ``freqai`` of a config
+    """
+    definitions: Any = CONF_SCHEMA["definitions"]
+    schema = definitions["freqai"]["properties"]
+    sections = {"freqai": (freqai, schema)}
+    sections["feature_parameters"] = freqai["feature_parameters"], schema["feature_parameters"]["properties"]
+    for name, (section, known_to_schema) in sections.items():
+        known = sorted({*known_to_schema, *_BEYOND_SCHEMA[name]})
+        for key in sorted(set(section) - set(known)):
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
+            if close:
+                where = name if name == "freqai" else f"freqai.{name}"
+                yield (
+                    f"{where}.{key} is {section[key]!r}, a key that FreqAI does not read; accepted: "
+                    f"{where}.{close[0]}, which is like it; remedy: write it so, or remove it"
+                )
+
+
+def _device_complaints(settings: Settings) -> Iterator[str]:
+    device = settings.rl.device
+    why = why_device_is_missing(device)
+    if why is not None:
+        yield (
+            f"freqai.rl_config.device is {device!r}, and {why}; accepted: 'cpu', 'auto' or a device that is there; "
+            "remedy: set it so, or install a torch that can use the device"
+        )
