@@ -9,7 +9,7 @@ import hashlib
 import importlib
 import sys
 import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -36,6 +36,27 @@ class UserCode:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpacked, (self.name, self.source_sha256, cloudpickle.dumps(self.value))
+
+
+def class_sources_sha256(kind: type) -> str:
+    """A hash of the files that a class, its parents and what they use stand in, as far as they are not installed.
+
+    :param kind: also one whose module freqtrade loaded from a file without making it known to Python
+    """
+    # freqtrade's resolver keeps a module out of Python's list, and notes the file on the class.
+    unlisted = ModuleType(kind.__module__) if "__file__" in vars(kind) else None
+    modules = []
+    for each in kind.__mro__:
+        if unlisted is None or each.__module__ != unlisted.__name__:
+            modules.append(sys.modules[each.__module__])
+            continue
+        for value in vars(each).values():
+            function = getattr(value, "fget", None) or getattr(value, "__func__", None) or value
+            vars(unlisted).update(getattr(function, "__globals__", {}))
+    if unlisted is not None:
+        unlisted.__file__ = vars(kind)["__file__"]
+        modules.append(unlisted)
+    return _hash_of_files({name: path for module in modules for name, path in _files(_modules_of_user(module)).items()})
 
 
 def _unpacked(name: str, source_sha256: str, value: bytes) -> UserCode:
@@ -68,7 +89,7 @@ def load_user_code(name: str, user_data: Path, key: str) -> UserCode:
     needed = list(_modules_of_user(module))
     for one in needed:
         cloudpickle.register_pickle_by_value(one)
-    return UserCode(name, _hash_of_sources(needed or [module]), getattr(module, attribute))
+    return UserCode(name, _hash_of_files(_files(needed or [module])), getattr(module, attribute))
 
 
 def _import_afresh(module_name: str, folders: list[Path]) -> ModuleType:
@@ -113,8 +134,12 @@ def _is_installed(module: ModuleType) -> bool:
     return file is None or any(Path(file).resolve().is_relative_to(place.resolve()) for place in places)
 
 
-def _hash_of_sources(modules: Iterable[ModuleType]) -> str:
+def _files(modules: Iterable[ModuleType]) -> dict[str, Path]:
+    return {module.__name__: Path(str(module.__file__)) for module in modules}
+
+
+def _hash_of_files(files: Mapping[str, Path]) -> str:
     hasher = hashlib.sha256()
-    for module in sorted(modules, key=lambda module: module.__name__):
-        hasher.update(module.__name__.encode() + b"\0" + Path(str(module.__file__)).read_bytes())
+    for name, path in sorted(files.items()):
+        hasher.update(name.encode() + b"\0" + path.read_bytes())
     return hasher.hexdigest()
