@@ -5,8 +5,10 @@ A file of the user directory cannot be imported in a worker process or on anothe
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
+import importlib.util
 import sys
 import sysconfig
 from collections.abc import Iterable, Mapping
@@ -124,12 +126,29 @@ def _modules_of_user(module: ModuleType) -> Iterable[ModuleType]:
             used = value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
             if used is not None:
                 waiting.append(used)
+        # A number does not tell where it was imported from.
+        waiting += [sys.modules[name] for name in _imported_names(current) if name in sys.modules]
     return found.values()
+
+
+def _imported_names(module: ModuleType) -> Iterable[str]:
+    """Names of modules, and of what is imported from them, as a module's source has them."""
+    file = Path(str(module.__file__))
+    for node in ast.walk(ast.parse(file.read_bytes() if file.suffix == ".py" else b"")):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = module.__package__ or module.__name__.rpartition(".")[0]
+            name = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            yield from (name, *(f"{name}.{alias.name}" for alias in node.names))
 
 
 def _is_installed(module: ModuleType) -> bool:
     """Whether a module belongs to Python, to an installed package or to this one, which are found everywhere."""
     file = getattr(module, "__file__", None)
+    # Its container and its setup script leave freqtrade in the clone that it was installed from.
+    if module.__name__.partition(".")[0] == "freqtrade":
+        return True
     places = [Path(sysconfig.get_path(place)) for place in ("stdlib", "purelib", "platlib")] + [Path(__file__).parent]
     return file is None or any(Path(file).resolve().is_relative_to(place.resolve()) for place in places)
 

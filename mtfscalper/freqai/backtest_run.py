@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -59,9 +60,17 @@ class PeriodKitchen(FreqaiDataKitchen):
 
         :param frame: the strategy's, one row a candle
         """
+        started = time.perf_counter()
         populated = super().use_strategy_to_populate_indicators(strategy, prediction_dataframe=frame, pair=self.pair)
         labelled = strategy.set_freqai_targets(populated.copy(), metadata={"pair": self.pair})
         self.run.computed = computed_columns(labelled)
+        logger.info(
+            "%s: the strategy computed %d columns on %d candles in %.1f s.",
+            self.pair,
+            len(self.run.computed.columns) - 1,
+            len(populated),
+            time.perf_counter() - started,
+        )
         return populated
 
     def use_strategy_to_populate_indicators(  # type: ignore[override]  # As FreqAI's backtesting calls it.
@@ -92,12 +101,14 @@ class PeriodKitchen(FreqaiDataKitchen):
         valid = super().check_if_backtest_prediction_is_valid(len_backtest_df)
         if valid:
             self.run.account = period.sealed_account()
+            self.run.finished = period
         return valid
 
     def save_backtesting_prediction(self, append_df: DataFrame) -> None:
         """FreqAI's feather file, written whole or not at all, and sealed."""
         artefacts.write_atomically(self.backtesting_results_path, append_df.to_feather)
         self.period.seal(pair=self.pair, features=self.training_features_list)
+        self.run.finished = self.period
 
 
 @dataclass
@@ -242,6 +253,7 @@ class BacktestRun:
     :ivar fingerprint: what every policy of the run is made from, name to hash
     :ivar account: handed on from period to period, where the policy runs through the rules (decision_mode "replay")
     :ivar periods: those begun, by FreqAI's name for their model
+    :ivar finished: the last one whose files are all there
     :ivar computed: what the strategy computes of the candles, see :func:`computed_columns`
     """
 
@@ -252,6 +264,7 @@ class BacktestRun:
     fingerprint: Mapping[str, str]
     account: Account = FLAT
     periods: dict[str, BacktestPeriod] = field(default_factory=dict)
+    finished: BacktestPeriod | None = None
     computed: DataFrame = field(default_factory=DataFrame)
 
     def begin_period(self, dk: PeriodKitchen) -> BacktestPeriod:
@@ -267,7 +280,7 @@ class BacktestRun:
             "training period": train.timerange_str,
             **self.fingerprint,
         }
-        predecessor = next(reversed(self.periods.values()), None) if self.settings.continual_learning else None
+        predecessor = self.finished if self.settings.continual_learning else None
         if predecessor is not None:
             model_fingerprint["model before it"] = predecessor.model_made
         mode = self.settings.rl.decision_mode

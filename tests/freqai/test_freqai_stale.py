@@ -5,11 +5,12 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
 from freqai_runs import OTHER_PAIR, PAIR, ROOT, STRATEGY, FreqtradeBacktest, Watch, predictions
+from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 
 from mtfscalper import artefacts
 from mtfscalper.offline.synthetic import write_market
@@ -151,6 +152,25 @@ def test_what_changes_the_computation_trains_anew_and_is_named(
     assert watch.trained == []
 
 
+@pytest.mark.parametrize("reused", [False, True])
+def test_the_frame_is_made_once_and_is_the_one_the_loop_uses(
+    tmp_path: Path, home: Path, long_market: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch, reused: bool
+) -> None:
+    made: list[int] = []
+    real = FreqaiDataKitchen.populate_features
+
+    def populate_features(self: FreqaiDataKitchen, dataframe: pd.DataFrame, *arguments: Any) -> pd.DataFrame:
+        made.append(len(dataframe))
+        return real(self, dataframe, *arguments)
+
+    monkeypatch.setattr(FreqaiDataKitchen, "populate_features", populate_features)
+    if not reused:
+        shutil.rmtree(home / "models")
+    run = users_files().run(tmp_path / "files", home, long_market, "20240905-20240907")
+    assert len(watch.trained) == (1 if reused else 2)
+    assert made == [len(run.frame)]
+
+
 INDIFFERENT: dict[str, tuple[str, str]] = {
     "nothing": ("SHARE = 100.0", "SHARE = 100.0"),
     "a comment": ("SHARE = 100.0", "SHARE = 100.0  # Percent."),
@@ -186,6 +206,20 @@ def test_another_version_of_a_library_trains_anew(
     users_files().run(tmp_path, home, long_market)
     assert watch.trained == [PAIR]
     assert "is trained anew: changed since: versions." in caplog.text
+
+
+def test_a_candle_that_only_warms_indicators_up_trains_anew(
+    tmp_path: Path, home: Path, long_market: Path, watch: Watch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(long_market, tmp_path / "market")
+    file = tmp_path / "market" / "futures" / "BTC_USDT_USDT-5m-futures.feather"
+    candles = pd.read_feather(file)
+    # Ten minutes before the training period, and no finer than the market's price steps.
+    candles.loc[candles["date"] == "2024-09-02 23:50+00:00", ["high", "close"]] += 100.0
+    candles.to_feather(file)
+    users_files().run(tmp_path, home, tmp_path / "market")
+    assert watch.trained == [PAIR]
+    assert "is trained anew: changed since: computed %-" in caplog.text
 
 
 # ---------------------------------------------------------------------- more candles
