@@ -129,7 +129,7 @@ def _dates_ms(rows: DataFrame) -> npt.NDArray[np.int64]:
 
 
 def _values(rows: DataFrame) -> npt.NDArray[np.float64]:
-    return rows[_names(rows)].to_numpy(dtype=np.float64)
+    return rows[_names(rows)].to_numpy(dtype=np.float64, na_value=np.nan)
 
 
 def _steps(

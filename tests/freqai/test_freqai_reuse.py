@@ -91,6 +91,8 @@ DAMAGES: dict[str, tuple[Callable[[FreqtradeBacktest], None], int, str]] = {
     "no manifest": (lambda run: manifest(run).unlink(), 1, "it has no readable manifest"),
     "truncated manifest": (lambda run: truncate(manifest(run)), 1, "it has no readable manifest"),
     "truncated metadata": (lambda run: truncate(model(run, "metadata.json")), 1, "is damaged"),
+    "one bit of the frame trained on": (lambda run: flip(model(run, "trained_frame.npz")), 1, "is damaged"),
+    "one bit of the frame predicted": (lambda run: flip(model(run, "predicted_frame.npz")), 0, "is damaged"),
     "truncated pipeline and no feather": (
         lambda run: (truncate(model(run, "feature_pipeline.pkl")), run.feather(PERIODS[1]).unlink()),
         1,
