@@ -19,6 +19,11 @@ TERMS_NAME = "trade_terms.json"
 
 # Where the code begins that decides what a policy learns and predicts: whatever it imports belongs to it.
 _ENTRY = "freqai.model"
+# Indicators, scaling, environments, training, and what hands each its numbers.
+_LIBRARIES = (
+    *("freqtrade", "TA-Lib", "datasieve", "scikit-learn", "gymnasium", "stable-baselines3", "sb3-contrib", "torch"),
+    *("numpy", "pandas", "scipy"),
+)
 # What looks on, runs it elsewhere or serves it candles decides nothing, whoever imports it.
 _LOOKS_ON = ("cli", "monitoring", "reporting", "offline", "search", "executors")
 
@@ -81,7 +86,7 @@ def code_hash(root: Path = Path(__file__).parent) -> str:
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries a result depends on."""
-    return {name: version(name) for name in ("freqtrade", "stable-baselines3", "torch", "numpy", "pandas")}
+    return {name: version(name) for name in _LIBRARIES}
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

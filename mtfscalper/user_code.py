@@ -5,10 +5,13 @@ A file of the user directory cannot be imported in a worker process or on anothe
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import importlib
+import importlib.util
 import sys
-from collections.abc import Iterable
+import sysconfig
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -40,6 +43,30 @@ class UserCode:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpacked, (self.name, self.source_sha256, cloudpickle.dumps(self.value))
+
+
+def class_sources_sha256(kind: type) -> str:
+    """A hash of the files that a class, its parents and what they use stand in, as far as they are not installed.
+
+    :param kind: also one whose module freqtrade loaded from a file without making it known to Python
+    """
+    # freqtrade's resolver keeps a module out of Python's list, and notes the file on the class.
+    unlisted = ModuleType(kind.__module__) if "__file__" in vars(kind) else None
+    modules = []
+    for each in kind.__mro__:
+        if unlisted is None or each.__module__ != unlisted.__name__:
+            modules.append(sys.modules[each.__module__])
+            continue
+        for value in vars(each).values():
+            function = getattr(value, "fget", None) or getattr(value, "__func__", None) or value
+            vars(unlisted).update(getattr(function, "__globals__", {}))
+    if unlisted is not None:
+        unlisted.__file__ = vars(kind)["__file__"]
+        modules.append(unlisted)
+    files: dict[str, Path] = {}
+    for module in modules:
+        files |= _files(_modules_used(module, lambda one: not _is_installed(one)))
+    return _hash_of_files(files)
 
 
 def _unpacked(name: str, source_sha256: str, value: bytes) -> UserCode:
@@ -77,11 +104,11 @@ def load_user_code(name: str, user_data: Path, key: str) -> UserCode:
             f"{key} names {name!r}, and {module.__file__} defines no function or class {attribute}; accepted: a name "
             "that the module defines; remedy: correct the name"
         )
-    needed = list(_modules_in(module, folders[0]))
+    needed = list(_modules_used(module, lambda one: _lies_in(one, folders[0])))
     for one in needed:
         setattr(one, _MARK, True)
         cloudpickle.register_pickle_by_value(one)
-    return UserCode(name, _hash_of_sources(needed or [module]), getattr(module, attribute))
+    return UserCode(name, _hash_of_files(_files(needed or [module])), getattr(module, attribute))
 
 
 def _imported(module_name: str, folders: list[Path]) -> ModuleType:
@@ -98,19 +125,21 @@ def _imported(module_name: str, folders: list[Path]) -> ModuleType:
     return module
 
 
-def _modules_in(module: ModuleType, folder: Path) -> Iterable[ModuleType]:
-    """The module and those it uses, as far as they lie in a folder."""
+def _modules_used(module: ModuleType, belongs: Callable[[ModuleType], bool]) -> Iterable[ModuleType]:
+    """The module and those it uses, as far as they belong."""
     found: dict[str, ModuleType] = {}
     waiting = [module]
     while waiting:
         current = waiting.pop()
-        if current.__name__ in found or not _lies_in(current, folder):
+        if current.__name__ in found or not belongs(current):
             continue
         found[current.__name__] = current
         for value in list(vars(current).values()):
             used = value if isinstance(value, ModuleType) else sys.modules.get(getattr(value, "__module__", None) or "")
             if used is not None:
                 waiting.append(used)
+        # A number does not tell where it was imported from.
+        waiting += [sys.modules[name] for name in _imported_names(current) if name in sys.modules]
     return found.values()
 
 
@@ -119,8 +148,34 @@ def _lies_in(module: ModuleType, folder: Path) -> bool:
     return file is not None and Path(file).resolve().is_relative_to(folder)
 
 
-def _hash_of_sources(modules: Iterable[ModuleType]) -> str:
+def _imported_names(module: ModuleType) -> Iterable[str]:
+    """Names of modules, and of what is imported from them, as a module's source has them."""
+    file = Path(str(module.__file__))
+    for node in ast.walk(ast.parse(file.read_bytes() if file.suffix == ".py" else b"")):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            package = module.__package__ or module.__name__.rpartition(".")[0]
+            name = importlib.util.resolve_name("." * node.level + (node.module or ""), package)
+            yield from (name, *(f"{name}.{alias.name}" for alias in node.names))
+
+
+def _is_installed(module: ModuleType) -> bool:
+    """Whether a module belongs to Python, to an installed package or to this one, which are found everywhere."""
+    file = getattr(module, "__file__", None)
+    # Its container and its setup script leave freqtrade in the clone that it was installed from.
+    if module.__name__.partition(".")[0] == "freqtrade":
+        return True
+    places = [Path(sysconfig.get_path(place)) for place in ("stdlib", "purelib", "platlib")] + [Path(__file__).parent]
+    return file is None or any(Path(file).resolve().is_relative_to(place.resolve()) for place in places)
+
+
+def _files(modules: Iterable[ModuleType]) -> dict[str, Path]:
+    return {module.__name__: Path(str(module.__file__)) for module in modules}
+
+
+def _hash_of_files(files: Mapping[str, Path]) -> str:
     hasher = hashlib.sha256()
-    for module in sorted(modules, key=lambda module: module.__name__):
-        hasher.update(module.__name__.encode() + b"\0" + Path(str(module.__file__)).read_bytes())
+    for name, path in sorted(files.items()):
+        hasher.update(name.encode() + b"\0" + path.read_bytes())
     return hasher.hexdigest()

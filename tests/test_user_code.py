@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import pickle
 import subprocess
@@ -12,7 +13,7 @@ import cloudpickle
 import pytest
 
 import mtfscalper
-from mtfscalper.user_code import UserCodeError, forget_user_code, load_user_code
+from mtfscalper.user_code import UserCodeError, class_sources_sha256, forget_user_code, load_user_code
 
 KEY = "freqai.rl_config.network"
 
@@ -110,3 +111,57 @@ def test_what_cannot_be_used_is_refused_by_key_and_name(tmp_path: Path, name: st
     (tmp_path / "json.py").write_text("def loads():\n    return 0\n")
     with pytest.raises(UserCodeError, match=rf"^{KEY} names '{name}', and .*{said}.*; accepted: .*; remedy: "):
         load_user_code(name, tmp_path, KEY)
+
+
+# ---------------------------------------------------------------------- a class of the user's
+
+
+def resolved(folder: Path, files: dict[str, str]) -> type:
+    """``users_model.Child``, as freqtrade's resolver loads it: its module is on no list, the helpers' are."""
+    for name, text in files.items():
+        folder.mkdir(exist_ok=True)
+        (folder / f"{name}.py").write_text(text)
+        sys.modules.pop(name, None)
+    sys.path.insert(0, str(folder))
+    try:
+        spec = importlib.util.spec_from_file_location("users_model", folder / "users_model.py")
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        sys.path.remove(str(folder))
+    module.Child.__file__ = str(folder / "users_model.py")
+    return module.Child
+
+
+USERS_MODEL = {
+    "users_model": (
+        "import math\nfrom users_parent import Parent\nfrom users_helper import half\n\n"
+        "class Child(Parent):\n    def scaled(self, x):\n        return half(math.floor(x))\n"
+    ),
+    "users_parent": "from users_base import BASE\n\nclass Parent:\n    base = BASE\n",
+    "users_helper": "def half(x):\n    return x / 2\n",
+    "users_base": "BASE = 1\n",
+}
+
+
+@pytest.mark.parametrize("file", [None, *USERS_MODEL])
+def test_a_class_is_known_by_its_file_its_parents_and_whatever_they_use(tmp_path: Path, file: str | None) -> None:
+    before = class_sources_sha256(resolved(tmp_path / "before", USERS_MODEL))
+    edited = USERS_MODEL if file is None else {**USERS_MODEL, file: USERS_MODEL[file] + "# Edited.\n"}
+    after = class_sources_sha256(resolved(tmp_path / "after", edited))
+    assert (before == after) == (file is None)
+
+
+def test_a_class_without_functions_is_known_by_its_file(tmp_path: Path) -> None:
+    shipped = 'class Child(dict):\n    """Nothing of its own."""\n'
+    hashes = {
+        class_sources_sha256(resolved(tmp_path / name, {"users_model": text}))
+        for name, text in {"a": shipped, "b": shipped, "c": shipped + "# Edited.\n"}.items()
+    }
+    assert len(hashes) == 2
+
+
+def test_installed_classes_have_no_file_of_the_users() -> None:
+    assert class_sources_sha256(dict) == class_sources_sha256(Path)

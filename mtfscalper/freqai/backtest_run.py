@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,12 +17,14 @@ import pandas as pd
 from freqtrade.configuration import TimeRange
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
+from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.candles import PairCandles
+from mtfscalper.freqai.computed_frame import ComputedFrame, FrameSlice, computed_columns
 from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.fingerprint import rows_hash
 from mtfscalper.freqai.policy_store import PlannedPeriod, RunPlan, save_arrays
@@ -32,8 +35,12 @@ from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import decider_for
 from mtfscalper.settings import Settings
 from mtfscalper.trading.account import FLAT, Account
+from mtfscalper.training.fit import model_zip
 
 logger = logging.getLogger(__name__)
+
+# Files with the frame that a policy was trained on, and the one it predicted.
+_TRAINED, _PREDICTED = "trained_frame", "predicted_frame"
 
 
 class PeriodKitchen(FreqaiDataKitchen):
@@ -49,6 +56,35 @@ class PeriodKitchen(FreqaiDataKitchen):
     def period(self) -> BacktestPeriod:
         """The period at hand."""
         return self.run.periods[self.model_filename]
+
+    def populate(self, strategy: IStrategy, frame: DataFrame) -> DataFrame:
+        """The frame with the strategy's features, which FreqAI's loop is given in place of the frame itself.
+
+        Made once, before the loop: reused periods are compared with it, and the others are made from it.
+
+        :param frame: the strategy's, one row a candle
+        """
+        started = time.perf_counter()
+        populated = super().use_strategy_to_populate_indicators(strategy, prediction_dataframe=frame, pair=self.pair)
+        labelled = strategy.set_freqai_targets(populated.copy(), metadata={"pair": self.pair})
+        self.run.computed = computed_columns(labelled)
+        logger.info(
+            "%s: the strategy computed %d columns on %d candles in %.1f s.",
+            self.pair,
+            len(self.run.computed.columns) - 1,
+            len(populated),
+            time.perf_counter() - started,
+        )
+        return populated
+
+    def use_strategy_to_populate_indicators(  # type: ignore[override]  # As FreqAI's backtesting calls it.
+        self, strategy: IStrategy, *, prediction_dataframe: DataFrame, pair: str
+    ) -> DataFrame:
+        """The rows that FreqAI's loop asks with: they have their features already, see :meth:`populate`.
+
+        FreqAI would populate what is populated where an early period is trained and a later one reused.
+        """
+        return prediction_dataframe
 
     def slice_dataframe(self, timerange: TimeRange, df: DataFrame) -> DataFrame:
         """FreqAI's slice; the candles that its first rows look back on are kept beside it."""
@@ -96,12 +132,14 @@ class PeriodKitchen(FreqaiDataKitchen):
         valid = super().check_if_backtest_prediction_is_valid(len_backtest_df)
         if valid:
             self.run.account = period.sealed_account()
+            self.run.finished = period
         return valid
 
     def save_backtesting_prediction(self, append_df: DataFrame) -> None:
         """FreqAI's feather file, written whole or not at all, and sealed."""
         artefacts.write_atomically(self.backtesting_results_path, append_df.to_feather)
         self.period.seal(pair=self.pair, features=self.training_features_list)
+        self.run.finished = self.period
 
 
 @dataclass
@@ -113,9 +151,15 @@ class BacktestPeriod:
     :ivar folder: where its files lie
     :ivar name: FreqAI's, with which its files' names begin
     :ivar predictions: the file of its columns
-    :ivar model_fingerprint: what its policy is made from, name to hash
+    :ivar trained_on: the computed frame, cut to the rows that its policy is trained on
+    :ivar predicts_on: the computed frame, cut to the rows that it predicts
+    :ivar model_fingerprint: what else its policy is made from, name to hash
+    :ivar fingerprint: what else its predictions are made from, name to hash; the policy's among it
     :ivar decision_mode: how its predictions are made
-    :ivar keeps_model: whether a run has to leave the model on disk
+    :ivar predecessor: the period whose model its own goes on from, None without continual learning
+    :ivar saves_model: whether a policy that is trained is left on disk
+    :ivar needs_model: whether its predictions are of no use without the policy on disk
+    :ivar reuses_model: whether the policy is the one that lay on disk
     :ivar account_before: the account that it was predicted from, as ``account_after``
     """
 
@@ -124,9 +168,15 @@ class BacktestPeriod:
     folder: Path
     name: str
     predictions: Path
+    trained_on: FrameSlice
+    predicts_on: FrameSlice
     model_fingerprint: Mapping[str, str]
+    fingerprint: Mapping[str, str]
     decision_mode: str
-    keeps_model: bool
+    predecessor: BacktestPeriod | None
+    saves_model: bool
+    needs_model: bool
+    reuses_model: bool = False
     account_before: Account = FLAT
     account_after: Account = FLAT
 
@@ -137,17 +187,19 @@ class BacktestPeriod:
 
     def why_model_is_stale(self) -> str | None:
         """Why the policy on disk cannot be used, None if it can."""
-        roles = ("model", "metadata", "feature_pipeline", "label_pipeline")
-        return artefacts.why_stale(self.folder, self.model_fingerprint, roles)
+        roles = ("model", "metadata", "feature_pipeline", "label_pipeline", _TRAINED)
+        stale = artefacts.why_stale(self.folder, self.model_fingerprint, roles)
+        return stale or self._why_computed_differs(_TRAINED)
 
     def why_predictions_are_stale(self, account: Account) -> str | None:
         """Why the predictions on disk cannot be used, None if they can.
 
         :param account: the account that the period before this one ended with
         """
-        needed = {"model": self.keeps_model, "decisions": self.decision_mode == "exact"}
-        roles = ("predictions", "metadata", *(role for role, is_needed in needed.items() if is_needed))
+        needed = {"model": self.needs_model, "decisions": self.decision_mode == "exact"}
+        roles = ("predictions", "metadata", _TRAINED, _PREDICTED, *(role for role, needs in needed.items() if needs))
         stale = artefacts.why_stale(self.folder, self.fingerprint, roles)
+        stale = stale or self._why_computed_differs(_TRAINED) or self._why_computed_differs(_PREDICTED)
         if stale is not None:
             return stale
         if self._manifest().get("account_before") != list(account):
@@ -163,13 +215,20 @@ class BacktestPeriod:
 
         :param features: the names of what the policy was trained on
         """
-        names = {
-            "model": "model.zip",
-            "metadata": "metadata.json",
-            "feature_pipeline": "feature_pipeline.pkl",
-            "label_pipeline": "label_pipeline.pkl",
-        }
+        names = {"metadata": "metadata.json"}
+        # Where the policy is not saved, these are an earlier one's.
+        if self.saves_model or self.reuses_model:
+            names |= {
+                "model": "model.zip",
+                "feature_pipeline": "feature_pipeline.pkl",
+                "label_pipeline": "label_pipeline.pkl",
+            }
         files = {role: self.folder / f"{self.name}_{name}" for role, name in names.items()}
+        # A policy that is reused keeps the frame it was trained on: small differences must not add up unseen.
+        made = {_PREDICTED: self.predicts_on} if self.reuses_model else self._computed
+        for role, rows in made.items():
+            ComputedFrame.from_rows(rows.cut()).save(self._computed_path(role))
+        files |= {role: self._computed_path(role) for role in self._computed}
         artefacts.write_manifest(
             self.folder,
             self.fingerprint,
@@ -189,9 +248,27 @@ class BacktestPeriod:
         return PlannedPeriod(self.first_ms, self.stop_ms, os.path.relpath(self.folder, root), self.fingerprint)
 
     @property
-    def fingerprint(self) -> dict[str, str]:
-        """What its predictions are made from, name to hash."""
-        return {**self.model_fingerprint, "decision mode": self.decision_mode}
+    def model_made(self) -> str:
+        """A hash that another policy for this period has not, even one that was made from the same."""
+        return artefacts.value_hash([dict(self.model_fingerprint), self._manifest().get("files", {}).get("model")])
+
+    def sealed_model(self) -> bytes | None:
+        """The zip of the policy on disk, None where a run leaves none there."""
+        if "model" not in self._manifest().get("files", {}):
+            return None
+        return artefacts.sealed_path(self.folder, "model").read_bytes()
+
+    @property
+    def _computed(self) -> dict[str, FrameSlice]:
+        return {_TRAINED: self.trained_on, _PREDICTED: self.predicts_on}
+
+    def _computed_path(self, role: str) -> Path:
+        return self.folder / f"{self.name}_{role}.npz"
+
+    def _why_computed_differs(self, role: str) -> str | None:
+        kept = ComputedFrame.from_file(artefacts.sealed_path(self.folder, role))
+        differs = kept.difference(self._computed[role].cut())
+        return differs and f"changed since: {differs}"
 
     def _manifest(self) -> dict[str, Any]:
         return artefacts.read_manifest(self.folder) or {}
@@ -203,23 +280,24 @@ class BacktestRun:
 
     :ivar candles: all of them
     :ivar other_candles: of the other timeframes and pairs that features are made of
-    :ivar signals: ``date`` and the classic signals, as the strategy had set them before FreqAI
     :ivar environment: what the policies are trained in
     :ivar fingerprint: what every policy of the run is made from, name to hash
     :ivar account: handed on from period to period, where the policy runs through the rules (decision_mode "replay")
     :ivar periods: those begun, by FreqAI's name for their model
-    :ivar left_out: ends of the trainings of periods that can decide nothing, seconds since 1970
+    :ivar finished: the last one whose files are all there
+    :ivar computed: what the strategy computes of the candles, see :func:`computed_columns`
     """
 
     candles: PairCandles
     other_candles: list[DataFrame]
-    signals: DataFrame
     environment: EnvSettings
     settings: Settings
     fingerprint: Mapping[str, str]
     account: Account = FLAT
     periods: dict[str, BacktestPeriod] = field(default_factory=dict)
     left_out: frozenset[int] = frozenset()
+    finished: BacktestPeriod | None = None
+    computed: DataFrame = field(default_factory=DataFrame)
 
     def leave_out_short_periods(self, dk: PeriodKitchen) -> None:
         """Note and name the periods whose candles are too few to decide anything."""
@@ -264,23 +342,38 @@ class BacktestRun:
     def begin_period(self, dk: PeriodKitchen) -> BacktestPeriod:
         """Work out what the period at hand of a kitchen depends on."""
         train, test = self._ranges(dk)
+        frames = [self.candles.frame, *self.other_candles]
         # The candle after the last row shows where the decision on that row is carried out.
         stop = test.stopdt + pd.Timedelta(milliseconds=self.candles.timeframe_ms)
-        fingerprint = {
-            "candles": rows_hash([self.candles.frame, *self.other_candles], train.startdt, stop),
-            "signals": rows_hash([self.signals], train.startdt, stop),
-            "periods": artefacts.value_hash([train.timerange_str, test.timerange_str]),
+        model_fingerprint = {
+            "candles": rows_hash(frames, train.startdt, train.stopdt),
+            "training period": train.timerange_str,
             **self.fingerprint,
         }
+        predecessor = self.finished if self.settings.continual_learning else None
+        if predecessor is not None:
+            model_fingerprint["model before it"] = predecessor.model_made
+        mode = self.settings.rl.decision_mode
         period = BacktestPeriod(
             first_ms=int(test.startts) * 1000,
             stop_ms=int(test.stopts) * 1000,
             folder=Path(dk.data_path),
             name=dk.model_filename,
             predictions=dk.full_path / dk.backtest_predictions_folder / f"{dk.model_filename}_prediction.feather",
-            model_fingerprint=fingerprint,
-            decision_mode=self.settings.rl.decision_mode,
-            keeps_model=self.settings.save_backtest_models,
+            trained_on=FrameSlice(self.computed, train.startdt, train.stopdt),
+            predicts_on=FrameSlice(self.computed, test.startdt, test.stopdt),
+            model_fingerprint=model_fingerprint,
+            fingerprint={
+                **model_fingerprint,
+                "candles predicted on": rows_hash(frames, test.startdt, stop),
+                "predicted period": test.timerange_str,
+                "decision mode": mode,
+            },
+            decision_mode=mode,
+            predecessor=predecessor,
+            saves_model=self.settings.save_backtest_models,
+            # With continual learning the next period goes on from it.
+            needs_model=self.settings.save_backtest_models or self.settings.continual_learning,
         )
         self.periods[dk.model_filename] = period
         return period
@@ -292,6 +385,19 @@ class BacktestRun:
         ranges = zip(dk.training_timeranges, dk.backtesting_timeranges, strict=True)
         # It is where the training ended before FreqAI moved its ends (buffer_train_data_candles).
         return next((train, test) for train, test in ranges if int(test.startts) == model_id)
+
+    def initial_model(self, period: BacktestPeriod, trained_before: BaseAlgorithm | None) -> bytes | None:
+        """The zip of the model that continual learning goes on from.
+
+        :param trained_before: the policy of the period before, where it was trained in this run and not saved
+        :return: None where there is none
+        """
+        if period.predecessor is None:
+            return None
+        sealed = period.predecessor.sealed_model()
+        if sealed is None and trained_before is not None:
+            return model_zip(trained_before)
+        return sealed
 
     def predict(
         self,

@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 import pandas as pd
-from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.settings import Settings
 from mtfscalper.trading.rules import TradingRules
-
-# freqtrade's methods whose code decides what features are.
-_FEATURE_METHODS = (
-    "feature_engineering_expand_all",
-    "feature_engineering_expand_basic",
-    "feature_engineering_standard",
-    "set_freqai_targets",
-)
+from mtfscalper.user_code import class_sources_sha256
 
 
 def run_fingerprint(
@@ -32,19 +23,23 @@ def run_fingerprint(
     user: UserParts,
     rules: TradingRules,
     freqai: Mapping[str, Any],
-    strategy: IStrategy,
+    model: type,
 ) -> dict[str, str]:
-    """What every policy of a backtest is made from, name to hash; candles, signals and dates are each period's own.
+    """What every policy of a backtest is made from, name to hash.
+
+    Candles and dates are each period's own, and so is what the strategy computes: that is compared as values
+    (:mod:`mtfscalper.freqai.computed_frame`), and none of the strategy's sources counts.
 
     :param code: hash of the package's code
     :param user: the user's own code
     :param freqai: the section ``freqai`` of the config
+    :param model: the class of the FreqAI model, which the user may have given other hooks
     """
     # Whatever changes nothing about the policy: how progress is shown, how its decisions are asked for, and how long
     # periods are, whose dates stand in each period's own fingerprint.
     shown: Any = {"rl": {"progress_bar", "decision_mode"}, "tensorboard": True, "ppo": {"verbose"}}
     shown |= {"train_period_days": True, "backtest_period_days": True}
-    features = [freqai["feature_parameters"], freqai["data_split_parameters"], feature_sources(type(strategy))]
+    features = [freqai["feature_parameters"], freqai["data_split_parameters"]]
     return {
         "versions": artefacts.value_hash(artefacts.library_versions()),
         "code": code,
@@ -52,40 +47,8 @@ def run_fingerprint(
         "your own code": artefacts.value_hash([(code.name, code.source_sha256) for code in user.codes]),
         "rules": artefacts.value_hash(asdict(rules)),
         "features": artefacts.value_hash(features),
-        "strategy parameters": artefacts.value_hash(entry_parameters(strategy)),
+        "model class": class_sources_sha256(model),
     }
-
-
-def feature_sources(strategy: type[Any]) -> list[str]:
-    """The code that may decide what features are, parents and helpers included.
-
-    :param strategy: the class of a strategy
-    :return: sources of the feature methods, of whatever a strategy adds to freqtrade's methods, and of the functions
-        beside it in its file; not of freqtrade's other methods, such as ``custom_exit``
-    """
-    sources = []
-    for kind in strategy.__mro__:
-        if kind.__module__.partition(".")[0] in ("freqtrade", "abc", "builtins"):
-            continue
-        beside: dict[str, Any] = {}
-        for name, value in sorted(vars(kind).items()):
-            function = inspect.unwrap(getattr(value, "fget", None) or getattr(value, "__func__", None) or value)
-            if not inspect.isfunction(function):
-                continue
-            beside |= function.__globals__
-            if name in _FEATURE_METHODS or not hasattr(IStrategy, name):
-                sources.append(inspect.getsource(function))
-        sources += [
-            inspect.getsource(value)
-            for _, value in sorted(beside.items())
-            if inspect.isfunction(value) and value.__globals__.get("__file__") == beside.get("__file__")
-        ]
-    return sources
-
-
-def entry_parameters(strategy: IStrategy) -> dict[str, Any]:
-    """Values of the hyperopt parameters that features and signals may depend on: all but those of exits."""
-    return {name: parameter.value for name, parameter in strategy.enumerate_parameters() if parameter.space != "sell"}
 
 
 def rows_hash(frames: list[DataFrame], start: datetime, stop: datetime) -> str:

@@ -29,7 +29,6 @@ from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import PairTerms, UserParts
 from mtfscalper.freqai.trade_decisions import check_asks_for_decisions
 from mtfscalper.machine import set_torch_threads
-from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.training.fit import model_zip
 from mtfscalper.training.job import TrainingJob, stop_on
@@ -86,16 +85,14 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
     ) -> FreqaiDataKitchen:
         """FreqAI's loop over periods, with a kitchen that checks what it reuses."""
         pair = metadata["pair"]
-        signals = [name for name in (LONG_SIGNAL, SHORT_SIGNAL) if name in dataframe.columns]
         environment = self._terms.environment(pair)
         self._run = BacktestRun(
             candles=self._source.candles(pair, dataframe),
             other_candles=self._source.other_candles(pair, self.freqai_info["feature_parameters"]),
-            signals=dataframe[["date", *signals]].reset_index(drop=True),
             environment=environment,
             settings=self.settings,
             fingerprint=run_fingerprint(
-                self._code, self.settings, self._user, environment.rules, self.freqai_info, strategy
+                self._code, self.settings, self._user, environment.rules, self.freqai_info, type(self)
             ),
         )
         kitchen = PeriodKitchen(self._run, self.config)
@@ -103,7 +100,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             # No period declares the columns that the strategy reads.
             kitchen.find_labels(strategy.set_freqai_targets(dataframe.copy(), metadata=metadata))
         self.dk = kitchen
-        done = super().start_backtesting(dataframe, metadata, kitchen, strategy)
+        done = super().start_backtesting(kitchen.populate(strategy, dataframe), metadata, kitchen, strategy)
         if self.settings.rl.decision_mode == "exact":
             self._run.write_plan(Path(kitchen.full_path))
         return done
@@ -139,15 +136,19 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
 
         :param data_dictionary: holds ``train_tape`` and ``evaluation_tape``
         """
-        # A copy is trained: predictions go on with the model itself meanwhile.
-        previous = self.dd.model_dictionary.get(dk.pair) if self.settings.continual_learning else None
+        initial_model = None
+        if isinstance(dk, PeriodKitchen):
+            initial_model = dk.run.initial_model(dk.period, self.model)
+        elif self.settings.continual_learning and dk.pair in self.dd.model_dictionary:
+            # A copy is trained: predictions go on with the model itself meanwhile.
+            initial_model = model_zip(self.dd.model_dictionary[dk.pair])
         tensorboard_dir = Path(dk.full_path) / "tensorboard" / dk.pair.split("/")[0]
         job = TrainingJob(
             self.settings,
             data_dictionary["train_tape"],
             data_dictionary["evaluation_tape"],
             self._terms.environment(dk.pair),
-            initial_model=None if previous is None else model_zip(previous),
+            initial_model=initial_model,
             tensorboard_dir=tensorboard_dir if self.settings.tensorboard else None,
             network=self._user.network,
         )
@@ -190,6 +191,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         if stale is not None:
             logger.info("%s: %s is trained anew: %s.", dk.pair, dk.model_filename, stale)
             return False
+        dk.period.reuses_model = True
         # FreqAI would hand out the pipeline of the pair's last period instead of this one's.
         self.dd.meta_data_dictionary.pop(dk.pair, None)
         return True

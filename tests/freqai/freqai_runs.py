@@ -71,6 +71,7 @@ def configuration(
     timerange: str = TIMERANGE,
     strategy: str = STRATEGY,
     strategy_path: Path = ROOT / "strategies",
+    model_path: Path = ROOT / "user_data" / "freqaimodels",
     **overlay: Any,
 ) -> tuple[dict[str, Any], Exchange]:
     """The project's main configuration under a tiny overlay, as the freqtrade command would load it.
@@ -88,7 +89,7 @@ def configuration(
         "strategy": strategy,
         "strategy_path": str(strategy_path),
         "freqaimodel": "MtfScalperRLModel",
-        "freqaimodel_path": str(ROOT / "user_data" / "freqaimodels"),
+        "freqaimodel_path": str(model_path),
         "timerange": timerange if runmode == RunMode.BACKTEST else None,
     }
     config = Configuration(arguments, runmode).get_config()

@@ -91,6 +91,8 @@ DAMAGES: dict[str, tuple[Callable[[FreqtradeBacktest], None], int, str]] = {
     "no manifest": (lambda run: manifest(run).unlink(), 1, "it has no readable manifest"),
     "truncated manifest": (lambda run: truncate(manifest(run)), 1, "it has no readable manifest"),
     "truncated metadata": (lambda run: truncate(model(run, "metadata.json")), 1, "is damaged"),
+    "one bit of the frame trained on": (lambda run: flip(model(run, "trained_frame.npz")), 1, "is damaged"),
+    "one bit of the frame predicted": (lambda run: flip(model(run, "predicted_frame.npz")), 0, "is damaged"),
     "truncated pipeline and no feather": (
         lambda run: (truncate(model(run, "feature_pipeline.pkl")), run.feather(PERIODS[1]).unlink()),
         1,
@@ -168,7 +170,7 @@ CHANGES: dict[str, tuple[dict[str, Any], str]] = {
     "longest duration": ({"freqai": {"rl_config": {"max_trade_duration_candles": 20}}}, "settings, rules"),
     "fee": ({"fee": 0.001}, "rules"),
     "held-out share": ({"freqai": {"data_split_parameters": {"test_size": 0.2}}}, "settings, features"),
-    "training period": ({"freqai": {"train_period_days": 3}}, "candles, signals, periods"),
+    "training period": ({"freqai": {"train_period_days": 3}}, "candles, training period"),
 }
 
 
@@ -194,20 +196,23 @@ def test_settings_that_change_no_result_train_nothing(sealed: Sealed, market: Pa
 
 
 @pytest.mark.parametrize("timeframe", ["5m", "1h"])
-def test_a_changed_candle_makes_the_periods_anew_that_it_lies_in(
+def test_a_changed_candle_makes_anew_what_it_lies_in(
     tmp_path: Path, sealed: Sealed, market: Path, watch: Watch, caplog: pytest.LogCaptureFixture, timeframe: str
 ) -> None:
     shutil.copytree(market, tmp_path / "market")
     file = tmp_path / "market" / "futures" / f"BTC_USDT_USDT-{timeframe}-futures.feather"
     candles = pd.read_feather(file)
-    # In the training of the third period, and in the backtest of the second.
+    # In the training of the third period, and in the backtest of the second, whose training never saw it.
     candles.loc[candles["date"] == "2024-09-06 12:00+00:00", "high"] += 0.1
     candles.to_feather(file)
     FreqtradeBacktest(sealed.home, tmp_path / "market").run()
-    assert len(watch.trained) == 2
+    assert len(watch.trained) == 1
+    assert len(watch.replayed) == 2
+    anew = f"{PAIR}: predictions of cb_btc_%d are made anew: changed since: %s."
     assert f"predictions of cb_btc_{PERIODS[0]} are made anew" not in caplog.text
-    for period in PERIODS[1:]:
-        assert f"predictions of cb_btc_{period} are made anew: changed since: candles" in caplog.text
+    assert anew % (PERIODS[1], "candles predicted on") in caplog.text
+    assert anew % (PERIODS[2], "candles") in caplog.text
+    assert f"cb_btc_{PERIODS[2]} is trained anew: changed since: candles." in caplog.text
 
 
 def test_changed_signals_make_every_period_anew(
@@ -218,7 +223,7 @@ def test_changed_signals_make_every_period_anew(
     run.strategy.adx_base.value += 10
     run.run()
     assert watch.trained == [PAIR] * 3
-    assert "are made anew: changed since: signals" in caplog.text
+    assert "are made anew: changed since: computed classic_long, classic_short (in " in caplog.text
 
 
 def test_changed_code_makes_every_period_anew(
