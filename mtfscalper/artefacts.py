@@ -20,7 +20,7 @@ TERMS_NAME = "trade_terms.json"
 # Where the code begins that decides what a policy learns and predicts: whatever it imports belongs to it.
 _ENTRY = "freqai.model"
 # What looks on, runs it elsewhere or serves it candles decides nothing, whoever imports it.
-_LOOKS_ON = ("cli", "monitoring", "reporting", "offline", "search", "executors")
+_LOOKS_ON = ("cli", "monitoring", "reporting", "offline", "search", "executors", "freqai.views")
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

@@ -25,6 +25,7 @@ from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.strategy_rules import PairTerms, UserParts, settings_of_config
 from mtfscalper.freqai.trade_decisions import check_asks_for_decisions
+from mtfscalper.freqai.views import is_view, may_be_view, with_sealed_columns
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import MarketTape
@@ -47,19 +48,22 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
     """PPO on parallel trading environments for FreqAI; see the README for its settings."""
 
     def __init__(self, **kwargs: Any) -> None:
-        config = kwargs["config"]
-        self.settings = settings_of_config(config)
-        rl = self.settings.rl
+        self.config = kwargs["config"]
+        self.settings = settings_of_config(self.config)
+        self._is_set_up = False
+        # FreqAI makes its folder and writes into it when it begins, which a view must not.
+        if not may_be_view(self.config):
+            self._set_up()
+
+    def _set_up(self) -> None:
+        config, rl = self.config, self.settings.rl
+        self._is_set_up = True
         self._user = UserParts.from_settings(self.settings, config)
-        super().__init__(**kwargs)
+        super().__init__(config=config)
         unread = self.settings.ignored_ppo_keys(config)
         if unread:
-            logger.warning(
-                "freqai.rl_config has PPO's keys %s, which model_type '%s' does not read; its arguments stand in "
-                "freqai.model_training_parameters.",
-                ", ".join(unread),
-                rl.model_type,
-            )
+            keys = ", ".join(unread)
+            logger.warning("rl_config's %s are PPO's; %s reads model_training_parameters alone.", keys, rl.model_type)
         self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)
         logger.info("torch runs %d intra-op and %d inter-op threads.", *self.torch_threads)
         self._code = artefacts.code_hash()
@@ -75,7 +79,11 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
     # ------------------------------------------------------------------ FreqAI's entry points
 
     def start(self, dataframe: DataFrame, metadata: dict[str, Any], strategy: IStrategy) -> DataFrame:
-        """FreqAI's entry point, kept to note whose trades are learned."""
+        """FreqAI's entry point, kept to note whose trades are learned. A view gets what the last backtest sealed."""
+        if is_view(self.config, strategy):
+            return with_sealed_columns(dataframe, metadata["pair"], self.config)
+        if not self._is_set_up:
+            self._set_up()
         if strategy is not self._strategy:
             if self.settings.rl.decision_mode == "exact":
                 check_asks_for_decisions(strategy)
@@ -105,8 +113,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         kitchen = PeriodKitchen(self._run, self.config)
         self.dk = kitchen
         done = super().start_backtesting(dataframe, metadata, kitchen, strategy)
-        if self.settings.rl.decision_mode == "exact":
-            self._run.write_plan(Path(kitchen.full_path))
+        self._run.write_plan(Path(kitchen.full_path))
         return done
 
     def start_live(
@@ -147,21 +154,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             network=self._user.network,
         )
         model, report = job.run(stop_on(self._stop_event) if self.live else None)
-        best = report.best_evaluation
-        logger.info(
-            "%s: trained %d timesteps on %d candles in %.0f s (%s x %d; rollouts %.0f s, updates %.0f s); best of %d "
-            "evaluations: %s.",
-            dk.pair,
-            report.timesteps,
-            report.train_candles,
-            report.seconds,
-            report.vec_env,
-            report.n_envs,
-            report.seconds_of("rollout"),
-            report.seconds_of("update"),
-            len(report.evaluations),
-            f"{best['log_return']:+.4f} log return after costs, {best['trades']:.0f} trades" if best else "none",
-        )
+        logger.info("%s", report.summary())
         artefacts.write_json(Path(dk.data_path) / artefacts.REPORT_NAME, report.as_json())
         artefacts.write_json(Path(dk.data_path) / artefacts.TERMS_NAME, self._terms.terms(dk.pair).as_json())
         return model

@@ -46,6 +46,16 @@ class TrainingReport:
         """Seconds spent in the phases of one name."""
         return sum(stop - start for name, start, stop in self.phases if name == phase)
 
+    def summary(self) -> str:
+        """The training in one sentence, for a log."""
+        best = self.best_evaluation
+        found = f"{best['log_return']:+.4f} log return after costs, {best['trades']:.0f} trades" if best else "none"
+        return (
+            f"{self.pair}: trained {self.timesteps} timesteps on {self.train_candles} candles in {self.seconds:.0f} s "
+            f"({self.vec_env} x {self.n_envs}; rollouts {self.seconds_of('rollout'):.0f} s, updates "
+            f"{self.seconds_of('update'):.0f} s); best of {len(self.evaluations)} evaluations: {found}."
+        )
+
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; numbers that are not finite become None."""
         return plain_json(asdict(self))  # type: ignore[no-any-return]
