@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import json
 import os
@@ -16,7 +17,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
+from urllib.error import HTTPError, URLError
 from urllib.parse import urlencode
 from urllib.request import Request, urlopen
 
@@ -200,13 +201,12 @@ def test_trades_are_shown_and_their_database_converted(freqtrade: Freqtrade) -> 
 
 
 @pytest.mark.usefixtures("untouched")
-def test_strategy_updater_finds_nothing_to_change(freqtrade: Freqtrade) -> None:
+def test_strategy_updater_rewrites_the_layout_alone(freqtrade: Freqtrade) -> None:
     strategy = freqtrade.user / "strategies" / f"{STRATEGY}.py"
     before = strategy.read_text(encoding="utf-8")
     freqtrade.run("strategy-updater", strategy_path=strategy.parent, strategy_list=[STRATEGY])
-    compile(strategy.read_text(encoding="utf-8"), str(strategy), "exec")
-    assert "class MtfScalper_RL_Hybrid(IStrategy)" in strategy.read_text(encoding="utf-8")
-    assert (before == strategy.read_text(encoding="utf-8")) or "INTERFACE_VERSION = 3" in before
+    after = strategy.read_text(encoding="utf-8")
+    assert ast.dump(ast.parse(after)) == ast.dump(ast.parse(before))
 
 
 def test_edge_says_in_one_sentence_why_not(freqtrade: Freqtrade) -> None:
@@ -269,8 +269,11 @@ class Api:
         url = f"{self._base}/{path}" + (f"?{urlencode(query)}" if query else "")
         data = None if body is None else json.dumps(body).encode()
         headers = {"Authorization": self._login, "Content-Type": "application/json"}
-        with urlopen(Request(url, data=data, headers=headers), timeout=LONGEST_SECONDS) as answer:
-            return json.load(answer)
+        try:
+            with urlopen(Request(url, data=data, headers=headers), timeout=LONGEST_SECONDS) as answer:
+                return json.load(answer)
+        except HTTPError as error:
+            raise AssertionError(f"{path}: {error.code} {error.read().decode()}") from error
 
     def await_start(self, process: subprocess.Popen[bytes]) -> None:
         deadline = time.monotonic() + LONGEST_SECONDS
@@ -312,31 +315,33 @@ def test_the_webserver_draws_without_touching_and_backtests_as_a_backtest_does(f
         "jwt_secret_key": "a key of a test, as long as it is made",
         "verbosity": "error",
     }
-    named = project_options(ROOT) | {"datadir": str(freqtrade.home / "data")}
-    overlay = freqtrade.config("webserver", api_server=server, **named)
+    overlay = freqtrade.config("webserver", api_server=server, **project_options(ROOT))
+    command = freqtrade.command("webserver", overlay, datadir=freqtrade.home / "data")
     log = freqtrade.home / "webserver.log"
     api = Api(port)
     before = freqtrade.models()
-    with (
-        log.open("wb") as output,
-        running(freqtrade.command("webserver", overlay), freqtrade.home, output) as process,
-    ):
+
+    def trainings() -> int:
+        # Long lines are broken for a terminal.
+        return " ".join(log.read_text().split()).count(f"{TRAINING} {PAIR}")
+
+    with log.open("wb") as output, running(command, freqtrade.home, output) as process:
         api.await_start(process)
         charts = [api.chart("20240906-20240907"), api.chart("20240906-20240907", post=True)]
         empty = api.chart("20240909-20240911")
         assert freqtrade.models() == before
-        assert TRAINING not in log.read_text()
+        assert trainings() == 0
         for drawn in charts:
             assert (drawn["do_predict"] == 1).sum() >= 288
             assert (drawn["&-p_exit_mean"] == 0).all()
         assert not (empty["do_predict"] == 1).any()
         # The settings are the command's, so that it has nothing to train; then a file is missing, and it has.
         assert api.backtest()["status"] == "ended", log.read_text()
-        assert TRAINING not in log.read_text()
+        assert trainings() == 0
         for folder in (freqtrade.user / "models" / "commands").glob("sub-train-BTC_*"):
             shutil.rmtree(folder)
         api.chart("20240906-20240907")
-        assert TRAINING not in log.read_text()
+        assert trainings() == 0
         assert api.backtest()["status"] == "ended", log.read_text()
-        assert log.read_text().count(f"{TRAINING} {PAIR}") == 2
+        assert trainings() == 2
         assert (api.chart("20240906-20240907")["do_predict"] == 1).any()
