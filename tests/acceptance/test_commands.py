@@ -195,6 +195,8 @@ def test_trades_are_shown_and_their_database_converted(freqtrade: Freqtrade) -> 
     database = f"sqlite:///{freqtrade.home / 'trades.sqlite'}"
     assert "Printing 0 Trades" in freqtrade.run("show-trades", db_url=database)
     copy = f"sqlite:///{freqtrade.home / 'copy.sqlite'}"
+    # The command asks for the usual user directory, and takes no other.
+    (freqtrade.home / "user_data").mkdir()
     command = freqtrade_command("convert-db", [], db_url=copy, db_url_from=database)
     output_of(command, cwd=freqtrade.home)
     assert (freqtrade.home / "copy.sqlite").is_file()
