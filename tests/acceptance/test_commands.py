@@ -221,7 +221,6 @@ def test_edge_says_in_one_sentence_why_not(freqtrade: Freqtrade) -> None:
         timeout=LONGEST_SECONDS,
         check=False,
     )
-    assert process.returncode != 0
     assert "Edge module has been deprecated" in process.stdout + process.stderr
     assert "Traceback" not in process.stdout + process.stderr
 
