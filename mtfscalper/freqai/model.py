@@ -28,6 +28,7 @@ from mtfscalper.freqai.short_periods import check_candles
 from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import PairTerms, UserParts
 from mtfscalper.freqai.trade_decisions import check_asks_for_decisions
+from mtfscalper.freqai.views import is_view, may_be_view, with_sealed_columns
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.training.fit import model_zip
@@ -49,11 +50,18 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
     """PPO on parallel trading environments for FreqAI; see the README for its settings."""
 
     def __init__(self, **kwargs: Any) -> None:
-        config = kwargs["config"]
-        self.settings = checked_settings(config)
-        rl = self.settings.rl
+        self.config = kwargs["config"]
+        self.settings = checked_settings(self.config)
+        self._is_set_up = False
+        # FreqAI makes its folder and writes into it when it begins, which a view must not.
+        if not may_be_view(self.config):
+            self._set_up()
+
+    def _set_up(self) -> None:
+        config, rl = self.config, self.settings.rl
+        self._is_set_up = True
         self._user = UserParts.from_settings(self.settings, config)
-        super().__init__(**kwargs)
+        super().__init__(config=config)
         self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)
         logger.info("torch runs %d intra-op and %d inter-op threads.", *self.torch_threads)
         self._code = artefacts.code_hash()
@@ -69,7 +77,11 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
     # ------------------------------------------------------------------ FreqAI's entry points
 
     def start(self, dataframe: DataFrame, metadata: dict[str, Any], strategy: IStrategy) -> DataFrame:
-        """FreqAI's entry point, kept to note whose trades are learned."""
+        """FreqAI's entry point, kept to note whose trades are learned. A view gets what the last backtest sealed."""
+        if is_view(self.config, strategy):
+            return with_sealed_columns(dataframe, metadata["pair"], self.config)
+        if not self._is_set_up:
+            self._set_up()
         if strategy is not self._strategy:
             if self.settings.rl.decision_mode == "exact":
                 check_asks_for_decisions(strategy)
@@ -101,8 +113,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             kitchen.find_labels(strategy.set_freqai_targets(dataframe.copy(), metadata=metadata))
         self.dk = kitchen
         done = super().start_backtesting(kitchen.populate(strategy, dataframe), metadata, kitchen, strategy)
-        if self.settings.rl.decision_mode == "exact":
-            self._run.write_plan(Path(kitchen.full_path))
+        self._run.write_plan(Path(kitchen.full_path))
         return done
 
     def ensure_data_exists(self, len_dataframe_backtest: int, tr_backtest: TimeRange, pair: str) -> bool:

@@ -77,6 +77,43 @@ class RunPlan:
         artefacts.write_json(plan_path, value)
 
 
+def identifier_folder(config: Mapping[str, Any]) -> Path:
+    """Where FreqAI and this package keep what they made for a config's identifier."""
+    return Path(config["user_data_dir"]) / "models" / str(config["freqai"]["identifier"])
+
+
+def read_plan(root: Path, pair: str) -> tuple[RunPlan, str]:
+    """The plan of a pair's last run, and the SHA-256 of the file of its candles.
+
+    :param root: the identifier's folder
+    :raises DecisionsError: if there is none, or it cannot be read
+    """
+    path, _ = _plan_paths(root, pair)
+    try:
+        plan = json.loads(path.read_text())
+        periods = tuple(PlannedPeriod(**period) for period in plan["periods"])
+        return RunPlan(pair, TradeTerms.from_json(plan["terms"]), periods), plan["history_sha256"]
+    except FileNotFoundError:
+        raise _no_plan(pair, path) from None
+    except (KeyError, TypeError) as error:
+        raise DecisionsError(
+            f"{pair}: {path} was written by another version of mtfscalper ({error}); accepted: this "
+            "version's; remedy: run the backtest again"
+        ) from error
+    except ValueError as error:
+        raise DecisionsError(
+            f"{pair}: {path} is damaged ({error}); accepted: what a backtest leaves there; remedy: run the backtest "
+            "again"
+        ) from error
+
+
+def _no_plan(pair: str, path: Path) -> DecisionsError:
+    return DecisionsError(
+        f"{pair}: {path} is missing, so that nothing can decide about its trades; accepted: what a backtest leaves "
+        "there; remedy: run the backtest again"
+    )
+
+
 class PolicyStore:
     """Loads what decides about open trades, when it is asked for. Can be pickled: only paths travel."""
 
@@ -103,10 +140,7 @@ class PolicyStore:
         try:
             written = path.stat().st_mtime_ns
         except FileNotFoundError:
-            raise DecisionsError(
-                f"{pair}: {path} is missing, so that nothing can decide about its trades; accepted: what a "
-                "backtest with decision_mode 'exact' leaves there; remedy: run the backtest again"
-            ) from None
+            raise _no_plan(pair, path) from None
         if known is None or known.written != written:
             # Another run of this identifier has replaced it.
             known = self._pairs[pair] = _PairPolicies(self._root, pair, written)
@@ -123,16 +157,8 @@ class _PairPolicies:
         self.written = written
         self._root, self._pair = root, pair
         self.plan_path, self._history_path = _plan_paths(root, pair)
-        try:
-            plan = json.loads(self.plan_path.read_text())
-            self.terms = TradeTerms.from_json(plan["terms"])
-            self.periods = [PlannedPeriod(**period) for period in plan["periods"]]
-            self._history_sha256 = plan["history_sha256"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise DecisionsError(
-                f"{pair}: {self.plan_path} is damaged or was written by another version of mtfscalper "
-                f"({type(error).__name__}: {error}); accepted: this version's; remedy: run the backtest again"
-            ) from error
+        plan, self._history_sha256 = read_plan(root, pair)
+        self.terms, self.periods = plan.terms, plan.periods
         self.starts = [period.first_ms for period in self.periods]
         self.loaded: OrderedDict[int, ExitPolicy] = OrderedDict()
 
@@ -164,7 +190,8 @@ class _PairPolicies:
         if stale is not None:
             raise DecisionsError(
                 f"{self._pair}: the policy in {folder} cannot decide about trades: {stale}; accepted: the one that "
-                "the columns of this run were predicted with; remedy: run the backtest again"
+                "the columns of this run were predicted with; remedy: run the backtest again, with decision_mode "
+                "'exact'"
             )
         with np.load(artefacts.sealed_path(folder, "decisions")) as arrays:
             rows = PeriodRows(**arrays)

@@ -146,10 +146,10 @@ def run(
         else:
             state, fill, _ = advance(SCALAR, scene, state, action)
             account, equity = state.account, state.equity
-        if fill.reason == ExitReason.MAX_DURATION:
-            # At the open, as a signal: a strategy that reads columns alone knows of no longest duration.
-            actions[index] = Action.LONG_EXIT if fill.side > 0 else Action.SHORT_EXIT
         if fill.exited:
-            close_ms = int(tape.dates_ms[int(exit_candle(before, fill))])
-            trades.append(closed_trade(tape.pair, fill, close_ms, tape.timeframe_ms))
+            closed_in = int(exit_candle(before, fill))
+            if fill.reason == ExitReason.MAX_DURATION and closed_in == candle:
+                # At the open, as a signal: a strategy that reads columns alone knows of no longest duration.
+                actions[index] = Action.LONG_EXIT if fill.side > 0 else Action.SHORT_EXIT
+            trades.append(closed_trade(tape.pair, fill, int(tape.dates_ms[closed_in]), tape.timeframe_ms))
     return ClosedLoop(actions, flat, exit_probability, tuple(trades), account, float(equity))

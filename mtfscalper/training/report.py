@@ -47,7 +47,7 @@ class TrainingReport:
         return sum(stop - start for name, start, stop in self.phases if name == phase)
 
     def summary(self) -> str:
-        """The training in one line."""
+        """The training in one sentence, for a log."""
         best = self.best_evaluation
         found = f"{best['log_return']:+.4f} log return after costs, {best['trades']:.0f} trades" if best else "none"
         return (

@@ -1,0 +1,125 @@
+"""What a chart shows of the policy: the columns that the last backtest sealed. Nothing is trained, nothing written."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+from freqtrade.configuration import TimeRange
+from freqtrade.enums import RunMode
+from freqtrade.strategy import IStrategy
+
+from mtfscalper import artefacts
+from mtfscalper.freqai.columns import PREDICTION_COLUMNS
+from mtfscalper.freqai.policy_store import DecisionsError, identifier_folder, read_plan
+
+logger = logging.getLogger(__name__)
+
+_LOOKING_MODES = (RunMode.PLOT, RunMode.WEBSERVER)
+
+
+def may_be_view(config: Mapping[str, Any]) -> bool:
+    """Whether the run mode is one that charts are drawn in: ``plot-dataframe``, and FreqUI's webserver.
+
+    :param config: the freqtrade config, with its run mode
+    """
+    return config.get("runmode") in _LOOKING_MODES
+
+
+def is_view(config: Mapping[str, Any], strategy: IStrategy) -> bool:
+    """Whether a strategy's frame is made for a look at it, and not to trade or to backtest on.
+
+    :param config: the freqtrade config, with its run mode
+    :param strategy: with its data provider
+    """
+    # freqtrade gives every Backtesting a pair list, in whatever run mode, and the frame of a chart none.
+    return may_be_view(config) and strategy.dp is not None and strategy.dp._pairlists is None
+
+
+class SealedColumns(NamedTuple):
+    """What the last backtest of a pair decided.
+
+    :ivar frame: ``date`` and the columns as FreqAI would append them; empty where there are none
+    :ivar missing: why periods of that backtest, or all of it, cannot be shown
+    """
+
+    frame: pd.DataFrame
+    missing: list[str]
+
+    @classmethod
+    def from_folder(cls, root: Path, pair: str) -> SealedColumns:
+        """Read them.
+
+        :param root: the identifier's folder
+        """
+        try:
+            plan, _ = read_plan(root, pair)
+        except DecisionsError as error:
+            return cls(_neutral_columns(), [str(error)])
+        frames, missing = [], []
+        for period in plan.periods:
+            folder = root / period.folder
+            stale = artefacts.why_stale(folder, period.fingerprint, ("predictions",))
+            if stale is None:
+                frames.append(pd.read_feather(artefacts.sealed_path(folder, "predictions")))
+            else:
+                missing.append(f"{folder.name}: {stale}")
+        return cls(pd.concat(frames, ignore_index=True) if frames else _neutral_columns(), missing)
+
+
+def _neutral_columns() -> pd.DataFrame:
+    """Every column that a backtest could have left, without rows."""
+    names = [f"{name}{suffix}" for name in PREDICTION_COLUMNS for suffix in ("", "_mean", "_std")]
+    columns = {name: pd.Series(dtype=float) for name in (*names, "do_predict")}
+    return pd.DataFrame({"date": pd.Series(dtype="datetime64[ms, UTC]"), **columns})
+
+
+def with_sealed_columns(frame: pd.DataFrame, pair: str, config: Mapping[str, Any]) -> pd.DataFrame:
+    """A strategy's frame as a backtest would leave it, from files alone.
+
+    Rows that the last backtest did not decide on are neutral, with ``do_predict`` 0; one line says what to run.
+
+    :param frame: one row a candle, with ``date``
+    :param config: the freqtrade config
+    """
+    sealed = SealedColumns.from_folder(identifier_folder(config), pair)
+    decided = [name for name in sealed.frame.columns if name != "date"]
+    own = [name for name in frame.columns if not name.startswith(("&", "%")) and name not in decided]
+    shown = frame[own].merge(sealed.frame, on="date", how="left", validate="one_to_one")
+    shown[decided] = shown[decided].fillna(0)
+    _tell(frame["date"], sealed, pair, config)
+    return shown
+
+
+def _tell(dates: pd.Series[pd.Timestamp], sealed: SealedColumns, pair: str, config: Mapping[str, Any]) -> None:
+    asked = dates[_inside(dates, config)]
+    n_neutral = int((~asked.isin(sealed.frame["date"])).sum())
+    if not n_neutral:
+        logger.info("%s: the policy's columns are those of the last backtest; a view trains nothing.", pair)
+        return
+    day = pd.Timedelta(days=1)
+    logger.warning(
+        "%s: the last backtest decided on %d of %d candles%s; the others are shown neutral, with do_predict 0, because "
+        "a view trains nothing. To see decisions there, run: freqtrade backtesting --timerange %s-%s, with the "
+        "configuration, strategy and model of this view.",
+        pair,
+        len(asked) - n_neutral,
+        len(asked),
+        f" ({'; '.join(sealed.missing)})" if sealed.missing else "",
+        f"{asked.min():%Y%m%d}",
+        f"{asked.max() + day:%Y%m%d}",
+    )
+
+
+def _inside(dates: pd.Series[pd.Timestamp], config: Mapping[str, Any]) -> pd.Series[bool]:
+    """Which candles are of the config's timerange: freqtrade loads those of the indicators' warm-up too."""
+    timerange = TimeRange.parse_timerange(config.get("timerange"))
+    inside = dates == dates
+    if timerange.startdt is not None:
+        inside &= dates >= timerange.startdt
+    if timerange.stopdt is not None:
+        inside &= dates < timerange.stopdt
+    return inside
