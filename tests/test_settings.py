@@ -54,6 +54,7 @@ RL_DEFAULTS = {
     "max_training_drawdown_pct": 0.5,
     "model_reward_parameters": RewardSettings(),
     "seed": 42,
+    "trust_models": (),
 }
 FREQAI_DEFAULTS = {
     "model_type": "PPO",

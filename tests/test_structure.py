@@ -17,6 +17,7 @@ LAYERS = (
     "moved",
     "machine",
     "imports",
+    "seals",
     "artefacts",
     "user_code",
     "market",

@@ -27,6 +27,7 @@ from mtfscalper.freqai.policy_store import PlannedPeriod, RunPlan, save_arrays
 from mtfscalper.freqai.predictions import flat_columns, period_rows, prediction_columns
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import decider_for
+from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
 from mtfscalper.trading.account import FLAT, Account
 
@@ -57,6 +58,7 @@ class PeriodKitchen(FreqaiDataKitchen):
         """Only predictions whose manifest matches today's candles, settings and code are reused."""
         # Now, because FreqAI moves the ends of the training range later (buffer_train_data_candles).
         period = self.run.begin_period(self)
+        period.move_aside_if_not_ours(self.pair)
         if period.predictions.is_file():
             stale = period.why_predictions_are_stale(self.run.account)
             if stale is not None:
@@ -85,6 +87,7 @@ class BacktestPeriod:
     :ivar model_fingerprint: what its policy is made from, name to hash
     :ivar decision_mode: how its predictions are made
     :ivar keeps_model: whether a run has to leave the model on disk
+    :ivar seals: of the user directory
     :ivar account_before: the account that it was predicted from, as ``account_after``
     """
 
@@ -96,6 +99,7 @@ class BacktestPeriod:
     model_fingerprint: Mapping[str, str]
     decision_mode: str
     keeps_model: bool
+    seals: Seals
     account_before: Account = FLAT
     account_after: Account = FLAT
 
@@ -104,10 +108,21 @@ class BacktestPeriod:
         """The file of the rows that decisions about open trades are made on."""
         return self.folder / f"{self.name}_decisions.npz"
 
+    def move_aside_if_not_ours(self, pair: str) -> None:
+        """Let files that another installation sealed, or none, lie where a run neither reads nor overwrites them."""
+        unsealed = artefacts.why_unsealed(self.folder, self.seals)
+        # Without a manifest they were never finished.
+        if unsealed is None or artefacts.read_manifest(self.folder) is None:
+            return
+        if self.predictions.is_file():
+            artefacts.move_aside(self.predictions)
+        aside = artefacts.move_aside(self.folder)
+        logger.warning("%s: %s is trained anew: %s. Its files now lie in %s.", pair, self.name, unsealed, aside)
+
     def why_model_is_stale(self) -> str | None:
         """Why the policy on disk cannot be used, None if it can."""
-        roles = ("model", "metadata", "feature_pipeline", "label_pipeline")
-        return artefacts.why_stale(self.folder, self.model_fingerprint, roles)
+        roles = tuple(artefacts.policy_files(self.folder, self.name))
+        return artefacts.why_stale(self.folder, self.model_fingerprint, roles, self.seals)
 
     def why_predictions_are_stale(self, account: Account) -> str | None:
         """Why the predictions on disk cannot be used, None if they can.
@@ -116,7 +131,7 @@ class BacktestPeriod:
         """
         needed = {"model": self.keeps_model, "decisions": self.decision_mode == "exact"}
         roles = ("predictions", "metadata", *(role for role, is_needed in needed.items() if is_needed))
-        stale = artefacts.why_stale(self.folder, self.fingerprint, roles)
+        stale = artefacts.why_stale(self.folder, self.fingerprint, roles, self.seals)
         if stale is not None:
             return stale
         if self._manifest().get("account_before") != list(account):
@@ -132,17 +147,12 @@ class BacktestPeriod:
 
         :param features: the names of what the policy was trained on
         """
-        names = {
-            "model": "model.zip",
-            "metadata": "metadata.json",
-            "feature_pipeline": "feature_pipeline.pkl",
-            "label_pipeline": "label_pipeline.pkl",
-        }
-        files = {role: self.folder / f"{self.name}_{name}" for role, name in names.items()}
+        files = artefacts.policy_files(self.folder, self.name)
         artefacts.write_manifest(
             self.folder,
             self.fingerprint,
             files | {"predictions": self.predictions, "decisions": self.decisions},
+            self.seals,
             pair=pair,
             features=features,
             account_before=list(self.account_before),
@@ -175,6 +185,7 @@ class BacktestRun:
     :ivar signals: ``date`` and the classic signals, as the strategy had set them before FreqAI
     :ivar environment: what the policies are trained in
     :ivar fingerprint: what every policy of the run is made from, name to hash
+    :ivar seals: of the user directory
     :ivar account: handed on from period to period, where the policy runs through the rules (decision_mode "replay")
     :ivar periods: those begun, by FreqAI's name for their model
     """
@@ -185,6 +196,7 @@ class BacktestRun:
     environment: EnvSettings
     settings: Settings
     fingerprint: Mapping[str, str]
+    seals: Seals
     account: Account = FLAT
     periods: dict[str, BacktestPeriod] = field(default_factory=dict)
 
@@ -210,6 +222,7 @@ class BacktestRun:
             model_fingerprint=fingerprint,
             decision_mode=self.settings.rl.decision_mode,
             keeps_model=self.settings.save_backtest_models,
+            seals=self.seals,
         )
         self.periods[dk.model_filename] = period
         return period

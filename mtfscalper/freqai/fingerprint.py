@@ -40,8 +40,8 @@ def run_fingerprint(
     :param user: the user's own code
     :param freqai: the section ``freqai`` of the config
     """
-    # Whatever changes nothing about the policy: how progress is shown, and how its decisions are asked for.
-    shown: Any = {"rl": {"progress_bar", "decision_mode"}, "tensorboard": True, "ppo": {"verbose"}}
+    # Whatever changes nothing about the policy: how progress is shown, how it is asked for decisions, what is admitted.
+    shown: Any = {"rl": {"progress_bar", "decision_mode", "trust_models"}, "tensorboard": True, "ppo": {"verbose"}}
     features = [freqai["feature_parameters"], freqai["data_split_parameters"], feature_sources(type(strategy))]
     return {
         "versions": artefacts.value_hash(artefacts.library_versions()),

@@ -18,6 +18,7 @@ from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
+from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.candles import CandleSource
 from mtfscalper.freqai.exit_policy import ExitPolicy
@@ -28,6 +29,7 @@ from mtfscalper.freqai.trade_decisions import check_asks_for_decisions
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import MarketTape
+from mtfscalper.seals import Seals
 from mtfscalper.training.fit import model_zip
 from mtfscalper.training.job import TrainingJob, stop_on
 
@@ -51,7 +53,9 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self.settings = settings_of_config(config)
         rl = self.settings.rl
         self._user = UserParts.from_settings(self.settings, config)
-        super().__init__(**kwargs)
+        self._seals = Seals(Path(config["user_data_dir"]), rl.trust_models)
+        with bookkeeping.installed(self._seals):
+            super().__init__(**kwargs)
         unread = self.settings.ignored_ppo_keys(config)
         if unread:
             logger.warning(
@@ -98,15 +102,17 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             signals=dataframe[["date", *signals]].reset_index(drop=True),
             environment=environment,
             settings=self.settings,
+            seals=self._seals,
             fingerprint=run_fingerprint(
                 self._code, self.settings, self._user, environment.rules, self.freqai_info, strategy
             ),
         )
         kitchen = PeriodKitchen(self._run, self.config)
         self.dk = kitchen
-        done = super().start_backtesting(dataframe, metadata, kitchen, strategy)
-        if self.settings.rl.decision_mode == "exact":
-            self._run.write_plan(Path(kitchen.full_path))
+        with bookkeeping.clear_file_errors():
+            done = super().start_backtesting(dataframe, metadata, kitchen, strategy)
+            if self.settings.rl.decision_mode == "exact":
+                self._run.write_plan(Path(kitchen.full_path))
         return done
 
     def start_live(
@@ -162,8 +168,9 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             len(report.evaluations),
             f"{best['log_return']:+.4f} log return after costs, {best['trades']:.0f} trades" if best else "none",
         )
-        artefacts.write_json(Path(dk.data_path) / artefacts.REPORT_NAME, report.as_json())
-        artefacts.write_json(Path(dk.data_path) / artefacts.TERMS_NAME, self._terms.terms(dk.pair).as_json())
+        with bookkeeping.told(f"{dk.pair}: the report of a training"):
+            artefacts.write_json(Path(dk.data_path) / artefacts.REPORT_NAME, report.as_json())
+            artefacts.write_json(Path(dk.data_path) / artefacts.TERMS_NAME, self._terms.terms(dk.pair).as_json())
         return model
 
     def predict(

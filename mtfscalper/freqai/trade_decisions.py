@@ -17,7 +17,8 @@ from freqtrade.strategy import IStrategy
 from mtfscalper.freqai.exit_policy import ExitDecision, ExitPolicy
 from mtfscalper.freqai.open_trade import OpenTrade, funding_received
 from mtfscalper.freqai.policy_store import PolicyStore
-from mtfscalper.freqai.strategy_rules import differences_to_training
+from mtfscalper.freqai.strategy_rules import differences_to_training, settings_of_config
+from mtfscalper.seals import Seals
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +69,9 @@ class TradeDecisions:
         """
         self._strategy = strategy
         self._live = config.get("runmode") in TRADE_MODES
-        self._store = PolicyStore(Path(config["user_data_dir"]) / "models" / str(config["freqai"]["identifier"]))
+        user_dir = Path(config["user_data_dir"])
+        seals = Seals(user_dir, settings_of_config(config).rl.trust_models)
+        self._store = PolicyStore(user_dir / "models" / str(config["freqai"]["identifier"]), seals)
         self._followed: dict[str, _Followed] = {}
         self._warned: set[str] = set()
 
