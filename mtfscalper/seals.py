@@ -101,7 +101,8 @@ class Seals:
         path = self.key_path
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.{os.getpid()}.tmp")
         try:
-            if path.exists():
+            # By its size: another process may have made a whole one since this one looked for it.
+            if path.exists() and path.stat().st_size != _KEY_BYTES:
                 logger.warning("%s is damaged, and lies aside as %s.damaged.", path, path.name)
                 path.replace(path.with_name(f"{path.name}.damaged"))
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
