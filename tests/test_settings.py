@@ -240,7 +240,7 @@ WRONG_TYPES = {
     "max_training_drawdown_pct": ["0.5", True, NAN, None],
     "model_reward_parameters": [1, "rr", [1.0], None],
     "seed": ["42", 42.0, True, None],
-    "trust_models": ["sha256:" + "0" * 64, ["sha256:0"], ["0" * 64], [1], True, None],
+    "trust_models": ["sha256:" + "0" * 64, 1, True, None],
 }
 
 
