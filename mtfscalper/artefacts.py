@@ -12,10 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from mtfscalper.imports import import_closure, package_modules
+from mtfscalper.seals import Seals
 
 MANIFEST_NAME = "mtfscalper_manifest.json"
 REPORT_NAME = "training_report.json"
 TERMS_NAME = "trade_terms.json"
+
+# Of a manifest: its seal, and what that is for.
+_SEAL = "seal"
+_PURPOSE = "manifest"
 
 # Where the code begins that decides what a policy learns and predicts: whatever it imports belongs to it.
 _ENTRY = "freqai.model"
@@ -42,6 +47,11 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes, atomically."""
+    write_atomically(path, lambda target: target.write_bytes(content))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -110,11 +120,28 @@ def sealed_path(folder: Path, role: str) -> Path:
     return folder / str((read_manifest(folder) or {"files": {}})["files"][role]["path"])
 
 
-def write_manifest(folder: Path, fingerprint: Mapping[str, Any], files: Mapping[str, Path], **more: Any) -> None:
+def policy_files(folder: Path, name: str) -> dict[str, Path]:
+    """The files that FreqAI reads to decide with a policy, by role.
+
+    :param name: FreqAI's, with which their names begin
+    """
+    names = {
+        "model": "model.zip",
+        "metadata": "metadata.json",
+        "feature_pipeline": "feature_pipeline.pkl",
+        "label_pipeline": "label_pipeline.pkl",
+    }
+    return {role: folder / f"{name}_{file}" for role, file in names.items()}
+
+
+def write_manifest(
+    folder: Path, fingerprint: Mapping[str, Any], files: Mapping[str, Path], seals: Seals, **more: Any
+) -> None:
     """Seal the files of a period.
 
     :param fingerprint: what the files depend on, name to hash
     :param files: role of each file to its path; a file that is not there is left out
+    :param seals: of the user directory that the period lies in
     :param more: further JSON values to keep
     """
     sealed = {
@@ -122,18 +149,67 @@ def write_manifest(folder: Path, fingerprint: Mapping[str, Any], files: Mapping[
         for role, path in files.items()
         if path.is_file()
     }
-    write_json(folder / MANIFEST_NAME, {"fingerprint": dict(fingerprint), "files": sealed, **more})
+    write_sealed_json(folder / MANIFEST_NAME, {"fingerprint": dict(fingerprint), "files": sealed, **more}, seals)
 
 
-def why_stale(folder: Path, fingerprint: Mapping[str, Any], roles: tuple[str, ...]) -> str | None:
+def write_sealed_json(path: Path, manifest: Mapping[str, Any], seals: Seals) -> None:
+    """Write a manifest under a seal; one that it has already is replaced."""
+    content = {name: value for name, value in manifest.items() if name != _SEAL}
+    write_json(path, {**content, _SEAL: seals.seal_value(_PURPOSE, content)})
+
+
+def why_unsealed(folder: Path, seals: Seals) -> str | None:
+    """Why the files of a period must not be unpickled, None if this user directory sealed them or admits them.
+
+    Says nothing about damage, which :func:`why_stale` finds.
+    """
+    manifest = read_manifest(folder) or {}
+    content = {name: value for name, value in manifest.items() if name != _SEAL}
+    if manifest and seals.value_holds(_PURPOSE, content, manifest.get(_SEAL)):
+        return None
+    digest = pickles_digest(folder)
+    if digest in seals.trusted:
+        return None
+    return (
+        f"this user directory did not seal it, and a policy or pipeline runs code as it is unpickled; if it is "
+        f'yours, freqai.rl_config.trust_models: ["{digest}"] admits it, and `mtfscalper seal` seals it'
+    )
+
+
+def pickles_digest(folder: Path) -> str:
+    """A digest of everything in a period's folder that runs code as it is read, as ``sha256:…``."""
+    pickles = sorted(path for path in folder.glob("*") if path.suffix in (".zip", ".pkl") and path.is_file())
+    hasher = hashlib.sha256()
+    for path in pickles:
+        hasher.update(f"{path.name}\0{file_hash(path)}\n".encode())
+    return f"sha256:{hasher.hexdigest()}"
+
+
+def move_aside(path: Path, suffix: str = "before-sealing") -> Path:
+    """Rename a file or folder that is not used, so that nothing of it is lost.
+
+    :return: where it lies now
+    """
+    target, number = path.with_name(f"{path.name}.{suffix}"), 1
+    while target.exists():
+        number += 1
+        target = path.with_name(f"{path.name}.{suffix}-{number}")
+    return path.rename(target)
+
+
+def why_stale(folder: Path, fingerprint: Mapping[str, Any], roles: tuple[str, ...], seals: Seals) -> str | None:
     """Why the files of a period cannot be reused, None if they can.
 
     :param fingerprint: what the files would have to depend on now
     :param roles: the files asked for
+    :param seals: of the user directory that the period lies in
     """
     manifest = read_manifest(folder)
     if manifest is None:
         return "it has no readable manifest"
+    unsealed = why_unsealed(folder, seals)
+    if unsealed is not None:
+        return unsealed
     had = manifest["fingerprint"]
     changed = [name for name in fingerprint if had.get(name) != fingerprint[name]]
     if changed:

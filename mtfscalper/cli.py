@@ -118,10 +118,33 @@ def _synthetic(args: argparse.Namespace) -> int:
     return 0
 
 
+def _seal_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="user_data/models/<identifier>, or a period in it")
+    parser.add_argument(
+        "--userdir", type=Path, help="whose key seals (default: the user directory that FOLDER lies in)"
+    )
+
+
+def _seal(args: argparse.Namespace) -> int:
+    from mtfscalper.freqai.sealing import SealingError, seal_folder, user_directory
+    from mtfscalper.seals import Seals
+
+    try:
+        seals = Seals(args.userdir or user_directory(args.folder))
+        for sealed in seal_folder(args.folder, seals):
+            print(f"Sealed {sealed}")
+    except (SealingError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("Bots and backtests of this user directory now unpickle these files, and whatever code is in them.")
+    return 0
+
+
 COMMANDS = (
     Command("demo", "train and backtest at once, without network or own data", _demo_arguments, _demo),
     Command("replay-exchange", "serve candles to freqtrade on 127.0.0.1", _replay_exchange_arguments, _replay_exchange),
     Command("synthetic", "write the synthetic market to a directory", _synthetic_arguments, _synthetic),
+    Command("seal", "let policies of your own from another machine be used here", _seal_arguments, _seal),
 )
 
 

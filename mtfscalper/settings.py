@@ -39,6 +39,7 @@ _PositiveInt = Annotated[int, Field(ge=1)]
 _Layers = Annotated[tuple[_PositiveInt, ...], Field(min_length=1)]
 # In messages and tables a group of a pattern is shown by its name.
 _CudaDevice = Annotated[str, Field(pattern=r"^cuda:(?P<N>\d+)$")]
+_Digest = Annotated[str, Field(pattern=r"^sha256:(?P<digest>[0-9a-f]{64})$")]
 _ImportPath = Annotated[str, Field(pattern=IMPORT_PATH)]
 
 
@@ -146,6 +147,11 @@ class RLSettings(_Section):
         default_factory=RewardSettings, description="the reward, in a table of its own in the README"
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(42, description="environment i starts with seed + i")
+    trust_models: tuple[_Digest, ...] = Field(
+        (),
+        description="policies that this user directory did not seal and that are unpickled all the same. The message "
+        "that refuses one names its digest. A policy runs code as it is unpickled: name none that you did not train",
+    )
     # FreqAI's own keys.
     model_type: ModelType = Field(
         "PPO",

@@ -22,6 +22,7 @@ from mtfscalper.artefacts import (
     write_json,
     write_manifest,
 )
+from mtfscalper.seals import Seals
 
 FINGERPRINT = {"settings": "a", "candles": "b"}
 ROLES = ("model", "predictions")
@@ -211,7 +212,14 @@ def test_versions_of_the_libraries_a_result_depends_on_are_known() -> None:
 
 
 @pytest.fixture
-def period(tmp_path: Path) -> Path:
+def seals(tmp_path: Path) -> Seals:
+    home = tmp_path / "home"
+    home.mkdir()
+    return Seals(home)
+
+
+@pytest.fixture
+def period(tmp_path: Path, seals: Seals) -> Path:
     """A sealed period: its model, and predictions in a folder beside it as FreqAI keeps them."""
     folder = tmp_path / "sub-train-BTC_1"
     folder.mkdir()
@@ -220,12 +228,15 @@ def period(tmp_path: Path) -> Path:
     predictions.parent.mkdir()
     predictions.write_bytes(b"predictions")
     files = {"model": folder / "model.zip", "predictions": predictions, "absent": folder / "nothing.pkl"}
-    write_manifest(folder, FINGERPRINT, files, pair="BTC/USDT:USDT", account_after=[0.0, 1.0])
+    write_manifest(folder, FINGERPRINT, files, seals, pair="BTC/USDT:USDT", account_after=[0.0, 1.0])
     return folder
 
 
 def test_a_manifest_is_read_back_with_everything_in_it(period: Path) -> None:
-    assert read_manifest(period) == {
+    manifest = read_manifest(period)
+    assert manifest is not None
+    assert len(manifest.pop("seal")) == 64
+    assert manifest == {
         "fingerprint": FINGERPRINT,
         "files": {
             "model": {"path": "model.zip", "sha256": hashlib.sha256(b"model").hexdigest()},
@@ -239,13 +250,13 @@ def test_a_manifest_is_read_back_with_everything_in_it(period: Path) -> None:
     }
 
 
-def test_files_that_match_their_manifest_are_not_stale(period: Path) -> None:
-    assert why_stale(period, FINGERPRINT, ROLES) is None
+def test_files_that_match_their_manifest_are_not_stale(period: Path, seals: Seals) -> None:
+    assert why_stale(period, FINGERPRINT, ROLES, seals) is None
 
 
-def test_a_period_can_be_moved_as_a_whole(period: Path) -> None:
+def test_a_period_can_be_moved_as_a_whole(period: Path, seals: Seals) -> None:
     moved = period.parent.rename(period.parent.with_name("elsewhere")) / period.name
-    assert why_stale(moved, FINGERPRINT, ROLES) is None
+    assert why_stale(moved, FINGERPRINT, ROLES, seals) is None
 
 
 @pytest.mark.parametrize(
@@ -263,47 +274,47 @@ def test_a_period_can_be_moved_as_a_whole(period: Path) -> None:
         "\udcff",
     ],
 )
-def test_a_period_without_a_readable_manifest_is_stale(period: Path, content: str | None) -> None:
+def test_a_period_without_a_readable_manifest_is_stale(period: Path, seals: Seals, content: str | None) -> None:
     (period / MANIFEST_NAME).unlink()
     if content is not None:
         (period / MANIFEST_NAME).write_text(content, encoding="utf-8", errors="surrogateescape")
     assert read_manifest(period) is None
-    assert why_stale(period, FINGERPRINT, ROLES) == "it has no readable manifest"
+    assert why_stale(period, FINGERPRINT, ROLES, seals) == "it has no readable manifest"
 
 
-def test_a_truncated_manifest_is_not_readable(period: Path) -> None:
+def test_a_truncated_manifest_is_not_readable(period: Path, seals: Seals) -> None:
     path = period / MANIFEST_NAME
     path.write_bytes(path.read_bytes()[:-20])
-    assert why_stale(period, FINGERPRINT, ROLES) == "it has no readable manifest"
+    assert why_stale(period, FINGERPRINT, ROLES, seals) == "it has no readable manifest"
 
 
-def test_what_changed_since_is_named(period: Path) -> None:
+def test_what_changed_since_is_named(period: Path, seals: Seals) -> None:
     now = {"settings": "a", "candles": "other", "code": "new"}
-    assert why_stale(period, now, ROLES) == "changed since: candles, code"
+    assert why_stale(period, now, ROLES, seals) == "changed since: candles, code"
 
 
-def test_a_role_never_sealed_is_named(period: Path) -> None:
-    assert why_stale(period, FINGERPRINT, ("model", "metadata")) == "it holds no metadata"
-    assert why_stale(period, FINGERPRINT, ("absent",)) == "it holds no absent"
+def test_a_role_never_sealed_is_named(period: Path, seals: Seals) -> None:
+    assert why_stale(period, FINGERPRINT, ("model", "metadata"), seals) == "it holds no metadata"
+    assert why_stale(period, FINGERPRINT, ("absent",), seals) == "it holds no absent"
 
 
-def test_a_missing_file_is_named(period: Path) -> None:
+def test_a_missing_file_is_named(period: Path, seals: Seals) -> None:
     (period / "model.zip").unlink()
-    assert why_stale(period, FINGERPRINT, ROLES) == "model.zip is missing"
-    assert why_stale(period, FINGERPRINT, ("predictions",)) is None
+    assert why_stale(period, FINGERPRINT, ROLES, seals) == "model.zip is missing"
+    assert why_stale(period, FINGERPRINT, ("predictions",), seals) is None
 
 
 @pytest.mark.parametrize("content", [b"mode", b"modem", b"", b"model "])
-def test_a_damaged_file_is_named(period: Path, content: bytes) -> None:
+def test_a_damaged_file_is_named(period: Path, seals: Seals, content: bytes) -> None:
     (period / "model.zip").write_bytes(content)
-    stale = why_stale(period, FINGERPRINT, ROLES)
+    stale = why_stale(period, FINGERPRINT, ROLES, seals)
     assert stale is not None
     assert stale.startswith("model.zip is damaged")
-    assert why_stale(period, FINGERPRINT, ("predictions",)) is None
+    assert why_stale(period, FINGERPRINT, ("predictions",), seals) is None
 
 
-def test_predictions_outside_the_period_are_checked_too(period: Path) -> None:
+def test_predictions_outside_the_period_are_checked_too(period: Path, seals: Seals) -> None:
     (period.parent / "backtesting_predictions" / "p.feather").write_bytes(b"damaged")
-    stale = why_stale(period, FINGERPRINT, ROLES)
+    stale = why_stale(period, FINGERPRINT, ROLES, seals)
     assert stale is not None
     assert stale.startswith("p.feather is damaged")

@@ -54,6 +54,7 @@ RL_DEFAULTS = {
     "max_training_drawdown_pct": 0.5,
     "model_reward_parameters": RewardSettings(),
     "seed": 42,
+    "trust_models": (),
 }
 FREQAI_DEFAULTS = {
     "model_type": "PPO",
@@ -239,6 +240,7 @@ WRONG_TYPES = {
     "max_training_drawdown_pct": ["0.5", True, NAN, None],
     "model_reward_parameters": [1, "rr", [1.0], None],
     "seed": ["42", 42.0, True, None],
+    "trust_models": ["sha256:" + "0" * 64, 1, True, None],
 }
 
 

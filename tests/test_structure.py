@@ -18,6 +18,7 @@ LAYERS = (
     "moved",
     "machine",
     "imports",
+    "seals",
     "artefacts",
     "user_code",
     "market",

@@ -35,9 +35,9 @@ def run_fingerprint(
     :param freqai: the section ``freqai`` of the config
     :param model: the class of the FreqAI model, which the user may have given other hooks
     """
-    # Whatever changes nothing about the policy: how progress is shown, how its decisions are asked for, and how long
-    # periods are, whose dates stand in each period's own fingerprint.
-    shown: Any = {"rl": {"progress_bar", "decision_mode"}, "tensorboard": True, "ppo": {"verbose"}}
+    # Whatever changes nothing about the policy: how progress is shown, how its decisions are asked for, what is
+    # admitted, and how long periods are, whose dates stand in each period's own fingerprint.
+    shown: Any = {"rl": {"progress_bar", "decision_mode", "trust_models"}, "tensorboard": True, "ppo": {"verbose"}}
     shown |= {"train_period_days": True, "backtest_period_days": True}
     features = [freqai["feature_parameters"], freqai["data_split_parameters"]]
     return {

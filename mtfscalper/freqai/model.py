@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -19,11 +19,13 @@ from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
+from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.candles import CandleSource
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.live import LivePairs
+from mtfscalper.freqai.preparation import Preparation, trained_features
 from mtfscalper.freqai.short_periods import check_candles
 from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import PairTerms, UserParts
@@ -31,19 +33,11 @@ from mtfscalper.freqai.trade_decisions import check_asks_for_decisions
 from mtfscalper.freqai.views import is_view, may_be_view, with_sealed_columns
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.tape import MarketTape
+from mtfscalper.seals import Seals
 from mtfscalper.training.fit import model_zip
 from mtfscalper.training.job import TrainingJob, stop_on
 
 logger = logging.getLogger(__name__)
-
-_RAW_PRICE_FEATURES = ("%-raw_open", "%-raw_high", "%-raw_low", "%-raw_close")
-
-
-class _Preparation(NamedTuple):
-    """What stands between a strategy's frame and a policy's features: made in its training, and changed with it."""
-
-    pipeline: Any
-    features: list[str]
 
 
 class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
@@ -61,13 +55,15 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         config, rl = self.config, self.settings.rl
         self._is_set_up = True
         self._user = UserParts.from_settings(self.settings, config)
-        super().__init__(config=config)
+        self._seals = Seals(Path(config["user_data_dir"]), rl.trust_models)
+        with bookkeeping.installed(self._seals):
+            super().__init__(config=config)
         self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)
         logger.info("torch runs %d intra-op and %d inter-op threads.", *self.torch_threads)
         self._code = artefacts.code_hash()
         self._training_failure: Exception | None = None
         # Policy, pipeline and feature names change as one: FreqAI replaces them one after the other, while it predicts.
-        self._preparations: WeakKeyDictionary[BaseAlgorithm, _Preparation] = WeakKeyDictionary()
+        self._preparations: WeakKeyDictionary[BaseAlgorithm, Preparation] = WeakKeyDictionary()
         self._strategy: IStrategy | None = None
         self._source: CandleSource
         self._terms: PairTerms
@@ -79,7 +75,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
     def start(self, dataframe: DataFrame, metadata: dict[str, Any], strategy: IStrategy) -> DataFrame:
         """FreqAI's entry point, kept to note whose trades are learned. A view gets what the last backtest sealed."""
         if is_view(self.config, strategy):
-            return with_sealed_columns(dataframe, metadata["pair"], self.config)
+            return with_sealed_columns(dataframe, metadata["pair"], self.config, self.settings.rl.trust_models)
         if not self._is_set_up:
             self._set_up()
         if strategy is not self._strategy:
@@ -103,6 +99,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             other_candles=self._source.other_candles(pair, self.freqai_info["feature_parameters"]),
             environment=environment,
             settings=self.settings,
+            seals=self._seals,
             fingerprint=run_fingerprint(
                 self._code, self.settings, self._user, environment.rules, self.freqai_info, type(self)
             ),
@@ -112,8 +109,9 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             # No period declares the columns that the strategy reads.
             kitchen.find_labels(strategy.set_freqai_targets(dataframe.copy(), metadata=metadata))
         self.dk = kitchen
-        done = super().start_backtesting(kitchen.populate(strategy, dataframe), metadata, kitchen, strategy)
-        self._run.write_plan(Path(kitchen.full_path))
+        with bookkeeping.clear_file_errors():
+            done = super().start_backtesting(kitchen.populate(strategy, dataframe), metadata, kitchen, strategy)
+            self._run.write_plan(Path(kitchen.full_path))
         return done
 
     def ensure_data_exists(self, len_dataframe_backtest: int, tr_backtest: TimeRange, pair: str) -> bool:
@@ -165,8 +163,9 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         )
         model, report = job.run(stop_on(self._stop_event) if self.live else None)
         logger.info("%s", report.summary())
-        artefacts.write_json(Path(dk.data_path) / artefacts.REPORT_NAME, report.as_json())
-        artefacts.write_json(Path(dk.data_path) / artefacts.TERMS_NAME, self._terms.terms(dk.pair).as_json())
+        with bookkeeping.told(f"{dk.pair}: the report of a training"):
+            artefacts.write_json(Path(dk.data_path) / artefacts.REPORT_NAME, report.as_json())
+            artefacts.write_json(Path(dk.data_path) / artefacts.TERMS_NAME, self._terms.terms(dk.pair).as_json())
         return model
 
     def predict(
@@ -180,11 +179,8 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         dk.find_features(unfiltered_df)
         before = dk.rows_before if isinstance(dk, PeriodKitchen) else DataFrame()
         rows = pd.concat([before, unfiltered_df]) if len(before) else unfiltered_df
-        prepared = self._preparations.get(self.model) or _Preparation(dk.feature_pipeline, dk.training_features_list)
-        filtered, _ = dk.filter_features(rows, prepared.features, training_filter=False)
-        usable = np.asarray(dk.do_predict, dtype=bool)
-        scaled, _, _ = prepared.pipeline.transform(self._trained_features(filtered), outlier_check=True)
-        features = np.asarray(scaled, dtype=np.float32)
+        prepared = self._preparations.get(self.model) or Preparation(dk.feature_pipeline, dk.training_features_list)
+        features, usable = prepared.scaled(dk, rows, self.settings)
         if isinstance(dk, PeriodKitchen):
             columns = dk.run.predict(self.model, dk, rows, features, usable)
         else:
@@ -198,8 +194,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             return False
         if not isinstance(dk, PeriodKitchen):
             return True
-        stale = dk.period.why_model_is_stale()
-        if stale is not None:
+        if stale := dk.period.why_model_is_stale():
             logger.info("%s: %s is trained anew: %s.", dk.pair, dk.model_filename, stale)
             return False
         dk.period.reuses_model = True
@@ -232,7 +227,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         filtered, labels = dk.filter_features(
             unfiltered_df, dk.training_features_list, dk.label_list, training_filter=True
         )
-        data = dk.make_train_test_datasets(self._trained_features(filtered), labels)
+        data = dk.make_train_test_datasets(trained_features(filtered, self.settings), labels)
         dk.fit_labels()
         # A bot trains on other candles than it predicts on, beside its predictions.
         candles = dk.run.candles if isinstance(dk, PeriodKitchen) else self._source.candles(pair, unfiltered_df)
@@ -249,15 +244,8 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
                 data["test_features"], data["test_labels"], data["test_weights"]
             )
             evaluation_tape = candles.tape(test_rows, data["test_features"])
-        counts = train_tape.n_features, len(train_rows), len(test_rows)
-        logger.info("Training on %d features and %d candles, evaluating on %d.", *counts)
+        logger.info("Training on %d candles, evaluating on %d.", len(train_rows), len(test_rows))
         model = self.fit({**data, "train_tape": train_tape, "evaluation_tape": evaluation_tape}, dk)
-        self._preparations[model] = _Preparation(dk.feature_pipeline, list(dk.training_features_list))
+        self._preparations[model] = Preparation(dk.feature_pipeline, list(dk.training_features_list))
         logger.info("-------------------- Done training %s --------------------", pair)
         return model
-
-    def _trained_features(self, features: DataFrame) -> DataFrame:
-        """The features the pipeline gets: raw prices left out where the config says so."""
-        if not self.settings.rl.drop_ohlc_from_features:
-            return features
-        return features.drop(columns=[name for name in _RAW_PRICE_FEATURES if name in features.columns])

@@ -6,12 +6,14 @@ hyperopt worker does not have at all.
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import re
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ import numpy as np
 from mtfscalper import artefacts
 from mtfscalper.freqai.exit_policy import DecidingPeriod, ExitPolicy, PeriodRows, TradeTerms
 from mtfscalper.freqai.open_trade import PriceHistory
+from mtfscalper.seals import Seals
 
 FOLDER = "trade_decisions"
 # Of a pair: the period that decides and the one before it.
@@ -41,15 +44,12 @@ class PlannedPeriod:
     :ivar stop_ms: the first row that it no longer decides on
     :ivar folder: relative to the identifier's folder
     :ivar fingerprint: what its files were made from
-    :ivar unchanged_since: when its files were last written, role to nanoseconds since 1970; those written later are
-        hashed again
     """
 
     first_ms: int
     stop_ms: int
     folder: str
     fingerprint: Mapping[str, str]
-    unchanged_since: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -66,15 +66,19 @@ class RunPlan:
         :param root: the identifier's folder
         """
         plan_path, history_path = _plan_paths(root, self.pair)
-        save_arrays(history_path, history._asdict())
-        periods = [replace(period, unchanged_since=_written_at(root / period.folder)) for period in self.periods]
+        content = _array_bytes(history._asdict())
         value = {
             "pair": self.pair,
             "terms": self.terms.as_json(),
-            "periods": [asdict(period) for period in periods],
-            "history_sha256": artefacts.file_hash(history_path),
+            "periods": [asdict(period) for period in self.periods],
+            "history_sha256": hashlib.sha256(content).hexdigest(),
         }
-        artefacts.write_json(plan_path, value)
+        # What lies there already is left alone: a run that trains nothing can be had in a folder that is read only.
+        if not _holds(history_path, content):
+            artefacts.write_bytes(history_path, content)
+        text = json.dumps(value, indent=1)
+        if not _holds(plan_path, text.encode()):
+            artefacts.write_bytes(plan_path, text.encode())
 
 
 def identifier_folder(config: Mapping[str, Any]) -> Path:
@@ -117,15 +121,16 @@ def _no_plan(pair: str, path: Path) -> DecisionsError:
 class PolicyStore:
     """Loads what decides about open trades, when it is asked for. Can be pickled: only paths travel."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, seals: Seals) -> None:
         """
         :param root: the identifier's folder, ``user_data/models/<identifier>``
+        :param seals: of the user directory
         """
-        self._root = root
+        self._root, self._seals = root, seals
         self._pairs: dict[str, _PairPolicies] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"_root": self._root, "_pairs": {}}
+        return {"_root": self._root, "_seals": self._seals, "_pairs": {}}
 
     def exit_policy(self, pair: str, row_ms: int) -> ExitPolicy | None:
         """The policy of the period that a closed candle belongs to.
@@ -143,7 +148,7 @@ class PolicyStore:
             raise _no_plan(pair, path) from None
         if known is None or known.written != written:
             # Another run of this identifier has replaced it.
-            known = self._pairs[pair] = _PairPolicies(self._root, pair, written)
+            known = self._pairs[pair] = _PairPolicies(self._root, self._seals, pair, written)
         at = bisect_right(known.starts, row_ms) - 1
         if at < 0 or row_ms >= known.periods[at].stop_ms:
             return None
@@ -153,9 +158,9 @@ class PolicyStore:
 class _PairPolicies:
     """The plan of one pair, and the policies of it that were asked for last."""
 
-    def __init__(self, root: Path, pair: str, written: int) -> None:
+    def __init__(self, root: Path, seals: Seals, pair: str, written: int) -> None:
         self.written = written
-        self._root, self._pair = root, pair
+        self._root, self._seals, self._pair = root, seals, pair
         self.plan_path, self._history_path = _plan_paths(root, pair)
         plan, self._history_sha256 = read_plan(root, pair)
         self.terms, self.periods = plan.terms, plan.periods
@@ -185,8 +190,7 @@ class _PairPolicies:
         """
         period = self.periods[at]
         folder = self._root / period.folder
-        roles = _ROLES if _written_at(folder) != period.unchanged_since else ()
-        stale = artefacts.why_stale(folder, period.fingerprint, roles)
+        stale = artefacts.why_stale(folder, period.fingerprint, _ROLES, self._seals)
         if stale is not None:
             raise DecisionsError(
                 f"{self._pair}: the policy in {folder} cannot decide about trades: {stale}; accepted: the one that "
@@ -209,20 +213,17 @@ class _PairPolicies:
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
     """Write arrays into one file, whole or not at all."""
-
-    def write(target: Path) -> None:
-        # A file object: savez would add its own suffix to a name.
-        with target.open("wb") as file:
-            np.savez(file, **arrays)
-
-    artefacts.write_atomically(path, write)
+    artefacts.write_bytes(path, _array_bytes(arrays))
 
 
-def _written_at(folder: Path) -> dict[str, int]:
-    """When the files of a period that decide about trades were written, nanoseconds since 1970, by role."""
-    files = (artefacts.read_manifest(folder) or {"files": {}})["files"]
-    paths = {role: folder / files[role]["path"] for role in _ROLES if role in files}
-    return {role: path.stat().st_mtime_ns for role, path in paths.items() if path.is_file()}
+def _array_bytes(arrays: Mapping[str, Any]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
 
 
 def _plan_paths(root: Path, pair: str) -> tuple[Path, Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Protocol, cast
 
 from freqtrade.enums import TRADE_MODES
@@ -16,7 +17,8 @@ from freqtrade.strategy import IStrategy
 from mtfscalper.freqai.exit_policy import ExitDecision, ExitPolicy
 from mtfscalper.freqai.open_trade import OpenTrade, funding_received
 from mtfscalper.freqai.policy_store import PolicyStore, identifier_folder
-from mtfscalper.freqai.strategy_rules import differences_to_training
+from mtfscalper.freqai.strategy_rules import differences_to_training, settings_of_config
+from mtfscalper.seals import Seals
 
 logger = logging.getLogger(__name__)
 
@@ -67,7 +69,8 @@ class TradeDecisions:
         """
         self._strategy = strategy
         self._live = config.get("runmode") in TRADE_MODES
-        self._store = PolicyStore(identifier_folder(config))
+        seals = Seals(Path(config["user_data_dir"]), settings_of_config(config).rl.trust_models)
+        self._store = PolicyStore(identifier_folder(config), seals)
         self._followed: dict[str, _Followed] = {}
         self._warned: set[str] = set()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from freqtrade.strategy import IStrategy
 from mtfscalper import artefacts
 from mtfscalper.freqai.columns import PREDICTION_COLUMNS
 from mtfscalper.freqai.policy_store import DecisionsError, identifier_folder, read_plan
+from mtfscalper.seals import Seals
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +51,11 @@ class SealedColumns(NamedTuple):
     missing: list[str]
 
     @classmethod
-    def from_folder(cls, root: Path, pair: str) -> SealedColumns:
+    def from_folder(cls, root: Path, pair: str, seals: Seals) -> SealedColumns:
         """Read them.
 
         :param root: the identifier's folder
+        :param seals: of the user directory
         """
         try:
             plan, _ = read_plan(root, pair)
@@ -62,7 +64,7 @@ class SealedColumns(NamedTuple):
         frames, missing = [], []
         for period in plan.periods:
             folder = root / period.folder
-            stale = artefacts.why_stale(folder, period.fingerprint, ("predictions",))
+            stale = artefacts.why_stale(folder, period.fingerprint, ("predictions",), seals)
             if stale is None:
                 frames.append(pd.read_feather(artefacts.sealed_path(folder, "predictions")))
             else:
@@ -77,7 +79,9 @@ def _neutral_columns() -> pd.DataFrame:
     return pd.DataFrame({"date": pd.Series(dtype="datetime64[ms, UTC]"), **columns})
 
 
-def with_sealed_columns(frame: pd.DataFrame, pair: str, config: Mapping[str, Any]) -> pd.DataFrame:
+def with_sealed_columns(
+    frame: pd.DataFrame, pair: str, config: Mapping[str, Any], trust_models: Sequence[str] = ()
+) -> pd.DataFrame:
     """A strategy's frame as a backtest would leave it, from files alone.
 
     Rows that the last backtest did not decide on are neutral, with ``do_predict`` 0; one line says what to run.
@@ -85,7 +89,9 @@ def with_sealed_columns(frame: pd.DataFrame, pair: str, config: Mapping[str, Any
     :param frame: one row a candle, with ``date``
     :param config: the freqtrade config
     """
-    sealed = SealedColumns.from_folder(identifier_folder(config), pair)
+    sealed = SealedColumns.from_folder(
+        identifier_folder(config), pair, Seals(Path(config["user_data_dir"]), trust_models)
+    )
     decided = [name for name in sealed.frame.columns if name != "date"]
     own = [name for name in frame.columns if not name.startswith(("&", "%")) and name not in decided]
     shown = frame[own].merge(sealed.frame, on="date", how="left", validate="one_to_one")

@@ -22,6 +22,7 @@ from mtfscalper.freqai.open_trade import OpenTrade
 from mtfscalper.freqai.policy_store import PolicyStore
 from mtfscalper.freqai.trade_decisions import DecisionLostError, TradeDecisions
 from mtfscalper.policy.inference import PolicyDecider, WholeTradeDecider
+from mtfscalper.seals import Seals
 from mtfscalper.trading.account import FLAT, Candle
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR
@@ -130,7 +131,7 @@ def test_with_refused_entries_decisions_follow_the_true_trade(
 
 def lived_through(run: FreqtradeBacktest, trade: Any) -> Any:
     """Each candle of a true trade by the rules: its open, the state there, and the whole policy's decision."""
-    store = PolicyStore(run.models)
+    store = PolicyStore(run.models, Seals(run.home))
     policy = store.exit_policy(trade.pair, trade.open_date.value // 10**6)
     terms, history = policy.terms, policy.history
     candles = run.candles[trade.pair]

@@ -24,6 +24,7 @@ from mtfscalper.freqai.policy_store import (
 )
 from mtfscalper.policy.inference import WholeTradeDecider, decider_for
 from mtfscalper.policy.network import LookbackExtractor, MaskedActorCriticPolicy
+from mtfscalper.seals import Seals
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.observation import Observation, TradeView
 
@@ -66,7 +67,7 @@ def seal(root: Path, name: str, start: int, made: Any, fingerprint: dict[str, st
     made.save(folder / "model.zip")
     save_arrays(folder / "decisions.npz", rows(start, start + 30)._asdict())
     files = {"model": folder / "model.zip", "decisions": folder / "decisions.npz"}
-    artefacts.write_manifest(folder, fingerprint, files)
+    artefacts.write_manifest(folder, fingerprint, files, Seals(root))
     first_ms = int(TAPE.dates_ms[start])
     return PlannedPeriod(first_ms, first_ms + 30 * TAPE.timeframe_ms, name, fingerprint)
 
@@ -84,6 +85,10 @@ def terms(algorithm: type[Any] = PPO) -> TradeTerms:
     return TradeTerms(RULES, TradeView(0.025), 1, algorithm.__name__)
 
 
+def store_of(root: Path) -> PolicyStore:
+    return PolicyStore(root, Seals(root))
+
+
 def decided(store: PolicyStore, row: int) -> int:
     policy = store.exit_policy(PAIR, int(TAPE.dates_ms[row]))
     assert policy is not None
@@ -98,7 +103,7 @@ def decided(store: PolicyStore, row: int) -> int:
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
 def test_every_candle_is_decided_by_the_policy_of_its_period(tmp_path: Path, algorithm: type[Any]) -> None:
     write_run(tmp_path, algorithm)
-    store = PolicyStore(tmp_path)
+    store = store_of(tmp_path)
     first_ms, last_ms = int(TAPE.dates_ms[0]), int(TAPE.dates_ms[-1])
     leaves = [decided(store, row) == Action.LONG_EXIT for row in (0, 29, 30, 59, 60, 89, 45, 10)]
     assert leaves == [False, False, True, True, False, False, True, False]
@@ -111,7 +116,7 @@ def test_every_candle_is_decided_by_the_policy_of_its_period(tmp_path: Path, alg
 
 def test_a_store_travels_to_another_process_without_what_it_has_loaded(tmp_path: Path) -> None:
     write_run(tmp_path)
-    store = PolicyStore(tmp_path)
+    store = store_of(tmp_path)
     assert decided(store, 31) == Action.LONG_EXIT
     packed = pickle.dumps(store)
     assert len(packed) < 1000
@@ -120,7 +125,7 @@ def test_a_store_travels_to_another_process_without_what_it_has_loaded(tmp_path:
 
 def test_the_history_is_the_one_of_the_run(tmp_path: Path) -> None:
     write_run(tmp_path)
-    policy = PolicyStore(tmp_path).exit_policy(PAIR, int(TAPE.dates_ms[0]))
+    policy = store_of(tmp_path).exit_policy(PAIR, int(TAPE.dates_ms[0]))
     assert policy is not None
     history = policy.history
     assert history.timeframe_ms == TAPE.timeframe_ms
@@ -130,7 +135,7 @@ def test_the_history_is_the_one_of_the_run(tmp_path: Path) -> None:
 
 def test_a_later_run_replaces_the_plan(tmp_path: Path) -> None:
     write_run(tmp_path / "first")
-    store = PolicyStore(tmp_path / "first")
+    store = store_of(tmp_path / "first")
     assert decided(store, 31) == Action.LONG_EXIT
     planned = seal(tmp_path / "first", "other", 30, model(leaves=False), {"candles": "other"})
     RunPlan(PAIR, terms(), (planned,)).write(tmp_path / "first", HISTORY)
@@ -140,24 +145,24 @@ def test_a_later_run_replaces_the_plan(tmp_path: Path) -> None:
 def test_a_period_that_is_not_what_it_was_is_refused(tmp_path: Path) -> None:
     write_run(tmp_path)
     with pytest.raises(DecisionsError, match=r"ETH_USDT_USDT.json is missing.*remedy: run the backtest again"):
-        PolicyStore(tmp_path).exit_policy("ETH/USDT:USDT", int(TAPE.dates_ms[0]))
+        store_of(tmp_path).exit_policy("ETH/USDT:USDT", int(TAPE.dates_ms[0]))
     zip_path = tmp_path / "period-1" / "model.zip"
     whole = zip_path.read_bytes()
     zip_path.write_bytes(whole[:-100])
     with pytest.raises(DecisionsError, match=r"period-1 cannot decide about trades: model.zip is damaged"):
-        decided(PolicyStore(tmp_path), 31)
+        decided(store_of(tmp_path), 31)
     zip_path.write_bytes(whole)
     (tmp_path / "period-2" / "decisions.npz").unlink()
     with pytest.raises(DecisionsError, match=r"period-2 cannot decide about trades: decisions.npz is missing"):
-        decided(PolicyStore(tmp_path), 61)
+        decided(store_of(tmp_path), 61)
     # A period that was trained anew since.
-    artefacts.write_manifest(tmp_path / "period-1", {"candles": "other"}, {"model": zip_path})
+    artefacts.write_manifest(tmp_path / "period-1", {"candles": "other"}, {"model": zip_path}, Seals(tmp_path))
     with pytest.raises(DecisionsError, match=r"period-1 cannot decide about trades: changed since: candles"):
-        decided(PolicyStore(tmp_path), 31)
+        decided(store_of(tmp_path), 31)
     [history] = (tmp_path / "trade_decisions").glob("*.npz")
     history.write_bytes(b"not what it was")
     with pytest.raises(DecisionsError, match=r"is missing or damaged; accepted: the candles of the last run"):
-        decided(PolicyStore(tmp_path), 1)
+        decided(store_of(tmp_path), 1)
 
 
 def test_a_plan_of_another_version_is_refused_and_the_remedy_named(tmp_path: Path) -> None:
@@ -167,7 +172,7 @@ def test_a_plan_of_another_version_is_refused_and_the_remedy_named(tmp_path: Pat
     plan["terms"]["window"] = plan["terms"].pop("lookback")
     file.write_text(json.dumps(plan))
     with pytest.raises(DecisionsError, match=r"was written by another version of mtfscalper .*remedy: run the back"):
-        decided(PolicyStore(tmp_path), 1)
+        decided(store_of(tmp_path), 1)
 
 
 def test_rows_are_found_across_a_gap_and_where_their_lookback_is_whole() -> None:

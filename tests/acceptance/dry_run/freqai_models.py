@@ -11,7 +11,8 @@ from pandas import DataFrame
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from mtfscalper.freqai.model import MtfScalperFreqaiModel, _Preparation
+from mtfscalper.freqai.model import MtfScalperFreqaiModel
+from mtfscalper.freqai.preparation import Preparation
 from mtfscalper.policy.network import MaskedActorCriticPolicy
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.observation import Observation
@@ -67,5 +68,5 @@ class BotsModel(MtfScalperFreqaiModel):
         model = super()._train(unfiltered_df, pair, dk)
         [path] = Path(self.config["bots_model"]).glob("cb_*_feature_pipeline.pkl")
         dk.feature_pipeline = cloudpickle.loads(path.read_bytes())
-        self._preparations[model] = _Preparation(dk.feature_pipeline, list(dk.training_features_list))
+        self._preparations[model] = Preparation(dk.feature_pipeline, list(dk.training_features_list))
         return model
