@@ -35,7 +35,7 @@ demo: setup ## a whole run, end to end, on the synthetic market
 	@$(BIN)/mtfscalper demo
 
 test: setup ## the tests, without the minutes-long ones
-	@$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests -n logical $(PYTEST_ARGS)
 
 check: setup ## formatting, lint and types
 	@$(BIN)/ruff format --check .

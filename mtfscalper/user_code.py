@@ -99,15 +99,15 @@ def load_user_code(name: str, user_data: Path, key: str) -> UserCode:
             f"module that lies in {folders[0]} or its freqaimodels, or is installed; remedy: correct the name or the "
             "module"
         ) from error
+    needed = list(_modules_used(module, lambda one: _lies_in(one, folders[0])))
+    for one in needed:
+        setattr(one, _MARK, True)
+        cloudpickle.register_pickle_by_value(one)
     if not callable(getattr(module, attribute, None)):
         raise UserCodeError(
             f"{key} names {name!r}, and {module.__file__} defines no function or class {attribute}; accepted: a name "
             "that the module defines; remedy: correct the name"
         )
-    needed = list(_modules_used(module, lambda one: _lies_in(one, folders[0])))
-    for one in needed:
-        setattr(one, _MARK, True)
-        cloudpickle.register_pickle_by_value(one)
     return UserCode(name, _hash_of_files(_files(needed or [module])), getattr(module, attribute))
 
 

@@ -361,7 +361,7 @@ def test_a_device_may_be_named_by_its_number(device: str) -> None:
         ("freqai.rl_config", "net_arch_value", [], "non-empty list of integers >= 1 or null (hidden layers"),
         ("freqai.rl_config", "compile", 1, "true, false or 'auto' ("),
         ("freqai.rl_config", "device", "gpu", "'auto', 'cpu', 'cuda', 'mps' or 'cuda:N' ("),
-        ("freqai.rl_config", "network", "Gru", "'module:Class' or null ("),
+        ("freqai.rl_config", "network", "Gru", "'module:name' or null ("),
         ("freqai.rl_config", "progress_bar", 1, "true or false ("),
         ("freqai.rl_config", "model_reward_parameters", 1, "object with rr, profit_aim, win_reward_factor, equity_"),
         (

@@ -18,6 +18,12 @@ from mtfscalper.user_code import UserCodeError, class_sources_sha256, forget_use
 KEY = "freqai.rl_config.network"
 
 
+@pytest.fixture(autouse=True)
+def nothing_loaded() -> None:
+    """As in a process of its own."""
+    forget_user_code()
+
+
 @pytest.mark.parametrize("folder", [".", "freqaimodels"])
 def test_a_module_of_the_user_directory_is_found_and_the_path_stays_as_it_is(tmp_path: Path, folder: str) -> None:
     before = list(sys.path)

@@ -190,10 +190,9 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
 
     def model_exists(self, dk: FreqaiDataKitchen) -> bool:
         """Whether a period's model can be reused: on disk, whole, and made from what there is now."""
-        if not super().model_exists(dk):
-            return False
-        if not isinstance(dk, PeriodKitchen):
-            return True
+        exists = super().model_exists(dk)
+        if not (exists and isinstance(dk, PeriodKitchen)):
+            return exists
         if stale := dk.period.why_model_is_stale():
             logger.info("%s: %s is trained anew: %s.", dk.pair, dk.model_filename, stale)
             return False

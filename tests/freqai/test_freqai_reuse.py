@@ -12,6 +12,7 @@ from freqai_runs import PAIR, PERIODS, FreqtradeBacktest, Watch, predictions
 
 from mtfscalper import artefacts
 from mtfscalper.artefacts import MANIFEST_NAME
+from mtfscalper.seals import Seals
 from mtfscalper.trading.account import FLAT
 
 
@@ -253,7 +254,7 @@ def test_a_period_that_now_ends_with_another_account_changes_the_predictions_aft
     # In a trade for ten candles; flat was handed on.
     assert content["account_after"][0] == FLAT.side
     content["account_after"] = list(FLAT._replace(side=1.0, open_rate=56000.0, stop_rate=54880.0, held_candles=10.0))
-    file.write_text(json.dumps(content))
+    artefacts.write_sealed_json(file, content, Seals(sealed.home))
     rows = run.run()
     assert watch.trained == []
     assert 1 <= len(watch.replayed) <= 2
