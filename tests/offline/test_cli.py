@@ -270,6 +270,10 @@ def test_help_imports_nothing_heavy() -> None:
     assert process.returncode == 0, process.stderr
 
 
+# `make test` makes this one a make within a make, which would print the directories that it enters.
+MAKE_CLEAN = ["make", "--no-print-directory", "clean"]
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
 def test_make_clean_removes_what_the_synthetic_market_left_and_keeps_the_rest(tmp_path: Path) -> None:
     shutil.copy(ROOT / "Makefile", tmp_path)
@@ -282,10 +286,10 @@ def test_make_clean_removes_what_the_synthetic_market_left_and_keeps_the_rest(tm
     for path in (own_candles, *made, *own):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    said = subprocess.run(["make", "clean"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(MAKE_CLEAN, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert {path for path in offline.rglob("*") if path.is_file()} == {own_candles, *own}
     kept = [f"user_data/offline/{name}" for name in ("data/binance", *(f"models/{path.parent.name}" for path in own))]
     assert sorted(line.strip() for line in said.splitlines()[1:]) == sorted(kept)
     shutil.rmtree(offline)
-    said = subprocess.run(["make", "clean"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    said = subprocess.run(MAKE_CLEAN, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert said == ""
