@@ -152,24 +152,9 @@ def _ratio(account: Account, unit: _Unit, close_value: Array) -> Array:
     return account.side * (close_value / unit.open_value - 1) * account.leverage
 
 
-def equity_at(xp: Namespace, rules: TradingRules, account: Account, rate: Array) -> Array:
-    """Equity with the open trade closed at ``rate``."""
-    return marked_equity(xp, rules, account, profit_ratio(rules, account, rate))
-
-
-def marked_equity(xp: Namespace, rules: TradingRules, account: Account, profit: Array) -> Array:
-    """Equity with the open trade closed at a profit ratio."""
-    return _equity(xp, account, profit, 1 + account.side * rules.fee_ratio)
-
-
 def _equity(xp: Namespace, account: Account, profit: Array, paid: Array) -> Array:
     # freqtrade's ratio refers to the open value with its fee, the stake to the open value without.
     return xp.maximum(account.equity + profit * account.stake * paid, EQUITY_FLOOR)
-
-
-def see_open(xp: Namespace, rules: TradingRules, account: Account, open_rate: Array) -> Account:
-    """Update the best profit with the open of the candle about to be decided."""
-    return see_profit(xp, account, profit_ratio(rules, account, open_rate))
 
 
 def see_profit(xp: Namespace, account: Account, profit: Array) -> Account:
@@ -178,9 +163,9 @@ def see_profit(xp: Namespace, account: Account, profit: Array) -> Account:
 
 
 def mark(xp: Namespace, rules: TradingRules, account: Account, open_rate: Array) -> tuple[Account, Array, Array]:
-    """:func:`see_open`, :func:`profit_ratio` and :func:`equity_at` in one.
+    """What a trade is worth if closed at the open of the candle about to be decided.
 
-    :return: the account that has seen the open, profit ratio and equity there
+    :return: the account that has seen this profit, the profit ratio, and the equity
     """
     unit = _unit(rules, account)
     profit = _profit_ratio(account, unit, open_rate)

@@ -45,11 +45,17 @@ def pids(vec_env: VecMonitor) -> list[int]:
     return inner.pids
 
 
+def is_running(pid: int) -> bool:
+    """Whether a process still runs. A zombie has ended: the server that forked it has yet to notice."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        # Asked in one step: a process may end between a look for it and the question.
+        return False
+
+
 def running(process_ids: list[int]) -> list[int]:
-    """Those that still run. A zombie has ended: the server that forked it has yet to notice."""
-    return [
-        pid for pid in process_ids if psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    ]
+    return [pid for pid in process_ids if is_running(pid)]
 
 
 def wait_until_gone(process_ids: list[int]) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from damage import DAMAGES
 from freqai_runs import PAIR, FreqtradeBacktest, Watch, predictions
 from freqtrade.exceptions import OperationalException
 from live_bot import LiveBot
@@ -22,23 +23,6 @@ from mtfscalper.freqai.columns import ACTION_COLUMN
 from mtfscalper.seals import Seals
 
 FILES = ("pair_dictionary.json", "global_metadata.json", "metric_tracker.json", "historic_predictions.pkl")
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-DAMAGES: tuple[Callable[[Path], None], ...] = (truncate, empty, flip, Path.unlink)
 
 
 @pytest.fixture

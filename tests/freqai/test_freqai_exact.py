@@ -27,7 +27,7 @@ from mtfscalper.trading.account import FLAT, Candle
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.observation import observe
-from mtfscalper.trading.rules import profit_ratio, see_open, step
+from mtfscalper.trading.rules import mark, profit_ratio, step
 
 FIVE_MINUTES_MS = 300_000
 
@@ -142,12 +142,11 @@ def lived_through(run: FreqtradeBacktest, trade: Any) -> Any:
     for at in range(entry, exit_ + 1):
         open_, high, low, close = (float(candles[name].iloc[at]) for name in ("open", "high", "low", "close"))
         candle = Candle(open_, high, low, close, float(history.funding[offset + at]), 1e8)
-        account = see_open(SCALAR, terms.rules, account, open_)
+        account, profit, _ = mark(SCALAR, terms.rules, account, open_)
         if at > entry:
             period = store.exit_policy(trade.pair, int(dates[at - 1])).period
             row = period.row_of[int(dates[at - 1])]
             permitted = period.long_permitted[row], period.short_permitted[row]
-            profit = profit_ratio(terms.rules, account, open_)
             seen = observe(SCALAR, terms.rules, terms.view, row, account, profit, *permitted)
             [decision] = whole_policy(run, trade.pair, int(dates[at - 1])).decide([seen])
             yield int(dates[at]), seen.account, decision

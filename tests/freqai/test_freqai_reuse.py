@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
+from damage import flip, truncate
 from freqai_runs import PAIR, PERIODS, FreqtradeBacktest, Watch, predictions
 
 from mtfscalper import artefacts
@@ -65,20 +66,6 @@ def test_the_same_run_elsewhere_predicts_the_same(tmp_path: Path, sealed: Sealed
     rows = FreqtradeBacktest(tmp_path, market).run()
     assert watch.trained == [PAIR] * 3
     pd.testing.assert_frame_equal(predictions(rows), sealed.columns)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def damage_manifest(path: Path) -> None:
-    truncate(path.with_name(MANIFEST_NAME))
 
 
 DAMAGES: dict[str, tuple[Callable[[FreqtradeBacktest], None], int, str]] = {

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from damage import DAMAGES, flip
 from freqai_runs import PAIR, PERIODS, FreqtradeBacktest, Watch, configuration, predictions
 from freqtrade.configuration import TimeRange, validate_config_consistency
 from freqtrade.data.dataprovider import DataProvider
@@ -146,21 +147,7 @@ def test_without_a_backtest_all_is_neutral_and_no_folder_is_made(
     assert "is missing" in line
 
 
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-
-
-def empty(path: Path) -> None:
-    path.write_bytes(b"")
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-@pytest.mark.parametrize("harm", [truncate, empty, flip, Path.unlink])
+@pytest.mark.parametrize("harm", DAMAGES)
 @pytest.mark.parametrize("name", ["feather", "manifest", "plan", "pair_dictionary", "run_params", "history"])
 def test_what_is_damaged_is_shown_neutral_and_left_as_it_is(
     pristine: dict[str, Made],

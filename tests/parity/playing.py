@@ -10,7 +10,7 @@ from builders import tape_candles
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.trading.account import FLAT
 from mtfscalper.trading.arrays import SCALAR
-from mtfscalper.trading.rules import TradingRules, force_exit, see_open, step
+from mtfscalper.trading.rules import TradingRules, force_exit, mark, step
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
 
 PROFIT_TOLERANCE = 1e-12
@@ -26,7 +26,7 @@ def play_tape(
     account, trades, profits = FLAT, [], []
     rows = tape_candles(tape)
     for k in range(1, len(rows)):
-        account = see_open(SCALAR, rules, account, rows[k].open)
+        account, _, _ = mark(SCALAR, rules, account, rows[k].open)
         before = account.equity
         if k == len(rows) - 1:
             account, fill = force_exit(SCALAR, rules, account, rows[k])

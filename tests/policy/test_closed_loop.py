@@ -18,7 +18,7 @@ from mtfscalper.policy.network import MaskedActorCriticPolicy
 from mtfscalper.trading.account import FLAT, Candle
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR
-from mtfscalper.trading.rules import see_open, step
+from mtfscalper.trading.rules import mark, step
 from mtfscalper.trading.trades import ClosedTrade
 
 MODES = ("gated", "agent", "classic")
@@ -104,7 +104,7 @@ def test_the_actions_of_a_replay_are_those_that_were_carried_out(mode: str) -> N
                 for column in (tape.open, tape.high, tape.low, tape.close, tape.funding, tape.price_scale)
             )
         )
-        account = see_open(SCALAR, settings.rules, account, candle.open)
+        account, _, _ = mark(SCALAR, settings.rules, account, candle.open)
         account, fill = step(SCALAR, settings.rules, account, action, candle)
         if fill.exited:
             profits.append(fill.profit_ratio)

@@ -13,7 +13,7 @@ from mtfscalper.trading.actions import Action, ActionTable
 from mtfscalper.trading.arrays import NUMPY, SCALAR, BatchNamespace
 from mtfscalper.trading.observation import TradeView, observe
 from mtfscalper.trading.reward import TERMS, RewardSettings, Transition, reward_terms, weighted_terms
-from mtfscalper.trading.rules import TradingRules, equity_at, force_exit, mark, profit_ratio, see_open, step
+from mtfscalper.trading.rules import TradingRules, force_exit, mark, profit_ratio, step
 from mtfscalper.trading.torch_arrays import TorchNamespace
 
 N_CANDLES = 160
@@ -32,21 +32,21 @@ def play(
     laid_out = np.ndarray.tolist if xp is SCALAR else xp.asarray
     table = ActionTable(*map(laid_out, table))
     for k in range(len(candles) - 1):
-        account = see_open(xp, rules, account, candles[k].open)
-        profit = profit_ratio(rules, account, candles[k].open)
+        account, profit, equity = mark(xp, rules, account, candles[k].open)
         seen = observe(xp, rules, TradeView(0.025), k, account, profit, True, False)
         if k == len(candles) - 2:
             after, fill = force_exit(xp, rules, account, candles[k])
         else:
             after, fill = step(xp, rules, account, actions[k], candles[k])
         following = candles[k + 1].open
+        _, profit_after, equity_after = mark(xp, rules, after, following)
         transition = Transition(
             before=account,
             after=after,
             fill=fill,
-            profit_after=profit_ratio(rules, after, following),
-            equity_before=equity_at(xp, rules, account, candles[k].open),
-            equity_after=equity_at(xp, rules, after, following),
+            profit_after=profit_after,
+            equity_before=equity,
+            equity_after=equity_after,
             range_position=0.25,
             max_trade_duration_candles=rules.max_trade_duration_candles,
             # Flat, an entry is declined; in a trade an impossible entry is asked for.
@@ -113,5 +113,8 @@ def test_mark_sees_the_open_and_values_the_trade_there() -> None:
     rules = every_rule(fee_ratio=0.001, leverage_short=3.0)
     account = FLAT._replace(side=-1.0, leverage=3.0, open_rate=100.0, best_profit=0.01, funding=0.2, stake=0.9)
     for open_rate in (95.0, 100.0, 130.0):
-        profit, equity = profit_ratio(rules, account, open_rate), equity_at(SCALAR, rules, account, open_rate)
-        assert mark(SCALAR, rules, account, open_rate) == (see_open(SCALAR, rules, account, open_rate), profit, equity)
+        seen, profit, equity = mark(SCALAR, rules, account, open_rate)
+        assert profit == profit_ratio(rules, account, open_rate)
+        assert seen == account._replace(best_profit=max(0.01, profit))
+        # The stake refers to the open value without its fee, here of a short.
+        assert equity == 1 + profit * 0.9 * (1 - 0.001)

@@ -6,7 +6,7 @@ from builders import make_rules
 from mtfscalper.trading.account import FLAT, Account
 from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.observation import HIGHEST, LOWEST, PROFIT_BOUND, TradeView, observe
-from mtfscalper.trading.rules import profit_ratio, see_open
+from mtfscalper.trading.rules import mark
 
 RULES = make_rules(fee_ratio=0.001, max_trade_duration_candles=20)
 VIEW = TradeView(0.02)
@@ -14,8 +14,7 @@ LONG = FLAT._replace(side=1.0, leverage=2.0, open_rate=100.0, held_candles=5.0, 
 
 
 def state(account: Account, open_rate: float, view: TradeView = VIEW) -> dict[str, float]:
-    account = see_open(SCALAR, RULES, account, open_rate)
-    profit = profit_ratio(RULES, account, open_rate)
+    account, profit, _ = mark(SCALAR, RULES, account, open_rate)
     seen = observe(SCALAR, RULES, view, 7, account, profit, True, False)
     assert seen.row == 7
     assert all(low <= value <= high for low, value, high in zip(LOWEST, seen, HIGHEST, strict=True))
@@ -37,7 +36,7 @@ def test_a_short_shows_a_falling_price_as_profit() -> None:
 
 
 def test_the_best_profit_is_remembered_from_earlier_opens() -> None:
-    risen = see_open(SCALAR, RULES, LONG, 103.0)
+    risen, _, _ = mark(SCALAR, RULES, LONG, 103.0)
     seen = state(risen, 101.0)
     assert seen["best_profit"] == pytest.approx(2.79421, abs=1e-5)
     # 2 x (101 x 0.999 / 100.1 - 1) / 0.02

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mtfscalper.trading.account import FLAT, Account, Candle, ExitReason, Fill
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR
-from mtfscalper.trading.rules import EQUITY_FLOOR, RulesError, TradingRules, equity_at, force_exit, step
+from mtfscalper.trading.rules import EQUITY_FLOOR, RulesError, TradingRules, force_exit, mark, step
 
 
 def play(candles: list[Candle], rules: TradingRules, actions: list[int]) -> tuple[list[tuple[int, Fill]], Account]:
@@ -219,7 +219,7 @@ def test_equity_marks_an_open_trade_as_if_it_were_closed() -> None:
     rules = make_rules(stake_ratio=0.5, leverage_long=2.0)
     candles = tape_candles(make_tape(candle_table(*[(100.0, 100.2, 99.9, 100.1)] * 3)))
     account, _ = step(SCALAR, rules, FLAT, Action.LONG_ENTER, candles[0])
-    marked = equity_at(SCALAR, rules, account, candles[1].open)
+    _, _, marked = mark(SCALAR, rules, account, candles[1].open)
     closed, _ = step(SCALAR, rules, account, Action.LONG_EXIT, candles[1])
     assert account.equity == 1
     assert marked == closed.equity
