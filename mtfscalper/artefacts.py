@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import logging
 import math
 import os
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from mtfscalper.imports import import_closure, package_modules
 from mtfscalper.seals import Seals
+
+logger = logging.getLogger(__name__)
 
 MANIFEST_NAME = "mtfscalper_manifest.json"
 REPORT_NAME = "training_report.json"
@@ -47,6 +53,40 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def link(source: Path, target: Path) -> None:
+    """Give a file another name, in place of whatever had it; a copy where the file system knows no such thing.
+
+    The two share their data until either is replaced, which is how everything here is written.
+    """
+    if target.exists() and target.samefile(source):
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        try:
+            os.link(source, temporary)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EROFS, errno.EACCES, errno.ENOENT):
+                raise
+            shutil.copyfile(source, temporary)
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def told(what: str) -> Iterator[None]:
+    """Let a run go on where something that it can do without cannot be written.
+
+    :param what: for the warning
+    """
+    try:
+        yield
+    except OSError as error:
+        logger.warning("%s cannot be written (%s); the run goes on.", what, error)
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -110,6 +150,11 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         isinstance(manifest.get(name), dict) for name in ("fingerprint", "files")
     )
     return manifest if whole else None
+
+
+def content_name(manifest: Mapping[str, Any]) -> str:
+    """A name for what a manifest says, whoever sealed it."""
+    return value_hash({name: value for name, value in manifest.items() if name != _SEAL})
 
 
 def sealed_path(folder: Path, role: str) -> Path:
@@ -177,8 +222,8 @@ def why_unsealed(folder: Path, seals: Seals) -> str | None:
 
 
 def pickles_digest(folder: Path) -> str:
-    """A digest of everything in a period's folder that runs code as it is read, as ``sha256:…``."""
-    pickles = sorted(path for path in folder.glob("*") if path.suffix in (".zip", ".pkl") and path.is_file())
+    """A digest of everything in a period's folder that runs code as a policy is loaded, as ``sha256:…``."""
+    pickles = sorted(path for pattern in ("*_model.zip", "*_pipeline.pkl") for path in folder.glob(pattern))
     hasher = hashlib.sha256()
     for path in pickles:
         hasher.update(f"{path.name}\0{file_hash(path)}\n".encode())

@@ -152,6 +152,11 @@ class RLSettings(_Section):
         description="policies that this user directory did not seal and that are unpickled all the same. The message "
         "that refuses one names its digest. A policy runs code as it is unpickled: name none that you did not train",
     )
+    kept_runs: _PositiveInt = Field(
+        2,
+        description="how many backtests' policies and predictions of a pair stay on disk under one identifier, beside "
+        "the newest of each period and what still trades",
+    )
     # FreqAI's own keys.
     model_type: ModelType = Field(
         "PPO",

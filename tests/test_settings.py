@@ -55,6 +55,7 @@ RL_DEFAULTS = {
     "model_reward_parameters": RewardSettings(),
     "seed": 42,
     "trust_models": (),
+    "kept_runs": 2,
 }
 FREQAI_DEFAULTS = {
     "model_type": "PPO",
@@ -241,6 +242,7 @@ WRONG_TYPES = {
     "model_reward_parameters": [1, "rr", [1.0], None],
     "seed": ["42", 42.0, True, None],
     "trust_models": ["sha256:" + "0" * 64, 1, True, None],
+    "kept_runs": ["2", 2.0, True, None],
 }
 
 

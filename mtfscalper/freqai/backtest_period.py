@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from mtfscalper import artefacts
+from mtfscalper.freqai.archive import Versions
 from mtfscalper.freqai.computed_frame import ComputedFrame, FrameSlice
-from mtfscalper.freqai.policy_store import PlannedPeriod
+from mtfscalper.freqai.run_plan import PlannedPeriod
 from mtfscalper.seals import Seals
 from mtfscalper.trading.account import FLAT, Account
 
@@ -20,17 +21,22 @@ logger = logging.getLogger(__name__)
 
 # Files with the frame that a policy was trained on, and the one it predicted.
 _TRAINED, _PREDICTED = "trained_frame", "predicted_frame"
+# What a training leaves beside its policy, by role.
+_REPORTS = {"report": artefacts.REPORT_NAME, "terms": artefacts.TERMS_NAME}
+_FILES_WITHOUT_NAME = (artefacts.MANIFEST_NAME, *_REPORTS.values())
 
 
 @dataclass
 class BacktestPeriod:
     """One period of one pair.
 
+    :ivar pair: whose it is
     :ivar first_ms: the first row that it predicts
     :ivar stop_ms: the first row that it no longer predicts
-    :ivar folder: where its files lie
+    :ivar folder: where FreqAI reads and writes its files
     :ivar name: FreqAI's, with which its files' names begin
-    :ivar predictions: the file of its columns
+    :ivar predictions: where FreqAI reads its columns
+    :ivar versions: what runs have sealed of it
     :ivar trained_on: the computed frame, cut to the rows that its policy is trained on
     :ivar predicts_on: the computed frame, cut to the rows that it predicts
     :ivar model_fingerprint: what else its policy is made from, name to hash
@@ -39,16 +45,20 @@ class BacktestPeriod:
     :ivar predecessor: the period whose model its own goes on from, None without continual learning
     :ivar saves_model: whether a policy that is trained is left on disk
     :ivar needs_model: whether its predictions are of no use without the policy on disk
-    :ivar reuses_model: whether the policy is the one that lay on disk
+    :ivar reuses_model: whether the policy is one that was sealed before
+    :ivar version: the folder of the sealed version that the run goes by, None until there is one
+    :ivar was_put_back: whether files came from a version, because FreqAI's folder held others or none
     :ivar seals: of the user directory
     :ivar account_before: the account that it was predicted from, as ``account_after``
     """
 
+    pair: str
     first_ms: int
     stop_ms: int
     folder: Path
     name: str
     predictions: Path
+    versions: Versions
     trained_on: FrameSlice
     predicts_on: FrameSlice
     model_fingerprint: Mapping[str, str]
@@ -59,6 +69,8 @@ class BacktestPeriod:
     needs_model: bool
     seals: Seals
     reuses_model: bool = False
+    version: Path | None = None
+    was_put_back: bool = False
     account_before: Account = FLAT
     account_after: Account = FLAT
 
@@ -67,7 +79,7 @@ class BacktestPeriod:
         """The file of the rows that decisions about open trades are made on."""
         return self.folder / f"{self.name}_decisions.npz"
 
-    def move_aside_if_not_ours(self, pair: str) -> None:
+    def move_aside_if_not_ours(self) -> None:
         """Let files that another installation sealed, or none, lie where a run neither reads nor overwrites them."""
         unsealed = artefacts.why_unsealed(self.folder, self.seals)
         # Without a manifest they were never finished.
@@ -76,26 +88,89 @@ class BacktestPeriod:
         if self.predictions.is_file():
             artefacts.move_aside(self.predictions)
         aside = artefacts.move_aside(self.folder)
-        logger.warning("%s: %s is trained anew: %s. Its files now lie in %s.", pair, self.name, unsealed, aside)
+        logger.warning("%s: %s is trained anew: %s. Its files now lie in %s.", self.pair, self.name, unsealed, aside)
 
-    def why_model_is_stale(self) -> str | None:
-        """Why the policy on disk cannot be used, None if it can."""
-        roles = (*artefacts.policy_files(self.folder, self.name), _TRAINED)
-        stale = artefacts.why_stale(self.folder, self.model_fingerprint, roles, self.seals)
-        return stale or self._why_computed_differs(_TRAINED)
+    def reuse_predictions(self, account: Account) -> bool:
+        """Put sealed predictions that hold today, with all that belongs to them, where FreqAI reads them.
 
-    def why_predictions_are_stale(self, account: Account) -> str | None:
-        """Why the predictions on disk cannot be used, None if they can.
+        :param account: the account that the period before this one ended with
+        :return: whether there are any; if not, nothing lies where FreqAI would read predictions
+        """
+        source, stale = self._find(lambda folder: self._why_predictions_are_stale(folder, account))
+        if source is None:
+            if stale is not None:
+                logger.info("%s: predictions of %s are made anew: %s.", self.pair, self.name, stale)
+            self.predictions.unlink(missing_ok=True)
+            return False
+        files = self._install(source, lambda role: True)
+        artefacts.link(self.folder / files["predictions"], self.predictions)
+        # Last: it vouches for the others.
+        artefacts.link(source / artefacts.MANIFEST_NAME, self.folder / artefacts.MANIFEST_NAME)
+        self.version = self.versions.add(self.folder)
+        return True
+
+    def reuse_model(self) -> bool:
+        """Put a sealed policy that holds today where FreqAI reads it.
+
+        :return: whether there is one; if not, nothing of the period lies in FreqAI's folder
+        """
+        source, stale = self._find(self._why_model_is_stale)
+        self.reuses_model = source is not None
+        if source is not None:
+            self._install(source, lambda role: role in self._model_roles)
+            return True
+        if stale is not None:
+            logger.info("%s: %s is trained anew: %s.", self.pair, self.name, stale)
+        # FreqAI writes into the files that it finds, and so into the versions that share their data.
+        for path in (*self.folder.glob(f"{self.name}_*"), *map(self.folder.joinpath, _FILES_WITHOUT_NAME)):
+            path.unlink(missing_ok=True)
+        return False
+
+    def _find(self, why_stale: Callable[[Path], str | None]) -> tuple[Path | None, str | None]:
+        """The folder of sealed files that hold today, FreqAI's before the versions; else why the first one's do not."""
+        in_place = artefacts.read_manifest(self.folder) is not None
+        first_reason = None
+        for folder in (*([self.folder] if in_place else []), *self.versions.newest_first()):
+            reason = why_stale(folder)
+            if reason is None:
+                return folder, None
+            first_reason = first_reason or reason
+        if first_reason is None and artefacts.policy_files(self.folder, self.name)["model"].is_file():
+            first_reason = "it has no readable manifest"
+        return None, first_reason
+
+    def _install(self, source: Path, wanted: Callable[[str], bool]) -> dict[str, str]:
+        """Give sealed files the names that FreqAI knows them by.
+
+        :param wanted: whether the file of a role is
+        :return: role of each of them to its name
+        """
+        sealed = (artefacts.read_manifest(source) or {"files": {}})["files"]
+        files = {role: Path(file["path"]).name for role, file in sealed.items() if wanted(role)}
+        if source != self.folder:
+            self.was_put_back = True
+            for name in files.values():
+                artefacts.link(source / name, self.folder / name)
+        return files
+
+    def _why_model_is_stale(self, folder: Path) -> str | None:
+        """Why the policy in a folder cannot be used, None if it can."""
+        roles = (*artefacts.policy_files(folder, self.name), _TRAINED)
+        stale = artefacts.why_stale(folder, self.model_fingerprint, roles, self.seals)
+        return stale or self._why_computed_differs(folder, _TRAINED)
+
+    def _why_predictions_are_stale(self, folder: Path, account: Account) -> str | None:
+        """Why the predictions in a folder cannot be used, None if they can.
 
         :param account: the account that the period before this one ended with
         """
         needed = {"model": self.needs_model, "decisions": self.decision_mode == "exact"}
         roles = ("predictions", "metadata", _TRAINED, _PREDICTED, *(role for role, needs in needed.items() if needs))
-        stale = artefacts.why_stale(self.folder, self.fingerprint, roles, self.seals)
-        stale = stale or self._why_computed_differs(_TRAINED) or self._why_computed_differs(_PREDICTED)
+        stale = artefacts.why_stale(folder, self.fingerprint, roles, self.seals)
+        stale = stale or self._why_computed_differs(folder, _TRAINED) or self._why_computed_differs(folder, _PREDICTED)
         if stale is not None:
             return stale
-        if self._manifest().get("account_before") != list(account):
+        if (artefacts.read_manifest(folder) or {}).get("account_before") != list(account):
             return "the period before it now ends with another account"
         return None
 
@@ -103,8 +178,8 @@ class BacktestPeriod:
         """The account that the predictions on disk end with."""
         return Account(*self._manifest()["account_after"])
 
-    def seal(self, *, pair: str, features: list[str]) -> None:
-        """Write the manifest: the files are all there.
+    def seal(self, features: list[str]) -> None:
+        """Write the manifest, and keep what it vouches for as a version: the files are all there.
 
         :param features: the names of what the policy was trained on
         """
@@ -116,25 +191,30 @@ class BacktestPeriod:
         made = {_PREDICTED: self.predicts_on} if self.reuses_model else self._computed
         for role, rows in made.items():
             ComputedFrame.from_rows(rows.cut()).save(self._computed_path(role))
+        predictions = self.folder / self.predictions.name
+        artefacts.link(self.predictions, predictions)
         files |= {role: self._computed_path(role) for role in self._computed}
+        files |= {role: self.folder / name for role, name in _REPORTS.items()}
         artefacts.write_manifest(
             self.folder,
             self.fingerprint,
-            files | {"predictions": self.predictions, "decisions": self.decisions},
+            files | {"predictions": predictions, "decisions": self.decisions},
             self.seals,
-            pair=pair,
+            pair=self.pair,
             features=features,
             account_before=list(self.account_before),
             account_after=list(self.account_after),
-            written=datetime.now(UTC).isoformat(timespec="seconds"),
+            written=datetime.now(UTC).isoformat(),
         )
+        self.version = self.versions.add(self.folder)
 
     def planned(self, root: Path) -> PlannedPeriod:
         """The period as decisions about open trades look for it.
 
-        :param root: the identifier's folder
+        :param root: of the archive
         """
-        return PlannedPeriod(self.first_ms, self.stop_ms, os.path.relpath(self.folder, root), self.fingerprint)
+        assert self.version is not None, self.name
+        return PlannedPeriod(self.first_ms, self.stop_ms, os.path.relpath(self.version, root))
 
     @property
     def model_made(self) -> str:
@@ -154,8 +234,12 @@ class BacktestPeriod:
     def _computed_path(self, role: str) -> Path:
         return self.folder / f"{self.name}_{role}.npz"
 
-    def _why_computed_differs(self, role: str) -> str | None:
-        kept = ComputedFrame.from_file(artefacts.sealed_path(self.folder, role))
+    @property
+    def _model_roles(self) -> set[str]:
+        return {*artefacts.policy_files(self.folder, self.name), _TRAINED, *_REPORTS}
+
+    def _why_computed_differs(self, folder: Path, role: str) -> str | None:
+        kept = ComputedFrame.from_file(artefacts.sealed_path(folder, role))
         differs = kept.difference(self._computed[role].cut())
         return differs and f"changed since: {differs}"
 

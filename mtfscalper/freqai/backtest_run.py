@@ -21,13 +21,14 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
 from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.freqai.archive import Archive, Versions
 from mtfscalper.freqai.backtest_period import BacktestPeriod
 from mtfscalper.freqai.candles import PairCandles
 from mtfscalper.freqai.computed_frame import FrameSlice, computed_columns
 from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.fingerprint import rows_hash
-from mtfscalper.freqai.policy_store import RunPlan, save_arrays
 from mtfscalper.freqai.predictions import flat_columns, period_rows, prediction_columns
+from mtfscalper.freqai.run_plan import forget_old_plans, save_arrays, write_plan
 from mtfscalper.freqai.short_periods import neutral_rows, periods_without_rows
 from mtfscalper.market.tape import TapeError
 from mtfscalper.policy import closed_loop
@@ -65,6 +66,9 @@ class PeriodKitchen(FreqaiDataKitchen):
         populated = super().use_strategy_to_populate_indicators(strategy, prediction_dataframe=frame, pair=self.pair)
         labelled = strategy.set_freqai_targets(populated.copy(), metadata={"pair": self.pair})
         self.run.computed = computed_columns(labelled)
+        if len(self.run.left_out) == len(self.training_timeranges):
+            # No period declares the columns that the strategy reads.
+            self.find_labels(labelled)
         logger.info(
             "%s: the strategy computed %d columns on %d candles in %.1f s.",
             self.pair,
@@ -121,13 +125,9 @@ class PeriodKitchen(FreqaiDataKitchen):
         """Only predictions whose manifest matches today's candles, settings and code are reused."""
         # Now, because FreqAI moves the ends of the training range later (buffer_train_data_candles).
         period = self.run.begin_period(self)
-        period.move_aside_if_not_ours(self.pair)
-        if period.predictions.is_file():
-            stale = period.why_predictions_are_stale(self.run.account)
-            if stale is not None:
-                logger.info("%s: predictions of %s are made anew: %s.", self.pair, self.model_filename, stale)
-                period.predictions.unlink()
-        valid = super().check_if_backtest_prediction_is_valid(len_backtest_df)
+        period.move_aside_if_not_ours()
+        reused = period.reuse_predictions(self.run.account)
+        valid = super().check_if_backtest_prediction_is_valid(len_backtest_df) and reused
         if valid:
             self.run.account = period.sealed_account()
             self.run.finished = period
@@ -136,7 +136,7 @@ class PeriodKitchen(FreqaiDataKitchen):
     def save_backtesting_prediction(self, append_df: DataFrame) -> None:
         """FreqAI's feather file, written whole or not at all, and sealed."""
         artefacts.write_atomically(self.backtesting_results_path, append_df.to_feather)
-        self.period.seal(pair=self.pair, features=self.training_features_list)
+        self.period.seal(self.training_features_list)
         self.run.finished = self.period
 
 
@@ -149,6 +149,7 @@ class BacktestRun:
     :ivar environment: what the policies are trained in
     :ivar fingerprint: what every policy of the run is made from, name to hash
     :ivar seals: of the user directory
+    :ivar archive: where the run keeps what it seals
     :ivar account: handed on from period to period, where the policy runs through the rules (decision_mode "replay")
     :ivar periods: those begun, by FreqAI's name for their model
     :ivar finished: the last one whose files are all there
@@ -161,6 +162,7 @@ class BacktestRun:
     settings: Settings
     fingerprint: Mapping[str, str]
     seals: Seals
+    archive: Archive
     account: Account = FLAT
     periods: dict[str, BacktestPeriod] = field(default_factory=dict)
     left_out: frozenset[int] = frozenset()
@@ -223,11 +225,13 @@ class BacktestRun:
             model_fingerprint["model before it"] = predecessor.model_made
         mode = self.settings.rl.decision_mode
         period = BacktestPeriod(
+            pair=dk.pair,
             first_ms=int(test.startts) * 1000,
             stop_ms=int(test.stopts) * 1000,
             folder=Path(dk.data_path),
             name=dk.model_filename,
             predictions=dk.full_path / dk.backtest_predictions_folder / f"{dk.model_filename}_prediction.feather",
+            versions=Versions(self.archive.periods(dk.pair) / dk.model_filename),
             trained_on=FrameSlice(self.computed, train.startdt, train.stopdt),
             predicts_on=FrameSlice(self.computed, test.startdt, test.stopdt),
             model_fingerprint=model_fingerprint,
@@ -307,11 +311,24 @@ class BacktestRun:
         period.account_after = self.account
         return columns
 
-    def write_plan(self, root: Path) -> None:
+    def write_plan(self) -> str:
         """Leave on disk which period decides about open trades when.
 
-        :param root: the identifier's folder
+        :return: the plan's name
         """
+        pair, archive = self.candles.pair, self.archive
         terms = TradeTerms.from_environment(self.environment, self.settings.rl.model_type)
-        periods = tuple(period.planned(root) for period in self.periods.values())
-        RunPlan(self.candles.pair, terms, periods).write(root, self.candles.history())
+        periods = tuple(period.planned(archive.root) for period in self.periods.values())
+        plan = write_plan(archive, pair, terms, periods, self.candles.history())
+        put_back = sum(period.was_put_back for period in self.periods.values())
+        if put_back:
+            logger.info(
+                "%s: the files of %d of %d periods were put back from %s, where runs keep what they sealed.",
+                pair,
+                put_back,
+                len(self.periods),
+                archive.root,
+            )
+        with artefacts.told(f"{pair}: what older runs left"):
+            forget_old_plans(archive, pair, self.settings.rl.kept_runs)
+        return plan

@@ -9,9 +9,10 @@ from __future__ import annotations
 import json
 import logging
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,13 +20,15 @@ from typing import Any
 
 import cloudpickle
 import psutil
-from freqtrade.enums import RunMode
+from freqtrade.enums import TRADE_MODES, RunMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai import freqai_interface
 from freqtrade.freqai.data_drawer import FEATURE_PIPELINE, LABEL_PIPELINE, METADATA, FreqaiDataDrawer
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 
 from mtfscalper import artefacts
+from mtfscalper.freqai.archive import Archive
+from mtfscalper.freqai.sharing import Writers
 from mtfscalper.seals import KEY_NAME, Seals
 
 logger = logging.getLogger(__name__)
@@ -44,12 +47,16 @@ class Bookkeeper(FreqaiDataDrawer):
     Reading writes nothing: what is not ours is moved aside when its name is needed.
     """
 
-    def __init__(self, seals: Seals, full_path: Path, config: dict[str, Any]) -> None:
+    def __init__(self, seals: Seals, archive: Archive, full_path: Path, config: dict[str, Any]) -> None:
         """
         :param seals: of the user directory
+        :param archive: of the identifier
         :param full_path: the identifier's folder
         """
-        self._seals = seals
+        self._seals, self._archive = seals, archive
+        self._is_bot = config.get("runmode") in TRADE_MODES
+        # Of a backtest: the pairs whose entries are its own.
+        self._trained: set[str] = set()
         # A policy is put into use and onto disk in several steps, while the bot predicts.
         self._policy_lock = threading.RLock()
         self._unsaved: dict[str, tuple[Any, FreqaiDataKitchen]] = {}
@@ -81,11 +88,11 @@ class Bookkeeper(FreqaiDataDrawer):
     def load_historic_predictions_from_disk(self) -> bool:
         """What the bot predicted before, if this user directory sealed it."""
         paths = (self.historic_predictions_path, self.historic_predictions_bkp_path)
-        for path in paths:
+        for path in (*paths, self._kept(paths[0])):
             history = self._history(path)
             if history is not None:
                 if path != paths[0]:
-                    logger.warning("%s is missing or damaged; restored from %s.", paths[0], path.name)
+                    logger.warning("%s is missing or damaged; restored from %s.", paths[0], _shown(path, paths[0]))
                 self.historic_predictions = {
                     pair: self._repair_historic_predictions(pair, frame) for pair, frame in history.items()
                 }
@@ -117,6 +124,7 @@ class Bookkeeper(FreqaiDataDrawer):
                 folder = self.full_path / Path(entry["data_path"]).name
                 name = Path(entry["model_filename"]).name
                 entry |= {"data_path": str(folder), "model_filename": name}
+                self._put_back(folder)
                 refused = self._why_refused(folder, name)
                 if refused is not None:
                     self.pair_dict[coin] = self.empty_pair_dict.copy()
@@ -124,6 +132,15 @@ class Bookkeeper(FreqaiDataDrawer):
                     logger.warning("%s: %s is not used: %s. A new one is trained.%s", coin, folder.name, refused, aside)
                     return None
             return super().load_data(coin, dk)
+
+    def _put_back(self, folder: Path) -> None:
+        """Give a policy its place again that was deleted with the identifier's folder, as freqtrade's analyses do."""
+        kept = self._kept(folder)
+        if folder.exists() or not kept.is_dir():
+            return
+        for path in kept.iterdir():
+            artefacts.link(path, folder / path.name)
+        logger.warning("%s is missing; put back from %s.", folder, kept)
 
     def _why_refused(self, folder: Path, name: str) -> str | None:
         """Why a bot's policy must not be loaded, None if it may."""
@@ -159,11 +176,11 @@ class Bookkeeper(FreqaiDataDrawer):
     def _read(self, path: Path, is_valid: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
         """A JSON file of FreqAI's or its second copy, None where neither is what was written."""
         copy = _copy_of(path)
-        for candidate in (path, copy):
+        for candidate in (path, copy, self._kept(path)):
             value = self._read_one(candidate, is_valid)
             if value is not None:
-                if candidate == copy:
-                    logger.warning("%s is missing or damaged; restored from %s.", path, copy.name)
+                if candidate != path:
+                    logger.warning("%s is missing or damaged; restored from %s.", path, _shown(candidate, path))
                 return value
         if path.exists() or copy.exists():
             logger.warning("%s is damaged, and its second copy too: it is made anew.", path)
@@ -188,6 +205,7 @@ class Bookkeeper(FreqaiDataDrawer):
         """FreqAI's saving of a policy; a bot's is sealed, and used from memory where it cannot be written."""
         if not dk.live:
             # A backtest's period is sealed with its predictions.
+            self._trained.add(coin)
             super().save_data(model, coin, dk)
             return
         with self._policy_lock:
@@ -195,7 +213,10 @@ class Bookkeeper(FreqaiDataDrawer):
                 super().save_data(model, coin, dk)
                 folder = Path(dk.data_path)
                 files = artefacts.policy_files(folder, dk.model_filename)
+                files |= {name: folder / name for name in (artefacts.REPORT_NAME, artefacts.TERMS_NAME)}
                 artefacts.write_manifest(folder, {}, files, self._seals, pair=coin)
+                for path in (*files.values(), folder / artefacts.MANIFEST_NAME):
+                    self._keep(path)
             except OSError as error:
                 self._use_from_memory(model, coin, dk)
                 self._tell(
@@ -216,6 +237,7 @@ class Bookkeeper(FreqaiDataDrawer):
                 if path.is_file() and self._seals.content(HISTORY_PURPOSE, path.read_bytes()) is None:
                     artefacts.move_aside(path)
                 artefacts.write_bytes(path, content)
+            self._keep(self.historic_predictions_path)
 
     def save_metric_tracker_to_disk(self) -> None:
         """Write what was measured; see :meth:`save_historic_predictions_to_disk`."""
@@ -225,10 +247,27 @@ class Bookkeeper(FreqaiDataDrawer):
     def save_drawer_to_disk(self) -> None:
         """Write which policy each pair has.
 
+        A backtest's policies serve a bot that is started later, as in FreqAI; those of an analysis must not.
+
         :raises OSError: if it cannot be written
         """
-        with self.save_lock:
-            self._write(self.pair_dictionary_path, self.pair_dict)
+        if self._archive.is_analysis:
+            return
+        with self.save_lock, nullcontext() if self._is_bot else Writers(self._archive).of_bookkeeping():
+            entries = dict(self.pair_dict)
+            if not self._is_bot:
+                # Another backtest may have written its own pairs' entries since this one read them.
+                written = self._read(self.pair_dictionary_path, _is_pair_dictionary) or {}
+                entries |= {pair: entry for pair, entry in written.items() if pair not in self._trained}
+            self._write(self.pair_dictionary_path, entries)
+
+    def purge_old_models(self) -> None:
+        """FreqAI's removal of older policies, and that of what was kept of them."""
+        super().purge_old_models()
+        in_use = {Path(entry["data_path"]).name for entry in self.pair_dict.values()}
+        for kept in self._archive.bot.glob("sub-train-*"):
+            if kept.name not in in_use and not (self.full_path / kept.name).exists():
+                shutil.rmtree(kept)
 
     def save_global_metadata_to_disk(self, metadata: dict[str, Any]) -> None:
         """Write when the bot was first started."""
@@ -239,6 +278,15 @@ class Bookkeeper(FreqaiDataDrawer):
         plain = json.loads(json.dumps(value, default=self.np_encoder))
         for target in (path, _copy_of(path)):
             artefacts.write_json(target, {**plain, _CHECKSUM: artefacts.value_hash(plain)})
+        self._keep(path)
+
+    def _kept(self, path: Path) -> Path:
+        """The second name of a file or folder of the identifier's folder, outside it."""
+        return self._archive.bot / path.relative_to(self.full_path)
+
+    def _keep(self, path: Path) -> None:
+        if path.is_file():
+            artefacts.link(path, self._kept(path))
 
     def _use_from_memory(self, model: Any, coin: str, dk: FreqaiDataKitchen) -> None:
         """What FreqAI does once a policy is on disk."""
@@ -274,7 +322,7 @@ class Bookkeeper(FreqaiDataDrawer):
 
 
 @contextmanager
-def installed(seals: Seals) -> Iterator[None]:
+def installed(seals: Seals, archive: Archive) -> Iterator[None]:
     """Let FreqAI's constructor make a :class:`Bookkeeper`, and keep its record of parameters whole.
 
     FreqAI has no hook for either: it reads its files in the constructor, by names of its module.
@@ -283,7 +331,7 @@ def installed(seals: Seals) -> Iterator[None]:
     """
     namespace = vars(freqai_interface)
     ours = {
-        "FreqaiDataDrawer": partial(Bookkeeper, seals),
+        "FreqaiDataDrawer": partial(Bookkeeper, seals, archive),
         "record_params": partial(_record_params, namespace["record_params"]),
     }
     before = {name: namespace[name] for name in ours}
@@ -306,18 +354,6 @@ def clear_file_errors() -> Iterator[None]:
             "written, with space left; remedy: free space or change its rights, and run again: what was finished is "
             "reused"
         ) from error
-
-
-@contextmanager
-def told(what: str) -> Iterator[None]:
-    """Let a training go on where something that it can do without cannot be written.
-
-    :param what: for the warning
-    """
-    try:
-        yield
-    except OSError as error:
-        logger.warning("%s cannot be written (%s); the training goes on.", what, error)
 
 
 def remove_stray_files(paths: Iterable[Path]) -> None:
@@ -353,6 +389,10 @@ def _record_params(record: Callable[[dict[str, Any], Path], None], config: dict[
             artefacts.write_bytes(path, content)
     except OSError as error:
         logger.warning("%s cannot be written (%s); nothing of a run depends on it.", path, error)
+
+
+def _shown(path: Path, instead_of: Path) -> str:
+    return path.name if path.parent == instead_of.parent else str(path)
 
 
 def _copy_of(path: Path) -> Path:

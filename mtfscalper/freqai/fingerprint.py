@@ -36,8 +36,12 @@ def run_fingerprint(
     :param model: the class of the FreqAI model, which the user may have given other hooks
     """
     # Whatever changes nothing about the policy: how progress is shown, how its decisions are asked for, what is
-    # admitted, and how long periods are, whose dates stand in each period's own fingerprint.
-    shown: Any = {"rl": {"progress_bar", "decision_mode", "trust_models"}, "tensorboard": True, "ppo": {"verbose"}}
+    # admitted and kept, and how long periods are, whose dates stand in each period's own fingerprint.
+    shown: Any = {
+        "rl": {"progress_bar", "decision_mode", "trust_models", "kept_runs"},
+        "tensorboard": True,
+        "ppo": {"verbose"},
+    }
     shown |= {"train_period_days": True, "backtest_period_days": True}
     features = [freqai["feature_parameters"], freqai["data_split_parameters"]]
     return {

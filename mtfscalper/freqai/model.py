@@ -20,16 +20,18 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
 from mtfscalper.freqai import bookkeeping
+from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.candles import CandleSource
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.preparation import Preparation, trained_features
+from mtfscalper.freqai.sharing import Writers
 from mtfscalper.freqai.short_periods import check_candles
 from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import PairTerms, UserParts
-from mtfscalper.freqai.trade_decisions import check_asks_for_decisions
+from mtfscalper.freqai.trade_decisions import check_asks_for_decisions, follow_plan
 from mtfscalper.freqai.views import is_view, may_be_view, with_sealed_columns
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.tape import MarketTape
@@ -56,7 +58,9 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self._is_set_up = True
         self._user = UserParts.from_settings(self.settings, config)
         self._seals = Seals(Path(config["user_data_dir"]), rl.trust_models)
-        with bookkeeping.installed(self._seals):
+        self._archive = Archive.from_config(config)
+        Writers(self._archive).begin(config["runmode"])
+        with bookkeeping.installed(self._seals, self._archive):
             super().__init__(config=config)
         self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)
         logger.info("torch runs %d intra-op and %d inter-op threads.", *self.torch_threads)
@@ -100,18 +104,17 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             environment=environment,
             settings=self.settings,
             seals=self._seals,
+            archive=self._archive,
             fingerprint=run_fingerprint(
                 self._code, self.settings, self._user, environment.rules, self.freqai_info, type(self)
             ),
         )
         kitchen = PeriodKitchen(self._run, self.config)
-        if len(self._run.left_out) == len(kitchen.training_timeranges):
-            # No period declares the columns that the strategy reads.
-            kitchen.find_labels(strategy.set_freqai_targets(dataframe.copy(), metadata=metadata))
         self.dk = kitchen
-        with bookkeeping.clear_file_errors():
-            done = super().start_backtesting(kitchen.populate(strategy, dataframe), metadata, kitchen, strategy)
-            self._run.write_plan(Path(kitchen.full_path))
+        populated = kitchen.populate(strategy, dataframe)
+        with Writers(self._archive).of_pair(pair), bookkeeping.clear_file_errors():
+            done = super().start_backtesting(populated, metadata, kitchen, strategy)
+            follow_plan(strategy, pair, self._run.write_plan(), self._archive)
         return done
 
     def ensure_data_exists(self, len_dataframe_backtest: int, tr_backtest: TimeRange, pair: str) -> bool:
@@ -163,7 +166,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         )
         model, report = job.run(stop_on(self._stop_event) if self.live else None)
         logger.info("%s", report.summary())
-        with bookkeeping.told(f"{dk.pair}: the report of a training"):
+        with artefacts.told(f"{dk.pair}: the report of a training"):
             artefacts.write_json(Path(dk.data_path) / artefacts.REPORT_NAME, report.as_json())
             artefacts.write_json(Path(dk.data_path) / artefacts.TERMS_NAME, self._terms.terms(dk.pair).as_json())
         return model
@@ -190,13 +193,10 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
 
     def model_exists(self, dk: FreqaiDataKitchen) -> bool:
         """Whether a period's model can be reused: on disk, whole, and made from what there is now."""
-        exists = super().model_exists(dk)
-        if not (exists and isinstance(dk, PeriodKitchen)):
-            return exists
-        if stale := dk.period.why_model_is_stale():
-            logger.info("%s: %s is trained anew: %s.", dk.pair, dk.model_filename, stale)
+        if not isinstance(dk, PeriodKitchen):
+            return super().model_exists(dk)
+        if not dk.period.reuse_model():
             return False
-        dk.period.reuses_model = True
         # FreqAI would hand out the pipeline of the pair's last period instead of this one's.
         self.dd.meta_data_dictionary.pop(dk.pair, None)
         return True

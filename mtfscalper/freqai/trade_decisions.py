@@ -14,9 +14,12 @@ from freqtrade.exchange import timeframe_to_msecs
 from freqtrade.persistence import LocalTrade
 from freqtrade.strategy import IStrategy
 
+from mtfscalper import artefacts
+from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.exit_policy import ExitDecision, ExitPolicy
 from mtfscalper.freqai.open_trade import OpenTrade, funding_received
-from mtfscalper.freqai.policy_store import PolicyStore, identifier_folder
+from mtfscalper.freqai.policy_store import PolicyStore
+from mtfscalper.freqai.sharing import Readers
 from mtfscalper.freqai.strategy_rules import differences_to_training, settings_of_config
 from mtfscalper.seals import Seals
 
@@ -70,9 +73,14 @@ class TradeDecisions:
         self._strategy = strategy
         self._live = config.get("runmode") in TRADE_MODES
         seals = Seals(Path(config["user_data_dir"]), settings_of_config(config).rl.trust_models)
-        self._store = PolicyStore(identifier_folder(config), seals)
+        self._store = PolicyStore(Archive.from_config(config), seals)
         self._followed: dict[str, _Followed] = {}
         self._warned: set[str] = set()
+
+    def follow(self, pair: str, plan: str) -> None:
+        """Decide by the policies of a run; see :meth:`mtfscalper.freqai.policy_store.PolicyStore.follow`."""
+        self._store.follow(pair, plan)
+        self._followed.pop(pair, None)
 
     def decide(self, trade: LocalTrade, current_time: datetime, current_rate: float) -> ExitDecision | None:
         """Ask the policy about an open trade.
@@ -128,12 +136,29 @@ class TradeDecisions:
         return decision
 
 
+def trade_decisions_of(strategy: IStrategy) -> list[TradeDecisions]:
+    """Whatever a strategy asks about its open trades."""
+    return [value for value in vars(strategy).values() if isinstance(value, TradeDecisions)]
+
+
+def follow_plan(strategy: IStrategy, pair: str, plan: str, archive: Archive) -> None:
+    """Let a strategy decide about a pair's trades by the plan of its run, which nobody removes meanwhile.
+
+    :param plan: its name
+    :param archive: of the identifier
+    """
+    with artefacts.told(f"{pair}: that this run is in use"):
+        Readers(archive).note(strategy, pair, plan)
+    for decisions in trade_decisions_of(strategy):
+        decisions.follow(pair, plan)
+
+
 def check_asks_for_decisions(strategy: IStrategy) -> None:
     """Whether a strategy's open trades are decided about at all with decision_mode "exact".
 
     :raises OperationalException: if the strategy holds no :class:`TradeDecisions`
     """
-    if not any(isinstance(value, TradeDecisions) for value in vars(strategy).values()):
+    if not trade_decisions_of(strategy):
         raise OperationalException(
             f"freqai.rl_config.decision_mode is 'exact', and {type(strategy).__name__} does not ask for decisions "
             "about its open trades; accepted: a strategy that holds mtfscalper.strategy.TradeDecisions and "

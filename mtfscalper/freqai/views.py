@@ -13,8 +13,9 @@ from freqtrade.enums import RunMode
 from freqtrade.strategy import IStrategy
 
 from mtfscalper import artefacts
+from mtfscalper.freqai.archive import Archive, why_not_that_version
 from mtfscalper.freqai.columns import PREDICTION_COLUMNS
-from mtfscalper.freqai.policy_store import DecisionsError, identifier_folder, read_plan
+from mtfscalper.freqai.run_plan import DecisionsError, RunPlan
 from mtfscalper.seals import Seals
 
 logger = logging.getLogger(__name__)
@@ -51,24 +52,24 @@ class SealedColumns(NamedTuple):
     missing: list[str]
 
     @classmethod
-    def from_folder(cls, root: Path, pair: str, seals: Seals) -> SealedColumns:
+    def from_archive(cls, archive: Archive, pair: str, seals: Seals) -> SealedColumns:
         """Read them.
 
-        :param root: the identifier's folder
+        :param archive: of the identifier
         :param seals: of the user directory
         """
         try:
-            plan, _ = read_plan(root, pair)
+            plan = RunPlan.newest(archive, pair)
         except DecisionsError as error:
             return cls(_neutral_columns(), [str(error)])
         frames, missing = [], []
         for period in plan.periods:
-            folder = root / period.folder
-            stale = artefacts.why_stale(folder, period.fingerprint, ("predictions",), seals)
+            folder = archive.root / period.folder
+            stale = why_not_that_version(folder, ("predictions",), seals)
             if stale is None:
                 frames.append(pd.read_feather(artefacts.sealed_path(folder, "predictions")))
             else:
-                missing.append(f"{folder.name}: {stale}")
+                missing.append(f"{folder.parent.name}: {stale}")
         return cls(pd.concat(frames, ignore_index=True) if frames else _neutral_columns(), missing)
 
 
@@ -89,9 +90,8 @@ def with_sealed_columns(
     :param frame: one row a candle, with ``date``
     :param config: the freqtrade config
     """
-    sealed = SealedColumns.from_folder(
-        identifier_folder(config), pair, Seals(Path(config["user_data_dir"]), trust_models)
-    )
+    seals = Seals(Path(config["user_data_dir"]), trust_models)
+    sealed = SealedColumns.from_archive(Archive.from_config(config), pair, seals)
     decided = [name for name in sealed.frame.columns if name != "date"]
     own = [name for name in frame.columns if not name.startswith(("&", "%")) and name not in decided]
     shown = frame[own].merge(sealed.frame, on="date", how="left", validate="one_to_one")

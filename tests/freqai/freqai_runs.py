@@ -21,7 +21,10 @@ from parity.backtester import MARKET, PAIR, TIER
 from random_markets import make_decisive
 
 from mtfscalper import artefacts
+from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.columns import PREDICTION_COLUMNS
+from mtfscalper.freqai.policy_store import PolicyStore
+from mtfscalper.freqai.run_plan import RunPlan
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.closed_loop import ClosedLoop
 from mtfscalper.training.job import TrainingJob
@@ -134,6 +137,22 @@ class FreqtradeBacktest:
 
     def feather(self, period: int) -> Path:
         return self.models / "backtesting_predictions" / f"cb_btc_{period}_prediction.feather"
+
+    @property
+    def store(self) -> PolicyStore:
+        """What decides about the run's open trades, in exact mode."""
+        store: PolicyStore = self.strategy.trade_decisions._store
+        return store
+
+    @property
+    def archive(self) -> Archive:
+        return Archive.from_config(self.backtesting.config)
+
+    def version(self, period: int) -> Path:
+        """The folder of a sealed period that the run's trades are decided from."""
+        plan = RunPlan.newest(self.archive, PAIR)
+        [planned] = [planned for planned in plan.periods if planned.first_ms == period * 1000]
+        return self.archive.root / planned.folder
 
     def run(self, pair: str = PAIR) -> pd.DataFrame:
         """Train and predict every pair.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from damage import truncate
 from exact_runs import Asked, assert_no_gap, judge, questions
 from freqai_runs import OTHER_PAIR, PAIR, PERIODS, FreqtradeBacktest, Watch, predictions
 from freqtrade.optimize.backtesting import Backtesting
@@ -19,10 +20,8 @@ from mtfscalper.freqai import policy_store
 from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN
 from mtfscalper.freqai.exit_policy import ExitPolicy, PeriodRows
 from mtfscalper.freqai.open_trade import OpenTrade
-from mtfscalper.freqai.policy_store import PolicyStore
 from mtfscalper.freqai.trade_decisions import DecisionLostError, TradeDecisions
 from mtfscalper.policy.inference import PolicyDecider, WholeTradeDecider
-from mtfscalper.seals import Seals
 from mtfscalper.trading.account import FLAT, Candle
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR
@@ -55,7 +54,10 @@ def test_with_the_last_periods_policy_the_trades_would_differ(
     real = sealed_path
 
     def last_periods_model(folder: Path, role: str) -> Path:
-        return real(folder.with_name(f"sub-train-BTC_{PERIODS[-1]}") if role == "model" else folder, role)
+        if role != "model" or folder.parent.parent.name != "BTC_USDT_USDT":
+            return real(folder, role)
+        [last] = (folder.parent.parent / f"cb_btc_{PERIODS[-1]}").iterdir()
+        return real(last, role)
 
     monkeypatch.setattr(policy_store.artefacts, "sealed_path", last_periods_model)
     verdicts = judge(tmp_path, market, monkeypatch, "random")
@@ -131,7 +133,7 @@ def test_with_refused_entries_decisions_follow_the_true_trade(
 
 def lived_through(run: FreqtradeBacktest, trade: Any) -> Any:
     """Each candle of a true trade by the rules: its open, the state there, and the whole policy's decision."""
-    store = PolicyStore(run.models, Seals(run.home))
+    store = run.store
     policy = store.exit_policy(trade.pair, trade.open_date.value // 10**6)
     terms, history = policy.terms, policy.history
     candles = run.candles[trade.pair]
@@ -253,12 +255,12 @@ def test_predictions_without_what_decides_are_made_anew(
     known = first.trades()
     Backtesting.cleanup()
     watch.forget()
-    sealed_path(first.folder(PERIODS[1]), "decisions").unlink()
+    truncate(sealed_path(first.folder(PERIODS[1]), "decisions"))
     again = FreqtradeBacktest(tmp_path, market, **exact)
     again.run()
     assert watch.trained == []
     assert (
-        f"predictions of cb_btc_{PERIODS[1]} are made anew: cb_btc_{PERIODS[1]}_decisions.npz is missing" in caplog.text
+        f"predictions of cb_btc_{PERIODS[1]} are made anew: cb_btc_{PERIODS[1]}_decisions.npz is damaged" in caplog.text
     )
     assert f"predictions of cb_btc_{PERIODS[0]} are made anew" not in caplog.text
     pd.testing.assert_frame_equal(again.trades(), known)

@@ -1,6 +1,5 @@
 """Some periods are reused, others made anew: every mixture gives what a fresh run gives."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -8,6 +7,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
+from damage import copy_home, truncate
 from freqai_runs import PAIR, PERIODS, FreqtradeBacktest, Watch
 from stable_baselines3 import PPO
 
@@ -55,7 +55,7 @@ def lose_model(run: FreqtradeBacktest, period: int) -> None:
 
 
 def lose_predictions(run: FreqtradeBacktest, period: int) -> None:
-    run.feather(period).unlink()
+    truncate(run.feather(period))
 
 
 # What is done to each of the three periods, in all combinations.
@@ -83,7 +83,7 @@ def test_whatever_was_lost_the_trades_asked_about_one_by_one_are_those_of_a_fres
 def mixture_equals_fresh(
     home: Path, market: Path, run: Fresh, monkeypatch: pytest.MonkeyPatch, mode: str, lost: str
 ) -> None:
-    shutil.copytree(run.home, home)
+    copy_home(run.home, home)
     watch = Watch(monkeypatch, policy="random")
     mixed = FreqtradeBacktest(home, market, freqai={"rl_config": {"decision_mode": mode}})
     for period, harm in zip(PERIODS, lost.split("-"), strict=True):

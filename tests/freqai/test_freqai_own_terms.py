@@ -24,7 +24,7 @@ def test_a_term_of_the_users_is_paid_and_an_edit_of_it_trains_anew(
     validate_config_schema(run.backtesting.config)
     run.run()
     assert len(watch.trained) == 3
-    reports = [json.loads(path.read_text()) for path in (tmp_path / "models").rglob("training_report.json")]
+    reports = [json.loads(path.read_text()) for path in run.models.rglob("training_report.json")]
     assert len(reports) == 3
     assert all(report["reward_terms"]["my_terms:calm"] < 0 for report in reports)
     FreqtradeBacktest(tmp_path, market, freqai=FREQAI).run()

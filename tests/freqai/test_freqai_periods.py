@@ -193,7 +193,7 @@ def test_a_failure_in_a_later_period_fails_the_run_too_and_names_that_period(
     monkeypatch.setattr(TrainingJob, "run", fails_once)
     with pytest.raises(OperationalException, match=rf"period cb_btc_{PERIODS[1]}, failed: MemoryError: no memory"):
         run.run()
-    assert [path.name for path in run.models.rglob("*.feather")] == [run.feather(PERIODS[0]).name]
+    assert {path.name for path in run.models.rglob("*.feather")} == {run.feather(PERIODS[0]).name}
 
 
 def test_a_column_declared_by_the_strategy_that_no_policy_fills_fails_the_run(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
-from damage import flip, truncate
+from damage import copy_home, flip, truncate
 from freqai_runs import PAIR, PERIODS, FreqtradeBacktest, Watch, predictions
 
 from mtfscalper import artefacts
@@ -35,7 +35,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory, market: Path) -> tuple[Se
         Watch(monkeypatch, policy="decisive")
         columns = predictions(FreqtradeBacktest(home, market).run())
     copy = home.with_name("copy")
-    shutil.copytree(home, copy)
+    copy_home(home, copy)
     return Sealed(home, columns), copy
 
 
@@ -43,8 +43,7 @@ def pristine(tmp_path_factory: pytest.TempPathFactory, market: Path) -> tuple[Se
 def sealed(pristine: tuple[Sealed, Path]) -> Sealed:
     """The finished run, as it was left."""
     run, copy = pristine
-    shutil.rmtree(run.home)
-    shutil.copytree(copy, run.home)
+    copy_home(copy, run.home)
     return run
 
 
@@ -72,17 +71,14 @@ DAMAGES: dict[str, tuple[Callable[[FreqtradeBacktest], None], int, str]] = {
     # What is done to the second period; trainings and the reason told.
     "truncated zip": (lambda run: truncate(model(run)), 1, "is damaged"),
     "one bit of the zip": (lambda run: flip(model(run)), 1, "is damaged"),
-    "no zip": (lambda run: model(run).unlink(), 1, "is missing"),
     "truncated feather": (lambda run: truncate(run.feather(PERIODS[1])), 0, "is damaged"),
     "one bit of the feather": (lambda run: flip(run.feather(PERIODS[1])), 0, "is damaged"),
-    "no feather": (lambda run: run.feather(PERIODS[1]).unlink(), 0, ""),
-    "no manifest": (lambda run: manifest(run).unlink(), 1, "it has no readable manifest"),
     "truncated manifest": (lambda run: truncate(manifest(run)), 1, "it has no readable manifest"),
     "truncated metadata": (lambda run: truncate(model(run, "metadata.json")), 1, "is damaged"),
     "one bit of the frame trained on": (lambda run: flip(model(run, "trained_frame.npz")), 1, "is damaged"),
     "one bit of the frame predicted": (lambda run: flip(model(run, "predicted_frame.npz")), 0, "is damaged"),
-    "truncated pipeline and no feather": (
-        lambda run: (truncate(model(run, "feature_pipeline.pkl")), run.feather(PERIODS[1]).unlink()),
+    "truncated pipeline and feather": (
+        lambda run: (truncate(model(run, "feature_pipeline.pkl")), truncate(run.feather(PERIODS[1]))),
         1,
         "is damaged",
     ),
@@ -114,7 +110,42 @@ def test_a_damaged_period_is_made_anew_alone_and_says_why(
         if record.name.startswith("mtfscalper.") and "anew" in record.getMessage()
     ]
     assert all(f"cb_btc_{PERIODS[1]}" in line and PAIR in line and reason in line for line in told)
-    assert bool(told) == bool(reason)
+    assert told
+
+
+LOSSES: dict[str, Callable[[FreqtradeBacktest], None]] = {
+    "zip": lambda run: model(run).unlink(),
+    "feather": lambda run: run.feather(PERIODS[1]).unlink(),
+    "manifest": lambda run: manifest(run).unlink(),
+    "period": lambda run: shutil.rmtree(run.folder(PERIODS[1])),
+    "identifier": lambda run: shutil.rmtree(run.models),
+    "another file in place of the zip": lambda run: (model(run).unlink(), model(run).write_bytes(b"other")),
+    "another file in place of the feather": lambda run: (
+        run.feather(PERIODS[1]).unlink(),
+        run.feather(PERIODS[1]).write_bytes(b"other"),
+    ),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_what_is_lost_from_freqais_folder_is_put_back_with_one_line(
+    sealed: Sealed, market: Path, watch: Watch, caplog: pytest.LogCaptureFixture, loss: str
+) -> None:
+    run = FreqtradeBacktest(sealed.home, market)
+    before = run.models.with_name("before")
+    copy_home(run.models, before)
+    LOSSES[loss](run)
+    rows = run.run()
+    assert (watch.trained, watch.replayed) == ([], [])
+    pd.testing.assert_frame_equal(predictions(rows), sealed.columns)
+    told = [record.getMessage() for record in caplog.records if "put back" in record.getMessage()]
+    # The columns have a second name in the period's folder.
+    assert len(told) == (0 if "feather" in loss else 1)
+    assert all(str(run.home / "models" / ".sealed" / "test") in line for line in told)
+    for path in (*before.glob("sub-train-*/*"), *before.glob("backtesting_predictions/*")):
+        # FreqAI's own record of what it trained on, which nothing reads.
+        if not path.name.endswith("_df.pkl"):
+            assert (run.models / path.relative_to(before)).is_file(), path
 
 
 @pytest.mark.parametrize("damage", ["one bit of the zip", "truncated feather"])
@@ -132,9 +163,9 @@ def test_a_period_loaded_from_disk_after_another_was_trained_gets_its_own_pipeli
     sealed: Sealed, market: Path, watch: Watch
 ) -> None:
     run = FreqtradeBacktest(sealed.home, market)
-    (run.folder(PERIODS[0]) / MANIFEST_NAME).unlink()
+    truncate(run.folder(PERIODS[0]) / MANIFEST_NAME)
     for period in PERIODS[1:]:
-        run.feather(period).unlink()
+        truncate(run.feather(period))
     rows = run.run()
     # The first trained, the others loaded, and all replayed.
     assert watch.trained == [PAIR]
@@ -146,7 +177,7 @@ def test_models_are_reused_where_freqais_own_list_of_them_is_lost(sealed: Sealed
     run = FreqtradeBacktest(sealed.home, market)
     (run.models / "pair_dictionary.json").unlink()
     for period in PERIODS:
-        run.feather(period).unlink()
+        truncate(run.feather(period))
     rows = run.run()
     assert watch.trained == []
     pd.testing.assert_frame_equal(predictions(rows), sealed.columns)

@@ -9,14 +9,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from damage import truncate
 from freqai_runs import IDENTIFIER, PAIR, PERIODS, FreqtradeBacktest, Watch, predictions
 from live_bot import LiveBot
 
 from mtfscalper import artefacts
 from mtfscalper.cli import main
 from mtfscalper.freqai.columns import ACTION_COLUMN, PREDICTION_COLUMNS
-from mtfscalper.freqai.policy_store import DecisionsError, PolicyStore
-from mtfscalper.seals import KEY_NAME, Seals
+from mtfscalper.freqai.run_plan import DecisionsError
+from mtfscalper.seals import KEY_NAME
 
 
 class Payload:
@@ -75,7 +76,7 @@ def test_a_backtest_runs_no_forged_file_and_trains_that_period_anew(
     columns = predictions(run.run())
     folder = run.folder(PERIODS[1])
     forge(folder, artefacts.read_manifest(folder) or {}, role, payload)
-    run.feather(PERIODS[1]).unlink()
+    truncate(run.feather(PERIODS[1]))
     watch.forget()
     again = predictions(FreqtradeBacktest(tmp_path / "home", market).run())
     assert not ran.exists()
@@ -116,15 +117,14 @@ def test_the_policy_of_an_open_trade_is_not_unpickled_from_a_forged_file(
     Watch(monkeypatch)
     run = FreqtradeBacktest(tmp_path / "home", market, freqai={"rl_config": {"decision_mode": "exact"}})
     row_ms = int(run.run()["date"].iloc[400].timestamp() * 1000)
-    store = PolicyStore(run.models, Seals(run.home))
-    assert store.exit_policy(PAIR, row_ms) is not None
-    folder = run.folder(PERIODS[1])
+    assert run.store.exit_policy(PAIR, row_ms) is not None
+    folder = run.version(PERIODS[1])
     written = artefacts.sealed_path(folder, "model").stat()
     forge(folder, artefacts.read_manifest(folder) or {}, "model", payload)
     # As if it had lain there all along.
     os.utime(artefacts.sealed_path(folder, "model"), ns=(written.st_atime_ns, written.st_mtime_ns))
     with pytest.raises(DecisionsError, match="did not seal it"):
-        PolicyStore(run.models, Seals(run.home)).exit_policy(PAIR, row_ms)
+        pickle.loads(pickle.dumps(run.store)).exit_policy(PAIR, row_ms)
     assert not ran.exists()
 
 

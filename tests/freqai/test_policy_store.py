@@ -2,26 +2,24 @@
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from damage import DAMAGES
 from random_markets import RULES, env_settings, random_tape
 from stable_baselines3 import A2C, PPO
 from torch import nn
 
 from mtfscalper import artefacts
 from mtfscalper.envs.build import build_vec_env
+from mtfscalper.freqai.archive import Archive, Versions
 from mtfscalper.freqai.exit_policy import DecidingPeriod, PeriodRows, TradeTerms
 from mtfscalper.freqai.open_trade import PriceHistory
-from mtfscalper.freqai.policy_store import (
-    DecisionsError,
-    PlannedPeriod,
-    PolicyStore,
-    RunPlan,
-    save_arrays,
-)
+from mtfscalper.freqai.policy_store import PolicyStore
+from mtfscalper.freqai.run_plan import DecisionsError, PlannedPeriod, RunPlan, save_arrays, write_plan
 from mtfscalper.policy.inference import WholeTradeDecider, decider_for
 from mtfscalper.policy.network import LookbackExtractor, MaskedActorCriticPolicy
 from mtfscalper.seals import Seals
@@ -60,33 +58,42 @@ def rows(start: int, stop: int) -> PeriodRows:
     )
 
 
-def seal(root: Path, name: str, start: int, made: Any, fingerprint: dict[str, str]) -> PlannedPeriod:
-    """A trained period of thirty rows on disk."""
-    folder = root / name
+def archive_of(root: Path) -> Archive:
+    return Archive("test", root, root / "locks")
+
+
+def seal(root: Path, start: int, made: Any, fingerprint: dict[str, str]) -> PlannedPeriod:
+    """A trained period of thirty rows, kept."""
+    folder = root / "made" / f"{start}-{len(list(root.glob('made/*')))}"
     folder.mkdir(parents=True)
     made.save(folder / "model.zip")
     save_arrays(folder / "decisions.npz", rows(start, start + 30)._asdict())
     files = {"model": folder / "model.zip", "decisions": folder / "decisions.npz"}
     artefacts.write_manifest(folder, fingerprint, files, Seals(root))
+    version = Versions(archive_of(root).periods(PAIR) / f"period-{start}").add(folder)
     first_ms = int(TAPE.dates_ms[start])
-    return PlannedPeriod(first_ms, first_ms + 30 * TAPE.timeframe_ms, name, fingerprint)
+    return PlannedPeriod(first_ms, first_ms + 30 * TAPE.timeframe_ms, str(version.relative_to(root)))
 
 
-def write_run(root: Path, algorithm: type[Any] = PPO) -> None:
+def write_run(root: Path, algorithm: type[Any] = PPO) -> str:
     """Three periods, of which the second alone leaves its trades."""
-    periods = [
-        seal(root, f"period-{index}", 30 * index, model(index == 1, algorithm), {"candles": str(index)})
-        for index in range(3)
-    ]
-    RunPlan(PAIR, terms(algorithm), tuple(periods)).write(root, HISTORY)
+    periods = [seal(root, 30 * index, model(index == 1, algorithm), {"candles": str(index)}) for index in range(3)]
+    return write_plan(archive_of(root), PAIR, terms(algorithm), tuple(periods), HISTORY)
 
 
 def terms(algorithm: type[Any] = PPO) -> TradeTerms:
     return TradeTerms(RULES, TradeView(0.025), 1, algorithm.__name__)
 
 
-def store_of(root: Path) -> PolicyStore:
-    return PolicyStore(root, Seals(root))
+def store_of(root: Path, plan: str) -> PolicyStore:
+    store = PolicyStore(archive_of(root), Seals(root))
+    store.follow(PAIR, plan)
+    return store
+
+
+def version_of(root: Path, start: int) -> Path:
+    [version] = Versions(archive_of(root).periods(PAIR) / f"period-{start}").newest_first()
+    return version
 
 
 def decided(store: PolicyStore, row: int) -> int:
@@ -102,8 +109,7 @@ def decided(store: PolicyStore, row: int) -> int:
 
 @pytest.mark.parametrize("algorithm", [PPO, A2C])
 def test_every_candle_is_decided_by_the_policy_of_its_period(tmp_path: Path, algorithm: type[Any]) -> None:
-    write_run(tmp_path, algorithm)
-    store = store_of(tmp_path)
+    store = store_of(tmp_path, write_run(tmp_path, algorithm))
     first_ms, last_ms = int(TAPE.dates_ms[0]), int(TAPE.dates_ms[-1])
     leaves = [decided(store, row) == Action.LONG_EXIT for row in (0, 29, 30, 59, 60, 89, 45, 10)]
     assert leaves == [False, False, True, True, False, False, True, False]
@@ -115,8 +121,7 @@ def test_every_candle_is_decided_by_the_policy_of_its_period(tmp_path: Path, alg
 
 
 def test_a_store_travels_to_another_process_without_what_it_has_loaded(tmp_path: Path) -> None:
-    write_run(tmp_path)
-    store = store_of(tmp_path)
+    store = store_of(tmp_path, write_run(tmp_path))
     assert decided(store, 31) == Action.LONG_EXIT
     packed = pickle.dumps(store)
     assert len(packed) < 1000
@@ -124,8 +129,7 @@ def test_a_store_travels_to_another_process_without_what_it_has_loaded(tmp_path:
 
 
 def test_the_history_is_the_one_of_the_run(tmp_path: Path) -> None:
-    write_run(tmp_path)
-    policy = store_of(tmp_path).exit_policy(PAIR, int(TAPE.dates_ms[0]))
+    policy = store_of(tmp_path, write_run(tmp_path)).exit_policy(PAIR, int(TAPE.dates_ms[0]))
     assert policy is not None
     history = policy.history
     assert history.timeframe_ms == TAPE.timeframe_ms
@@ -133,46 +137,74 @@ def test_the_history_is_the_one_of_the_run(tmp_path: Path) -> None:
     np.testing.assert_array_equal(history.funding, TAPE.funding)
 
 
-def test_a_later_run_replaces_the_plan(tmp_path: Path) -> None:
-    write_run(tmp_path / "first")
-    store = store_of(tmp_path / "first")
+def test_a_later_run_changes_nothing_for_the_one_that_trades(tmp_path: Path) -> None:
+    store = store_of(tmp_path, write_run(tmp_path))
     assert decided(store, 31) == Action.LONG_EXIT
-    planned = seal(tmp_path / "first", "other", 30, model(leaves=False), {"candles": "other"})
-    RunPlan(PAIR, terms(), (planned,)).write(tmp_path / "first", HISTORY)
+    planned = seal(tmp_path, 30, model(leaves=False), {"candles": "other"})
+    later = write_plan(archive_of(tmp_path), PAIR, terms(), (planned,), HISTORY)
+    assert RunPlan.newest(archive_of(tmp_path), PAIR).periods == (planned,)
+    for of_the_first in (store, pickle.loads(pickle.dumps(store))):
+        assert decided(of_the_first, 31) == Action.LONG_EXIT
+        assert decided(of_the_first, 61) == Action.NEUTRAL
+    assert decided(store_of(tmp_path, later), 31) == Action.NEUTRAL
+    # A pair's next run in one process, as FreqUI makes them.
+    store.follow(PAIR, later)
     assert decided(store, 31) == Action.NEUTRAL
 
 
+def test_a_pair_that_this_run_has_not_planned_is_refused(tmp_path: Path) -> None:
+    store = store_of(tmp_path, write_run(tmp_path))
+    with pytest.raises(DecisionsError, match=r"ETH/USDT:USDT: this run has trained and predicted nothing.*remedy: let"):
+        store.exit_policy("ETH/USDT:USDT", int(TAPE.dates_ms[0]))
+
+
 def test_a_period_that_is_not_what_it_was_is_refused(tmp_path: Path) -> None:
-    write_run(tmp_path)
-    with pytest.raises(DecisionsError, match=r"ETH_USDT_USDT.json is missing.*remedy: run the backtest again"):
-        store_of(tmp_path).exit_policy("ETH/USDT:USDT", int(TAPE.dates_ms[0]))
-    zip_path = tmp_path / "period-1" / "model.zip"
+    plan = write_run(tmp_path)
+    zip_path = version_of(tmp_path, 30) / "model.zip"
     whole = zip_path.read_bytes()
     zip_path.write_bytes(whole[:-100])
-    with pytest.raises(DecisionsError, match=r"period-1 cannot decide about trades: model.zip is damaged"):
-        decided(store_of(tmp_path), 31)
+    with pytest.raises(DecisionsError, match=r"cannot decide about trades: model.zip is damaged"):
+        decided(store_of(tmp_path, plan), 31)
     zip_path.write_bytes(whole)
-    (tmp_path / "period-2" / "decisions.npz").unlink()
-    with pytest.raises(DecisionsError, match=r"period-2 cannot decide about trades: decisions.npz is missing"):
-        decided(store_of(tmp_path), 61)
-    # A period that was trained anew since.
-    artefacts.write_manifest(tmp_path / "period-1", {"candles": "other"}, {"model": zip_path}, Seals(tmp_path))
-    with pytest.raises(DecisionsError, match=r"period-1 cannot decide about trades: changed since: candles"):
-        decided(store_of(tmp_path), 31)
-    [history] = (tmp_path / "trade_decisions").glob("*.npz")
+    (version_of(tmp_path, 60) / "decisions.npz").unlink()
+    with pytest.raises(DecisionsError, match=r"cannot decide about trades: decisions.npz is missing"):
+        decided(store_of(tmp_path, plan), 61)
+    # Sealed here, but not what the plan was written with.
+    artefacts.write_manifest(
+        zip_path.parent,
+        {"candles": "other"},
+        {"model": zip_path, "decisions": zip_path.with_name("decisions.npz")},
+        Seals(tmp_path),
+    )
+    with pytest.raises(DecisionsError, match=r"cannot decide about trades: its manifest is that of another version"):
+        decided(store_of(tmp_path, plan), 31)
+    [history] = archive_of(tmp_path).plans(PAIR).glob("*.npz")
     history.write_bytes(b"not what it was")
-    with pytest.raises(DecisionsError, match=r"is missing or damaged; accepted: the candles of the last run"):
-        decided(store_of(tmp_path), 1)
+    with pytest.raises(DecisionsError, match=r"is missing or damaged; accepted: the candles of the run"):
+        decided(store_of(tmp_path, plan), 1)
+
+
+@pytest.mark.parametrize("harm", DAMAGES, ids=lambda harm: harm.__name__)
+def test_a_plan_that_is_not_what_was_written_is_refused_and_the_remedy_named(
+    tmp_path: Path, harm: Callable[[Path], None]
+) -> None:
+    plan = write_run(tmp_path)
+    [file] = archive_of(tmp_path).plans(PAIR).glob("*.json")
+    harm(file)
+    with pytest.raises(DecisionsError, match=rf"{PAIR}: .*{plan}.json is (damaged|missing).*remedy: run the backtest"):
+        decided(store_of(tmp_path, plan), 1)
 
 
 def test_a_plan_of_another_version_is_refused_and_the_remedy_named(tmp_path: Path) -> None:
-    write_run(tmp_path)
-    [file] = (tmp_path / "trade_decisions").glob("*.json")
-    plan = json.loads(file.read_text())
-    plan["terms"]["window"] = plan["terms"].pop("lookback")
-    file.write_text(json.dumps(plan))
+    plan = write_run(tmp_path)
+    file = archive_of(tmp_path).plans(PAIR) / f"{plan}.json"
+    value = json.loads(file.read_text())
+    del value["written"]
+    value["terms"]["window"] = value["terms"].pop("lookback")
+    other = artefacts.value_hash(value)
+    file.with_stem(other).write_text(json.dumps(value))
     with pytest.raises(DecisionsError, match=r"was written by another version of mtfscalper .*remedy: run the back"):
-        decided(store_of(tmp_path), 1)
+        decided(store_of(tmp_path, other), 1)
 
 
 def test_rows_are_found_across_a_gap_and_where_their_lookback_is_whole() -> None:

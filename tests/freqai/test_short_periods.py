@@ -10,8 +10,6 @@ from freqai_runs import OTHER_PAIR, PAIR, FreqtradeBacktest, Watch, predictions
 from freqtrade.exceptions import OperationalException
 
 from mtfscalper.freqai.columns import PREDICTION_COLUMNS
-from mtfscalper.freqai.policy_store import PolicyStore
-from mtfscalper.seals import Seals
 
 BOTH = {"exchange": {"pair_whitelist": [PAIR, OTHER_PAIR]}}
 
@@ -71,11 +69,10 @@ def test_a_pair_listed_inside_the_range_decides_nothing_until_it_has_candles_and
     assert decided["do_predict"].all()
     assert decided[PREDICTION_COLUMNS[0]].any()
     if decision_mode == "exact":
-        store = PolicyStore(run.models, Seals(run.home))
         asked = [
             int(pd.Timestamp(day, tz="UTC").timestamp() * 1000) for day in ("2024-09-06 12:00", "2024-09-07 12:00")
         ]
-        assert [store.exit_policy(OTHER_PAIR, ms) is not None for ms in asked] == [False, True]
+        assert [run.store.exit_policy(OTHER_PAIR, ms) is not None for ms in asked] == [False, True]
 
 
 def test_a_delisted_pair_decides_nothing_after_its_end(

@@ -1,0 +1,132 @@
+"""Where sealed files are kept beside FreqAI's own folder, so that no later run and no analysis takes them away.
+
+FreqAI gives a period one place on disk. Every run of the identifier writes there, whatever its settings, and
+freqtrade's analyses delete all of it. What a run has sealed therefore gets a second name in a folder of its own, which
+nobody writes to again: a *version* of the period. Both names are hard links to the same data, so a version takes no
+space.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from freqtrade.enums import RunMode
+
+from mtfscalper import artefacts
+from mtfscalper.seals import Seals
+
+_FOLDER = ".sealed"
+_ANALYSES = ".analyses"
+
+
+class Archive(NamedTuple):
+    """The kept files of one identifier.
+
+    :ivar identifier: ``freqai.identifier``
+    :ivar root: the folder that everything lies in
+    :ivar locks: the folder of lock files, the same for analyses and runs
+    :ivar is_analysis: whether it is that of freqtrade's analyses, whose runs are no results of the user
+    """
+
+    identifier: str
+    root: Path
+    locks: Path
+    is_analysis: bool = False
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> Archive:
+        """
+        :param config: the freqtrade config, with its run mode
+        """
+        models, identifier = Path(config["user_data_dir"]) / "models", str(config["freqai"]["identifier"])
+        runs = models / _FOLDER / identifier
+        # freqtrade's lookahead-analysis and recursive-analysis, from the command line and from FreqUI.
+        is_analysis = config.get("runmode") == RunMode.UTIL_NO_EXCHANGE
+        return cls(
+            identifier, models / _FOLDER / _ANALYSES / identifier if is_analysis else runs, runs / "locks", is_analysis
+        )
+
+    @property
+    def in_use(self) -> Path:
+        """The folder in which processes note the plans that they read."""
+        return self.root / "in_use"
+
+    @property
+    def bot(self) -> Path:
+        """The folder of a bot's policies and bookkeeping, under the names that they have in FreqAI's folder."""
+        return self.root / "bot"
+
+    def plans(self, pair: str) -> Path:
+        """The folder of a pair's plans."""
+        return self.root / "plans" / _stem(pair)
+
+    def periods(self, pair: str) -> Path:
+        """The folder of a pair's periods, each a folder of versions."""
+        return self.root / "periods" / _stem(pair)
+
+
+class Versions:
+    """The sealed versions of one period."""
+
+    def __init__(self, folder: Path) -> None:
+        """
+        :param folder: with a folder for each version, named by what it holds
+        """
+        self.folder = folder
+
+    def newest_first(self) -> list[Path]:
+        """The folders of the versions."""
+        found = [path for path in self.folder.glob("*") if not path.name.startswith(".")]
+        return sorted(found, key=lambda path: str((artefacts.read_manifest(path) or {}).get("written")), reverse=True)
+
+    def add(self, source: Path) -> Path:
+        """Keep the sealed files of a folder under further names.
+
+        :param source: the folder, with a manifest; what that names lies in it
+        :return: the folder of the version
+        """
+        manifest = artefacts.read_manifest(source)
+        assert manifest is not None, source
+        version = self.folder / artefacts.content_name(manifest)
+        target = version if version.exists() else version.with_name(f".{version.name}.{os.getpid()}.tmp")
+        for sealed in manifest["files"].values():
+            # A name and no path: nothing outside the two folders is read or written.
+            name = Path(sealed["path"]).name
+            artefacts.link(source / name, target / name)
+        # Last: without it a version is none.
+        artefacts.link(source / artefacts.MANIFEST_NAME, target / artefacts.MANIFEST_NAME)
+        if target != version:
+            target.rename(version)
+        return version
+
+    def keep_only(self, needed: set[Path], *, newest: bool) -> None:
+        """Remove versions that nothing refers to, and what a writer that was killed left.
+
+        :param needed: versions to keep, of this and of other periods
+        :param newest: whether the newest one stays too
+        """
+        stays = needed | set(self.newest_first()[:1] if newest else [])
+        for path in self.folder.glob("*"):
+            if path not in stays:
+                shutil.rmtree(path)
+
+
+def why_not_that_version(version: Path, roles: tuple[str, ...], seals: Seals) -> str | None:
+    """Why the files of a version cannot be used, None if they are those that it was named for.
+
+    :param roles: the files asked for
+    """
+    stale = artefacts.why_stale(version, {}, roles, seals)
+    if stale is not None:
+        return stale
+    manifest = artefacts.read_manifest(version) or {}
+    return None if artefacts.content_name(manifest) == version.name else "its manifest is that of another version"
+
+
+def _stem(pair: str) -> str:
+    return re.sub(r"\W", "_", pair)
