@@ -18,6 +18,7 @@ OFFLINE := user_data/offline
 SYNTHETIC := $(OFFLINE)/data/binance
 # What the demo of the synthetic market and validate_monitoring.py name their models and logs.
 RUN_OUTPUTS := $(foreach name,mtfscalper_demo mtfscalper_demo_[0-9]* validate_*,$(OFFLINE)/models/$(name)) \
+  $(foreach name,mtfscalper_demo mtfscalper_demo_[0-9]* validate_*,$(OFFLINE)/models/.sealed/$(name)) \
   $(OFFLINE)/models/.mtfscalper_demo*.lock $(OFFLINE)/logs/validate_*
 
 .DEFAULT_GOAL := help

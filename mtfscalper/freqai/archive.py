@@ -44,7 +44,7 @@ class Archive(NamedTuple):
         :param config: the freqtrade config, with its run mode
         """
         models, identifier = Path(config["user_data_dir"]) / "models", str(config["freqai"]["identifier"])
-        runs = models / _FOLDER / identifier
+        runs = kept_folder(models, identifier)
         # freqtrade's lookahead-analysis and recursive-analysis, from the command line and from FreqUI.
         is_analysis = config.get("runmode") == RunMode.UTIL_NO_EXCHANGE
         return cls(
@@ -65,24 +65,47 @@ class Archive(NamedTuple):
         """The folder of a pair's plans."""
         return self.root / "plans" / _stem(pair)
 
-    def periods(self, pair: str) -> Path:
-        """The folder of a pair's periods, each a folder of versions."""
+    def versions(self, pair: str, period: str) -> Versions:
+        """The versions of one period.
+
+        :param period: FreqAI's name for its model
+        """
+        return Versions(self._periods(pair) / period, is_reused=not self.is_analysis)
+
+    def all_versions(self, pair: str) -> list[Versions]:
+        """The versions of each of a pair's periods."""
+        return [self.versions(pair, folder.name) for folder in self._periods(pair).glob("*")]
+
+    def _periods(self, pair: str) -> Path:
         return self.root / "periods" / _stem(pair)
+
+
+def kept_folder(models: Path, identifier: str) -> Path:
+    """Where the kept files of an identifier's runs lie.
+
+    :param models: ``user_data/models``
+    """
+    return models / _FOLDER / identifier
 
 
 class Versions:
     """The sealed versions of one period."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, is_reused: bool = True) -> None:
         """
         :param folder: with a folder for each version, named by what it holds
+        :param is_reused: whether later runs use them; those of an analysis must train all the same
         """
-        self.folder = folder
+        self.folder, self._is_reused = folder, is_reused
+
+    def to_reuse(self) -> list[Path]:
+        """The folders of the versions that a run may use, the newest first."""
+        return self.newest_first() if self._is_reused else []
 
     def newest_first(self) -> list[Path]:
         """The folders of the versions."""
         found = [path for path in self.folder.glob("*") if not path.name.startswith(".")]
-        return sorted(found, key=lambda path: str((artefacts.read_manifest(path) or {}).get("written")), reverse=True)
+        return sorted(found, key=lambda path: (artefacts.read_manifest(path) or {}).get("written", ""), reverse=True)
 
     def add(self, source: Path) -> Path:
         """Keep the sealed files of a folder under further names.
@@ -104,15 +127,18 @@ class Versions:
             target.rename(version)
         return version
 
-    def keep_only(self, needed: set[Path], *, newest: bool) -> None:
+    def keep_only(self, needed: set[Path], seals: Seals) -> None:
         """Remove versions that nothing refers to, and what a writer that was killed left.
 
+        The newest one that a run may use stays, and so does what another key sealed: it may be sealed again.
+
         :param needed: versions to keep, of this and of other periods
-        :param newest: whether the newest one stays too
+        :param seals: of the user directory
         """
-        stays = needed | set(self.newest_first()[:1] if newest else [])
+        stays = needed | set(self.to_reuse()[:1])
         for path in self.folder.glob("*"):
-            if path not in stays:
+            is_foreign = artefacts.read_manifest(path) is not None and artefacts.why_unsealed(path, seals) is not None
+            if path not in stays and not is_foreign:
                 shutil.rmtree(path)
 
 

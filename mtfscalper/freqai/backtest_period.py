@@ -23,7 +23,6 @@ logger = logging.getLogger(__name__)
 _TRAINED, _PREDICTED = "trained_frame", "predicted_frame"
 # What a training leaves beside its policy, by role.
 _REPORTS = {"report": artefacts.REPORT_NAME, "terms": artefacts.TERMS_NAME}
-_FILES_WITHOUT_NAME = (artefacts.MANIFEST_NAME, *_REPORTS.values())
 
 
 @dataclass
@@ -112,7 +111,7 @@ class BacktestPeriod:
     def reuse_model(self) -> bool:
         """Put a sealed policy that holds today where FreqAI reads it.
 
-        :return: whether there is one; if not, nothing of the period lies in FreqAI's folder
+        :return: whether there is one
         """
         source, stale = self._find(self._why_model_is_stale)
         self.reuses_model = source is not None
@@ -121,16 +120,13 @@ class BacktestPeriod:
             return True
         if stale is not None:
             logger.info("%s: %s is trained anew: %s.", self.pair, self.name, stale)
-        # FreqAI writes into the files that it finds, and so into the versions that share their data.
-        for path in (*self.folder.glob(f"{self.name}_*"), *map(self.folder.joinpath, _FILES_WITHOUT_NAME)):
-            path.unlink(missing_ok=True)
         return False
 
     def _find(self, why_stale: Callable[[Path], str | None]) -> tuple[Path | None, str | None]:
         """The folder of sealed files that hold today, FreqAI's before the versions; else why the first one's do not."""
         in_place = artefacts.read_manifest(self.folder) is not None
         first_reason = None
-        for folder in (*([self.folder] if in_place else []), *self.versions.newest_first()):
+        for folder in (*([self.folder] if in_place else []), *self.versions.to_reuse()):
             reason = why_stale(folder)
             if reason is None:
                 return folder, None

@@ -21,7 +21,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
 from mtfscalper.envs.episodes import EnvSettings
-from mtfscalper.freqai.archive import Archive, Versions
+from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_period import BacktestPeriod
 from mtfscalper.freqai.candles import PairCandles
 from mtfscalper.freqai.computed_frame import FrameSlice, computed_columns
@@ -231,7 +231,7 @@ class BacktestRun:
             folder=Path(dk.data_path),
             name=dk.model_filename,
             predictions=dk.full_path / dk.backtest_predictions_folder / f"{dk.model_filename}_prediction.feather",
-            versions=Versions(self.archive.periods(dk.pair) / dk.model_filename),
+            versions=self.archive.versions(dk.pair, dk.model_filename),
             trained_on=FrameSlice(self.computed, train.startdt, train.stopdt),
             predicts_on=FrameSlice(self.computed, test.startdt, test.stopdt),
             model_fingerprint=model_fingerprint,
@@ -330,5 +330,5 @@ class BacktestRun:
                 archive.root,
             )
         with artefacts.told(f"{pair}: what older runs left"):
-            forget_old_plans(archive, pair, self.settings.rl.kept_runs)
+            forget_old_plans(archive, pair, self.settings.rl.kept_runs, self.seals)
         return plan

@@ -28,6 +28,7 @@ from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive
+from mtfscalper.freqai.sealing import HISTORY_PURPOSE
 from mtfscalper.freqai.sharing import Writers
 from mtfscalper.seals import KEY_NAME, Seals
 
@@ -36,8 +37,6 @@ logger = logging.getLogger(__name__)
 # In FreqAI's JSON files, beside what FreqAI keeps there.
 _CHECKSUM = "mtfscalper_sha256"
 _LOOKS_ONLY = (RunMode.PLOT, RunMode.WEBSERVER)
-HISTORY_PURPOSE = "historic predictions"
-HISTORY_NAMES = ("historic_predictions.pkl", "historic_predictions.backup.pkl")
 _START_DATE = "start_dry_live_date"
 
 
@@ -203,6 +202,7 @@ class Bookkeeper(FreqaiDataDrawer):
 
     def save_data(self, model: Any, coin: str, dk: FreqaiDataKitchen) -> None:
         """FreqAI's saving of a policy; a bot's is sealed, and used from memory where it cannot be written."""
+        _free_names(dk)
         if not dk.live:
             # A backtest's period is sealed with its predictions.
             self._trained.add(coin)
@@ -225,6 +225,11 @@ class Bookkeeper(FreqaiDataDrawer):
             else:
                 self._unsaved.pop(coin, None)
                 self._failed.discard(f"the policy of {coin}")
+
+    def save_metadata(self, dk: FreqaiDataKitchen) -> None:
+        """FreqAI's saving of a period without its policy."""
+        _free_names(dk)
+        super().save_metadata(dk)
 
     def save_historic_predictions_to_disk(self) -> None:
         """Write what was predicted. A failure is told and tried again: FreqAI's training thread would end with it."""
@@ -389,6 +394,12 @@ def _record_params(record: Callable[[dict[str, Any], Path], None], config: dict[
             artefacts.write_bytes(path, content)
     except OSError as error:
         logger.warning("%s cannot be written (%s); nothing of a run depends on it.", path, error)
+
+
+def _free_names(dk: FreqaiDataKitchen) -> None:
+    """Let FreqAI write new files: it writes into those that it finds, and what is sealed may share their data."""
+    for path in artefacts.policy_files(Path(dk.data_path), dk.model_filename).values():
+        path.unlink(missing_ok=True)
 
 
 def _shown(path: Path, instead_of: Path) -> str:

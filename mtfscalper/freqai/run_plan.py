@@ -18,10 +18,11 @@ from typing import Any
 import numpy as np
 
 from mtfscalper import artefacts
-from mtfscalper.freqai.archive import Archive, Versions
+from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.open_trade import PriceHistory
 from mtfscalper.freqai.sharing import Readers
+from mtfscalper.seals import Seals
 
 logger = logging.getLogger(__name__)
 
@@ -147,12 +148,13 @@ def write_plan(
     return name
 
 
-def forget_old_plans(archive: Archive, pair: str, kept: int) -> None:
+def forget_old_plans(archive: Archive, pair: str, kept: int, seals: Seals) -> None:
     """Remove a pair's older plans, and the versions that none of the others refers to.
 
     Plans that a process trades by stay, and of every period its newest version, which FreqAI's folder shows.
 
     :param kept: how many of the newest plans stay
+    :param seals: of the user directory
     """
     in_use = Readers(archive).plans(pair)
     needed, histories = set(), set()
@@ -170,9 +172,8 @@ def forget_old_plans(archive: Archive, pair: str, kept: int) -> None:
     for path in archive.plans(pair).glob("*.npz"):
         if path not in histories:
             path.unlink(missing_ok=True)
-    for folder in archive.periods(pair).glob("*"):
-        # What an analysis trained is of no use once its plan is gone.
-        Versions(folder).keep_only(needed, newest=not archive.is_analysis)
+    for versions in archive.all_versions(pair):
+        versions.keep_only(needed, seals)
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -189,7 +190,7 @@ def array_bytes(arrays: Mapping[str, Any]) -> bytes:
 
 def _newest_first(archive: Archive, pair: str) -> list[Path]:
     return sorted(
-        archive.plans(pair).glob("*.json"), key=lambda path: str((_read(path) or {}).get(_WRITTEN)), reverse=True
+        archive.plans(pair).glob("*.json"), key=lambda path: str((_read(path) or {}).get(_WRITTEN, "")), reverse=True
     )
 
 

@@ -1,4 +1,4 @@
-"""Seals for what was trained elsewhere: models and predictions moved between machines of one's own."""
+"""Seals for what was made elsewhere: models and predictions moved between machines of one's own."""
 
 from __future__ import annotations
 
@@ -6,12 +6,25 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mtfscalper import artefacts
-from mtfscalper.freqai.bookkeeping import HISTORY_NAMES, HISTORY_PURPOSE
 from mtfscalper.seals import Seals, without_seal
+
+HISTORY_PURPOSE = "historic predictions"
+HISTORY_NAMES = ("historic_predictions.pkl", "historic_predictions.backup.pkl")
 
 
 class SealingError(RuntimeError):
     """What was named cannot be sealed. Names what, where, accepted, remedy."""
+
+
+def unsealed_history(folder: Path, seals: Seals) -> Path | None:
+    """A bot's predictions that this user directory did not seal, None where there are none such.
+
+    :param folder: of the identifier
+    """
+    for path in (folder / name for name in HISTORY_NAMES):
+        if path.is_file() and seals.content(HISTORY_PURPOSE, path.read_bytes()) is None:
+            return path
+    return None
 
 
 def user_directory(folder: Path) -> Path:

@@ -35,6 +35,8 @@ _TOLD_EVERY_SECONDS = 60.0
 _LOOK_SECONDS = 2.0
 # After which a process of another machine, which cannot be asked for, is taken for gone.
 _ELSEWHERE_LIVES_SECONDS = 7 * 86_400
+# By which the time that a process began at may seem to move, as the clock is set.
+_CLOCK_SECONDS = 60.0
 _BOT = "bot"
 
 # Held until this process ends.
@@ -73,7 +75,7 @@ class Process(NamedTuple):
         if self.host != socket.gethostname():
             return time.time() - seen < _ELSEWHERE_LIVES_SECONDS
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < 1.0
+            return abs(psutil.Process(self.pid).create_time() - self.started) < _CLOCK_SECONDS
         except psutil.NoSuchProcess:
             return False
 

@@ -22,6 +22,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
+from mtfscalper.freqai.archive import kept_folder
 from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.offline import (
     DEFAULT_PAIRS,
@@ -132,8 +133,9 @@ def run_demo(request: DemoRequest, console: Console) -> int:
         shown = OFFLINE_USER_DATA / "models" / identifier
         console.out(f"Removing {shown}, if an earlier demo left it: a demo always trains.")
         console.out(f"$ {as_typed(command)}")
-        if (models / identifier).exists():
-            shutil.rmtree(models / identifier)
+        for folder in (models / identifier, kept_folder(models, identifier)):
+            if folder.exists():
+                shutil.rmtree(folder)
 
         began, clock = time.time(), time.perf_counter()
         status = run_freqtrade(command, root)

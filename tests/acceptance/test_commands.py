@@ -336,11 +336,16 @@ def test_the_webserver_draws_without_touching_and_backtests_as_a_backtest_does(f
             assert (drawn["do_predict"] == 1).sum() >= 288
             assert (drawn["&-p_exit_mean"] == 0).all()
         assert not (empty["do_predict"] == 1).any()
-        # The settings are the command's, so that it has nothing to train; then a file is missing, and it has.
+        # The settings are the command's, so that it has nothing to train, not even where an analysis came between.
         assert api.backtest()["status"] == "ended", log.read_text()
         assert trainings() == 0
-        for folder in (freqtrade.user / "models" / "commands").glob("sub-train-BTC_*"):
-            shutil.rmtree(folder)
+        models = freqtrade.user / "models"
+        shutil.rmtree(models / "commands")
+        assert api.backtest()["status"] == "ended", log.read_text()
+        assert trainings() == 0
+        # With what was kept beside it gone too, it has.
+        shutil.rmtree(models / "commands")
+        shutil.rmtree(models / ".sealed" / "commands")
         api.chart("20240906-20240907")
         assert trainings() == 0
         assert api.backtest()["status"] == "ended", log.read_text()

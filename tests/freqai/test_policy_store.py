@@ -15,7 +15,7 @@ from torch import nn
 
 from mtfscalper import artefacts
 from mtfscalper.envs.build import build_vec_env
-from mtfscalper.freqai.archive import Archive, Versions
+from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.exit_policy import DecidingPeriod, PeriodRows, TradeTerms
 from mtfscalper.freqai.open_trade import PriceHistory
 from mtfscalper.freqai.policy_store import PolicyStore
@@ -70,7 +70,7 @@ def seal(root: Path, start: int, made: Any, fingerprint: dict[str, str]) -> Plan
     save_arrays(folder / "decisions.npz", rows(start, start + 30)._asdict())
     files = {"model": folder / "model.zip", "decisions": folder / "decisions.npz"}
     artefacts.write_manifest(folder, fingerprint, files, Seals(root))
-    version = Versions(archive_of(root).periods(PAIR) / f"period-{start}").add(folder)
+    version = archive_of(root).versions(PAIR, f"period-{start}").add(folder)
     first_ms = int(TAPE.dates_ms[start])
     return PlannedPeriod(first_ms, first_ms + 30 * TAPE.timeframe_ms, str(version.relative_to(root)))
 
@@ -92,7 +92,7 @@ def store_of(root: Path, plan: str) -> PolicyStore:
 
 
 def version_of(root: Path, start: int) -> Path:
-    [version] = Versions(archive_of(root).periods(PAIR) / f"period-{start}").newest_first()
+    [version] = archive_of(root).versions(PAIR, f"period-{start}").newest_first()
     return version
 
 
