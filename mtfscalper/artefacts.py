@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import hashlib
 import json
 import logging
@@ -58,9 +59,10 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 def link(source: Path, target: Path) -> None:
     """Give a file another name, in place of whatever had it; a copy where the file system knows no such thing.
 
-    The two share their data until either is replaced, which is how everything here is written.
+    The two share their data until either is replaced, which is how everything here is written. Where the name has the
+    same content already nothing is written: a user directory may be a copy, and read only.
     """
-    if target.exists() and target.samefile(source):
+    if target.is_file() and (target.samefile(source) or filecmp.cmp(source, target, shallow=False)):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")

@@ -135,11 +135,12 @@ class Versions:
         :param needed: versions to keep, of this and of other periods
         :param seals: of the user directory
         """
-        stays = needed | set(self.to_reuse()[:1])
-        for path in self.folder.glob("*"):
-            is_foreign = artefacts.read_manifest(path) is not None and artefacts.why_unsealed(path, seals) is not None
-            if path not in stays and not is_foreign:
-                shutil.rmtree(path)
+        manifests = {path: artefacts.read_manifest(path) for path in self.newest_first()}
+        unsealed = {path for path in manifests if artefacts.why_unsealed(path, seals) is not None}
+        newest = [path for path in manifests if path not in unsealed][: 1 if self._is_reused else 0]
+        foreign = {path for path in unsealed if manifests[path] is not None}
+        for path in set(self.folder.glob("*")) - needed - foreign - set(newest):
+            shutil.rmtree(path)
 
 
 def why_not_that_version(version: Path, roles: tuple[str, ...], seals: Seals) -> str | None:
