@@ -66,6 +66,9 @@ class PeriodKitchen(FreqaiDataKitchen):
         populated = super().use_strategy_to_populate_indicators(strategy, prediction_dataframe=frame, pair=self.pair)
         labelled = strategy.set_freqai_targets(populated.copy(), metadata={"pair": self.pair})
         self.run.computed = computed_columns(labelled)
+        if self.run.candles.traded is not None:
+            # What the strategy says of its trades decides what is learned, as its features do.
+            self.run.computed = self.run.computed.merge(self.run.candles.traded, on="date", how="left")
         if len(self.run.left_out) == len(self.training_timeranges):
             # No period declares the columns that the strategy reads.
             self.find_labels(labelled)

@@ -30,12 +30,15 @@ class PairCandles(NamedTuple):
     :ivar frame: ``date``, open, high, low, close, ``price_scale`` (price steps in one unit of quote currency) and
         ``funding`` (due on one unit of the asset at the candle's open); one row a candle
     :ivar signals_needed: whether the entry mode reads the classic signals
+    :ivar traded: ``date`` and what the strategy says of its trades at each candle, see
+        :class:`mtfscalper.freqai.entry_terms.EntryTerms`; None where it was not asked
     """
 
     pair: str
     timeframe_ms: int
     frame: DataFrame
     signals_needed: bool
+    traded: DataFrame | None = None
 
     def tape(
         self,
@@ -61,6 +64,8 @@ class PairCandles(NamedTuple):
             wanted |= dates == rows["date"].iloc[-1] + pd.Timedelta(milliseconds=self.timeframe_ms)
         signals = rows[["date", *(name for name in (LONG_SIGNAL, SHORT_SIGNAL) if name in rows.columns)]]
         frame = self.frame[wanted].merge(signals, on="date", how="left", validate="one_to_one")
+        if self.traded is not None:
+            frame = frame.merge(self.traded, on="date", how="left", validate="one_to_one")
         n_missing = int((~rows["date"].isin(dates)).sum())
         if n_missing:
             raise TapeError(

@@ -22,7 +22,7 @@ from mtfscalper import artefacts
 from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
-from mtfscalper.freqai.candles import CandleSource
+from mtfscalper.freqai.candles import CandleSource, PairCandles
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.live import LivePairs
@@ -97,9 +97,10 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
     ) -> FreqaiDataKitchen:
         """FreqAI's loop over periods, with a kitchen that checks what it reuses."""
         pair = metadata["pair"]
+        candles = self._terms.read(self._source.candles(pair, dataframe), dataframe)
         environment = self._terms.environment(pair)
         self._run = BacktestRun(
-            candles=self._source.candles(pair, dataframe),
+            candles=candles,
             other_candles=self._source.other_candles(pair, self.freqai_info["feature_parameters"]),
             environment=environment,
             settings=self.settings,
@@ -125,7 +126,8 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self, dataframe: DataFrame, metadata: dict[str, Any], strategy: IStrategy, dk: FreqaiDataKitchen
     ) -> FreqaiDataKitchen:
         """A bot's pass over a pair, kept to note the pair's candles."""
-        self._live.see(self._source.candles(metadata["pair"], dataframe))
+        candles = self._source.candles(metadata["pair"], dataframe)
+        self._live.see(self._terms.with_signals(candles, dataframe))
         return super().start_live(dataframe, metadata, strategy, dk)
 
     def train(self, unfiltered_df: DataFrame, pair: str, dk: FreqaiDataKitchen, **kwargs: Any) -> Any:
@@ -229,7 +231,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         data = dk.make_train_test_datasets(trained_features(filtered, self.settings), labels)
         dk.fit_labels()
         # A bot trains on other candles than it predicts on, beside its predictions.
-        candles = dk.run.candles if isinstance(dk, PeriodKitchen) else self._source.candles(pair, unfiltered_df)
+        candles = dk.run.candles if isinstance(dk, PeriodKitchen) else self._candles_to_train(pair, unfiltered_df)
         # Which candles these are, before the pipeline renumbers anything.
         train_rows, test_rows = (unfiltered_df.loc[data[f"{part}_features"].index] for part in ("train", "test"))
         dk.feature_pipeline = self.define_data_pipeline(threads=dk.thread_count)
@@ -248,3 +250,9 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self._preparations[model] = Preparation(dk.feature_pipeline, list(dk.training_features_list))
         logger.info("-------------------- Done training %s --------------------", pair)
         return model
+
+    def _candles_to_train(self, pair: str, unfiltered_df: DataFrame) -> PairCandles:
+        """A bot's candles with what its strategy says of its trades, worked out on all that FreqAI has of the pair."""
+        historic = self.dd.historic_data
+        known = historic.get(pair, {}).get(self.config["timeframe"], unfiltered_df)
+        return self._terms.read(self._source.candles(pair, known), known, historic)

@@ -12,7 +12,8 @@ from freqtrade.persistence import LocalTrade
 
 from mtfscalper.trading.account import FLAT, Account
 from mtfscalper.trading.arrays import SCALAR
-from mtfscalper.trading.rules import TradingRules, profit_ratio, see_profit
+from mtfscalper.trading.rules import profit_ratio, see_profit
+from mtfscalper.trading.trading_rules import TradingRules
 
 
 class PriceHistory(NamedTuple):

@@ -31,8 +31,9 @@ from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.settings import RLSettings
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.reward import RewardSettings
-from mtfscalper.trading.rules import EQUITY_FLOOR, RulesError, TradingRules
+from mtfscalper.trading.rules import EQUITY_FLOOR
 from mtfscalper.trading.trades import ClosedTrade
+from mtfscalper.trading.trading_rules import RulesError, TradingRules
 
 pytestmark = pytest.mark.acceptance
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mtfscalper.freqai.strategy_rules import fee_ratio, rules_of_strategy, settings_of_config
 from mtfscalper.settings import RLSettings, Settings
-from mtfscalper.trading.rules import RulesError, TradingRules
+from mtfscalper.trading.trading_rules import RulesError, TradingRules
 
 PAIR = "BTC/USDT:USDT"
 FUTURES: dict[str, Any] = {"trading_mode": TradingMode.FUTURES, "stake_currency": "USDT", "dry_run_wallet": 10_000}
