@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import time_machine
-from freqai_runs import PAIR, configuration, loosen_signals
+from freqai_runs import PAIR, STRATEGY, configuration, loosen_signals
 from freqtrade.configuration import validate_config_consistency
 from freqtrade.data.dataprovider import DataProvider
 from freqtrade.enums import CandleType, RunMode
@@ -56,7 +56,8 @@ class LiveBot:
         self.strategy.dp = DataProvider(self.config, self.exchange, pairlists)
         with self.clock():
             self.strategy.ft_bot_start()
-        loosen_signals(self.strategy)
+        if self.strategy.get_strategy_name() == STRATEGY:
+            loosen_signals(self.strategy)
         # Trainings are started by hand, not by FreqAI's thread.
         self.model.scanning = True
         init_db("sqlite://")
