@@ -183,6 +183,7 @@ def _rules(source: Source, spot: bool, stake: int) -> TradingRules:
         can_short=not spot and source.choice([True, True, True, False]),
         **_trailing(source),
         **STAKES[stake],
+        available_ratio=STAKES[stake]["stake_ratio"],
     )
 
 
