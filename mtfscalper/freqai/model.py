@@ -22,7 +22,7 @@ from mtfscalper import artefacts
 from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
-from mtfscalper.freqai.candles import CandleSource, PairCandles
+from mtfscalper.freqai.candles import CandleSource
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.live import LivePairs
@@ -231,7 +231,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         data = dk.make_train_test_datasets(trained_features(filtered, self.settings), labels)
         dk.fit_labels()
         # A bot trains on other candles than it predicts on, beside its predictions.
-        candles = dk.run.candles if isinstance(dk, PeriodKitchen) else self._candles_to_train(pair, unfiltered_df)
+        candles = dk.run.candles if isinstance(dk, PeriodKitchen) else self._terms.of_bot(self._source, pair, self.dd)
         # Which candles these are, before the pipeline renumbers anything.
         train_rows, test_rows = (unfiltered_df.loc[data[f"{part}_features"].index] for part in ("train", "test"))
         dk.feature_pipeline = self.define_data_pipeline(threads=dk.thread_count)
@@ -250,9 +250,3 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self._preparations[model] = Preparation(dk.feature_pipeline, list(dk.training_features_list))
         logger.info("-------------------- Done training %s --------------------", pair)
         return model
-
-    def _candles_to_train(self, pair: str, unfiltered_df: DataFrame) -> PairCandles:
-        """A bot's candles with what its strategy says of its trades, worked out on all that FreqAI has of the pair."""
-        historic = self.dd.historic_data
-        known = historic.get(pair, {}).get(self.config["timeframe"], unfiltered_df)
-        return self._terms.read(self._source.candles(pair, known), known, historic)

@@ -241,7 +241,7 @@ class MarketTape:
         for field in fields(self):
             value: Any = getattr(self, field.name)
             if isinstance(value, np.ndarray):
-                hasher.update(np.ascontiguousarray(value).tobytes())
+                hasher.update(field.name.encode() + np.ascontiguousarray(value).tobytes())
         return hasher.hexdigest()
 
 
