@@ -167,6 +167,14 @@ def sealed_path(folder: Path, role: str) -> Path:
     return folder / str((read_manifest(folder) or {"files": {}})["files"][role]["path"])
 
 
+def is_whole(path: Path, sealed: Mapping[str, str]) -> bool:
+    """Whether a file is what a manifest says of it.
+
+    :param sealed: the manifest's entry
+    """
+    return path.is_file() and file_hash(path) == sealed["sha256"]
+
+
 def policy_files(folder: Path, name: str) -> dict[str, Path]:
     """The files that FreqAI reads to decide with a policy, by role.
 
