@@ -48,6 +48,8 @@ def training_data(
     :param pipeline: to be fitted
     :return: FreqAI's dictionary, with ``train_tape``, and ``evaluation_tape``, which is None where nothing is held out
     """
+    # A kitchen that was made by hand may know no pair.
+    dk.pair = candles.pair
     filtered, labels = dk.filter_features(frame, dk.training_features_list, dk.label_list, training_filter=True)
     data = dk.make_train_test_datasets(trained_features(filtered, settings), labels)
     dk.fit_labels()

@@ -14,7 +14,6 @@ from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.short_periods import check_candles
 from mtfscalper.freqai.strategy_rules import PairTerms, UserParts
 from mtfscalper.freqai.trade_decisions import check_asks_for_decisions
-from mtfscalper.freqai.unconnected import data_of
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
 
@@ -40,7 +39,7 @@ class TradedStrategy:
         """
         if settings.rl.decision_mode == "exact":
             check_asks_for_decisions(strategy)
-        data = data_of(strategy)
+        data = getattr(strategy, "dp", None)
         self.strategy, self._config, self._settings, self._user = strategy, config, settings, user
         self.source = CandleSource(config, data, settings.rl.entry_mode)
         self.terms = PairTerms(strategy, config, self.source.exchange, settings, user.terms)

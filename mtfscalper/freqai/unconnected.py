@@ -9,7 +9,6 @@ from typing import cast
 from ccxt import TICK_SIZE
 from freqtrade.data.dataprovider import DataProvider
 from freqtrade.exchange import Exchange
-from freqtrade.strategy import IStrategy
 
 logger = logging.getLogger(__name__)
 
@@ -34,14 +33,6 @@ class UnknownExchange:
     def get_maintenance_ratio_and_amt(self, pair: str, notional_value: float) -> tuple[float, float | None]:
         """A position is liquidated where its stake is gone."""
         return 0.0, None
-
-
-def data_of(strategy: IStrategy) -> DataProvider | None:
-    """A strategy's data provider; None where it has none, or one without an exchange."""
-    data = getattr(strategy, "dp", None)
-    if data is None or data._exchange is None:
-        return None
-    return cast(DataProvider, data)
 
 
 def exchange_of(data: DataProvider | None) -> Exchange:
