@@ -119,16 +119,19 @@ def _run(strategy: IStrategy, candles: DataFrame, pair: str, action: Action, his
     # A copy: a bot's own analysis runs meanwhile, and asks its FreqAI model.
     asked = copy.copy(strategy)
     asked.freqai = cast(Any, _Everywhere(action))
-    asked.dp = _own_provider(strategy, historic)
+    asked.dp = cast(DataProvider, _own_provider(strategy, historic))
     metadata = {"pair": pair}
     frame = asked.advise_indicators(candles.copy(), metadata)
     return asked.advise_exit(asked.advise_entry(frame, metadata), metadata)
 
 
-def _own_provider(strategy: IStrategy, historic: Historic | None) -> DataProvider:
-    """A data provider with frames of its own, so that what is asked leaves no trace."""
-    assert strategy.dp is not None
-    provider = copy.copy(strategy.dp)
+def _own_provider(strategy: IStrategy, historic: Historic | None) -> DataProvider | None:
+    """A data provider with frames of its own, so that what is asked leaves no trace; None where there is none."""
+    # As its hooks may be called, without a data provider.
+    given = cast("DataProvider | None", getattr(strategy, "dp", None))
+    if given is None:
+        return None
+    provider = copy.copy(given)
     provider._DataProvider__cached_pairs = {}  # type: ignore[attr-defined]
     provider._DataProvider__slice_index = {}  # type: ignore[attr-defined]
     if historic is not None:
@@ -283,6 +286,9 @@ class Callbacks:
         """A strategy whose data provider shows the pair's analysed candles, and a way to say up to which."""
         strategy = copy.copy(self._strategy)
         provider = _own_provider(self._strategy, None)
+        if provider is None:
+            yield strategy, lambda at: None
+            return
         # As in a backtest: a bot's provider would show all of them.
         provider._config = {**provider._config, "runmode": RunMode.BACKTEST}
         strategy.dp = provider

@@ -35,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 _DAY_SECONDS = 86_400
 _CANDLE_COLUMNS = ["date", "open", "high", "low", "close", "volume"]
+# What freqtrade's own environments take where they are told of none.
+_UNKNOWN_FEE = 0.0015
 
 
 def settings_of_config(config: dict[str, Any]) -> Settings:
@@ -328,8 +330,11 @@ def fee_ratio(config: dict[str, Any], exchange: Exchange, pair: str) -> float:
     """The fee the backtester takes: the config's, else the dearer of taker and maker (``Backtesting.set_fee``)."""
     if config.get("fee") is not None:
         return float(config["fee"])
-    fees = [exchange.get_fee(symbol=pair, taker_or_maker=kind) for kind in ("taker", "maker")]
-    return max(fee for fee in fees if fee is not None)
+    asked = (exchange.get_fee(symbol=pair, taker_or_maker=kind) for kind in ("taker", "maker"))
+    fees = [float(fee) for fee in asked if isinstance(fee, int | float)]
+    if not fees:
+        logger.warning("%s: nobody names a fee; training takes %s a side.", pair, _UNKNOWN_FEE)
+    return max(fees, default=_UNKNOWN_FEE)
 
 
 def stake_of_config(strategy: IStrategy, config: dict[str, Any]) -> Stake:
