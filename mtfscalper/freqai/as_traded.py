@@ -269,7 +269,9 @@ class Callbacks:
                     failures.append(error)
                     values[at] = default
 
-            sample = np.unique(np.linspace(0, n - 1, min(n, _SAMPLE)).astype(int)).tolist()
+            # Nothing is entered at the first candle, which has no row before it.
+            first = min(1, n - 1)
+            sample = np.unique(np.linspace(first, n - 1, min(n, _SAMPLE)).astype(int)).tolist()
             started = time.perf_counter()
             for at in sample:
                 answer(at)
@@ -277,8 +279,9 @@ class Callbacks:
             same = len(set(values[sample].tolist())) == 1
             if same and each * n > _CHEAP_SECONDS:
                 return Asked(np.full(n, values[sample[0]]), len(failures), next(iter(failures), None), True)
-            for at in np.flatnonzero(np.isnan(values)).tolist():
+            for at in (np.flatnonzero(np.isnan(values[first:])) + first).tolist():
                 answer(at)
+            values[0] = values[first]
         return Asked(values, len(failures), next(iter(failures), None), False)
 
     @contextmanager
