@@ -9,12 +9,13 @@ loaded, with the key, the value received, the values accepted and the remedy in 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from mtfscalper.settings_text import accepted_values, did_you_mean, parse_section, settings_table
+from mtfscalper.stock_keys import unread_keys
 from mtfscalper.trading.reward import RewardSettings
 from mtfscalper.user_code import IMPORT_PATH
 
@@ -121,10 +122,11 @@ class RLSettings(_Section):
         description="whether `torch.compile` compiles PPO's loss. `auto`: on a GPU. Without a C++ compiler training "
         "goes on without, with one warning",
     )
-    entry_mode: EntryMode = Field(
-        "gated",
+    entry_mode: EntryMode | Literal["auto"] = Field(
+        "auto",
         description="who enters. `classic`: signals enter, the policy only leaves; `gated`: a signal permits, the "
-        "policy decides; `agent`: no signal needed",
+        "policy decides; `agent`: no signal needed; `auto`: `agent` where the strategy sets no classic signals, else "
+        "`gated`",
     )
     decision_mode: Literal["exact", "replay"] = Field(
         "replay",
@@ -187,7 +189,9 @@ class FreqaiSettings(_Section):
     )
     shuffle: Literal[False] = Field(False, description="an episode needs candles in their order")
     shuffle_after_split: Literal[False] = Field(False, description="an episode needs candles in their order")
-    train_period_days: _WholeDays = Field(30, description="days that each period is trained on")
+    train_period_days: _WholeDays = Field(
+        30, description="days that each period is trained on. freqtrade loads candles by it, and wants it written"
+    )
     backtest_period_days: _Days = Field(7, description="days that each period of a backtest decides on")
     continual_learning: bool = Field(False, description="whether training goes on from the last model, on a copy")
     activate_tensorboard: bool = Field(True, description="whether TensorBoard logs are written")
@@ -241,14 +245,24 @@ class Settings(_Section):
         :raises SettingsError: with every wrong key of the sections read here
         """
         freqai_section = config.get("freqai") or {}
-        section = dict(freqai_section.get("rl_config") or {})
-        training_parameters = dict(freqai_section.get("model_training_parameters") or {})
+        unread = unread_keys(freqai_section)
+        section, training_parameters = (
+            {key: value for key, value in (freqai_section.get(name) or {}).items() if key not in unread[name]}
+            for name in ("rl_config", "model_training_parameters")
+        )
         ppo_keys = set(PPOSettings.model_fields)
-        complaints = _not_built_yet(section)
-        rl_values = {key: value for key, value in section.items() if key not in ppo_keys}
-        rl = parse_section(RLSettings, rl_values, complaints, "freqai.rl_config", also_known=ppo_keys)
-        if section.get("model_type", "PPO") == "PPO":
-            merged = _merge_ppo(section, training_parameters, complaints)
+        complaints: list[str] = []
+        # Some stand among an algorithm's arguments in other models' configs.
+        moved = {key: value for key, value in training_parameters.items() if key in RLSettings.model_fields}
+        training_parameters = {key: value for key, value in training_parameters.items() if key not in moved}
+        rl_values = _merge(section, moved, complaints, set(RLSettings.model_fields))
+        rl_values = {key: value for key, value in rl_values.items() if key not in ppo_keys}
+        complaints += _not_built_yet(rl_values)
+        elsewhere = dict.fromkeys(set(moved) - set(section), "freqai.model_training_parameters")
+        rl = parse_section(RLSettings, rl_values, complaints, "freqai.rl_config", elsewhere, also_known=ppo_keys)
+        if rl_values.get("model_type", "PPO") == "PPO":
+            ppo_section = {key: section[key] for key in PPOSettings.model_fields if key in section}
+            merged = _merge(ppo_section, training_parameters, complaints, ppo_keys)
             # Where each argument stands that is not in rl_config.
             elsewhere = dict.fromkeys(set(training_parameters) - set(section), "freqai.model_training_parameters")
             ppo = parse_section(PPOSettings, merged, complaints, "freqai.rl_config", elsewhere)
@@ -277,6 +291,16 @@ class Settings(_Section):
             save_backtest_models=freqai.save_backtest_models,
             other_algorithm_kwargs=other,
         )
+
+    def for_strategy(self, sets_signals: bool) -> Settings:
+        """These settings with ``entry_mode`` "auto" decided.
+
+        :param sets_signals: whether the strategy sets classic signals
+        """
+        if self.rl.entry_mode != "auto":
+            return self
+        mode = "gated" if sets_signals else "agent"
+        return self.model_copy(update={"rl": self.rl.model_copy(update={"entry_mode": mode})})
 
     def ignored_ppo_keys(self, config: Mapping[str, Any]) -> list[str]:
         """PPO's keys in ``rl_config`` that the chosen algorithm does not read, for one warning."""
@@ -311,21 +335,17 @@ def _parse_freqai(section: Mapping[str, Any], complaints: list[str]) -> FreqaiSe
     return parse_section(FreqaiSettings, values, complaints, "freqai", elsewhere)
 
 
-def _merge_ppo(
-    section: Mapping[str, Any], training_parameters: Mapping[str, Any], complaints: list[str]
+def _merge(
+    section: Mapping[str, Any], training_parameters: Mapping[str, Any], complaints: list[str], keys: Set[str]
 ) -> dict[str, Any]:
-    """PPO's arguments may stand in either section, but not in both with two values."""
-    merged = dict(training_parameters)
-    for key in PPOSettings.model_fields:
-        if key not in section:
-            continue
-        if key in training_parameters and training_parameters[key] != section[key]:
-            complaints.append(
-                f"freqai.rl_config.{key} is {section[key]!r} and freqai.model_training_parameters.{key} is "
-                f"{training_parameters[key]!r}; accepted: one value; remedy: remove one of the two"
-            )
-        merged[key] = section[key]
-    return merged
+    """Keys may stand in either section, but not in both with two values."""
+    complaints += [
+        f"freqai.rl_config.{key} is {section[key]!r} and freqai.model_training_parameters.{key} is "
+        f"{training_parameters[key]!r}; accepted: one value; remedy: remove one of the two"
+        for key in sorted(keys & set(section) & set(training_parameters))
+        if training_parameters[key] != section[key]
+    ]
+    return {**training_parameters, **section}
 
 
 # Values known by name that this release refuses, where a plain "not accepted" would look like a misspelling.
@@ -345,6 +365,8 @@ def _not_built_yet(section: dict[str, Any]) -> list[str]:
     return complaints
 
 
+# Policies that can be built on these observations, of algorithms that have others than MlpPolicy.
+_POLICIES = {"ARS": ("MlpPolicy", "LinearPolicy"), "RecurrentPPO": ("MlpLstmPolicy",)}
 _WITHOUT_VALUE_NETWORK = {"DQN", "QRDQN", "ARS"}
 
 
@@ -356,11 +378,12 @@ def _impossible_combinations(rl: RLSettings, ppo: PPOSettings) -> list[str]:
             f"freqai.rl_config.batch_size is {ppo.batch_size}; accepted: at most n_envs x n_steps = "
             f"{rl.n_envs} x {ppo.n_steps} = {rollout}; remedy: lower batch_size or raise n_steps"
         )
-    if rl.model_type == "PPO" and rl.policy_type != "MlpPolicy":
+    policies = _POLICIES.get(rl.model_type, ("MlpPolicy",))
+    if rl.policy_type not in policies:
+        own = ", and name a network of your own in freqai.rl_config.network" if rl.model_type == "PPO" else ""
         complaints.append(
-            f"freqai.rl_config.policy_type is {rl.policy_type!r}; accepted: 'MlpPolicy' with PPO (the policy that "
-            "masks impossible actions is built on it); remedy: remove the key, and name a network of your own in "
-            "freqai.rl_config.network"
+            f"freqai.rl_config.policy_type is {rl.policy_type!r}; accepted: {' or '.join(map(repr, policies))} with "
+            f"{rl.model_type}, on observations that are rows of numbers; remedy: set it so{own}"
         )
     if rl.model_type != "PPO" and rl.network is not None:
         complaints.append(

@@ -47,7 +47,7 @@ RL_DEFAULTS = {
     "device": "auto",
     "precision": "auto",
     "compile": "auto",
-    "entry_mode": "gated",
+    "entry_mode": "auto",
     "decision_mode": "replay",
     "initial_exit_probability": 0.05,
     "max_trade_duration_candles": 96,
@@ -582,10 +582,12 @@ def test_an_argument_another_algorithm_does_not_take_is_refused(
     assert f"did you mean {meant!r}?" in message
 
 
-@pytest.mark.parametrize("key", ["seed", "device", "policy_kwargs"])
-def test_an_argument_this_package_sets_is_refused_for_other_algorithms(key: str) -> None:
-    message = refusal({"model_type": "DQN"}, model_training_parameters={key: 1})
-    assert_one_complaint(message, f"freqai.model_training_parameters.{key}", 1)
+@pytest.mark.parametrize("model_type", ["PPO", "DQN"])
+def test_arguments_that_shape_the_network_are_refused_with_the_place_where_it_is_shaped(model_type: str) -> None:
+    given = {"net_arch": [64, 64]}
+    message = refusal({"model_type": model_type}, model_training_parameters={"policy_kwargs": given})
+    assert_one_complaint(message, "freqai.model_training_parameters.policy_kwargs", given)
+    assert "remedy: the network stands in freqai.rl_config: its net_arch, net_arch_value, activation" in message
 
 
 def test_another_algorithm_gets_its_own_arguments() -> None:
@@ -603,7 +605,8 @@ def test_ppo_keys_another_algorithm_does_not_read_are_listed_for_a_warning() -> 
 
 @pytest.mark.parametrize("model_type", ["PPO", "A2C", "DQN", "TRPO", "ARS", "RecurrentPPO", "MaskablePPO", "QRDQN"])
 def test_every_algorithm_accepted_is_there(model_type: str) -> None:
-    assert parse({"model_type": model_type}).rl.model_type == model_type
+    policy_type = "MlpLstmPolicy" if model_type == "RecurrentPPO" else "MlpPolicy"
+    assert parse({"model_type": model_type, "policy_type": policy_type}).rl.model_type == model_type
     assert algorithm_class(model_type).__name__ == model_type
 
 

@@ -23,6 +23,7 @@ LAYERS = (
     "user_code",
     "market",
     "trading",
+    "stock_keys",
     "settings_text",
     "settings",
     "envs",
