@@ -8,6 +8,7 @@ loaded, with the key, the value received, the values accepted and the remedy in 
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Mapping, Set
 from typing import Annotated, Any, Literal
@@ -367,6 +368,12 @@ def _not_built_yet(section: dict[str, Any]) -> list[str]:
 
 # Policies that can be built on these observations, of algorithms that have others than MlpPolicy.
 _POLICIES = {"ARS": ("MlpPolicy", "LinearPolicy"), "RecurrentPPO": ("MlpLstmPolicy",)}
+# What only PPO's training here can do, and what another algorithm's may say of it.
+_PPO_ALONE: dict[str, tuple[Any, ...]] = {
+    "precision": ("auto", "fp32"),
+    "compile": ("auto", False),
+    "initial_exit_probability": (RLSettings.model_fields["initial_exit_probability"].default,),
+}
 _WITHOUT_VALUE_NETWORK = {"DQN", "QRDQN", "ARS"}
 
 
@@ -385,6 +392,12 @@ def _impossible_combinations(rl: RLSettings, ppo: PPOSettings) -> list[str]:
             f"freqai.rl_config.policy_type is {rl.policy_type!r}; accepted: {' or '.join(map(repr, policies))} with "
             f"{rl.model_type}, on observations that are rows of numbers; remedy: set it so{own}"
         )
+    for key, others in _PPO_ALONE.items() if rl.model_type != "PPO" else ():
+        if getattr(rl, key) not in others:
+            complaints.append(
+                f"freqai.rl_config.{key} is {getattr(rl, key)!r}; accepted: {' or '.join(map(json.dumps, others))} "
+                f"with {rl.model_type}, which trains as stable-baselines3 trains it; remedy: remove the key"
+            )
     if rl.model_type != "PPO" and rl.network is not None:
         complaints.append(
             f"freqai.rl_config.network is {rl.network!r}; accepted: null with {rl.model_type} (only PPO is given a "

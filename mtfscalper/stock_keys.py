@@ -32,7 +32,7 @@ _NEAREST: dict[str, str] = {
     **dict.fromkeys(("frame_stacking", "window_size", "lookback", "conv_width"), "freqai.conv_width"),
     **dict.fromkeys(
         (
-            *("n_eval_envs", "n_eval_steps", "n_eval_episodes", "eval_multiprocessing", "eval_freq", "eval_episodes"),
+            *("n_eval_envs", "n_eval_steps", "eval_multiprocessing", "eval_freq", "eval_episodes"),
             *("max_no_improvement_evals", "min_evals", "test_size"),
         ),
         _EVALUATION,
@@ -74,7 +74,7 @@ _NEAREST: dict[str, str] = {
     ),
 }
 # Arguments of other algorithms than PPO, which are read in one section only.
-_OTHER_ARGUMENTS = {
+_OTHER_ARGUMENTS = {"n_eval_episodes": _EVALUATION} | {
     key: f"freqai.model_training_parameters.{key}, of an algorithm that takes it"
     for key in (
         *("buffer_size", "learning_starts", "tau", "train_freq", "gradient_steps", "target_update_interval"),

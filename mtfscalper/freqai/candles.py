@@ -19,7 +19,6 @@ from pandas import DataFrame
 from mtfscalper.freqai.open_trade import PriceHistory
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, TapeError, price_scale
-from mtfscalper.settings import EntryMode
 
 logger = logging.getLogger(__name__)
 
@@ -92,10 +91,11 @@ class PairCandles(NamedTuple):
 class CandleSource:
     """Makes pairs' candles; what the exchange and the disk say of a pair is read once."""
 
-    def __init__(self, config: Mapping[str, Any], data_provider: DataProvider, entry_mode: EntryMode) -> None:
+    def __init__(self, config: Mapping[str, Any], data_provider: DataProvider | None, entry_mode: str) -> None:
         """
         :param config: the freqtrade config
         """
+        assert data_provider is not None
         assert data_provider._exchange is not None
         self.exchange: Exchange = data_provider._exchange
         self._config = config

@@ -25,18 +25,20 @@ from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.candles import CandleSource
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.fingerprint import run_fingerprint
+from mtfscalper.freqai.hooks import check_hooks
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.preparation import Preparation, trained_features
 from mtfscalper.freqai.sharing import Writers
-from mtfscalper.freqai.short_periods import check_candles
 from mtfscalper.freqai.start_checks import checked_settings
+from mtfscalper.freqai.strategy_frame import StrategyFrame, bots_stop_too, check_strategy
 from mtfscalper.freqai.strategy_rules import PairTerms, UserParts
-from mtfscalper.freqai.trade_decisions import check_asks_for_decisions, follow_plan
+from mtfscalper.freqai.trade_decisions import follow_plan
+from mtfscalper.freqai.training_folder import write_notes
 from mtfscalper.freqai.views import is_view, may_be_view, with_sealed_columns
+from mtfscalper.freqai.written_config import config_in_force
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.seals import Seals
-from mtfscalper.training.fit import model_zip
 from mtfscalper.training.job import TrainingJob, stop_on
 
 logger = logging.getLogger(__name__)
@@ -46,8 +48,9 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
     """PPO on parallel trading environments for FreqAI; see the README for its settings."""
 
     def __init__(self, **kwargs: Any) -> None:
+        check_hooks(type(self), MtfScalperFreqaiModel)
         self.config = kwargs["config"]
-        self.settings = checked_settings(self.config)
+        self.settings = self._asked = checked_settings(self.config)
         self._is_set_up = False
         # FreqAI makes its folder and writes into it when it begins, which a view must not.
         if not may_be_view(self.config):
@@ -61,7 +64,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self._archive = Archive.from_config(config)
         Writers(self._archive).begin(config["runmode"])
         with bookkeeping.installed(self._seals, self._archive):
-            super().__init__(config=config)
+            super().__init__(config=config_in_force(config, self.settings))
         self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)
         logger.info("torch runs %d intra-op and %d inter-op threads.", *self.torch_threads)
         self._code = artefacts.code_hash()
@@ -69,6 +72,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         # Policy, pipeline and feature names change as one: FreqAI replaces them one after the other, while it predicts.
         self._preparations: WeakKeyDictionary[BaseAlgorithm, Preparation] = WeakKeyDictionary()
         self._strategy: IStrategy | None = None
+        self._learned: IStrategy | None = None
         self._source: CandleSource
         self._terms: PairTerms
         self._run: BacktestRun | None = None
@@ -83,20 +87,27 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         if not self._is_set_up:
             self._set_up()
         if strategy is not self._strategy:
-            if self.settings.rl.decision_mode == "exact":
-                check_asks_for_decisions(strategy)
-            self._strategy = strategy
-            assert strategy.dp is not None
-            self._source = CandleSource(self.config, strategy.dp, self.settings.rl.entry_mode)
-            self._terms = PairTerms(strategy, self.config, self._source.exchange, self.settings, self._user.terms)
-            check_candles(self.config, strategy.dp)
+            check_strategy(strategy, self.config, self._asked)
+            self._strategy, self.settings = strategy, self._asked
         return super().start(dataframe, metadata, strategy)
+
+    def _learn(self, dk: FreqaiDataKitchen, strategy: IStrategy, dataframe: DataFrame, pair: str) -> StrategyFrame:
+        """Decide how a strategy is learned by what it computes, before anything of a pair is trained."""
+        frame = StrategyFrame.of(dk, strategy, dataframe, pair)
+        with bots_stop_too(self.config):
+            settings = frame.settled(self._asked, self.settings)
+        if strategy is not self._learned:
+            self._learned, self._source = strategy, CandleSource(self.config, strategy.dp, settings.rl.entry_mode)
+            self._terms = PairTerms(strategy, self.config, self._source.exchange, settings, self._user.terms)
+        self.settings = settings
+        return frame
 
     def start_backtesting(
         self, dataframe: DataFrame, metadata: dict[str, Any], dk: FreqaiDataKitchen, strategy: IStrategy
     ) -> FreqaiDataKitchen:
         """FreqAI's loop over periods, with a kitchen that checks what it reuses."""
         pair = metadata["pair"]
+        frame = self._learn(dk, strategy, dataframe, pair)
         environment = self._terms.environment(pair)
         self._run = BacktestRun(
             candles=self._source.candles(pair, dataframe),
@@ -111,9 +122,9 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         )
         kitchen = PeriodKitchen(self._run, self.config)
         self.dk = kitchen
-        populated = kitchen.populate(strategy, dataframe)
+        kitchen.take(frame)
         with Writers(self._archive).of_pair(pair), bookkeeping.clear_file_errors():
-            done = super().start_backtesting(populated, metadata, kitchen, strategy)
+            done = super().start_backtesting(frame.rows, metadata, kitchen, strategy)
             follow_plan(strategy, pair, self._run.write_plan(), self._archive)
         return done
 
@@ -125,15 +136,13 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self, dataframe: DataFrame, metadata: dict[str, Any], strategy: IStrategy, dk: FreqaiDataKitchen
     ) -> FreqaiDataKitchen:
         """A bot's pass over a pair, kept to note the pair's candles."""
-        self._live.see(self._source.candles(metadata["pair"], dataframe))
+        if not self._live.has_seen(pair := metadata["pair"]):
+            self._learn(dk, strategy, dataframe, pair)
+        self._live.see(self._source.candles(pair, dataframe))
         return super().start_live(dataframe, metadata, strategy, dk)
 
     def train(self, unfiltered_df: DataFrame, pair: str, dk: FreqaiDataKitchen, **kwargs: Any) -> Any:
-        """Train a policy for one pair and period.
-
-        :param unfiltered_df: the strategy's frame of the training period, one row a candle
-        :return: the best policy by evaluation; None for a period of a new pair that there is too little to train on
-        """
+        """The best policy by evaluation for one pair and period; None for one that there is too little to train on."""
         try:
             return self._train(unfiltered_df, pair, dk)
         except Exception as error:
@@ -144,16 +153,11 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             raise
 
     def fit(self, data_dictionary: dict[str, Any], dk: FreqaiDataKitchen, **kwargs: Any) -> BaseAlgorithm:
-        """Train on tapes made by :meth:`train`.
-
-        :param data_dictionary: holds ``train_tape`` and ``evaluation_tape``
-        """
-        initial_model = None
+        """Train on the tapes that :meth:`train` puts into the dictionary: ``train_tape`` and ``evaluation_tape``."""
         if isinstance(dk, PeriodKitchen):
             initial_model = dk.run.initial_model(dk.period, self.model)
-        elif self.settings.continual_learning and dk.pair in self.dd.model_dictionary:
-            # A copy is trained: predictions go on with the model itself meanwhile.
-            initial_model = model_zip(self.dd.model_dictionary[dk.pair])
+        else:
+            initial_model = self._live.initial_model(self.dd.model_dictionary.get(dk.pair))
         tensorboard_dir = Path(dk.full_path) / "tensorboard" / dk.pair.split("/")[0]
         job = TrainingJob(
             self.settings,
@@ -165,18 +169,14 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             network=self._user.network,
         )
         model, report = job.run(stop_on(self._stop_event) if self.live else None)
-        logger.info("%s", report.summary())
-        with artefacts.told(f"{dk.pair}: the report of a training"):
-            artefacts.write_json(Path(dk.data_path) / artefacts.REPORT_NAME, report.as_json())
-            artefacts.write_json(Path(dk.data_path) / artefacts.TERMS_NAME, self._terms.terms(dk.pair).as_json())
+        write_notes(Path(dk.data_path), dk.pair, report, self._terms.terms(dk.pair))
         return model
 
     def predict(
         self, unfiltered_df: DataFrame, dk: FreqaiDataKitchen, **kwargs: Any
     ) -> tuple[DataFrame, npt.NDArray[np.int_]]:
-        """Decide on every row of a frame.
+        """Decide on every row of a frame, which is a backtest's period, or the candles a live bot has.
 
-        :param unfiltered_df: one row a candle; a backtest's period, or the candles a live bot has
         :return: one row a candle with the labels the strategy declares, and whether each row can be trusted
         """
         dk.find_features(unfiltered_df)

@@ -18,6 +18,7 @@ from freqtrade.util import get_dry_run_wallet
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.sealing import unsealed_history
+from mtfscalper.freqai.written_config import as_written, not_written
 from mtfscalper.seals import Seals
 from mtfscalper.settings import RLSettings, Settings, SettingsError
 from mtfscalper.trading.reward import load_own_terms
@@ -38,11 +39,12 @@ def settings_of_config(config: dict[str, Any]) -> Settings:
     :raises OperationalException: naming every wrong key, the value, the values accepted and the remedy
     """
     try:
-        settings = Settings.from_config(config, _unknown_arguments)
+        settings = Settings.from_config(as_written(config), _unknown_arguments)
         UserParts.from_settings(settings, config)
     except (SettingsError, UserCodeError) as error:
         raise OperationalException(f"The config cannot be used:\n{error}") from error
-    complaints = [*_period_complaints(settings, config), *_live_models_complaints(settings, config)]
+    complaints = [*not_written(config)]
+    complaints += [*_period_complaints(settings, config), *_live_models_complaints(settings, config)]
     if complaints:
         raise OperationalException("The config cannot be used:\n" + "\n".join(complaints))
     return settings
@@ -171,6 +173,7 @@ class PairTerms:
     def environment(self, pair: str) -> EnvSettings:
         """What the environments of a pair's training are made of."""
         rl = self._settings.rl
+        assert rl.entry_mode != "auto", "the strategy decides it, see mtfscalper.freqai.entry_modes"
         return EnvSettings(
             rules=self.rules(pair),
             reward=rl.model_reward_parameters,

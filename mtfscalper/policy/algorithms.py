@@ -44,10 +44,12 @@ def unknown_arguments(model_type: str, arguments: Mapping[str, Any]) -> list[str
                 f"{_SECTION}.{key} is {value!r}, which {model_type} does not take; accepted: {', '.join(accepted)}; "
                 f"remedy: {argument_remedy(key) or did_you_mean(key, accepted)}"
             )
+        elif value is None and _fits(parameters[key].annotation, None):
+            continue
         elif key in PPOSettings.model_fields:
             # The same quantities, under the same names, with the same bounds.
             parse_section(PPOSettings, {key: value}, complaints, _SECTION)
-        elif not _fits(parameters[key].annotation, value) or (key in _COUNTS and value is not None and value < 1):
+        elif not _fits(parameters[key].annotation, value) or (key in _COUNTS and value < 1):
             at_least = " >= 1" if key in _COUNTS else ""
             complaints.append(
                 f"{_SECTION}.{key} is {value!r}; accepted: {_in_words(parameters[key].annotation)}{at_least} with "
