@@ -116,15 +116,17 @@ def test_every_live_hook_is_called_and_no_dead_one(
         candles = pd.read_feather(market / "futures" / f"ETH_USDT_USDT-{timeframe}-futures.feather")
         bot.exchange._klines[(OTHER_PAIR, timeframe, CandleType.FUTURES)] = candles[candles["date"] < bot.now]
     bot.model.scanning = False
-    with bot.clock():
+    try:
+        with bot.clock():
+            bot.analyse()
+            patience = time.monotonic() + 60
+            while PAIR not in bot.model.dd.model_dictionary and time.monotonic() < patience:
+                time.sleep(0.1)
+            bot.analyse()
+        bot.next_candle()
         bot.analyse()
-        patience = time.monotonic() + 60
-        while PAIR not in bot.model.dd.model_dictionary and time.monotonic() < patience:
-            time.sleep(0.1)
-        bot.analyse()
-    bot.next_candle()
-    bot.analyse()
-    bot.strategy.ft_bot_cleanup()
+    finally:
+        bot.strategy.ft_bot_cleanup()
     assert not [thread for thread in threading.enumerate() if "_start_scanning" in thread.name]
     assert called == set(LIVE_HOOKS)
 
