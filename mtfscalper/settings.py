@@ -13,8 +13,9 @@ import math
 from collections.abc import Callable, Mapping, Set
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from mtfscalper.ppo_settings import PositiveInt, PPOSettings, Section
 from mtfscalper.settings_text import accepted_values, did_you_mean, parse_section, settings_table
 from mtfscalper.stock_keys import unread_keys
 from mtfscalper.trading.reward import RewardSettings
@@ -30,61 +31,20 @@ EntryMode = Literal["classic", "gated", "agent"]
 # What complains about arguments (values by name) that an algorithm does not take.
 ArgumentsCheck = Callable[[str, Mapping[str, Any]], list[str]]
 
-_PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-_UnitInterval = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-# Beyond, products of float32 overflow, and training ends in NaN.
-_LossWeight = Annotated[float, Field(ge=0.0, le=1e5, allow_inf_nan=False)]
 # A century: what is longer leaves the dates that pandas knows.
 _Days = Annotated[float, Field(gt=0.0, le=36_500, allow_inf_nan=False)]
 _WholeDays = Annotated[int, Field(ge=1, le=36_500)]
-_PositiveInt = Annotated[int, Field(ge=1)]
-_Layers = Annotated[tuple[_PositiveInt, ...], Field(min_length=1)]
+_Layers = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 # In messages and tables a group of a pattern is shown by its name.
 _CudaDevice = Annotated[str, Field(pattern=r"^cuda:(?P<N>\d+)$")]
 _Digest = Annotated[str, Field(pattern=r"^sha256:(?P<digest>[0-9a-f]{64})$")]
 _ImportPath = Annotated[str, Field(pattern=IMPORT_PATH)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class PPOSettings(_Section):
-    """Arguments of stable-baselines3's PPO, under its own names (https://arxiv.org/abs/1707.06347)."""
-
-    n_steps: _PositiveInt = Field(4096, description="steps of each environment per rollout")
-    batch_size: Annotated[int, Field(ge=2)] = Field(
-        256, description="samples per minibatch. At most `n_envs` × `n_steps`"
-    )
-    n_epochs: _PositiveInt = Field(10, description="passes over a rollout")
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] = Field(
-        3e-4, description="step size of Adam"
-    )
-    gamma: _UnitInterval = Field(0.99, description="discount per candle")
-    gae_lambda: _UnitInterval = Field(0.95, description="bias against variance of the advantages")
-    clip_range: _PositiveFloat = Field(
-        0.2, description="how far an update may move an action's probability, as a ratio"
-    )
-    clip_range_vf: _PositiveFloat | None = Field(
-        None, description="how far an update may move a value. null: without limit"
-    )
-    normalize_advantage: bool = Field(
-        True, description="whether each minibatch's advantages get mean 0 and deviation 1"
-    )
-    ent_coef: _LossWeight = Field(0.01, description="weight of the entropy in the loss")
-    vf_coef: _LossWeight = Field(0.5, description="weight of the value network's error in the loss")
-    max_grad_norm: _PositiveFloat = Field(0.5, description="longer gradients are cut to this length")
-    target_kl: _PositiveFloat | None = Field(
-        None, description="divergence from the old policy that ends an update. null: none does"
-    )
-    stats_window_size: _PositiveInt = Field(100, description="episodes in the averages logged")
-    verbose: Annotated[int, Field(ge=0, le=2)] = Field(0, description="what stable-baselines3 prints")
-
-
-class RLSettings(_Section):
+class RLSettings(Section):
     """The section ``freqai.rl_config``, without PPO's own arguments (see :class:`PPOSettings`)."""
 
-    train_cycles: _PositiveInt = Field(
+    train_cycles: PositiveInt = Field(
         30, description="passes over the training period. Timesteps = cycles × candles, rounded up to whole rollouts"
     )
     n_envs: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="parallel environments")
@@ -106,10 +66,10 @@ class RLSettings(_Section):
         "other; `batched`: all in this process, by one NumPy call; `auto`: each is timed for about a second with this "
         "tape and network, the fastest trains and is remembered for this machine. One that cannot start falls back",
     )
-    cpu_count: _PositiveInt = Field(
+    cpu_count: PositiveInt = Field(
         8, description="torch's intra-op threads. No more are started than there are processors"
     )
-    interop_threads: _PositiveInt = Field(
+    interop_threads: PositiveInt = Field(
         2, description="torch's inter-op threads. No more are started than there are processors"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] | _CudaDevice = Field("auto", description="where torch computes")
@@ -140,7 +100,7 @@ class RLSettings(_Section):
         0.05,
         description="chance that the untrained PPO policy leaves a trade at a candle. Half would pay fees for nothing",
     )
-    max_trade_duration_candles: _PositiveInt = Field(
+    max_trade_duration_candles: PositiveInt = Field(
         96, description="a trade is closed at the open after so many candles"
     )
     max_training_drawdown_pct: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
@@ -155,7 +115,7 @@ class RLSettings(_Section):
         description="policies that this user directory did not seal and that are unpickled all the same. The message "
         "that refuses one names its digest. A policy runs code as it is unpickled: name none that you did not train",
     )
-    kept_runs: _PositiveInt = Field(
+    kept_runs: PositiveInt = Field(
         2,
         description="how many backtests' policies and predictions of a pair stay on disk under one identifier, beside "
         "the newest of each period and what still trades",
@@ -181,13 +141,17 @@ class RLSettings(_Section):
     )
 
 
-class FreqaiSettings(_Section):
+class FreqaiSettings(Section):
     """FreqAI's own keys that are read here, of the section ``freqai`` and of :data:`_FREQAI_SECTIONS`."""
 
-    conv_width: _PositiveInt = Field(1, description="candles an observation looks back")
+    conv_width: PositiveInt = Field(1, description="candles an observation looks back")
     test_size: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.1, description="share of the training period held out for evaluation"
     )
+    train_size: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None, description="share of the training period trained on. null: what is not held out"
+    )
+    stratify: None = Field(None, description="an episode needs candles in their order")
     shuffle: Literal[False] = Field(False, description="an episode needs candles in their order")
     shuffle_after_split: Literal[False] = Field(False, description="an episode needs candles in their order")
     train_period_days: _WholeDays = Field(
@@ -203,6 +167,8 @@ class FreqaiSettings(_Section):
 
 _FREQAI_SECTIONS = {
     "test_size": "data_split_parameters",
+    "train_size": "data_split_parameters",
+    "stratify": "data_split_parameters",
     "shuffle": "data_split_parameters",
     "shuffle_after_split": "feature_parameters",
 }
@@ -210,7 +176,7 @@ _FREQAI_SECTIONS = {
 _SPLIT_ARGUMENTS = ("random_state", "shuffle", "stratify", "test_size", "train_size")
 
 
-class Settings(_Section):
+class Settings(Section):
     """Everything the extension reads from a freqtrade config.
 
     :ivar lookback: candles an observation looks back (``freqai.conv_width``)
@@ -333,7 +299,18 @@ def _parse_freqai(section: Mapping[str, Any], complaints: list[str]) -> FreqaiSe
         for key, value in (section.get("data_split_parameters") or {}).items()
         if key not in _SPLIT_ARGUMENTS
     ]
-    return parse_section(FreqaiSettings, values, complaints, "freqai", elsewhere)
+    freqai = parse_section(FreqaiSettings, values, complaints, "freqai", elsewhere)
+    if freqai is None or freqai.train_size is None:
+        return freqai
+    if "test_size" not in values:
+        # As scikit-learn takes it.
+        return freqai.model_copy(update={"test_size": 1 - freqai.train_size})
+    if freqai.train_size + freqai.test_size > 1:
+        complaints.append(
+            f"freqai.data_split_parameters.train_size is {freqai.train_size}, and test_size {freqai.test_size}; "
+            "accepted: shares of at most 1 together; remedy: lower one, or remove train_size"
+        )
+    return freqai
 
 
 def _merge(

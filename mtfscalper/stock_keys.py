@@ -73,6 +73,8 @@ _NEAREST: dict[str, str] = {
         _NOTHING,
     ),
 }
+# Of the section freqai itself.
+_OF_FREQAI = dict.fromkeys(("rl_config_optuna", "optuna_hyperopt", "follow_mode", "track_performance"), _NOTHING)
 # Arguments of other algorithms than PPO, which are read in one section only.
 _OTHER_ARGUMENTS = {"n_eval_episodes": _EVALUATION} | {
     key: f"freqai.model_training_parameters.{key}, of an algorithm that takes it"
@@ -85,15 +87,16 @@ _OTHER_ARGUMENTS = {"n_eval_episodes": _EVALUATION} | {
 
 
 def unread_keys(freqai: Mapping[str, Any]) -> dict[str, dict[str, str]]:
-    """Keys of ``rl_config`` and ``model_training_parameters`` that public configs carry and nothing here reads.
+    """Keys that public configs carry and nothing here reads.
 
     :param freqai: the section ``freqai`` of a config
-    :return: by section: key to what is nearest to it here
+    :return: for the section itself, ``rl_config`` and ``model_training_parameters``: key to what is nearest to it here
     """
     rl, training = (freqai.get(section) or {} for section in ("rl_config", "model_training_parameters"))
     is_ppo = rl.get("model_type", training.get("model_type", "PPO")) == "PPO"
     nearest = _NEAREST | _OTHER_ARGUMENTS
     return {
+        "freqai": {key: _OF_FREQAI[key] for key in freqai if key in _OF_FREQAI},
         "rl_config": {key: nearest[key] for key in rl if key in nearest},
         "model_training_parameters": {
             key: nearest[key] for key in training if key in _NEAREST or (is_ppo and key in _OTHER_ARGUMENTS)

@@ -503,6 +503,24 @@ def test_the_shortest_training_holds_an_episode_beside_what_is_held_out() -> Non
         assert settings.candles_needed == needed
 
 
+def test_a_share_to_train_on_leaves_the_rest_held_out() -> None:
+    assert parse(data_split_parameters={"train_size": 0.75}).test_size == 0.25
+    assert parse(data_split_parameters={"train_size": 0.5, "test_size": 0.25}).test_size == 0.25
+
+
+@pytest.mark.parametrize(
+    ("split", "key"),
+    [
+        ({"train_size": 0.9, "test_size": 0.2}, "train_size"),
+        ({"train_size": "0.5"}, "train_size"),
+        ({"train_size": 0}, "train_size"),
+        ({"stratify": True}, "stratify"),
+    ],
+)
+def test_a_split_that_scikit_learn_would_fail_at_is_refused(split: dict[str, Any], key: str) -> None:
+    assert_one_complaint(refusal(data_split_parameters=split), f"freqai.data_split_parameters.{key}", split[key])
+
+
 def test_candles_shuffled_before_the_split_are_refused() -> None:
     message = refusal(data_split_parameters={"shuffle": True})
     assert_one_complaint(message, "freqai.data_split_parameters.shuffle", True)

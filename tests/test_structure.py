@@ -25,6 +25,7 @@ LAYERS = (
     "trading",
     "stock_keys",
     "settings_text",
+    "ppo_settings",
     "settings",
     "envs",
     "policy",

@@ -61,7 +61,7 @@ def checked_settings(config: dict[str, Any]) -> Settings:
     for warning in misspelt_keys(config["freqai"]):
         logger.warning("%s", warning)
     others = [
-        f"freqai.{section}.{key} (nearest: {nearest})"
+        f"freqai.{'' if section == 'freqai' else f'{section}.'}{key} (nearest: {nearest})"
         for section, keys in unread_keys(written["freqai"]).items()
         for key, nearest in keys.items()
     ]

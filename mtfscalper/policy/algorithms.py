@@ -10,7 +10,7 @@ import sb3_contrib
 import stable_baselines3
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
-from mtfscalper.settings import PPOSettings
+from mtfscalper.ppo_settings import PPOSettings
 from mtfscalper.settings_text import did_you_mean, parse_section
 from mtfscalper.stock_keys import argument_remedy
 

@@ -12,7 +12,7 @@ from freqtrade.exceptions import OperationalException
 from mtfscalper.freqai import start_checks
 from mtfscalper.freqai.start_checks import checked_settings, misspelt_keys
 from mtfscalper.policy.algorithms import _OWNED_ARGUMENTS, algorithm_class
-from mtfscalper.settings import PPOSettings
+from mtfscalper.ppo_settings import PPOSettings
 from mtfscalper.stock_keys import unread_keys
 
 FREQAI: dict[str, Any] = {
@@ -164,9 +164,10 @@ def warnings_of(caplog: pytest.LogCaptureFixture, **freqai: Any) -> list[str]:
 def test_all_keys_of_other_models_get_one_warning_with_what_is_nearest(caplog: pytest.LogCaptureFixture) -> None:
     rl = {"device": "cpu", "thread_count": 2, "continual_learning": False}
     training = {"verbose": 1, "tensorboard_log": "here", "n_estimators": 100}
-    assert warnings_of(caplog, rl_config=rl, model_training_parameters=training) == [
-        "The config has keys of other models, which nothing here reads: freqai.rl_config.thread_count (nearest: "
-        "freqai.rl_config.cpu_count), freqai.rl_config.continual_learning (nearest: freqai.continual_learning), "
+    assert warnings_of(caplog, rl_config=rl, model_training_parameters=training, rl_config_optuna={"n_trials": 5}) == [
+        "The config has keys of other models, which nothing here reads: freqai.rl_config_optuna (nearest: nothing), "
+        "freqai.rl_config.thread_count (nearest: freqai.rl_config.cpu_count), "
+        "freqai.rl_config.continual_learning (nearest: freqai.continual_learning), "
         "freqai.model_training_parameters.tensorboard_log (nearest: freqai.activate_tensorboard; logs lie in the "
         "identifier's folder), freqai.model_training_parameters.n_estimators (nearest: nothing). Remedy: write what is "
         "nearest where you mean it, and remove the rest."
