@@ -8,13 +8,16 @@ loaded, with the key, the value received, the values accepted and the remedy in 
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from mtfscalper.ppo_settings import PositiveInt, PPOSettings, Section
 from mtfscalper.settings_text import accepted_values, did_you_mean, parse_section, settings_table
+from mtfscalper.stock_keys import unread_keys
 from mtfscalper.trading.reward import RewardSettings
 from mtfscalper.user_code import IMPORT_PATH
 
@@ -28,61 +31,20 @@ EntryMode = Literal["classic", "gated", "agent"]
 # What complains about arguments (values by name) that an algorithm does not take.
 ArgumentsCheck = Callable[[str, Mapping[str, Any]], list[str]]
 
-_PositiveFloat = Annotated[float, Field(gt=0.0, allow_inf_nan=False)]
-_UnitInterval = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
-# Beyond, products of float32 overflow, and training ends in NaN.
-_LossWeight = Annotated[float, Field(ge=0.0, le=1e5, allow_inf_nan=False)]
 # A century: what is longer leaves the dates that pandas knows.
 _Days = Annotated[float, Field(gt=0.0, le=36_500, allow_inf_nan=False)]
 _WholeDays = Annotated[int, Field(ge=1, le=36_500)]
-_PositiveInt = Annotated[int, Field(ge=1)]
-_Layers = Annotated[tuple[_PositiveInt, ...], Field(min_length=1)]
+_Layers = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 # In messages and tables a group of a pattern is shown by its name.
 _CudaDevice = Annotated[str, Field(pattern=r"^cuda:(?P<N>\d+)$")]
 _Digest = Annotated[str, Field(pattern=r"^sha256:(?P<digest>[0-9a-f]{64})$")]
 _ImportPath = Annotated[str, Field(pattern=IMPORT_PATH)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
-
-
-class PPOSettings(_Section):
-    """Arguments of stable-baselines3's PPO, under its own names (https://arxiv.org/abs/1707.06347)."""
-
-    n_steps: _PositiveInt = Field(4096, description="steps of each environment per rollout")
-    batch_size: Annotated[int, Field(ge=2)] = Field(
-        256, description="samples per minibatch. At most `n_envs` × `n_steps`"
-    )
-    n_epochs: _PositiveInt = Field(10, description="passes over a rollout")
-    learning_rate: Annotated[float, Field(gt=0.0, le=1.0, allow_inf_nan=False)] = Field(
-        3e-4, description="step size of Adam"
-    )
-    gamma: _UnitInterval = Field(0.99, description="discount per candle")
-    gae_lambda: _UnitInterval = Field(0.95, description="bias against variance of the advantages")
-    clip_range: _PositiveFloat = Field(
-        0.2, description="how far an update may move an action's probability, as a ratio"
-    )
-    clip_range_vf: _PositiveFloat | None = Field(
-        None, description="how far an update may move a value. null: without limit"
-    )
-    normalize_advantage: bool = Field(
-        True, description="whether each minibatch's advantages get mean 0 and deviation 1"
-    )
-    ent_coef: _LossWeight = Field(0.01, description="weight of the entropy in the loss")
-    vf_coef: _LossWeight = Field(0.5, description="weight of the value network's error in the loss")
-    max_grad_norm: _PositiveFloat = Field(0.5, description="longer gradients are cut to this length")
-    target_kl: _PositiveFloat | None = Field(
-        None, description="divergence from the old policy that ends an update. null: none does"
-    )
-    stats_window_size: _PositiveInt = Field(100, description="episodes in the averages logged")
-    verbose: Annotated[int, Field(ge=0, le=2)] = Field(0, description="what stable-baselines3 prints")
-
-
-class RLSettings(_Section):
+class RLSettings(Section):
     """The section ``freqai.rl_config``, without PPO's own arguments (see :class:`PPOSettings`)."""
 
-    train_cycles: _PositiveInt = Field(
+    train_cycles: PositiveInt = Field(
         30, description="passes over the training period. Timesteps = cycles × candles, rounded up to whole rollouts"
     )
     n_envs: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="parallel environments")
@@ -104,10 +66,10 @@ class RLSettings(_Section):
         "other; `batched`: all in this process, by one NumPy call; `auto`: each is timed for about a second with this "
         "tape and network, the fastest trains and is remembered for this machine. One that cannot start falls back",
     )
-    cpu_count: _PositiveInt = Field(
+    cpu_count: PositiveInt = Field(
         8, description="torch's intra-op threads. No more are started than there are processors"
     )
-    interop_threads: _PositiveInt = Field(
+    interop_threads: PositiveInt = Field(
         2, description="torch's inter-op threads. No more are started than there are processors"
     )
     device: Literal["auto", "cpu", "cuda", "mps"] | _CudaDevice = Field("auto", description="where torch computes")
@@ -121,10 +83,11 @@ class RLSettings(_Section):
         description="whether `torch.compile` compiles PPO's loss. `auto`: on a GPU. Without a C++ compiler training "
         "goes on without, with one warning",
     )
-    entry_mode: EntryMode = Field(
-        "gated",
+    entry_mode: EntryMode | Literal["auto"] = Field(
+        "auto",
         description="who enters. `classic`: signals enter, the policy only leaves; `gated`: a signal permits, the "
-        "policy decides; `agent`: no signal needed",
+        "policy decides; `agent`: no signal needed; `auto`: `agent` where the strategy sets no classic signals, else "
+        "`gated`",
     )
     decision_mode: Literal["exact", "replay"] = Field(
         "replay",
@@ -137,7 +100,7 @@ class RLSettings(_Section):
         0.05,
         description="chance that the untrained PPO policy leaves a trade at a candle. Half would pay fees for nothing",
     )
-    max_trade_duration_candles: _PositiveInt = Field(
+    max_trade_duration_candles: PositiveInt = Field(
         96, description="a trade is closed at the open after so many candles"
     )
     max_training_drawdown_pct: Annotated[float, Field(gt=0.0, le=1.0)] = Field(
@@ -152,7 +115,7 @@ class RLSettings(_Section):
         description="policies that this user directory did not seal and that are unpickled all the same. The message "
         "that refuses one names its digest. A policy runs code as it is unpickled: name none that you did not train",
     )
-    kept_runs: _PositiveInt = Field(
+    kept_runs: PositiveInt = Field(
         2,
         description="how many backtests' policies and predictions of a pair stay on disk under one identifier, beside "
         "the newest of each period and what still trades",
@@ -178,16 +141,22 @@ class RLSettings(_Section):
     )
 
 
-class FreqaiSettings(_Section):
+class FreqaiSettings(Section):
     """FreqAI's own keys that are read here, of the section ``freqai`` and of :data:`_FREQAI_SECTIONS`."""
 
-    conv_width: _PositiveInt = Field(1, description="candles an observation looks back")
+    conv_width: PositiveInt = Field(1, description="candles an observation looks back")
     test_size: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
         0.1, description="share of the training period held out for evaluation"
     )
+    train_size: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
+        None, description="share of the training period trained on. null: what is not held out"
+    )
+    stratify: None = Field(None, description="an episode needs candles in their order")
     shuffle: Literal[False] = Field(False, description="an episode needs candles in their order")
     shuffle_after_split: Literal[False] = Field(False, description="an episode needs candles in their order")
-    train_period_days: _WholeDays = Field(30, description="days that each period is trained on")
+    train_period_days: _WholeDays = Field(
+        30, description="days that each period is trained on. freqtrade loads candles by it, and wants it written"
+    )
     backtest_period_days: _Days = Field(7, description="days that each period of a backtest decides on")
     continual_learning: bool = Field(False, description="whether training goes on from the last model, on a copy")
     activate_tensorboard: bool = Field(True, description="whether TensorBoard logs are written")
@@ -198,6 +167,8 @@ class FreqaiSettings(_Section):
 
 _FREQAI_SECTIONS = {
     "test_size": "data_split_parameters",
+    "train_size": "data_split_parameters",
+    "stratify": "data_split_parameters",
     "shuffle": "data_split_parameters",
     "shuffle_after_split": "feature_parameters",
 }
@@ -205,7 +176,7 @@ _FREQAI_SECTIONS = {
 _SPLIT_ARGUMENTS = ("random_state", "shuffle", "stratify", "test_size", "train_size")
 
 
-class Settings(_Section):
+class Settings(Section):
     """Everything the extension reads from a freqtrade config.
 
     :ivar lookback: candles an observation looks back (``freqai.conv_width``)
@@ -241,14 +212,24 @@ class Settings(_Section):
         :raises SettingsError: with every wrong key of the sections read here
         """
         freqai_section = config.get("freqai") or {}
-        section = dict(freqai_section.get("rl_config") or {})
-        training_parameters = dict(freqai_section.get("model_training_parameters") or {})
+        unread = unread_keys(freqai_section)
+        section, training_parameters = (
+            {key: value for key, value in (freqai_section.get(name) or {}).items() if key not in unread[name]}
+            for name in ("rl_config", "model_training_parameters")
+        )
         ppo_keys = set(PPOSettings.model_fields)
-        complaints = _not_built_yet(section)
-        rl_values = {key: value for key, value in section.items() if key not in ppo_keys}
-        rl = parse_section(RLSettings, rl_values, complaints, "freqai.rl_config", also_known=ppo_keys)
-        if section.get("model_type", "PPO") == "PPO":
-            merged = _merge_ppo(section, training_parameters, complaints)
+        complaints: list[str] = []
+        # Some stand among an algorithm's arguments in other models' configs.
+        moved = {key: value for key, value in training_parameters.items() if key in RLSettings.model_fields}
+        training_parameters = {key: value for key, value in training_parameters.items() if key not in moved}
+        rl_values = _merge(section, moved, complaints, set(RLSettings.model_fields))
+        rl_values = {key: value for key, value in rl_values.items() if key not in ppo_keys}
+        complaints += _not_built_yet(rl_values)
+        elsewhere = dict.fromkeys(set(moved) - set(section), "freqai.model_training_parameters")
+        rl = parse_section(RLSettings, rl_values, complaints, "freqai.rl_config", elsewhere, also_known=ppo_keys)
+        if rl_values.get("model_type", "PPO") == "PPO":
+            ppo_section = {key: section[key] for key in PPOSettings.model_fields if key in section}
+            merged = _merge(ppo_section, training_parameters, complaints, ppo_keys)
             # Where each argument stands that is not in rl_config.
             elsewhere = dict.fromkeys(set(training_parameters) - set(section), "freqai.model_training_parameters")
             ppo = parse_section(PPOSettings, merged, complaints, "freqai.rl_config", elsewhere)
@@ -277,6 +258,16 @@ class Settings(_Section):
             save_backtest_models=freqai.save_backtest_models,
             other_algorithm_kwargs=other,
         )
+
+    def for_strategy(self, sets_signals: bool) -> Settings:
+        """These settings with ``entry_mode`` "auto" decided.
+
+        :param sets_signals: whether the strategy sets classic signals
+        """
+        if self.rl.entry_mode != "auto":
+            return self
+        mode = "gated" if sets_signals else "agent"
+        return self.model_copy(update={"rl": self.rl.model_copy(update={"entry_mode": mode})})
 
     def ignored_ppo_keys(self, config: Mapping[str, Any]) -> list[str]:
         """PPO's keys in ``rl_config`` that the chosen algorithm does not read, for one warning."""
@@ -308,24 +299,31 @@ def _parse_freqai(section: Mapping[str, Any], complaints: list[str]) -> FreqaiSe
         for key, value in (section.get("data_split_parameters") or {}).items()
         if key not in _SPLIT_ARGUMENTS
     ]
-    return parse_section(FreqaiSettings, values, complaints, "freqai", elsewhere)
+    freqai = parse_section(FreqaiSettings, values, complaints, "freqai", elsewhere)
+    if freqai is None or freqai.train_size is None:
+        return freqai
+    if "test_size" not in values:
+        # As scikit-learn takes it.
+        return freqai.model_copy(update={"test_size": 1 - freqai.train_size})
+    if freqai.train_size + freqai.test_size > 1:
+        complaints.append(
+            f"freqai.data_split_parameters.train_size is {freqai.train_size}, and test_size {freqai.test_size}; "
+            "accepted: shares of at most 1 together; remedy: lower one, or remove train_size"
+        )
+    return freqai
 
 
-def _merge_ppo(
-    section: Mapping[str, Any], training_parameters: Mapping[str, Any], complaints: list[str]
+def _merge(
+    section: Mapping[str, Any], training_parameters: Mapping[str, Any], complaints: list[str], keys: Set[str]
 ) -> dict[str, Any]:
-    """PPO's arguments may stand in either section, but not in both with two values."""
-    merged = dict(training_parameters)
-    for key in PPOSettings.model_fields:
-        if key not in section:
-            continue
-        if key in training_parameters and training_parameters[key] != section[key]:
-            complaints.append(
-                f"freqai.rl_config.{key} is {section[key]!r} and freqai.model_training_parameters.{key} is "
-                f"{training_parameters[key]!r}; accepted: one value; remedy: remove one of the two"
-            )
-        merged[key] = section[key]
-    return merged
+    """Keys may stand in either section, but not in both with two values."""
+    complaints += [
+        f"freqai.rl_config.{key} is {section[key]!r} and freqai.model_training_parameters.{key} is "
+        f"{training_parameters[key]!r}; accepted: one value; remedy: remove one of the two"
+        for key in sorted(keys & set(section) & set(training_parameters))
+        if training_parameters[key] != section[key]
+    ]
+    return {**training_parameters, **section}
 
 
 # Values known by name that this release refuses, where a plain "not accepted" would look like a misspelling.
@@ -345,6 +343,14 @@ def _not_built_yet(section: dict[str, Any]) -> list[str]:
     return complaints
 
 
+# Policies that can be built on these observations, of algorithms that have others than MlpPolicy.
+_POLICIES = {"ARS": ("MlpPolicy", "LinearPolicy"), "RecurrentPPO": ("MlpLstmPolicy",)}
+# What only PPO's training here can do, and what another algorithm's may say of it.
+_PPO_ALONE: dict[str, tuple[Any, ...]] = {
+    "precision": ("auto", "fp32"),
+    "compile": ("auto", False),
+    "initial_exit_probability": (RLSettings.model_fields["initial_exit_probability"].default,),
+}
 _WITHOUT_VALUE_NETWORK = {"DQN", "QRDQN", "ARS"}
 
 
@@ -356,12 +362,19 @@ def _impossible_combinations(rl: RLSettings, ppo: PPOSettings) -> list[str]:
             f"freqai.rl_config.batch_size is {ppo.batch_size}; accepted: at most n_envs x n_steps = "
             f"{rl.n_envs} x {ppo.n_steps} = {rollout}; remedy: lower batch_size or raise n_steps"
         )
-    if rl.model_type == "PPO" and rl.policy_type != "MlpPolicy":
+    policies = _POLICIES.get(rl.model_type, ("MlpPolicy",))
+    if rl.policy_type not in policies:
+        own = ", and name a network of your own in freqai.rl_config.network" if rl.model_type == "PPO" else ""
         complaints.append(
-            f"freqai.rl_config.policy_type is {rl.policy_type!r}; accepted: 'MlpPolicy' with PPO (the policy that "
-            "masks impossible actions is built on it); remedy: remove the key, and name a network of your own in "
-            "freqai.rl_config.network"
+            f"freqai.rl_config.policy_type is {rl.policy_type!r}; accepted: {' or '.join(map(repr, policies))} with "
+            f"{rl.model_type}, on observations that are rows of numbers; remedy: set it so{own}"
         )
+    for key, others in _PPO_ALONE.items() if rl.model_type != "PPO" else ():
+        if getattr(rl, key) not in others:
+            complaints.append(
+                f"freqai.rl_config.{key} is {getattr(rl, key)!r}; accepted: {' or '.join(map(json.dumps, others))} "
+                f"with {rl.model_type}, which trains as stable-baselines3 trains it; remedy: remove the key"
+            )
     if rl.model_type != "PPO" and rl.network is not None:
         complaints.append(
             f"freqai.rl_config.network is {rl.network!r}; accepted: null with {rl.model_type} (only PPO is given a "

@@ -13,6 +13,8 @@ from typing import Any, TypeVar, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+from mtfscalper import stock_keys
+
 _S = TypeVar("_S", bound=BaseModel)
 
 # Whatever else a schema holds would be left out of the words for it.
@@ -106,10 +108,8 @@ def _complaint(
     if inner is not None and rest:
         return _complaint(inner, name, tuple(rest), kind, received, sorted(inner.model_fields))
     if kind == "extra_forbidden":
-        return (
-            f"{name} is {received!r}, an unknown key; accepted: {', '.join(known)}; "
-            f"remedy: {did_you_mean(str(head), known)}"
-        )
+        remedy = stock_keys.remedy(section, str(head), received, known) or did_you_mean(str(head), known)
+        return f"{name} is {received!r}, an unknown key; accepted: {', '.join(known)}; remedy: {remedy}"
     field = model.model_fields[str(head)]
     if rest and isinstance(rest[0], int):
         name += f"[{rest[0]}]"

@@ -91,7 +91,7 @@ class MtfScalper_RL_Hybrid(IStrategy):
         # Here already: freqtrade makes the FreqAI model, which checks too, only after loading all candles. The longest
         # duration holds without FreqAI too.
         try:
-            self.rl_settings = settings_of_config(config).rl
+            self.rl_settings = settings_of_config(config).for_strategy(sets_signals=True).rl
         except OperationalException:
             if self.uses_policy:
                 raise

@@ -86,6 +86,8 @@ def test_the_main_config_shows_the_defaults() -> None:
     assert different == {
         ".rl.model_reward_parameters.equity_weight": 100.0,
         ".rl.decision_mode": "exact",
+        # What "auto" comes to with the strategy beside it.
+        ".rl.entry_mode": "gated",
         ".rl.add_state_info": True,
     }
 

@@ -47,7 +47,7 @@ RL_DEFAULTS = {
     "device": "auto",
     "precision": "auto",
     "compile": "auto",
-    "entry_mode": "gated",
+    "entry_mode": "auto",
     "decision_mode": "replay",
     "initial_exit_probability": 0.05,
     "max_trade_duration_candles": 96,
@@ -503,6 +503,24 @@ def test_the_shortest_training_holds_an_episode_beside_what_is_held_out() -> Non
         assert settings.candles_needed == needed
 
 
+def test_a_share_to_train_on_leaves_the_rest_held_out() -> None:
+    assert parse(data_split_parameters={"train_size": 0.75}).test_size == 0.25
+    assert parse(data_split_parameters={"train_size": 0.5, "test_size": 0.25}).test_size == 0.25
+
+
+@pytest.mark.parametrize(
+    ("split", "key"),
+    [
+        ({"train_size": 0.9, "test_size": 0.2}, "train_size"),
+        ({"train_size": "0.5"}, "train_size"),
+        ({"train_size": 0}, "train_size"),
+        ({"stratify": True}, "stratify"),
+    ],
+)
+def test_a_split_that_scikit_learn_would_fail_at_is_refused(split: dict[str, Any], key: str) -> None:
+    assert_one_complaint(refusal(data_split_parameters=split), f"freqai.data_split_parameters.{key}", split[key])
+
+
 def test_candles_shuffled_before_the_split_are_refused() -> None:
     message = refusal(data_split_parameters={"shuffle": True})
     assert_one_complaint(message, "freqai.data_split_parameters.shuffle", True)
@@ -582,10 +600,12 @@ def test_an_argument_another_algorithm_does_not_take_is_refused(
     assert f"did you mean {meant!r}?" in message
 
 
-@pytest.mark.parametrize("key", ["seed", "device", "policy_kwargs"])
-def test_an_argument_this_package_sets_is_refused_for_other_algorithms(key: str) -> None:
-    message = refusal({"model_type": "DQN"}, model_training_parameters={key: 1})
-    assert_one_complaint(message, f"freqai.model_training_parameters.{key}", 1)
+@pytest.mark.parametrize("model_type", ["PPO", "DQN"])
+def test_arguments_that_shape_the_network_are_refused_with_the_place_where_it_is_shaped(model_type: str) -> None:
+    given = {"net_arch": [64, 64]}
+    message = refusal({"model_type": model_type}, model_training_parameters={"policy_kwargs": given})
+    assert_one_complaint(message, "freqai.model_training_parameters.policy_kwargs", given)
+    assert "remedy: the network stands in freqai.rl_config: its net_arch, net_arch_value, activation" in message
 
 
 def test_another_algorithm_gets_its_own_arguments() -> None:
@@ -603,7 +623,8 @@ def test_ppo_keys_another_algorithm_does_not_read_are_listed_for_a_warning() -> 
 
 @pytest.mark.parametrize("model_type", ["PPO", "A2C", "DQN", "TRPO", "ARS", "RecurrentPPO", "MaskablePPO", "QRDQN"])
 def test_every_algorithm_accepted_is_there(model_type: str) -> None:
-    assert parse({"model_type": model_type}).rl.model_type == model_type
+    policy_type = "MlpLstmPolicy" if model_type == "RecurrentPPO" else "MlpPolicy"
+    assert parse({"model_type": model_type, "policy_type": policy_type}).rl.model_type == model_type
     assert algorithm_class(model_type).__name__ == model_type
 
 

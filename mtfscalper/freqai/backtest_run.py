@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,12 +23,13 @@ from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_period import BacktestPeriod
 from mtfscalper.freqai.candles import PairCandles
-from mtfscalper.freqai.computed_frame import FrameSlice, computed_columns
+from mtfscalper.freqai.computed_frame import FrameSlice
 from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.fingerprint import rows_hash
 from mtfscalper.freqai.predictions import flat_columns, period_rows, prediction_columns
 from mtfscalper.freqai.run_plan import forget_old_plans, save_arrays, write_plan
 from mtfscalper.freqai.short_periods import neutral_rows, periods_without_rows
+from mtfscalper.freqai.strategy_frame import StrategyFrame
 from mtfscalper.market.tape import TapeError
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import decider_for
@@ -56,36 +56,20 @@ class PeriodKitchen(FreqaiDataKitchen):
         """The period at hand."""
         return self.run.periods[self.model_filename]
 
-    def populate(self, strategy: IStrategy, frame: DataFrame) -> DataFrame:
-        """The frame with the strategy's features, which FreqAI's loop is given in place of the frame itself.
-
-        Made once, before the loop: reused periods are compared with it, and the others are made from it.
-
-        :param frame: the strategy's, one row a candle
-        """
-        started = time.perf_counter()
-        populated = super().use_strategy_to_populate_indicators(strategy, prediction_dataframe=frame, pair=self.pair)
-        labelled = strategy.set_freqai_targets(populated.copy(), metadata={"pair": self.pair})
-        self.run.computed = computed_columns(labelled)
+    def take(self, frame: StrategyFrame) -> None:
+        """Take what the strategy computed: reused periods are compared with it, and the others are made from it."""
+        self.run.computed = frame.computed
         if self.run.candles.traded is not None:
             # What the strategy says of its trades decides what is learned, as its features do.
-            self.run.computed = self.run.computed.merge(self.run.candles.traded, on="date", how="left")
+            self.run.computed = frame.computed.merge(self.run.candles.traded, on="date", how="left")
         if len(self.run.left_out) == len(self.training_timeranges):
             # No period declares the columns that the strategy reads.
-            self.find_labels(labelled)
-        logger.info(
-            "%s: the strategy computed %d columns on %d candles in %.1f s.",
-            self.pair,
-            len(self.run.computed.columns) - 1,
-            len(populated),
-            time.perf_counter() - started,
-        )
-        return populated
+            self.label_list = list(frame.labels)
 
     def use_strategy_to_populate_indicators(  # type: ignore[override]  # As FreqAI's backtesting calls it.
         self, strategy: IStrategy, *, prediction_dataframe: DataFrame, pair: str
     ) -> DataFrame:
-        """The rows that FreqAI's loop asks with: they have their features already, see :meth:`populate`.
+        """The rows that FreqAI's loop asks with: they have their features already, see :class:`StrategyFrame`.
 
         FreqAI would populate what is populated where an early period is trained and a later one reused.
         """
@@ -157,7 +141,7 @@ class BacktestRun:
     :ivar account: handed on from period to period, where the policy runs through the rules (decision_mode "replay")
     :ivar periods: those begun, by FreqAI's name for their model
     :ivar finished: the last one whose files are all there
-    :ivar computed: what the strategy computes of the candles, see :func:`computed_columns`
+    :ivar computed: what the strategy computes of the candles, see :class:`StrategyFrame`
     :ivar reports: of the trainings so far
     """
 

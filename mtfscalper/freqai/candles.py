@@ -19,7 +19,6 @@ from mtfscalper.freqai.open_trade import PriceHistory
 from mtfscalper.freqai.unconnected import exchange_of
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, TapeError, price_scale
-from mtfscalper.settings import EntryMode
 
 
 class PairCandles(NamedTuple):
@@ -96,9 +95,10 @@ class CandleSource:
     """Makes pairs' candles.
 
     :ivar funding: what pairs owe, and owed
+    :ivar signals_needed: whether the entry mode reads the classic signals
     """
 
-    def __init__(self, config: Mapping[str, Any], data_provider: DataProvider | None, entry_mode: EntryMode) -> None:
+    def __init__(self, config: Mapping[str, Any], data_provider: DataProvider | None) -> None:
         """
         :param config: the freqtrade config
         :param data_provider: None where there is nobody to ask
@@ -107,7 +107,7 @@ class CandleSource:
         self.funding = Funding(config, data_provider)
         self._config = config
         self._data = data_provider
-        self._signals_needed = entry_mode != "agent"
+        self.signals_needed = True
 
     def candles(self, pair: str, frame: DataFrame) -> PairCandles:
         """The candles of a frame.
@@ -119,7 +119,7 @@ class CandleSource:
             price_scale=price_scale(candles, exchange_price_scale(self.exchange, pair)),
             funding=self.funding.due(pair, candles["date"]),
         )
-        return PairCandles(pair, timeframe_to_msecs(self._config["timeframe"]), candles, self._signals_needed)
+        return PairCandles(pair, timeframe_to_msecs(self._config["timeframe"]), candles, self.signals_needed)
 
     def other_candles(self, pair: str, feature_parameters: Mapping[str, Any]) -> list[DataFrame]:
         """The candles of other timeframes and pairs that FreqAI makes a pair's features of."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import logging
 from pathlib import Path
 
 import numpy as np
@@ -13,15 +11,14 @@ from freqtrade.persistence import Trade
 from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from mtfscalper import artefacts
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.candles import PairCandles
 from mtfscalper.freqai.exit_policy import DecidingPeriod, ExitPolicy, TradeTerms
 from mtfscalper.freqai.predictions import decide_in_columns, flat_columns, period_rows
+from mtfscalper.freqai.training_folder import trained_terms
 from mtfscalper.policy.inference import decider_for
 from mtfscalper.settings import Settings
-
-logger = logging.getLogger(__name__)
+from mtfscalper.training.fit import model_zip
 
 
 class LivePairs:
@@ -32,12 +29,25 @@ class LivePairs:
 
     def __init__(self, settings: Settings) -> None:
         self._rl = settings.rl
+        self._continual_learning = settings.continual_learning
         self._candles: dict[str, PairCandles] = {}
         self.policies: dict[str, ExitPolicy] = {}
+
+    def has_seen(self, pair: str) -> bool:
+        """Whether the bot has passed over a pair before."""
+        return pair in self._candles
 
     def see(self, candles: PairCandles) -> None:
         """Take in the candles that a pair has now."""
         self._candles[candles.pair] = candles
+
+    def initial_model(self, model: BaseAlgorithm | None) -> bytes | None:
+        """The zip of the model that continual learning goes on from: predictions go on with the model itself meanwhile.
+
+        :param model: the pair's, None before its first training
+        :return: None where a training starts anew
+        """
+        return model_zip(model) if model is not None and self._continual_learning else None
 
     def predict(
         self,
@@ -61,27 +71,9 @@ class LivePairs:
         seen = period_rows(tape, environment, len(tape))
         columns = flat_columns(dk.label_list, decider, tape, environment, seen.decidable)
         first_ms, now_ms = int(tape.dates_ms[0]), int(tape.dates_ms[-1]) + candles.timeframe_ms
-        terms = _trained_terms(Path(dk.data_path), TradeTerms.from_environment(environment, self._rl.model_type))
+        terms = trained_terms(Path(dk.data_path), TradeTerms.from_environment(environment, self._rl.model_type))
         policy = ExitPolicy(terms, candles.history(), DecidingPeriod(first_ms, now_ms, seen, decider.trade_decider()))
         self.policies[dk.pair] = policy
         if self._rl.decision_mode == "replay":
             decide_in_columns(columns, policy, Trade.get_trades_proxy(pair=dk.pair, is_open=True), now_ms)
         return columns
-
-
-def _trained_terms(folder: Path, now: TradeTerms) -> TradeTerms:
-    """The terms that a bot's policy was trained for: those of now, where its folder does not say."""
-    path = folder / artefacts.TERMS_NAME
-    if not path.is_file():
-        return now
-    try:
-        return TradeTerms.from_json(json.loads(path.read_text()))
-    except (KeyError, TypeError, ValueError) as error:
-        logger.warning(
-            "%s cannot be read (%s: %s): another version of mtfscalper wrote it, or it is damaged. Until the next "
-            "training, trades are shown to the policy by the rules of now.",
-            path,
-            type(error).__name__,
-            error,
-        )
-        return now

@@ -24,6 +24,7 @@ from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.exit_policy import ExitPolicy
+from mtfscalper.freqai.hooks import check_hooks
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.preparation import Preparation, training_data
 from mtfscalper.freqai.sharing import Writers
@@ -31,10 +32,12 @@ from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.trade_decisions import follow_plan
 from mtfscalper.freqai.traded_strategy import NO_STRATEGY_SEEN, TradedStrategy
+from mtfscalper.freqai.training_folder import write_notes
 from mtfscalper.freqai.views import is_view, may_be_view, with_sealed_columns
+from mtfscalper.freqai.written_config import config_in_force
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.seals import Seals
-from mtfscalper.training.fit import model_zip
+from mtfscalper.settings import Settings
 from mtfscalper.training.job import TrainingJob, stop_on
 from mtfscalper.training.report import doubts
 
@@ -45,8 +48,10 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
     """PPO on parallel trading environments for FreqAI; see the README for its settings."""
 
     def __init__(self, **kwargs: Any) -> None:
+        check_hooks(type(self), MtfScalperFreqaiModel)
         self.config = kwargs["config"]
-        self.settings = checked_settings(self.config)
+        self._asked = checked_settings(self.config)
+        self._traded: TradedStrategy | None = None
         self._is_set_up = False
         # FreqAI makes its folder and writes into it when it begins, which a view must not.
         if not may_be_view(self.config):
@@ -60,7 +65,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self._archive = Archive.from_config(config)
         Writers(self._archive).begin(config["runmode"])
         with bookkeeping.installed(self._seals, self._archive):
-            super().__init__(config=config)
+            super().__init__(config=config_in_force(config, self.settings))
         self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)
         logger.info("torch runs %d intra-op and %d inter-op threads.", *self.torch_threads)
         self._code = artefacts.code_hash()
@@ -68,7 +73,6 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self.live = config["runmode"] in TRADE_MODES  # FreqAI sets it in start.
         # Policy, pipeline and feature names change as one: FreqAI replaces them one after the other, while it predicts.
         self._preparations: WeakKeyDictionary[BaseAlgorithm, Preparation] = WeakKeyDictionary()
-        self._traded: TradedStrategy | None = None
         self._run: BacktestRun | None = None
         self._live = LivePairs(self.settings)
 
@@ -87,12 +91,13 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         """FreqAI's loop over periods, with a kitchen that checks what it reuses."""
         self._learn_from(strategy)
         pair = metadata["pair"]
+        frame = self.traded.compute(dk, dataframe, pair)
         self._run = self.traded.backtest(pair, dataframe, self._code, type(self), self._seals, self._archive)
         kitchen = PeriodKitchen(self._run, self.config)
         self.dk = kitchen
-        populated = kitchen.populate(strategy, dataframe)
+        kitchen.take(frame)
         with Writers(self._archive).of_pair(pair), bookkeeping.clear_file_errors():
-            done = super().start_backtesting(populated, metadata, kitchen, strategy)
+            done = super().start_backtesting(frame.rows, metadata, kitchen, strategy)
             follow_plan(strategy, pair, self._run.write_plan(), self._archive)
         self._run.tell_doubts()
         vars(dk).update(vars(done))  # Whoever calls this hook goes on with the kitchen that he gave.
@@ -107,8 +112,10 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
     ) -> FreqaiDataKitchen:
         """A bot's pass over a pair, kept to note the pair's candles."""
         self._learn_from(strategy)
-        self.traded.source.funding.refresh_unwatched(metadata["pair"])
-        self._live.see(self.traded.candles_to_decide(metadata["pair"], dataframe))
+        if not self._live.has_seen(pair := metadata["pair"]):
+            self.traded.compute(dk, dataframe, pair)
+        self.traded.source.funding.refresh_unwatched(pair)
+        self._live.see(self.traded.candles_to_decide(pair, dataframe))
         return super().start_live(dataframe, metadata, strategy, dk)
 
     def start_scanning(self, *args: Any, **kwargs: Any) -> None:
@@ -130,11 +137,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         super().extract_data_and_train_model(new_trained_timerange, pair, strategy, dk, data_load_timerange)
 
     def train(self, unfiltered_df: DataFrame, pair: str, dk: FreqaiDataKitchen, **kwargs: Any) -> Any:
-        """Train a policy for one pair and period.
-
-        :param unfiltered_df: the strategy's frame of the training period, one row a candle
-        :return: the best policy by evaluation; None for a period of a new pair that there is too little to train on
-        """
+        """The best policy by evaluation for one pair and period; None for one that there is too little to train on."""
         try:
             return self._train(unfiltered_df, pair, dk)
         except Exception as error:
@@ -145,16 +148,11 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             raise
 
     def fit(self, data_dictionary: dict[str, Any], dk: FreqaiDataKitchen, **kwargs: Any) -> BaseAlgorithm:
-        """Train on tapes made by :meth:`train`.
-
-        :param data_dictionary: holds ``train_tape`` and ``evaluation_tape``
-        """
-        initial_model = None
+        """Train on the tapes that :meth:`train` puts into the dictionary: ``train_tape`` and ``evaluation_tape``."""
         if isinstance(dk, PeriodKitchen):
             initial_model = dk.run.initial_model(dk.period, self.model)
-        elif self.settings.continual_learning and dk.pair in self.dd.model_dictionary:
-            # A copy is trained: predictions go on with the model itself meanwhile.
-            initial_model = model_zip(self.dd.model_dictionary[dk.pair])
+        else:
+            initial_model = self._live.initial_model(self.dd.model_dictionary.get(dk.pair))
         tensorboard_dir = Path(dk.full_path) / "tensorboard" / dk.pair.split("/")[0]
         job = TrainingJob(
             self.settings,
@@ -166,22 +164,18 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             network=self._user.network,
         )
         model, report = job.run(stop_on(self._stop_event) if self.live else None)
-        logger.info("%s", report.summary())
+        write_notes(Path(dk.data_path), dk.pair, report, self.traded.terms.terms(dk.pair))
         if isinstance(dk, PeriodKitchen):
             dk.run.reports.append(report)
         elif doubted := doubts([report]):
             logger.warning("%s", doubted)
-        with artefacts.told(f"{dk.pair}: the report of a training"):
-            artefacts.write_json(Path(dk.data_path) / artefacts.REPORT_NAME, report.as_json())
-            artefacts.write_json(Path(dk.data_path) / artefacts.TERMS_NAME, self.traded.terms.terms(dk.pair).as_json())
         return model
 
     def predict(
         self, unfiltered_df: DataFrame, dk: FreqaiDataKitchen, **kwargs: Any
     ) -> tuple[DataFrame, npt.NDArray[np.int_]]:
-        """Decide on every row of a frame.
+        """Decide on every row of a frame, which is a backtest's period, or the candles a live bot has.
 
-        :param unfiltered_df: one row a candle; a backtest's period, or the candles a live bot has
         :return: one row a candle with the labels the strategy declares, and whether each row can be trusted
         """
         dk.find_features(unfiltered_df)
@@ -230,7 +224,12 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         if not self._is_set_up:
             self._set_up()
         if self._traded is None or self._traded.strategy is not strategy:
-            self._traded = TradedStrategy(strategy, self.config, self.settings, self._user)
+            self._traded = TradedStrategy(strategy, self.config, self._asked, self._user)
+
+    @property
+    def settings(self) -> Settings:
+        """What is in force: the config's settings, once a strategy has decided what they leave to it."""
+        return self._asked if self._traded is None else self._traded.settings
 
     @property
     def traded(self) -> TradedStrategy:

@@ -12,9 +12,12 @@ from freqtrade.exceptions import OperationalException
 from stable_baselines3.common.utils import get_device
 
 from mtfscalper.freqai.strategy_rules import settings_of_config
+from mtfscalper.freqai.written_config import as_written
 from mtfscalper.machine import memory_bytes, why_device_is_missing
 from mtfscalper.settings import Settings, SettingsError
+from mtfscalper.stock_keys import unread_keys
 from mtfscalper.training.memory import check_memory
+from mtfscalper.training.trial_model import why_it_cannot_be_made
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +53,31 @@ def checked_settings(config: dict[str, Any]) -> Settings:
             check_memory(settings, memory_bytes(get_device(settings.rl.device)))
         except SettingsError as error:
             complaints.append(str(error))
+    if not complaints and (why := why_it_cannot_be_made(settings)) is not None:
+        complaints.append(why)
     if complaints:
         raise OperationalException("The config cannot be used:\n" + "\n".join(complaints))
+    written = as_written(config)
     for warning in misspelt_keys(config["freqai"]):
         logger.warning("%s", warning)
-    unread = settings.ignored_ppo_keys(config)
+    others = [
+        f"freqai.{'' if section == 'freqai' else f'{section}.'}{key} (nearest: {nearest})"
+        for section, keys in unread_keys(written["freqai"]).items()
+        for key, nearest in keys.items()
+    ]
+    if others:
+        logger.warning(
+            "The config has keys of other models, which nothing here reads: %s. Remedy: write what is nearest where "
+            "you mean it, and remove the rest.",
+            ", ".join(others),
+        )
+    if settings.rl.model_type == "RecurrentPPO":
+        logger.warning(
+            "freqai.rl_config.model_type is 'RecurrentPPO', which decides without its memory here: in training it "
+            "carries its state from candle to candle, in evaluation, backtest and live every decision starts from an "
+            "empty one. Remedy: model_type 'PPO' with more candles in freqai.conv_width."
+        )
+    unread = settings.ignored_ppo_keys(written)
     if unread:
         logger.warning(
             "freqai.rl_config has PPO's keys %s, which model_type '%s' does not read; its arguments stand in "

@@ -21,6 +21,7 @@ from mtfscalper.freqai.candles import PairCandles
 from mtfscalper.freqai.entry_terms import Asker, EntryTerms, Stake, signal_columns
 from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.sealing import unsealed_history
+from mtfscalper.freqai.written_config import as_written, not_written
 from mtfscalper.market.tape import EXIT_COLUMNS, GATE_COLUMNS
 from mtfscalper.seals import Seals
 from mtfscalper.settings import RLSettings, Settings, SettingsError
@@ -45,11 +46,12 @@ def settings_of_config(config: dict[str, Any]) -> Settings:
     :raises OperationalException: naming every wrong key, the value, the values accepted and the remedy
     """
     try:
-        settings = Settings.from_config(config, _unknown_arguments)
+        settings = Settings.from_config(as_written(config), _unknown_arguments)
         UserParts.from_settings(settings, config)
     except (SettingsError, UserCodeError) as error:
         raise OperationalException(f"The config cannot be used:\n{error}") from error
-    complaints = [*_period_complaints(settings, config), *_live_models_complaints(settings, config)]
+    complaints = [*not_written(config)]
+    complaints += [*_period_complaints(settings, config), *_live_models_complaints(settings, config)]
     if complaints:
         raise OperationalException("The config cannot be used:\n" + "\n".join(complaints))
     return settings
@@ -158,7 +160,7 @@ class PairTerms:
         :param own_terms: of the reward
         """
         self._own_terms = own_terms
-        self._strategy, self._config, self._exchange, self._settings = strategy, config, exchange, settings
+        self._strategy, self._config, self._exchange, self.settings = strategy, config, exchange, settings
         self._asker = Asker(strategy, config, exchange)
         self._rules_by_pair: dict[str, TradingRules] = {}
         self._has_signals: dict[str, bool] = {}
@@ -175,7 +177,7 @@ class PairTerms:
         try:
             stake = stake_of_config(self._strategy, self._config)
             terms = self._asker.terms(pair, frame[_CANDLE_COLUMNS].reset_index(drop=True), stake, historic)
-            rules = rules_of_strategy(self._strategy, self._config, self._exchange, pair, self._settings.rl, terms)
+            rules = rules_of_strategy(self._strategy, self._config, self._exchange, pair, self.settings.rl, terms)
         except RulesError as error:
             raise OperationalException(f"The trades of {pair} cannot be learned: {error}") from error
         if rules != self._rules_by_pair.get(pair):
@@ -204,7 +206,7 @@ class PairTerms:
         if pair not in self._rules_by_pair:
             # A bot decides by the policy of an earlier run before it trains: by rules that are the same at all candles.
             try:
-                rules = rules_of_strategy(self._strategy, self._config, self._exchange, pair, self._settings.rl)
+                rules = rules_of_strategy(self._strategy, self._config, self._exchange, pair, self.settings.rl)
             except RulesError as error:
                 raise OperationalException(f"The trades of {pair} cannot be learned: {error}") from error
             self._rules_by_pair[pair] = rules
@@ -212,12 +214,13 @@ class PairTerms:
 
     def environment(self, pair: str) -> EnvSettings:
         """What the environments of a pair's training are made of."""
-        rl = self._settings.rl
+        rl = self.settings.rl
+        assert rl.entry_mode != "auto", "the strategy decides it, see mtfscalper.freqai.entry_modes"
         return EnvSettings(
             rules=self.rules(pair),
             reward=rl.model_reward_parameters,
             entry_mode=rl.entry_mode,
-            lookback=self._settings.lookback,
+            lookback=self.settings.lookback,
             random_start=rl.randomize_starting_position,
             state_info=rl.add_state_info,
             own_terms=self._own_terms,
@@ -225,7 +228,7 @@ class PairTerms:
 
     def terms(self, pair: str) -> TradeTerms:
         """How a trade is shown to the policy that is trained now."""
-        return TradeTerms.from_environment(self.environment(pair), self._settings.rl.model_type)
+        return TradeTerms.from_environment(self.environment(pair), self.settings.rl.model_type)
 
 
 # What a strategy may use and a simulation of its trades leaves out.

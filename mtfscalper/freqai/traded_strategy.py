@@ -13,9 +13,8 @@ from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.candles import CandleSource, PairCandles
 from mtfscalper.freqai.fingerprint import run_fingerprint
-from mtfscalper.freqai.short_periods import check_candles
+from mtfscalper.freqai.strategy_frame import StrategyFrame, bots_stop_too, check_strategy
 from mtfscalper.freqai.strategy_rules import PairTerms, UserParts
-from mtfscalper.freqai.trade_decisions import check_asks_for_decisions
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
 
@@ -28,25 +27,40 @@ NO_STRATEGY_SEEN = (
 class TradedStrategy:
     """A strategy, the candles it trades on, and how its trades are learned.
 
+    :ivar settings: what is in force; the config's until the strategy has computed a first frame
     :ivar source: makes pairs' candles
     :ivar terms: how the trades of each pair are learned
     """
 
-    def __init__(self, strategy: IStrategy, config: dict[str, Any], settings: Settings, user: UserParts) -> None:
+    def __init__(self, strategy: IStrategy, config: dict[str, Any], asked: Settings, user: UserParts) -> None:
         """
         :param strategy: with the data provider that it trades with, where it has one
         :param config: the freqtrade config
+        :param asked: what the config says
         :param user: the user's own code that the config names
-        :raises OperationalException: if its trades cannot be learned
+        :raises OperationalException: if its trades cannot be learned; in a bot a StrategyRefusedError
         """
-        if settings.rl.decision_mode == "exact":
-            check_asks_for_decisions(strategy)
-        data = getattr(strategy, "dp", None)
-        self.strategy, self._config, self._settings, self._user = strategy, config, settings, user
-        self.source = CandleSource(config, data, settings.rl.entry_mode)
-        self.terms = PairTerms(strategy, config, self.source.exchange, settings, user.terms)
-        if data is not None:
-            check_candles(config, data)
+        check_strategy(strategy, config, asked)
+        self.strategy, self.settings = strategy, asked
+        self._config, self._asked, self._user = config, asked, user
+        self.source = CandleSource(config, getattr(strategy, "dp", None))
+        self.terms = PairTerms(strategy, config, self.source.exchange, asked, user.terms)
+
+    def compute(self, dk: FreqaiDataKitchen, frame: DataFrame, pair: str) -> StrategyFrame:
+        """Let the strategy compute its features, which decide how it is learned, before anything is trained.
+
+        :param dk: FreqAI's own kitchen, of the pair
+        :param frame: the strategy's, one row a candle
+        :raises OperationalException: if it cannot be learned as it is; in a bot a StrategyRefusedError
+        """
+        computed = StrategyFrame.of(dk, self.strategy, frame, pair)
+        self._settle(computed)
+        return computed
+
+    def _settle(self, computed: StrategyFrame) -> None:
+        with bots_stop_too(self._config):
+            self.settings = self.terms.settings = computed.settled(self._asked, self.settings)
+        self.source.signals_needed = self.settings.rl.entry_mode != "agent"
 
     def backtest(
         self, pair: str, frame: DataFrame, code: str, model: type[object], seals: Seals, archive: Archive
@@ -63,8 +77,8 @@ class TradedStrategy:
             candles=candles,
             other_candles=self.source.other_candles(pair, freqai["feature_parameters"]),
             environment=environment,
-            settings=self._settings,
-            fingerprint=run_fingerprint(code, self._settings, self._user, environment.rules, freqai, model),
+            settings=self.settings,
+            fingerprint=run_fingerprint(code, self.settings, self._user, environment.rules, freqai, model),
             seals=seals,
             archive=archive,
         )
@@ -87,6 +101,9 @@ class TradedStrategy:
         """
         if isinstance(dk, PeriodKitchen):
             return dk.run.candles
+        if self.settings is self._asked:
+            # FreqAI's hooks may be called by themselves, with a frame that the strategy has computed.
+            self._settle(StrategyFrame.from_rows(type(self.strategy).__name__, pair, frame, frame))
         # A bot trains on other candles than it predicts on, beside its predictions.
         historic = drawer.historic_data
         known = historic.get(pair, {}).get(self._config["timeframe"], frame)

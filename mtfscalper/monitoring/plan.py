@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from freqtrade.configuration.config_validation import validate_config_schema
 from freqtrade.configuration.load_config import load_from_files
 from freqtrade.exceptions import FreqtradeException
 
+from mtfscalper.freqai.written_config import as_written
 from mtfscalper.machine import usable_processors
 from mtfscalper.monitoring.facts import Asked
 from mtfscalper.offline import OFFLINE_USER_DATA, SYNTHETIC_DATADIR
@@ -134,15 +136,16 @@ def _merged_config(configs: Sequence[Path], overrides: Mapping[str, Any]) -> dic
         config = load_from_files([str(path) for path in configs])
         freqai = {**config.get("freqai", {}), **{key: overrides[key] for key in overrides if key != "rl_config"}}
         freqai["rl_config"] = {**freqai.get("rl_config", {}), **overrides["rl_config"]}
+        written = {**config, "freqai": freqai}
         # This also fills in freqtrade's defaults, which differ from those in settings.py.
-        return validate_config_schema({**config, "freqai": freqai})
+        return validate_config_schema({**deepcopy(written), "original_config": written})
     except FreqtradeException as error:
         raise RequestError(f"the configuration cannot be used: {error}") from error
 
 
 def _settings(config: Mapping[str, Any]) -> Settings:
     try:
-        settings = Settings.from_config(config)
+        settings = Settings.from_config(as_written(config))
     except SettingsError as error:
         raise RequestError(f"the configuration cannot be used: {error}") from error
     if settings.rl.model_type != "PPO":

@@ -1,6 +1,7 @@
 """What stops a run at its start, and what it is warned of."""
 
 import copy
+import inspect
 import logging
 from typing import Any
 
@@ -10,6 +11,9 @@ from freqtrade.exceptions import OperationalException
 
 from mtfscalper.freqai import start_checks
 from mtfscalper.freqai.start_checks import checked_settings, misspelt_keys
+from mtfscalper.policy.algorithms import _OWNED_ARGUMENTS, algorithm_class
+from mtfscalper.ppo_settings import PPOSettings
+from mtfscalper.stock_keys import unread_keys
 
 FREQAI: dict[str, Any] = {
     "train_period_days": 30,
@@ -149,3 +153,128 @@ def test_known_keys_and_a_strategys_own_give_no_warning() -> None:
         "my_list": [],
     }
     assert list(misspelt_keys(freqai)) == []
+
+
+def warnings_of(caplog: pytest.LogCaptureFixture, **freqai: Any) -> list[str]:
+    with caplog.at_level(logging.WARNING, "mtfscalper"):
+        checked(**freqai)
+    return [record.getMessage() for record in caplog.records]
+
+
+def test_all_keys_of_other_models_get_one_warning_with_what_is_nearest(caplog: pytest.LogCaptureFixture) -> None:
+    rl = {"device": "cpu", "thread_count": 2, "continual_learning": False}
+    training = {"verbose": 1, "tensorboard_log": "here", "n_estimators": 100}
+    assert warnings_of(caplog, rl_config=rl, model_training_parameters=training, rl_config_optuna={"n_trials": 5}) == [
+        "The config has keys of other models, which nothing here reads: freqai.rl_config_optuna (nearest: nothing), "
+        "freqai.rl_config.thread_count (nearest: freqai.rl_config.cpu_count), "
+        "freqai.rl_config.continual_learning (nearest: freqai.continual_learning), "
+        "freqai.model_training_parameters.tensorboard_log (nearest: freqai.activate_tensorboard; logs lie in the "
+        "identifier's folder), freqai.model_training_parameters.n_estimators (nearest: nothing). Remedy: write what is "
+        "nearest where you mean it, and remove the rest."
+    ]
+
+
+def test_freqtrades_documented_section_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    rl = {
+        "train_cycles": 25,
+        "add_state_info": True,
+        "max_trade_duration_candles": 300,
+        "max_training_drawdown_pct": 0.02,
+        "cpu_count": 8,
+        "model_type": "PPO",
+        "policy_type": "MlpPolicy",
+        "model_reward_parameters": {"rr": 1, "profit_aim": 0.025},
+    }
+    assert warnings_of(caplog, rl_config=rl, model_training_parameters={"learning_rate": 0.00025, "verbose": 1}) == []
+
+
+def test_a_recurrent_policy_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    rl = {"device": "cpu", "model_type": "RecurrentPPO", "policy_type": "MlpLstmPolicy"}
+    [warning] = warnings_of(caplog, rl_config=rl)
+    assert warning.startswith("freqai.rl_config.model_type is 'RecurrentPPO', which decides without its memory here")
+    assert "Remedy: " in warning
+
+
+POLICIES = {
+    "PPO": {"MlpPolicy"},
+    "A2C": {"MlpPolicy"},
+    "DQN": {"MlpPolicy"},
+    "TRPO": {"MlpPolicy"},
+    "ARS": {"MlpPolicy", "LinearPolicy"},
+    "RecurrentPPO": {"MlpLstmPolicy"},
+    "MaskablePPO": {"MlpPolicy"},
+    "QRDQN": {"MlpPolicy"},
+}
+
+
+@pytest.mark.parametrize("model_type", POLICIES)
+def test_a_policy_that_an_algorithm_cannot_be_made_with_is_refused(model_type: str) -> None:
+    names = {name for model in POLICIES for name in algorithm_class(model).policy_aliases}
+    assert names > POLICIES[model_type]
+    for name in names:
+        rl = {"device": "cpu", "model_type": model_type, "policy_type": name, "net_arch": [8]}
+        if name in POLICIES[model_type]:
+            # It has been made, for a trial.
+            assert checked(rl_config=rl).rl.policy_type == name
+        else:
+            message = refusal(rl_config=rl)
+            assert message.startswith(f"freqai.rl_config.policy_type is {name!r}; accepted: '")
+            assert f"with {model_type}" in message
+
+
+@pytest.mark.parametrize(
+    ("model_type", "arguments", "named"),
+    [
+        ("A2C", {"n_steps": "5"}, "n_steps is '5'; accepted: integer >= 1"),
+        ("A2C", {"n_steps": 0}, "n_steps is 0; accepted: integer >= 1"),
+        ("A2C", {"use_rms_prop": 3}, "use_rms_prop is 3; accepted: bool with A2C"),
+        ("DQN", {"gamma": 2}, "gamma is 2; accepted: number in [0, 1]"),
+        ("DQN", {"buffer_size": 0}, "buffer_size is 0; accepted: integer >= 1 with DQN"),
+        ("DQN", {"train_freq": [4, "step"]}, "train_freq is [4, 'step']; accepted: "),
+        ("TRPO", {"learning_rate": "lin_3e-4"}, "learning_rate is 'lin_3e-4'; accepted: number in (0, 1]"),
+        ("ARS", {"n_delta": -1}, "n_delta is -1; accepted: integer >= 1 with ARS"),
+        # Only together, and as stable-baselines3 says it.
+        ("A2C", {"use_sde": True}, " is {'use_sde': True} with model_type 'A2C', policy_type 'MlpPolicy' and n_envs 8"),
+    ],
+)
+def test_arguments_that_would_fail_in_the_first_training_are_refused(
+    model_type: str, arguments: dict[str, Any], named: str
+) -> None:
+    message = refusal(rl_config={"device": "cpu", "model_type": model_type}, model_training_parameters=arguments)
+    separator = "" if named.startswith(" ") else "."
+    assert message.startswith(f"freqai.model_training_parameters{separator}{named}")
+
+
+@pytest.mark.parametrize("model_type", POLICIES)
+def test_an_algorithms_own_defaults_are_accepted(model_type: str) -> None:
+    parameters = inspect.signature(algorithm_class(model_type)).parameters
+    simple = {
+        key: parameter.default
+        for key, parameter in parameters.items()
+        if isinstance(parameter.default, int | float | None) and key not in ("policy_kwargs", "tensorboard_log")
+    }
+    accepted = {key: value for key, value in simple.items() if key not in ("seed", "_init_setup_model")}
+    if model_type == "PPO":
+        accepted = {key: value for key, value in accepted.items() if key in PPOSettings.model_fields}
+    [name, *_] = POLICIES[model_type]
+    rl = {"device": "cpu", "model_type": model_type, "policy_type": name, "net_arch": [8]}
+    settings = checked(rl_config=rl, model_training_parameters=accepted)
+    assert model_type == "PPO" or settings.other_algorithm_kwargs == accepted
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("precision", "bf16"), ("compile", True), ("initial_exit_probability", 0.2)]
+)
+def test_what_only_ppo_can_do_is_refused_for_other_algorithms(key: str, value: Any) -> None:
+    message = refusal(rl_config={"device": "cpu", "model_type": "A2C", key: value})
+    assert message.startswith(f"freqai.rl_config.{key} is {value!r}; accepted: ")
+    assert "with A2C" in message
+
+
+@pytest.mark.parametrize("model_type", POLICIES)
+def test_no_argument_of_an_algorithm_is_taken_for_a_key_that_nothing_reads(model_type: str) -> None:
+    arguments = dict.fromkeys(set(inspect.signature(algorithm_class(model_type)).parameters) - _OWNED_ARGUMENTS, 1)
+    freqai = {"rl_config": {"model_type": model_type}, "model_training_parameters": arguments}
+    unread = unread_keys(freqai)["model_training_parameters"]
+    # PPO's arguments that are no setting of this package.
+    assert set(unread) == ({"use_sde", "sde_sample_freq"} if model_type == "PPO" else set())

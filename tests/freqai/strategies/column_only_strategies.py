@@ -76,3 +76,61 @@ class OtherSpotStrategy(SpotStrategy):
     """The same with another stop."""
 
     stoploss = -0.2
+
+
+class ClassicColumnStrategy(ColumnOnlyStrategy):
+    """With classic signals of its own, every sixth candle one, long and short by turns."""
+
+    def feature_engineering_standard(self, dataframe: DataFrame, metadata: dict, **kwargs) -> DataFrame:
+        dataframe = super().feature_engineering_standard(dataframe, metadata, **kwargs)
+        turn = dataframe["date"].astype("datetime64[s, UTC]").astype("int64") // 300 % 12
+        return dataframe.assign(classic_long=(turn == 0).astype(int), classic_short=(turn == 6).astype(int))
+
+
+class OneSignalStrategy(ClassicColumnStrategy):
+    """Forgets one of the two."""
+
+    def feature_engineering_standard(self, dataframe: DataFrame, metadata: dict, **kwargs) -> DataFrame:
+        return super().feature_engineering_standard(dataframe, metadata, **kwargs).drop(columns="classic_short")
+
+
+class OnePairsSignalsStrategy(ClassicColumnStrategy):
+    """Sets signals for one pair and none for others."""
+
+    def feature_engineering_standard(self, dataframe: DataFrame, metadata: dict, **kwargs) -> DataFrame:
+        dataframe = super().feature_engineering_standard(dataframe, metadata, **kwargs)
+        return (
+            dataframe
+            if metadata["pair"].startswith("BTC/")
+            else dataframe.drop(columns=["classic_long", "classic_short"])
+        )
+
+
+class OutsideSignalsStrategy(ColumnOnlyStrategy):
+    """Sets its signals where FreqAI's training does not look, and reads them again."""
+
+    def populate_indicators(self, dataframe: DataFrame, metadata: dict) -> DataFrame:
+        dataframe = dataframe.assign(classic_long=1, classic_short=0)
+        return self.freqai.start(dataframe, metadata, self)
+
+    def populate_entry_trend(self, df: DataFrame, metadata: dict) -> DataFrame:
+        assert (df["classic_long"] == 1).all()
+        return super().populate_entry_trend(df, metadata)
+
+
+class TwoTargetsStrategy(ColumnOnlyStrategy):
+    """Declares what no policy predicts."""
+
+    def set_freqai_targets(self, dataframe: DataFrame, metadata: dict, **kwargs) -> DataFrame:
+        return (
+            super()
+            .set_freqai_targets(dataframe, metadata, **kwargs)
+            .assign(**{"&s-close": dataframe["close"].shift(-5)})
+        )
+
+
+class OtherTargetStrategy(ColumnOnlyStrategy):
+    """Declares no action."""
+
+    def set_freqai_targets(self, dataframe: DataFrame, metadata: dict, **kwargs) -> DataFrame:
+        return dataframe.assign(**{"&-p_exit": 0.0})

@@ -1,0 +1,125 @@
+"""FreqAI's hooks: which of them this model calls, and what stops a model of the user's that overrides another one.
+
+A hook that nothing calls would be ignored in silence, and its author believe in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from types import CodeType
+from typing import Any
+
+import gymnasium
+from freqtrade.exceptions import OperationalException
+from freqtrade.freqai.RL.Base3ActionRLEnv import Base3ActionRLEnv
+from freqtrade.freqai.RL.Base4ActionRLEnv import Base4ActionRLEnv
+from freqtrade.freqai.RL.Base5ActionRLEnv import Base5ActionRLEnv
+from freqtrade.freqai.RL.BaseEnvironment import BaseEnvironment
+from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcementLearningModel
+
+# Of FreqAI's methods those that are called here, in a backtest or by a bot.
+LIVE_HOOKS = (
+    # What a model of one's own changes.
+    *("train", "fit", "predict", "define_data_pipeline", "fit_live_predictions"),
+    # The order of things in a backtest.
+    *("start", "start_backtesting", "ensure_data_exists", "model_exists", "log_backtesting_progress"),
+    *("check_if_feature_list_matches_strategy", "backtesting_fit_live_predictions"),
+    *("_append_null_backtesting_predictions", "start_backtesting_from_historic_predictions", "clean_up"),
+    # And in a bot.
+    *("start_live", "start_scanning", "_start_scanning", "extract_data_and_train_model", "_set_train_queue"),
+    *("build_strategy_return_arrays", "set_initial_historic_predictions", "set_start_dry_live_date"),
+    *("update_metadata", "track_current_candle", "cache_corr_pairlist_dfs", "inference_timer", "train_timer"),
+    *("shutdown", "_on_stop"),
+    # Once, when the model is made.
+    *("assert_config", "set_full_path", "unset_outlier_removal"),
+)
+
+_REWARD = (
+    "a reward is changed in freqai.rl_config.model_reward_parameters, by the weights of its terms and by functions of "
+    "yours named in `terms` (README, Settings)"
+)
+_ENVIRONMENTS = "training runs on environments that trade by freqtrade's rules; freqai.rl_config.vec_env says how"
+_PIPELINE = "features are scaled by define_data_pipeline"
+# What does here what a hook does elsewhere.
+_INSTEAD = {
+    "MyRLEnv": _REWARD,
+    "calculate_reward": _REWARD,
+    "set_train_and_eval_environments": _ENVIRONMENTS,
+    "pack_env_dict": _ENVIRONMENTS,
+    "rl_model_predict": "predict decides on all rows of a frame at once",
+    "get_state_info": "the trade's state is what training showed, with freqai.rl_config.add_state_info",
+    "build_ohlc_price_dataframes": "prices are the pair's own candles, whatever features there are",
+    "drop_ohlc_from_df": "freqai.rl_config.drop_ohlc_from_features leaves raw prices out",
+    "load_model_from_disk": "freqai.continual_learning goes on from the last model",
+    "get_init_model": "freqai.continual_learning goes on from the last model",
+    "data_cleaning_train": _PIPELINE,
+    "data_cleaning_predict": _PIPELINE,
+    "define_label_pipeline": "a policy has no labels to scale",
+}
+
+
+def dead_hooks() -> frozenset[str]:
+    """What FreqAI's base classes let a model override and nothing here calls, and what its environments do."""
+    of_models = {
+        name
+        for base in BaseReinforcementLearningModel.__mro__
+        if base.__module__.startswith("freqtrade.")
+        for name, value in vars(base).items()
+        if not name.startswith("__") and (callable(value) or isinstance(value, property | staticmethod | classmethod))
+    }
+    of_environments = {
+        name
+        for base in (BaseEnvironment, Base3ActionRLEnv, Base4ActionRLEnv, Base5ActionRLEnv)
+        for name, value in vars(base).items()
+        if callable(value) and not name.startswith("__")
+    } - set(dir(gymnasium.Env))
+    return frozenset((of_models | of_environments) - set(LIVE_HOOKS))
+
+
+def check_hooks(model: type, ours: type) -> None:
+    """Refuse a model that overrides a hook without effect.
+
+    :param model: the class that freqtrade found
+    :param ours: the class it inherits its training from
+    :raises OperationalException: naming such hooks, what does here what they do elsewhere, and the live ones
+    """
+    without_effect = sorted(set(_without_effect(model, ours)))
+    if not without_effect:
+        return
+    instead = dict.fromkeys(_INSTEAD[name] for name in without_effect if name in _INSTEAD)
+    raise OperationalException(
+        f"{model.__name__} overrides {', '.join(without_effect)}, which nothing calls here; accepted: the hooks that "
+        f"are called, which are {', '.join(name for name in LIVE_HOOKS if not name.startswith('_'))}; remedy: remove "
+        f"{'it' if len(without_effect) == 1 else 'them'}{''.join(f'; {words}' for words in instead)}"
+    )
+
+
+def _without_effect(model: type, ours: type) -> Iterator[str]:
+    mro, dead = model.__mro__, dead_hooks()
+    above = mro[: mro.index(ours)]
+    overridden = {name for kind in above for name in vars(kind) if name in dead}
+    # The user's own code may call what FreqAI's would: such hooks live as long as their caller does.
+    while called := overridden & set(_names_used(above, overridden)):
+        overridden -= called
+    yield from overridden
+    # A class that stands behind this one in the order of inheritance: this one's methods win.
+    for kind in mro[mro.index(ours) + 1 :]:
+        if kind not in ours.__mro__ and issubclass(kind, BaseReinforcementLearningModel):
+            yield from (name for name in vars(kind) if name in dead or (name in vars(ours) and name in LIVE_HOOKS))
+
+
+def _names_used(kinds: Iterable[type], without: set[str]) -> Iterator[str]:
+    """Names of attributes that the methods of classes use, but for those of some names."""
+    for kind in kinds:
+        for name, value in vars(kind).items():
+            code = getattr(getattr(value, "fget", None) or getattr(value, "__func__", value), "__code__", None)
+            if name not in without and code is not None:
+                yield from _names_in(code)
+
+
+def _names_in(code: CodeType) -> Iterator[str]:
+    yield from code.co_names
+    constants: tuple[Any, ...] = code.co_consts
+    for constant in constants:
+        if isinstance(constant, CodeType):
+            yield from _names_in(constant)
