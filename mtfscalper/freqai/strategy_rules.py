@@ -188,16 +188,6 @@ class PairTerms:
         return TradeTerms.from_environment(self.environment(pair), self._settings.rl.model_type)
 
 
-# What a strategy may use and a simulation of its trades leaves out.
-_NOT_SIMULATED = {
-    "use_custom_stoploss": "custom_stoploss",
-    "use_custom_roi": "custom_roi",
-    "position_adjustment_enable": "adjust_trade_position",
-    "ignore_roi_if_entry_signal": "ignore_roi_if_entry_signal",
-    "exit_profit_only": "exit_profit_only",
-}
-
-
 def rules_of_strategy(
     strategy: IStrategy, config: dict[str, Any], exchange: Exchange, pair: str, rl: RLSettings
 ) -> TradingRules:
@@ -219,13 +209,6 @@ def rules_of_strategy(
             f"the strategy's max_trade_duration_candles is {own_duration} and "
             f"freqai.rl_config.max_trade_duration_candles is {rl.max_trade_duration_candles}; accepted: one value; "
             "remedy: change one of the two"
-        )
-    left_out = [name for flag, name in _NOT_SIMULATED.items() if getattr(strategy, flag, False)]
-    if left_out:
-        logger.warning(
-            "%s uses %s, which training does not simulate: the policy learns trades without.",
-            type(strategy).__name__,
-            ", ".join(left_out),
         )
     futures = config.get("trading_mode", TradingMode.SPOT) == TradingMode.FUTURES
     long = _leverage(strategy, config, exchange, pair, "long") if futures else 1.0

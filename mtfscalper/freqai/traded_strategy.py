@@ -14,6 +14,7 @@ from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.short_periods import check_candles
 from mtfscalper.freqai.strategy_rules import PairTerms, UserParts
 from mtfscalper.freqai.trade_decisions import check_asks_for_decisions
+from mtfscalper.freqai.unsimulated import name_unsimulated
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
 
@@ -39,6 +40,7 @@ class TradedStrategy:
         """
         if settings.rl.decision_mode == "exact":
             check_asks_for_decisions(strategy)
+        name_unsimulated(strategy, config, settings)
         data = getattr(strategy, "dp", None)
         self.strategy, self._config, self._settings, self._user = strategy, config, settings, user
         self.source = CandleSource(config, data, settings.rl.entry_mode)

@@ -1,6 +1,5 @@
 """What is trained is what will be traded: fee, leverage, stop, ROI and durations come from config and strategy."""
 
-import logging
 from types import SimpleNamespace
 from typing import Any
 
@@ -226,21 +225,6 @@ def test_the_stop_accepted_last_lies_before_freqtrades_liquidation_price(
     loss = abs(open_rate - liquidation) * (1 - buffer) / open_rate * leverage
     assert limit <= loss * (1 + 1e-9)
     assert limit >= loss * (1 - 2 * maintenance - 1e-9)
-
-
-def test_what_training_does_not_simulate_is_named_in_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "mtfscalper"):
-        rules(strategy=StubStrategy(use_custom_stoploss=True, position_adjustment_enable=True, exit_profit_only=False))
-    assert [record.getMessage() for record in caplog.records] == [
-        "StubStrategy uses custom_stoploss, adjust_trade_position, which training does not simulate: the policy learns "
-        "trades without."
-    ]
-
-
-def test_a_strategy_that_is_simulated_whole_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "mtfscalper"):
-        rules()
-    assert not caplog.records
 
 
 def test_wrong_settings_are_an_error_freqtrade_prints_and_stops_at() -> None:
