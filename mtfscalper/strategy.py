@@ -14,6 +14,7 @@ from mtfscalper.freqai.columns import (
 from mtfscalper.freqai.exit_policy import ExitDecision
 from mtfscalper.freqai.strategy_rules import settings_of_config
 from mtfscalper.freqai.trade_decisions import TradeDecisions
+from mtfscalper.freqai.unsimulated import carries_out_policy
 from mtfscalper.market.signals import (
     LONG_SIGNAL,
     SHORT_SIGNAL,
@@ -39,6 +40,7 @@ __all__ = [
     "SignalPeriods",
     "SignalThresholds",
     "TradeDecisions",
+    "carries_out_policy",
     "classic_signals",
     "declare_prediction_columns",
     "settings_of_config",

@@ -23,6 +23,7 @@ from mtfscalper.strategy import (
     Action,
     SignalThresholds,
     TradeDecisions,
+    carries_out_policy,
     classic_signals,
     declare_prediction_columns,
     settings_of_config,
@@ -242,6 +243,7 @@ class MtfScalper_RL_Hybrid(IStrategy):
 
     # ------------------------------------------------------------------ callbacks
 
+    @carries_out_policy
     def custom_exit(
         self, pair: str, trade: Trade, current_time: datetime, current_rate: float, current_profit: float, **kwargs
     ) -> str | None:
@@ -260,6 +262,7 @@ class MtfScalper_RL_Hybrid(IStrategy):
         longest = timedelta(seconds=self._candle_seconds() * self._longest_candles)
         return "max_duration" if current_time - opened >= longest else None
 
+    @carries_out_policy
     def confirm_trade_entry(
         self,
         pair: str,

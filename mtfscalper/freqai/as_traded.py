@@ -61,12 +61,14 @@ class Signals(NamedTuple):
 
     :ivar frames: what the strategy's callbacks see of a pair as they are asked about an entry, by side
     :ivar doubled: rows on which an entry and an own exit of one side meet
+    :ivar exits_vary: whether there are exits that depend on what the policy would enter
     """
 
     long: Side
     short: Side
     frames: Mapping[str, DataFrame]
     doubled: int
+    exits_vary: bool
 
 
 class _Everywhere:
@@ -103,16 +105,18 @@ def signals_of(strategy: IStrategy, candles: DataFrame, pair: str, historic: His
         for action in (Action.LONG_ENTER, Action.SHORT_ENTER, Action.NEUTRAL)
     }
     sides = {}
-    doubled = 0
+    doubled, exits_vary = 0, False
     for name, action in (("long", Action.LONG_ENTER), ("short", Action.SHORT_ENTER)):
         entering = runs[action]
-        exits = np.logical_and.reduce([_flag(frame, f"exit_{name}") for frame in runs.values()])
+        of_runs = [_flag(frame, f"exit_{name}") for frame in runs.values()]
+        exits = np.logical_and.reduce(of_runs)
+        exits_vary |= bool((np.logical_or.reduce(of_runs) & ~exits).any())
         gate = _flag(entering, f"enter_{name}")
         doubled += int((gate & exits).sum())
         tags = entering["enter_tag"].shift(1) if "enter_tag" in entering else pd.Series([None] * len(entering))
         sides[name] = Side(gate, exits, [tag if isinstance(tag, str) else None for tag in tags])
     frames = {"long": runs[Action.LONG_ENTER], "short": runs[Action.SHORT_ENTER]}
-    return Signals(sides["long"], sides["short"], frames, doubled)
+    return Signals(sides["long"], sides["short"], frames, doubled, exits_vary)
 
 
 def _run(strategy: IStrategy, candles: DataFrame, pair: str, action: Action, historic: Historic | None) -> DataFrame:

@@ -17,6 +17,7 @@ from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
 from mtfscalper.freqai.as_traded import Asked, Callbacks, Historic, Signals, signals_of
+from mtfscalper.freqai.unsimulated import EXITS_OF_COLUMNS
 
 logger = logging.getLogger(__name__)
 
@@ -213,6 +214,8 @@ def signal_columns(pair: str, signals: Signals | None) -> dict[str, npt.NDArray[
             columns[f"{name}_gate"] = side.gate
         if side.exit.any():
             columns[f"{name}_exit"] = side.exit
+    if signals.exits_vary:
+        logger.warning("%s: %s: %s.", pair, *EXITS_OF_COLUMNS[:2])
     if signals.doubled:
         logger.warning(
             "%s: the strategy's own exit signal meets its own entry on %d candles. freqtrade keeps an open trade there "

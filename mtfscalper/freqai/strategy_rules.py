@@ -231,16 +231,6 @@ class PairTerms:
         return TradeTerms.from_environment(self.environment(pair), self.settings.rl.model_type)
 
 
-# What a strategy may use and a simulation of its trades leaves out.
-_NOT_SIMULATED = {
-    "use_custom_stoploss": "custom_stoploss",
-    "use_custom_roi": "custom_roi",
-    "position_adjustment_enable": "adjust_trade_position",
-    "ignore_roi_if_entry_signal": "ignore_roi_if_entry_signal",
-    "exit_profit_only": "exit_profit_only",
-}
-
-
 def rules_of_strategy(
     strategy: IStrategy,
     config: dict[str, Any],
@@ -268,13 +258,6 @@ def rules_of_strategy(
             f"the strategy's max_trade_duration_candles is {own_duration} and "
             f"freqai.rl_config.max_trade_duration_candles is {rl.max_trade_duration_candles}; accepted: one value; "
             "remedy: change one of the two"
-        )
-    left_out = [name for flag, name in _NOT_SIMULATED.items() if getattr(strategy, flag, False)]
-    if left_out:
-        logger.warning(
-            "%s uses %s, which training does not simulate: the policy learns trades without.",
-            type(strategy).__name__,
-            ", ".join(left_out),
         )
     terms = terms or EntryTerms((1.0, 1.0), (0.0, 0.0), 1.0, DataFrame())
     available, wallet = _tradable_ratio(config), _wallet(config)

@@ -15,6 +15,7 @@ from mtfscalper.freqai.candles import CandleSource, PairCandles
 from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.strategy_frame import StrategyFrame, bots_stop_too, check_strategy
 from mtfscalper.freqai.strategy_rules import PairTerms, UserParts
+from mtfscalper.freqai.unsimulated import name_unsimulated
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
 
@@ -41,6 +42,7 @@ class TradedStrategy:
         :raises OperationalException: if its trades cannot be learned; in a bot a StrategyRefusedError
         """
         check_strategy(strategy, config, asked)
+        name_unsimulated(strategy, config, asked)
         self.strategy, self.settings = strategy, asked
         self._config, self._asked, self._user = config, asked, user
         self.source = CandleSource(config, getattr(strategy, "dp", None))

@@ -1,6 +1,5 @@
 """What is trained is what will be traded: fee, leverage, stop, ROI and durations come from config and strategy."""
 
-import logging
 from typing import Any
 
 import pandas as pd
@@ -176,21 +175,6 @@ def test_a_longest_duration_of_the_strategys_own_is_refused_with_both_values() -
     with pytest.raises(RulesError, match=r"max_trade_duration_candles is 48 and .*is 96; accepted: one value"):
         rules(strategy=strategy)
     assert rules(strategy=strategy, rl=RLSettings(max_trade_duration_candles=48)).max_trade_duration_candles == 48
-
-
-def test_what_training_does_not_simulate_is_named_in_one_warning(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "mtfscalper"):
-        rules(strategy=StubStrategy(use_custom_stoploss=True, position_adjustment_enable=True, exit_profit_only=False))
-    assert [record.getMessage() for record in caplog.records] == [
-        "StubStrategy uses custom_stoploss, adjust_trade_position, which training does not simulate: the policy learns "
-        "trades without."
-    ]
-
-
-def test_a_strategy_that_is_simulated_whole_gives_no_warning(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING, "mtfscalper"):
-        rules()
-    assert not caplog.records
 
 
 def test_wrong_settings_are_an_error_freqtrade_prints_and_stops_at() -> None:
