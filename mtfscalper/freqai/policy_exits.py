@@ -14,7 +14,7 @@ from functools import wraps
 from inspect import getattr_static
 from typing import Any, cast
 
-from freqtrade.enums import TRADE_MODES
+from freqtrade.enums import TRADE_MODES, ExitCheckTuple
 from freqtrade.exceptions import OperationalException
 from freqtrade.persistence import Trade
 from freqtrade.strategy import IStrategy
@@ -220,6 +220,15 @@ class PolicyExits(IStrategy, metaclass=_MixinFirst):
     def bot_loop_start(self, *arguments: Any, **keywords: Any) -> None:
         """A bot's loop begins, or a candle of a backtest."""
         super().bot_loop_start(*arguments, **keywords)
+
+    def should_exit(
+        self, trade: Trade, rate: float, current_time: datetime, *, enter: bool, exit_: bool, **keywords: Any
+    ) -> list[ExitCheckTuple]:
+        """freqtrade's checks of an open trade, of which ``custom_exit`` is one."""
+        if exit_ and self.exit_profit_only and trade.calc_profit_ratio(rate) <= self.exit_profit_offset:
+            # A signal that freqtrade will refuse for its profit. It would not call custom_exit beside it.
+            exit_ = False
+        return super().should_exit(trade, rate, current_time, enter=enter, exit_=exit_, **keywords)
 
     def ft_bot_cleanup(self) -> None:
         """freqtrade's end of a bot."""

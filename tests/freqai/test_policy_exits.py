@@ -377,6 +377,27 @@ def test_a_lost_decision_ends_the_run_all_the_same(config: dict[str, Any]) -> No
             left(instance, now)
 
 
+@pytest.mark.parametrize(("rate", "by_column"), [(99.0, False), (103.0, True)])
+def test_an_exit_column_that_freqtrade_refuses_silences_nobody(
+    config: dict[str, Any], rate: float, by_column: bool
+) -> None:
+    """With ``exit_profit_only`` a signal at a loss leaves nothing, and custom_exit would not be called beside it."""
+    instance = made(Without, config, HOLDS)
+    instance.exit_profit_only, instance.exit_profit_offset, instance.use_exit_signal = True, 0.0, True
+    instance.minimal_roi, instance.ignore_roi_if_entry_signal = {0: 10}, False
+    trade = a_trade(opened=OPENED)
+    trade.adjust_stop_loss(100.0, -0.1, initial=True)
+
+    def reasons(now: datetime) -> list[str]:
+        checks = instance.should_exit(trade, rate, now, enter=False, exit_=True, low=rate, high=rate)
+        return [check.exit_reason for check in checks]
+
+    assert reasons(late(-5)) == (["exit_signal"] if by_column else [])
+    assert reasons(late()) == (["exit_signal"] if by_column else ["max_duration"])
+    answer(instance, LEAVES)
+    assert reasons(late(-5)) == (["exit_signal"] if by_column else ["rl_exit"])
+
+
 # ---------------------------------------------------------------------- entries
 
 
