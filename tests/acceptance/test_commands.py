@@ -140,6 +140,7 @@ def test_the_same_backtest_trains_nothing_again(freqtrade: Freqtrade) -> None:
 def test_plot_dataframe_draws_a_futures_chart_with_the_policys_columns(freqtrade: Freqtrade) -> None:
     output = freqtrade.with_policy("plot-dataframe", pairs=[PAIR])
     assert SHOWN in output
+    assert "decisions about open trades are shown" in output
     assert TRAINING not in output
     [drawn] = (freqtrade.user / "plot").glob("freqtrade-plot-BTC*.html")
     assert "p_exit" in drawn.read_text(encoding="utf-8")
@@ -328,7 +329,7 @@ def test_the_webserver_draws_without_touching_and_backtests_as_a_backtest_does(f
 
     with log.open("wb") as output, running(command, freqtrade.home, output) as process:
         api.await_start(process)
-        charts = [api.chart("20240906-20240907"), api.chart("20240906-20240907", post=True)]
+        charts = [api.chart("20240906-20240908"), api.chart("20240906-20240908", post=True)]
         empty = api.chart("20240909-20240911")
         assert freqtrade.models() == before
         assert trainings() == 0

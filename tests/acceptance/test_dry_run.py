@@ -30,6 +30,8 @@ from freqtrade.persistence import LocalTrade
 from freqtrade.resolvers import StrategyResolver
 from freqtrade_command import output_of
 
+from mtfscalper.freqai.archive import Archive
+from mtfscalper.freqai.run_plan import RunPlan
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import Option, freqtrade_command, write_overlay
 from mtfscalper.offline.synthetic import write_market
@@ -287,6 +289,7 @@ def asked(run: Run) -> pd.DataFrame:
     }
     config = Configuration(arguments, RunMode.BACKTEST).get_config()
     decisions = TradeDecisions(config, StrategyResolver.load_strategy(config))
+    decisions.follow(PAIR, RunPlan.newest(Archive.from_config(config), PAIR).name)
     found = []
     for number, trade in enumerate(run.bot.trades.itertuples()):
         true_trade = LocalTrade(
