@@ -16,7 +16,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime
 from pathlib import Path
@@ -33,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mtfscalper.envs.trading_env import observation_space
+from mtfscalper.freqai.decision_record import DecisionRecord
 from mtfscalper.machine import usable_processors
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import freqtrade_command, offline_config, project_options
@@ -144,16 +146,34 @@ def trade_the_year(scratch: Path, console: Console) -> dict[str, float]:
     """Seconds of a year's backtest that finds its policies on disk, and of what is ours in it."""
     write_market(scratch / "data", start=MARKET_START, stop=STOP, pairs=PAIRS)
     (scratch / "user" / "backtest_results").mkdir(parents=True)
-    spent = {"decide": 0.0, "calls": 0}
-    real = TradeDecisions.decide
+    spent = {"decide": 0.0, "calls": 0, "record": 0.0, "custom_data": 0.0}
 
-    def decide(self: TradeDecisions, *arguments: Any) -> Any:
-        started = time.perf_counter()
+    @contextmanager
+    def clocked() -> Iterator[None]:
+        """Add up what is ours in a backtest."""
+        parts = [(TradeDecisions, "decide", "decide"), (TradeDecisions, "note_exit", "custom_data")]
+        # Of the record: its rows, which decide() notes, and the look at every candle whether it is due.
+        parts += [(DecisionRecord, "add", "record"), (TradeDecisions, "at_loop", "record")]
+        reals = {name: getattr(owner, name) for owner, name, _ in parts}
+
+        def clock(real: Callable[..., Any], part: str) -> Callable[..., Any]:
+            def call(*arguments: Any) -> Any:
+                started = time.perf_counter()
+                try:
+                    return real(*arguments)
+                finally:
+                    spent[part] += time.perf_counter() - started
+                    spent["calls"] += part == "decide"
+
+            return call
+
+        for owner, name, part in parts:
+            setattr(owner, name, clock(reals[name], part))
         try:
-            return real(self, *arguments)
+            yield
         finally:
-            spent["decide"] += time.perf_counter() - started
-            spent["calls"] += 1
+            for owner, name, _ in parts:
+                setattr(owner, name, reals[name])
 
     with ReplayExchange(scratch / "data") as exchange:
         with console.status("training a policy for every month and pair"):
@@ -172,10 +192,9 @@ def trade_the_year(scratch: Path, console: Console) -> dict[str, float]:
         processed = {pair: frame[frame["date"] >= start].reset_index(drop=True) for pair, frame in frames.items()}
         return len(backtesting.backtest(processed, start, stop)["results"])
 
-    TradeDecisions.decide = decide
-    n_trades = trade()
+    with clocked():
+        n_trades = trade()
     traded = time.perf_counter()
-    TradeDecisions.decide = real
     figures = {
         "command_seconds": whole,
         "trade_seconds": traded - prepared,
@@ -191,8 +210,10 @@ def trade_the_year(scratch: Path, console: Console) -> dict[str, float]:
         ("freqtrade backtesting, start to end", whole),
         (f"trading: {n_trades} trades", figures["trade_seconds"]),
         (f"of which {spent['calls']:,} questions", spent["decide"]),
+        ("of which the record of them", spent["record"]),
+        ("the exits' probabilities in the trades' custom data", spent["custom_data"]),
     ):
-        table.add_row(name, f"{seconds:.1f}", f"{100 * seconds / whole:.1f} %")
+        table.add_row(name, f"{seconds:.2f}", f"{100 * seconds / whole:.2f} %")
     console.print(table)
     console.print(f"{1e6 * spent['decide'] / max(spent['calls'], 1):.0f} us a question, loading policies included")
     profile = cProfile.Profile()

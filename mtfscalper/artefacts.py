@@ -37,7 +37,16 @@ _LIBRARIES = (
     *("numpy", "pandas", "scipy"),
 )
 # What looks on, runs it elsewhere or serves it candles decides nothing, whoever imports it.
-_LOOKS_ON = ("cli", "monitoring", "reporting", "offline", "search", "executors", "freqai.views")
+_LOOKS_ON = (
+    "cli",
+    "monitoring",
+    "reporting",
+    "offline",
+    "search",
+    "executors",
+    "freqai.views",
+    "freqai.decision_record",
+)
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:

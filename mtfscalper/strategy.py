@@ -12,8 +12,9 @@ from mtfscalper.freqai.columns import (
     declare_prediction_columns,
 )
 from mtfscalper.freqai.exit_policy import ExitDecision
+from mtfscalper.freqai.policy_exits import PolicyExits
 from mtfscalper.freqai.strategy_rules import settings_of_config
-from mtfscalper.freqai.trade_decisions import TradeDecisions
+from mtfscalper.freqai.trade_decisions import PROBABILITY_KEY, TradeDecisions
 from mtfscalper.freqai.unsimulated import carries_out_policy
 from mtfscalper.market.signals import (
     LONG_SIGNAL,
@@ -32,11 +33,13 @@ __all__ = [
     "LONG_ENTER_COLUMN",
     "LONG_SIGNAL",
     "PREDICTION_COLUMNS",
+    "PROBABILITY_KEY",
     "SHORT_ENTER_COLUMN",
     "SHORT_SIGNAL",
     "STATE_COLUMNS",
     "Action",
     "ExitDecision",
+    "PolicyExits",
     "SignalPeriods",
     "SignalThresholds",
     "TradeDecisions",

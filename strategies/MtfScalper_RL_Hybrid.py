@@ -1,15 +1,14 @@
 """Hybrid scalper: classic multi-timeframe signals open the door, a trained policy decides entries and exits."""
 
 import logging
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import reduce
 
 import numpy as np
 import talib.abstract as ta
-from freqtrade.enums import TRADE_MODES
 from freqtrade.exceptions import OperationalException
 from freqtrade.persistence import Trade
-from freqtrade.strategy import DecimalParameter, IntParameter, IStrategy, merge_informative_pair, timeframe_to_prev_date
+from freqtrade.strategy import DecimalParameter, IntParameter, IStrategy, merge_informative_pair
 from pandas import DataFrame
 
 from mtfscalper.strategy import (
@@ -21,19 +20,19 @@ from mtfscalper.strategy import (
     SHORT_SIGNAL,
     STATE_COLUMNS,
     Action,
+    ExitDecision,
+    PolicyExits,
     SignalThresholds,
-    TradeDecisions,
     carries_out_policy,
     classic_signals,
     declare_prediction_columns,
-    settings_of_config,
     timeframe_state,
 )
 
 logger = logging.getLogger(__name__)
 
 
-class MtfScalper_RL_Hybrid(IStrategy):
+class MtfScalper_RL_Hybrid(PolicyExits, IStrategy):
     """Enters where a classic 5m/15m/1h signal permits it and the policy agrees; leaves when the policy says so.
 
     Without FreqAI (``freqai.enabled`` false) it trades the classic signals alone and leaves by stop, ROI, an opposite
@@ -55,9 +54,6 @@ class MtfScalper_RL_Hybrid(IStrategy):
     exit_profit_only = False
     ignore_roi_if_entry_signal = False
     leverage_used = 1.0
-
-    # Whom to ask about open trades, with decision_mode "exact".
-    trade_decisions: TradeDecisions | None = None
 
     # Classic signals.
     adx_base = IntParameter(10, 40, default=20, space="buy")
@@ -89,19 +85,8 @@ class MtfScalper_RL_Hybrid(IStrategy):
 
     def __init__(self, config: dict) -> None:
         super().__init__(config)
-        # Here already: freqtrade makes the FreqAI model, which checks too, only after loading all candles. The longest
-        # duration holds without FreqAI too.
-        try:
-            self.rl_settings = settings_of_config(config).for_strategy(sets_signals=True).rl
-        except OperationalException:
-            if self.uses_policy:
-                raise
-            # Without FreqAI its section may be another model's.
-            self.rl_settings = settings_of_config({}).rl
         if self.uses_policy:
             self._check_timeframes(config)
-            if self.rl_settings.decision_mode == "exact":
-                self.trade_decisions = TradeDecisions(config, self)
 
     @property
     def protections(self):
@@ -243,49 +228,22 @@ class MtfScalper_RL_Hybrid(IStrategy):
 
     # ------------------------------------------------------------------ callbacks
 
+    def policy_leaves(self, decision: ExitDecision) -> bool:
+        """Leave when the policy gives leaving the least probability."""
+        least = self.exit_probability_min.value
+        # At 0.5 the policy's own preference: rounding would decide a tie otherwise.
+        return decision.leave if least == 0.5 else decision.probability >= least
+
     @carries_out_policy
     def custom_exit(
         self, pair: str, trade: Trade, current_time: datetime, current_rate: float, current_profit: float, **kwargs
     ) -> str | None:
-        """Leave when the policy says so (``decision_mode`` "exact"), or once the longest duration is reached."""
-        decision = None
-        if self.trade_decisions is not None:
-            decision = self.trade_decisions.decide(trade, current_time, current_rate)
-        if decision is not None:
-            least = self.exit_probability_min.value
-            # At 0.5 the policy's own preference: rounding would decide a tie otherwise.
-            if decision.leave if least == 0.5 else decision.probability >= least:
-                return f"rl_exit_{decision.probability:.2f}"
-            if 0 < self.breakeven_trigger.value <= decision.best_profit and decision.profit <= 0:
-                return "breakeven"
-        opened = timeframe_to_prev_date(self.timeframe, trade.open_date_utc)
-        longest = timedelta(seconds=self._candle_seconds() * self._longest_candles)
-        return "max_duration" if current_time - opened >= longest else None
-
-    @carries_out_policy
-    def confirm_trade_entry(
-        self,
-        pair: str,
-        order_type: str,
-        amount: float,
-        rate: float,
-        time_in_force: str,
-        current_time: datetime,
-        entry_tag: str | None,
-        side: str,
-        **kwargs,
-    ) -> bool:
-        """No entry in the candle of an exit: the policy was not asked about one. None by a row that is not the last."""
-        candle = timeframe_to_prev_date(self.timeframe, current_time)
-        before = candle - timedelta(microseconds=1)
-        if self.config.get("runmode") in TRADE_MODES:
-            # Until a bot has the candle that has just closed, freqtrade goes by the row before it: by a signal that was
-            # refused in the candle of an exit, maybe, and which a backtest has forgotten by now.
-            analysed, _ = self.dp.get_analyzed_dataframe(pair, self.timeframe)
-            if analysed.empty or analysed["date"].iloc[-1] < timeframe_to_prev_date(self.timeframe, before):
-                return False
-        closed = Trade.get_trades_proxy(pair=pair, is_open=False, close_date=before)
-        return not closed
+        """What the policy did not leave: gains that are gone, and a share of the longest duration."""
+        decision = self.policy_decision
+        if decision is not None and 0 < self.breakeven_trigger.value <= decision.best_profit and decision.profit <= 0:
+            return "breakeven"
+        longest = max(1, int(self.max_trade_duration_candles * self.duration_share.value))
+        return "max_duration" if self.candles_held(trade, current_time) >= longest else None
 
     def leverage(
         self,
@@ -323,13 +281,6 @@ class MtfScalper_RL_Hybrid(IStrategy):
     def _with_signals(self, dataframe: DataFrame, states: list[DataFrame]) -> DataFrame:
         long, short = classic_signals(*states, thresholds=self._thresholds())
         return dataframe.assign(**{LONG_SIGNAL: long.astype(int), SHORT_SIGNAL: short.astype(int)})
-
-    @property
-    def _longest_candles(self) -> int:
-        return max(1, int(self.max_trade_duration_candles * self.duration_share.value))
-
-    def _candle_seconds(self) -> int:
-        return 60 * int(self.timeframe.removesuffix("m"))
 
     @staticmethod
     def _enter(dataframe: DataFrame, conditions: list, column: str, tag: str) -> None:

@@ -18,6 +18,7 @@ from freqtrade.exceptions import OperationalException
 from freqtrade.freqai import data_kitchen
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.persistence import FtNoDBContext, LocalTrade, Trade, init_db
+from freqtrade.persistence.custom_data import CustomDataWrapper
 from freqtrade.plugins.protectionmanager import ProtectionManager
 from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy import IStrategy
@@ -31,6 +32,7 @@ from mtfscalper.strategy import (
     LONG_ENTER_COLUMN,
     LONG_SIGNAL,
     PREDICTION_COLUMNS,
+    PROBABILITY_KEY,
     SHORT_ENTER_COLUMN,
     SHORT_SIGNAL,
     STATE_COLUMNS,
@@ -614,8 +616,14 @@ OPENED = datetime(2024, 9, 2, 10, 0, tzinfo=UTC)
 def custom_exit(strategy: Any, opened: datetime, now: datetime, decision: ExitDecision | None = None) -> Any:
     if strategy.trade_decisions is not None:
         strategy.trade_decisions.decide = lambda *_: decision
-    trade = SimpleNamespace(open_date_utc=opened)
-    return strategy.custom_exit(PAIR, trade, now, 100.0, 0.0)  # type: ignore[arg-type]
+    trade = LocalTrade(**a_trade(PAIR, None) | {"id": 1, "open_date": opened})
+    with FtNoDBContext("5m"):
+        reason = strategy.custom_exit(PAIR, trade, now, 100.0, 0.0)
+        # What was probable is told apart from the reason, which is one row in freqtrade's tables.
+        noted = trade.get_custom_data(PROBABILITY_KEY)
+        CustomDataWrapper.reset_custom_data()
+    assert noted == (decision.probability if reason == "rl_exit" else None)
+    return reason
 
 
 @pytest.mark.parametrize("candles", [1, 96])
@@ -652,11 +660,11 @@ def decided(probability: float, profit: float = 0.0, best_profit: float = 0.0) -
 def test_a_trade_is_left_when_the_policy_prefers_to(config: dict[str, Any]) -> None:
     strategy = load(config)
     now = OPENED + timedelta(minutes=15)
-    assert custom_exit(strategy, OPENED, now, decided(0.834)) == "rl_exit_0.83"
+    assert custom_exit(strategy, OPENED, now, decided(0.834)) == "rl_exit"
     assert custom_exit(strategy, OPENED, now, decided(0.4)) is None
     # Its decision comes before the longest duration, as in training.
     late = OPENED + timedelta(hours=9)
-    assert custom_exit(strategy, OPENED, late, decided(0.9)) == "rl_exit_0.90"
+    assert custom_exit(strategy, OPENED, late, decided(0.9)) == "rl_exit"
     assert custom_exit(strategy, OPENED, late, decided(0.1)) == "max_duration"
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from freqtrade.persistence import LocalTrade
 
+from mtfscalper.freqai.candle_clock import candle_open_ms
 from mtfscalper.trading.account import FLAT, Account
 from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.rules import profit_ratio, see_profit
@@ -94,7 +95,7 @@ class OpenTrade:
             negative if it was paid
         :return: the account, its best profit that of the opens so far, and its profit at this open
         """
-        entry_ms = self.open_ms // history.timeframe_ms * history.timeframe_ms
+        entry_ms = candle_open_ms(history.timeframe_ms, self.open_ms)
         seen = self._seen
         if history is not self._history:
             self._history = history

@@ -118,6 +118,12 @@ class RunPlan:
             "history_sha256": self.history_sha256,
         }
 
+    @property
+    def name(self) -> str:
+        """Of the plan's file, made of what it says."""
+        # As it will be read back: tuples are lists in JSON.
+        return artefacts.value_hash(json.loads(json.dumps(self.content)))
+
 
 def write_plan(
     archive: Archive, pair: str, terms: TradeTerms, periods: tuple[PlannedPeriod, ...], history: PriceHistory
@@ -129,9 +135,7 @@ def write_plan(
     """
     content = array_bytes(history._asdict())
     plan = RunPlan(pair, terms, periods, hashlib.sha256(content).hexdigest())
-    # As it will be read back: tuples are lists in JSON.
-    value = json.loads(json.dumps(plan.content))
-    name = artefacts.value_hash(value)
+    value, name = json.loads(json.dumps(plan.content)), plan.name
     history_path, path = plan.history_path(archive), archive.plans(pair) / f"{name}.json"
     if not (history_path.is_file() and artefacts.file_hash(history_path) == plan.history_sha256):
         artefacts.write_bytes(history_path, content)

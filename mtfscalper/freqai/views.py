@@ -1,4 +1,7 @@
-"""What a chart shows of the policy: the columns that the last backtest sealed. Nothing is trained, nothing written."""
+"""What a chart shows of the policy: the columns that the last backtest sealed, and what it decided about its trades.
+
+Nothing is trained, nothing is written.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +17,11 @@ from freqtrade.strategy import IStrategy
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive, why_not_that_version
-from mtfscalper.freqai.columns import PREDICTION_COLUMNS
+from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, PREDICTION_COLUMNS
+from mtfscalper.freqai.decision_record import newest_decisions, records_folder
 from mtfscalper.freqai.run_plan import DecisionsError, RunPlan
 from mtfscalper.seals import Seals
+from mtfscalper.trading.actions import Action
 
 logger = logging.getLogger(__name__)
 
@@ -46,10 +51,12 @@ class SealedColumns(NamedTuple):
 
     :ivar frame: ``date`` and the columns as FreqAI would append them; empty where there are none
     :ivar missing: why periods of that backtest, or all of it, cannot be shown
+    :ivar plan: the name of its plan, None where there is none
     """
 
     frame: pd.DataFrame
     missing: list[str]
+    plan: str | None = None
 
     @classmethod
     def from_archive(cls, archive: Archive, pair: str, seals: Seals) -> SealedColumns:
@@ -74,7 +81,7 @@ class SealedColumns(NamedTuple):
                 stale = stale or reason
             else:
                 missing.append(f"{version.parent.name}: {stale}")
-        return cls(pd.concat(frames, ignore_index=True) if frames else _neutral_columns(), missing)
+        return cls(pd.concat(frames, ignore_index=True) if frames else _neutral_columns(), missing, plan.name)
 
 
 def _neutral_columns() -> pd.DataFrame:
@@ -89,7 +96,8 @@ def with_sealed_columns(
 ) -> pd.DataFrame:
     """A strategy's frame as a backtest would leave it, from files alone.
 
-    Rows that the last backtest did not decide on are neutral, with ``do_predict`` 0; one line says what to run.
+    Rows that the last backtest did not decide on are neutral, with ``do_predict`` 0; one line says what to run. Where
+    it had asked about an open trade, the row before shows that decision instead of the one of a flat account.
 
     :param frame: one row a candle, with ``date``
     :param config: the freqtrade config
@@ -101,7 +109,29 @@ def with_sealed_columns(
     shown = frame[own].merge(sealed.frame, on="date", how="left", validate="one_to_one")
     shown[decided] = shown[decided].fillna(0)
     _tell(frame["date"], sealed, pair, config)
+    if sealed.plan is not None:
+        asked = newest_decisions(records_folder(config), pair, sealed.plan)
+        if asked is not None:
+            _show_decisions(shown, asked)
+            n_left = int(asked["leave"].sum())
+            logger.info("%s: %d decisions about open trades are shown, %d of them to leave.", pair, len(asked), n_left)
     return shown
+
+
+def _show_decisions(shown: pd.DataFrame, asked: pd.DataFrame) -> None:
+    """Put decisions about open trades into the rows that they were made on, as ``replay`` mode has them.
+
+    :param shown: one row a candle; changed in place
+    :param asked: the record of a backtest, see :mod:`mtfscalper.freqai.decision_record`
+    """
+    # A decision at the open of a candle was made on the row before it. Of several trades, one that is left counts.
+    last = asked.sort_values("leave", kind="stable").drop_duplicates("candle", keep="last")
+    rows = last["candle"].map(dict(zip(shown["date"].iloc[1:], shown.index[:-1], strict=True)))
+    last = last[rows.notna()]
+    leaves = last["side"].map({"long": Action.LONG_EXIT, "short": Action.SHORT_EXIT}).where(last["leave"], 0)
+    for column, values in ((ACTION_COLUMN, leaves), (EXIT_COLUMN, last["probability"])):
+        if column in shown:
+            shown.loc[rows.dropna().astype(int).to_numpy(), column] = values.to_numpy(dtype=float)
 
 
 def _tell(dates: pd.Series[pd.Timestamp], sealed: SealedColumns, pair: str, config: Mapping[str, Any]) -> None:

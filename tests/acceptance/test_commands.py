@@ -107,8 +107,8 @@ class Freqtrade:
         return self.run(subcommand, overlay, **(project_options(ROOT) | where | options))
 
     def models(self) -> dict[str, str]:
-        """Every file under the models' folder by its hash, and the folders."""
-        paths = sorted((self.user / "models").rglob("*"))
+        """Every file under the folders of models and of decisions by its hash, and the folders."""
+        paths = sorted(path for folder in ("models", "decisions") for path in (self.user / folder).rglob("*"))
         return {str(path): file_hash(path) if path.is_file() else "" for path in paths}
 
 
@@ -125,7 +125,7 @@ def freqtrade(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Freqtrade]:
 
 @pytest.fixture
 def untouched(freqtrade: Freqtrade) -> Iterator[None]:
-    """Nothing under the models' folder is another thing after the test than before it."""
+    """Nothing under these folders is another thing after the test than before it."""
     before = freqtrade.models()
     assert len(before) > 8
     yield
@@ -140,6 +140,7 @@ def test_the_same_backtest_trains_nothing_again(freqtrade: Freqtrade) -> None:
 def test_plot_dataframe_draws_a_futures_chart_with_the_policys_columns(freqtrade: Freqtrade) -> None:
     output = freqtrade.with_policy("plot-dataframe", pairs=[PAIR])
     assert SHOWN in output
+    assert "decisions about open trades are shown" in output
     assert TRAINING not in output
     [drawn] = (freqtrade.user / "plot").glob("freqtrade-plot-BTC*.html")
     assert "p_exit" in drawn.read_text(encoding="utf-8")
@@ -328,13 +329,16 @@ def test_the_webserver_draws_without_touching_and_backtests_as_a_backtest_does(f
 
     with log.open("wb") as output, running(command, freqtrade.home, output) as process:
         api.await_start(process)
-        charts = [api.chart("20240906-20240907"), api.chart("20240906-20240907", post=True)]
+        charts = [api.chart("20240906-20240908"), api.chart("20240906-20240908", post=True)]
         empty = api.chart("20240909-20240911")
         assert freqtrade.models() == before
         assert trainings() == 0
         for drawn in charts:
             assert (drawn["do_predict"] == 1).sum() >= 288
             assert (drawn["&-p_exit_mean"] == 0).all()
+            # The columns are of a flat account; what is drawn of them was decided about the trades.
+            assert (drawn["&-p_exit"] > 0).sum() > 20
+            assert drawn["&-action"].isin([2, 4]).any()
         assert not (empty["do_predict"] == 1).any()
         # The settings are the command's, so that it has nothing to train, not even where an analysis came between.
         assert api.backtest()["status"] == "ended", log.read_text()

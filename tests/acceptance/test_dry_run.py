@@ -30,6 +30,8 @@ from freqtrade.persistence import LocalTrade
 from freqtrade.resolvers import StrategyResolver
 from freqtrade_command import output_of
 
+from mtfscalper.freqai.archive import Archive
+from mtfscalper.freqai.run_plan import RunPlan
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import Option, freqtrade_command, write_overlay
 from mtfscalper.offline.synthetic import write_market
@@ -287,6 +289,7 @@ def asked(run: Run) -> pd.DataFrame:
     }
     config = Configuration(arguments, RunMode.BACKTEST).get_config()
     decisions = TradeDecisions(config, StrategyResolver.load_strategy(config))
+    decisions.follow(PAIR, RunPlan.newest(Archive.from_config(config), PAIR).name)
     found = []
     for number, trade in enumerate(run.bot.trades.itertuples()):
         true_trade = LocalTrade(
@@ -379,7 +382,7 @@ def test_the_bot_decides_about_its_trades_as_a_backtest_does(run: Run, asked: pd
         # The stop or ROI came first, on the price at which the candle before had closed.
         trade = run.bot.trades.iloc[row.trade]
         assert trade.close_date.floor(FIVE_MINUTES) == row.candle
-        assert not trade.exit_reason.startswith("rl_exit_")
+        assert trade.exit_reason != "rl_exit"
     both = asked[asked["asked"] > 0]
     measured = {name: difference(both[f"{name}_bot"], both[name]) for name in ("probability", "profit", "best_profit")}
     print(
@@ -398,13 +401,30 @@ def test_the_bot_leaves_at_the_candle_of_the_decision(run: Run, asked: pd.DataFr
     for number, trade in enumerate(run.bot.trades.itertuples()):
         of_trade = asked[(asked["trade"] == number) & (asked["asked"] > 0)]
         leaving = of_trade.loc[of_trade["leave"].astype(bool), "candle"].tolist()
-        if pd.notna(trade.close_date) and trade.exit_reason.startswith("rl_exit_"):
+        if pd.notna(trade.close_date) and trade.exit_reason == "rl_exit":
             left += 1
             assert leaving == [trade.close_date.floor(FIVE_MINUTES)]
         else:
             assert leaving == []
     print(f"\n{left} of {len(run.bot.trades)} trades left by the policy")
     assert left >= LEAST_EXITS
+
+
+def test_the_bots_record_has_each_of_its_decisions(run: Run) -> None:
+    files = sorted((run.home.parent / "bot" / "decisions" / "dry_run").glob("dry_run_*.feather"))
+    record = pd.concat([pd.read_feather(path) for path in files], ignore_index=True)
+    answers = run.bot.answers[run.bot.answers["answer"].notna()].drop_duplicates(["trade", "candle"])
+    assert len(record) == len(answers) >= LEAST_DECISIONS
+    assert record["candle"].tolist() == answers["candle"].tolist()
+    for name in ("probability", "leave", "held_candles", "profit", "best_profit"):
+        assert record[name].tolist() == [answer[name] for answer in answers["answer"]]
+    # What was said of an exit stands beside it in the database.
+    with sqlite3.connect(run.home.parent / "tradesv3.dryrun.sqlite") as connection:
+        noted = pd.read_sql("SELECT * FROM trade_custom_data WHERE cd_key = 'rl_exit_probability'", connection)
+    exits = run.bot.trades[run.bot.trades["exit_reason"] == "rl_exit"]
+    assert len(exits) >= LEAST_EXITS
+    assert set(exits["id"]) <= set(noted["ft_trade_id"])
+    assert set(noted["cd_value"].astype(float)) == set(record.loc[record["leave"], "probability"])
 
 
 def test_the_trades_are_the_backtests(run: Run) -> None:
@@ -418,7 +438,7 @@ def test_the_trades_are_the_backtests(run: Run) -> None:
             # One of the two was still in another trade.
             continue
         other = theirs.loc[entry]
-        if not all(reason.startswith("rl_exit_") for reason in (trade.exit_reason, other["exit_reason"])):
+        if not all(reason == "rl_exit" for reason in (trade.exit_reason, other["exit_reason"])):
             # Within a candle a backtest meets stop and ROI, the bot only on the prices that it is shown.
             continue
         assert other["close_date"] == trade.close_date.floor(FIVE_MINUTES)

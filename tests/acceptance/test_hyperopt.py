@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from freqtrade.data.btanalysis import load_backtest_stats
 from freqtrade.optimize.hyperopt_tools import HyperoptTools
@@ -106,6 +107,11 @@ class Freqtrade:
         output = self.run("backtesting", export="trades")
         return load_backtest_stats(self._home / "user" / "backtest_results")["strategy"][STRATEGY.stem], output
 
+    def records(self) -> list[Path]:
+        """Records of decisions, the newest last."""
+        files = (self._home / "user" / "decisions" / FREQAI["identifier"]).glob("*.feather")
+        return sorted(files, key=lambda file: file.stat().st_mtime)
+
 
 @pytest.fixture(scope="module")
 def freqtrade(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Freqtrade]:
@@ -120,6 +126,8 @@ def trained(freqtrade: Freqtrade) -> list[Epoch]:
     """The epochs of the run that trains the policies, by two workers."""
     epochs, output = freqtrade.hyperopt("sell", N_EPOCHS, n_jobs=2)
     assert TRAINING in output
+    # An epoch is no run of the user's: it leaves no record.
+    assert freqtrade.records() == []
     print()
     for epoch in epochs:
         print(epoch["params_dict"], f"{epoch['total_profit']:+.4f}", counted_reasons(epoch))
@@ -130,13 +138,8 @@ def trades_of(epoch: Epoch) -> list[dict[str, Any]]:
     return epoch["results_metrics"]["trades"]
 
 
-def reason(trade: dict[str, Any]) -> str:
-    """The kind of an exit, whatever the policy's probability."""
-    return "rl_exit" if trade["exit_reason"].startswith("rl_exit_") else trade["exit_reason"]
-
-
 def counted_reasons(epoch: Epoch) -> dict[str, int]:
-    reasons = [reason(trade) for trade in trades_of(epoch)]
+    reasons = [trade["exit_reason"] for trade in trades_of(epoch)]
     return {name: reasons.count(name) for name in sorted(set(reasons))}
 
 
@@ -163,15 +166,11 @@ def test_an_epoch_trades_by_its_own_parameters(trained: list[Epoch]) -> None:
     for epoch in trained:
         parameters = epoch["params_dict"]
         longest = max(1, int(LONGEST_CANDLES * parameters["duration_share"])) * CANDLE_MINUTES
-        durations = {trade["trade_duration"] for trade in trades_of(epoch) if reason(trade) == "max_duration"}
+        durations = {trade["trade_duration"] for trade in trades_of(epoch) if trade["exit_reason"] == "max_duration"}
         assert durations <= {longest}
         assert max(trade["trade_duration"] for trade in trades_of(epoch)) <= longest
         for trade in trades_of(epoch):
-            if reason(trade) == "rl_exit":
-                # The reason shows two decimals of the probability.
-                shown = float(trade["exit_reason"].removeprefix("rl_exit_"))
-                assert shown >= parameters["exit_probability_min"] - 0.0051
-            if reason(trade) == "breakeven":
+            if trade["exit_reason"] == "breakeven":
                 assert parameters["breakeven_trigger"] > 0
                 # The profit was gone at the open that it left at, which is where it filled.
                 assert trade["profit_ratio"] <= 0
@@ -224,6 +223,10 @@ def test_a_backtest_with_an_epochs_parameters_makes_its_trades(freqtrade: Freqtr
     assert TRAINING not in output
     assert [identity(trade) for trade in results["trades"]] == [identity(trade) for trade in trades_of(epoch)]
     assert results["profit_total"] == pytest.approx(epoch["total_profit"], rel=1e-12)
+    # It left when the policy gave leaving the epoch's least probability, and not before.
+    record = pd.read_feather(freqtrade.records()[-1])
+    assert record["leave"].tolist() == (record["probability"] >= epoch["params_dict"]["exit_probability_min"]).tolist()
+    assert record["leave"].sum() == counted_reasons(epoch)["rl_exit"]
     # The control: by its own parameters the strategy makes other trades.
     plain, _ = freqtrade.backtest()
     assert [identity(trade) for trade in plain["trades"]] != [identity(trade) for trade in results["trades"]]

@@ -16,6 +16,7 @@ from parity.backtester import as_closed_trades
 from mtfscalper.freqai import exit_policy
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.open_trade import OpenTrade
+from mtfscalper.freqai.policy_exits import POLICY_REASON
 from mtfscalper.policy.inference import PolicyDecider, WholeTradeDecider
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR
@@ -92,9 +93,9 @@ class Verdicts(NamedTuple):
 
 
 def policys_trades(results: pd.DataFrame) -> list[ClosedTrade]:
-    """freqtrade's trades; whatever its probability, an exit of the policy is a signal."""
+    """freqtrade's trades; an exit of the policy is a signal."""
     return [
-        trade._replace(exit_reason="exit_signal") if trade.exit_reason.startswith("rl_exit_") else trade
+        trade._replace(exit_reason="exit_signal") if trade.exit_reason == POLICY_REASON else trade
         for trade in as_closed_trades(results.sort_values("close_date"))
     ]
 

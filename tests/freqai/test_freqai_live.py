@@ -22,6 +22,7 @@ from mtfscalper.freqai.columns import (
     SHORT_ENTER_COLUMN,
 )
 from mtfscalper.freqai.open_trade import OpenTrade
+from mtfscalper.freqai.trade_decisions import PROBABILITY_KEY
 from mtfscalper.trading.actions import Action
 from mtfscalper.training.job import TrainingJob
 
@@ -140,7 +141,8 @@ def ask(bot: LiveBot, frame: pd.DataFrame, trade: Trade) -> tuple[bool, float]:
     decision = bot.strategy.trade_decisions.decide(trade, bot.now, 1.0)
     reason = bot.strategy.custom_exit(PAIR, trade, bot.now, 1.0, 0.0)
     assert decision is not None
-    assert reason == (f"rl_exit_{decision.probability:.2f}" if decision.leave else None)
+    assert reason == ("rl_exit" if decision.leave else None)
+    assert trade.get_custom_data(PROBABILITY_KEY) == (decision.probability if decision.leave else None)
     return decision.leave, decision.probability
 
 
@@ -195,6 +197,28 @@ def test_an_open_trade_is_decided_on_as_it_truly_is(
     assert len(accounts) == 14
     assert last[EXIT_COLUMN] == 0
     assert last[ACTION_COLUMN] != leave
+
+
+def test_what_a_bot_decides_is_on_disk_by_its_next_loop(make_bot: Any, tmp_path: Path) -> None:
+    bot = ready(make_bot(rl_config={"decision_mode": "exact"}))
+    folder = tmp_path / "decisions" / "test"
+    bot.next_candle(2)
+    trade = bot.open_trade(is_short=True)
+    bias = bot.model.dd.model_dictionary[PAIR].policy.action_net.bias.data
+    for candle in range(1, 4):
+        bias[Action.SHORT_EXIT] = 1e6 if candle == 3 else -1e6
+        bot.next_candle()
+        ask(bot, bot.analyse(), trade)
+        # The bot comes by every few seconds; it is one question.
+        ask(bot, bot.analyse(), trade)
+        bot.strategy.bot_loop_start(current_time=bot.now)
+        [file] = folder.glob("dry_run_*.feather")
+        rows = pd.read_feather(file)
+        assert rows["candle"].iloc[-1] == pd.Timestamp(bot.now).floor("5min")
+        assert rows["held_candles"].tolist() == list(range(1, candle + 1))
+    assert rows["leave"].tolist() == [False, False, True]
+    assert set(rows["side"]) == {"short"}
+    assert set(rows["opened"]) == {pd.Timestamp(trade.open_date_utc)}
 
 
 @pytest.mark.parametrize("mode", ["replay", "exact"])

@@ -46,7 +46,11 @@ def assert_same_trades(run: FreqtradeBacktest, watch: Watch) -> list[ClosedTrade
 
 @pytest.mark.parametrize(
     ("strategy", "can_short"),
-    [("ColumnOnlyStrategy", True), ("ColumnOnlyStrategy", False), ("RawPriceStrategy", True)],
+    [
+        *(("ColumnOnlyStrategy", True), ("ColumnOnlyStrategy", False), ("RawPriceStrategy", True)),
+        # With the mixin, whose rules are those of the rollout.
+        ("MixinStrategy", True),
+    ],
 )
 def test_a_strategy_that_reads_columns_makes_the_trades_of_the_rollout(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, strategy: str, can_short: bool
@@ -100,7 +104,7 @@ def test_a_trade_of_the_longest_duration_is_left_by_the_columns(
 
 def test_exact_decisions_are_refused_to_a_strategy_that_does_not_ask_for_them(tmp_path: Path, market: Path) -> None:
     run = run_of(tmp_path, market, decision_mode="exact")
-    refused = r"decision_mode is 'exact', and ColumnOnlyStrategy does not ask .* remedy: set decision_mode to 'replay'"
+    refused = r"decision_mode is 'exact', and ColumnOnlyStrategy does not ask .* remedy: add the mixin, or set decision"
     with pytest.raises(OperationalException, match=refused):
         run.run()
     assert not run.models.is_dir() or not list(run.models.rglob("*.zip"))

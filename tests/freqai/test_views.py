@@ -21,8 +21,10 @@ from freqtrade.optimize.backtesting import Backtesting
 from freqtrade.resolvers import StrategyResolver
 
 from mtfscalper import artefacts
-from mtfscalper.freqai.columns import PREDICTION_COLUMNS
+from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, PREDICTION_COLUMNS
+from mtfscalper.trading.actions import Action
 
+FIVE_MINUTES = pd.Timedelta(minutes=5)
 VIEWS = (RunMode.PLOT, RunMode.WEBSERVER)
 # Without which freqtrade refuses the run mode WEBSERVER.
 API_SERVER = {
@@ -115,6 +117,45 @@ def test_a_chart_shows_the_columns_of_the_backtest_and_touches_nothing(
     # Not for want of decisions.
     assert (inside["&-action"] != 0).any()
     assert not any("To see decisions" in record.getMessage() for record in caplog.records)
+
+
+@pytest.mark.parametrize("runmode", VIEWS)
+def test_a_chart_shows_what_was_decided_about_the_trades_of_the_backtest(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, runmode: RunMode
+) -> None:
+    """In exact mode the columns themselves are those of a flat account."""
+    Watch(monkeypatch, leaves=0.1)
+    exact = {"freqai": {"rl_config": {"decision_mode": "exact", "entry_mode": "agent"}}}
+    run = FreqtradeBacktest(tmp_path, market, **exact)
+    rows = run.run()
+    trades = run.trades()
+    Backtesting.cleanup()
+    before = hashes(tmp_path), sorted(tmp_path.rglob("*.feather"))
+    shown = chart(tmp_path, market, runmode, "20240905-20240908").set_index("date")
+    shown = shown[shown.index < pd.Timestamp("20240908", tz="UTC")]
+    assert (hashes(tmp_path), sorted(tmp_path.rglob("*.feather"))) == before
+    [file] = (tmp_path / "decisions" / "test").glob("*.feather")
+    asked = pd.read_feather(file)
+    row_dates = asked["candle"] - FIVE_MINUTES
+    assert shown.loc[row_dates, EXIT_COLUMN].to_numpy() == pytest.approx(asked["probability"].to_numpy())
+    # An exit stands on the row before the candle that it filled at, as an entry does.
+    left = trades[trades["exit_reason"] == "rl_exit"]
+    assert len(left) > 5
+    exits = {
+        trade.close_date - FIVE_MINUTES: Action.SHORT_EXIT if trade.is_short else Action.LONG_EXIT
+        for trade in left.itertuples()
+    }
+    drawn = shown.loc[shown[ACTION_COLUMN].isin([Action.LONG_EXIT, Action.SHORT_EXIT]), ACTION_COLUMN]
+    assert drawn.to_dict() == exits
+    for column, side in (("exit_long", False), ("exit_short", True)):
+        assert shown.index[shown[column] == 1].tolist() == sorted(
+            left.loc[left["is_short"] == side, "close_date"] - FIVE_MINUTES
+        )
+    # All else is what was decided flat.
+    others = ~shown.index.isin(row_dates)
+    flat = rows.set_index("date").loc[shown.index]
+    pd.testing.assert_series_equal(shown.loc[others, ACTION_COLUMN], flat.loc[others, ACTION_COLUMN], check_dtype=False)
+    assert (flat[EXIT_COLUMN] == 0).all()
 
 
 @pytest.mark.parametrize("runmode", VIEWS)

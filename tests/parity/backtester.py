@@ -14,6 +14,7 @@ from freqtrade.optimize.backtesting import Backtesting
 from freqtrade.persistence import LocalTrade
 from freqtrade.resolvers import ExchangeResolver
 
+from mtfscalper.settings import RLSettings
 from mtfscalper.trading.trades import ClosedTrade
 from mtfscalper.trading.trading_rules import TradingRules
 
@@ -144,6 +145,15 @@ class Backtester:
         self.config = config
         self._backtesting = Backtesting(config, exchange)
         self._backtesting._set_strategy(self._backtesting.strategylist[0])
+        strategy = self._backtesting.strategy
+        confirm = strategy.confirm_trade_entry
+
+        def confirm_trade_entry(*arguments: Any, **keywords: Any) -> bool:
+            confirmed = confirm(*arguments, **keywords)
+            strategy.refused += not confirmed
+            return confirmed
+
+        strategy.confirm_trade_entry = confirm_trade_entry
 
     @property
     def exchange(self) -> Exchange:
@@ -164,7 +174,7 @@ class Backtester:
         strategy.trailing_only_offset_is_reached = rules.trailing_only_offset_is_reached
         strategy.can_short = backtesting._can_short = rules.can_short and not self._spot
         strategy.leverage_long, strategy.leverage_short = rules.leverage_long or 1.0, rules.leverage_short or 1.0
-        strategy.max_trade_duration_candles = rules.max_trade_duration_candles
+        strategy.rl_settings = RLSettings(max_trade_duration_candles=rules.max_trade_duration_candles)
         backtesting.fee = rules.fee_ratio
 
     def run(

@@ -1,26 +1,17 @@
-"""A strategy that plays a script: the decisions of a test under the callbacks of the project's own strategy."""
-
-import importlib.util
-from pathlib import Path
+"""A strategy that plays a script: the decisions of a test in columns, under the rules of the project's own strategy."""
 
 import numpy as np
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
-from mtfscalper.trading.actions import Action
-
-_FILE = Path(__file__).parents[2] / "strategies" / "MtfScalper_RL_Hybrid.py"
-_SPEC = importlib.util.spec_from_file_location(_FILE.stem, _FILE)
-_MODULE = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(_MODULE)
-Hybrid = _MODULE.MtfScalper_RL_Hybrid
+from mtfscalper.strategy import Action, PolicyExits
 
 
-class ScriptedStrategy(IStrategy):
+class ScriptedStrategy(PolicyExits, IStrategy):
     """Its columns and rules are set by :class:`backtester.Backtester` before each run.
 
     :ivar actions: decision at the open of every candle, members of :class:`Action`
-    :ivar refused: entries refused since it was last set to 0
+    :ivar refused: entries that the rules refused since it was last set to 0
     """
 
     INTERFACE_VERSION = 3
@@ -34,7 +25,6 @@ class ScriptedStrategy(IStrategy):
 
     actions: np.ndarray
     refused = 0
-    max_trade_duration_candles = 96
     leverage_long = 1.0
     leverage_short = 1.0
     # What it says of its trades at each candle, by date; None where it says the same at all of them.
@@ -59,18 +49,6 @@ class ScriptedStrategy(IStrategy):
     def _signal(self, action: Action) -> np.ndarray:
         # Row k - 1 is acted upon at the open of candle k.
         return np.append(self.actions[1:] == action, False).astype(int)
-
-    # What the script says stands in the columns; the longest duration is left to the project's own callback.
-    trade_decisions = None
-    duration_share = Hybrid.duration_share
-    _longest_candles = Hybrid._longest_candles
-    _candle_seconds = Hybrid._candle_seconds
-    custom_exit = Hybrid.custom_exit
-
-    def confirm_trade_entry(self, *args, **kwargs):
-        confirmed = Hybrid.confirm_trade_entry(self, *args, **kwargs)
-        self.refused += not confirmed
-        return confirmed
 
     def leverage(self, pair, current_time, current_rate, proposed_leverage, max_leverage, entry_tag, side, **kwargs):
         if self.terms is not None and f"{side}_leverage" in self.terms:

@@ -32,7 +32,7 @@ class RecordingStrategy(MtfScalper_RL_Hybrid):
 
     def __init__(self, config: dict) -> None:
         super().__init__(config)
-        self.trade_decisions = RecordingDecisions(config, self)
+        self.trade_decisions = RecordingDecisions(config, self, self.policy_leaves)
 
     def populate_exit_trend(self, dataframe: DataFrame, metadata: dict) -> DataFrame:
         """The last step of an analysis: all columns are there."""

@@ -1,0 +1,245 @@
+"""The record of a run: a row for each question about an open trade, in a file that pandas reads.
+
+What is recorded decides nothing: a run whose record cannot be written goes on.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import pyarrow as pa
+from freqtrade.enums import TRADE_MODES, RunMode
+
+from mtfscalper import artefacts
+
+logger = logging.getLogger(__name__)
+
+# Rows that wait for the file, in a backtest; a bot writes its rows down at every loop.
+BUFFERED_ROWS = 16_384
+# Of a kind of run, how many files stay: a backtest has one, a bot one for each day.
+KEPT_FILES = {"backtest": 20, "dry_run": 90, "live": 90}
+_FOLDER = "decisions"
+_METADATA = b"mtfscalper"
+_TIME = pa.timestamp("ms", tz="UTC")
+SCHEMA = pa.schema(
+    [
+        ("pair", pa.string()),
+        ("candle", _TIME),
+        ("opened", _TIME),
+        ("side", pa.string()),
+        ("profit", pa.float64()),
+        ("best_profit", pa.float64()),
+        ("held_candles", pa.int32()),
+        ("probability", pa.float64()),
+        ("leave", pa.bool_()),
+    ]
+)
+
+
+class Question(NamedTuple):
+    """A question about an open trade and its answer: a row, in the order of :data:`SCHEMA`.
+
+    :ivar candle_ms: the candle that opened, milliseconds since 1970
+    :ivar opened_ms: when the trade was opened, as ``candle_ms``
+    :ivar side: ``long`` or ``short``
+    :ivar profit: see :class:`mtfscalper.freqai.exit_policy.ExitDecision`, as the next three
+    :ivar leave: what was answered
+    """
+
+    pair: str
+    candle_ms: int
+    opened_ms: int
+    side: str
+    profit: float
+    best_profit: float
+    held_candles: int
+    probability: float
+    leave: bool
+
+
+def records_folder(config: Mapping[str, Any]) -> Path:
+    """Where the records of an identifier lie.
+
+    :param config: the freqtrade config
+    """
+    return Path(config["user_data_dir"]) / _FOLDER / str(config["freqai"]["identifier"])
+
+
+class DecisionRecord:
+    """Collects the rows of a run and appends them to its file.
+
+    The file is whole whenever it is looked at: each writing makes it anew beside the old one, and takes its place.
+    """
+
+    def __init__(self, folder: Path, kind: str, strategy: str) -> None:
+        """
+        :param folder: of the identifier's records
+        :param kind: of the run, a key of :data:`KEPT_FILES`
+        :param strategy: its name
+        """
+        self._folder, self._kind, self._strategy = folder, kind, strategy
+        self._plans: dict[str, str] = {}
+        self._forget_run()
+
+    def _forget_run(self) -> None:
+        self._rows: list[Question] = []
+        self._path: Path | None = None
+        self._last_ms = self._end_ms = 0
+        self._has_failed = False
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], strategy: str) -> DecisionRecord | None:
+        """
+        :param config: the freqtrade config, with its run mode
+        :return: None for runs that are no result of the user's: hyperopt's epochs, analyses, and what only looks
+        """
+        runmode = config.get("runmode")
+        if runmode not in (RunMode.BACKTEST, *TRADE_MODES):
+            return None
+        return cls(records_folder(config), str(runmode.value), strategy)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # A copy is another run: it neither repeats these rows nor writes into this file.
+        return {name: vars(self)[name] for name in ("_folder", "_kind", "_strategy", "_plans")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state, _plans=dict(state["_plans"]))
+        self._forget_run()
+
+    @property
+    def is_bots(self) -> bool:
+        """Whether a bot's decisions are recorded, in files by day."""
+        return self._kind != RunMode.BACKTEST.value
+
+    def follow(self, pair: str, plan: str) -> None:
+        """A backtest of a pair begins, by a plan of this name."""
+        self.close()
+        self._plans[pair] = plan
+
+    def add(self, question: Question, end_ms: int = 0) -> None:
+        """Note a question.
+
+        :param end_ms: the last candle of the backtest's data, milliseconds since 1970
+        """
+        now_ms = question.candle_ms
+        is_other = _day(now_ms) != _day(self._last_ms) if self.is_bots else now_ms < self._last_ms
+        if self._last_ms and is_other:
+            # The next day of a bot; or the same strategy is backtested again.
+            self.close()
+        elif self.is_bots and now_ms > self._last_ms:
+            # A strategy that does without the mixin has no other moment for it.
+            self.flush()
+        self._rows.append(question)
+        self._last_ms, self._end_ms = now_ms, end_ms
+        if len(self._rows) >= BUFFERED_ROWS or (not self.is_bots and now_ms >= end_ms):
+            self.flush()
+
+    def at_loop(self, now_ms: int) -> None:
+        """A candle of a backtest begins, or a loop of a bot.
+
+        :param now_ms: milliseconds since 1970
+        """
+        if self._rows and (self.is_bots or now_ms >= self._end_ms):
+            self.flush()
+
+    def close(self) -> None:
+        """Write down what waits; what comes next is another file's."""
+        self.flush()
+        self._forget_run()
+
+    def flush(self) -> None:
+        """Write down what waits."""
+        if not self._rows:
+            return
+        try:
+            if self._path is None:
+                self._path = self._new_path()
+            path, rows = self._path, self._table(self._rows)
+            artefacts.write_atomically(path, lambda target: _append(path, rows, target))
+        except (OSError, pa.ArrowException) as error:
+            if not self._has_failed:
+                logger.warning("The record of decisions cannot be written (%s); the run goes on.", error)
+            # What was written stays as it is; the rest, if there is room again, goes elsewhere.
+            self._path, self._has_failed = None, True
+            self._rows = self._rows[-BUFFERED_ROWS // 2 :]
+            return
+        self._rows, self._has_failed = [], False
+
+    def _table(self, rows: list[Question]) -> pa.Table:
+        said = {"kind": self._kind, "strategy": self._strategy, "plans": self._plans}
+        schema = SCHEMA.with_metadata({_METADATA: json.dumps(said).encode()})
+        columns = zip(zip(*rows, strict=True), schema, strict=True)
+        return pa.table([pa.array(values, field.type) for values, field in columns], schema=schema)
+
+    def _new_path(self) -> Path:
+        # Here, because it imports FreqAI, which a strategy is loaded without.
+        from mtfscalper.freqai.bookkeeping import remove_stray_files
+
+        remove_stray_files(self._folder.glob(".*.tmp"))
+        files = sorted(self._folder.glob(f"{self._kind}_*.feather"), key=lambda file: file.stat().st_mtime)
+        for old in files[: max(0, len(files) + 1 - KEPT_FILES[self._kind])]:
+            old.unlink(missing_ok=True)
+        stem = f"{self._kind}_{self._strategy}_{datetime.now(UTC):%Y-%m-%d_%H-%M-%S}_{os.getpid()}"
+        path, number = self._folder / f"{stem}.feather", 1
+        while path.exists():
+            number += 1
+            path = self._folder / f"{stem}-{number}.feather"
+        return path
+
+
+def newest_decisions(folder: Path, pair: str, plan: str) -> pd.DataFrame | None:
+    """What the last backtest by a plan was asked about a pair's trades; reads, and writes nothing.
+
+    :param folder: of the identifier's records
+    :param plan: its name
+    :return: a row for each question, with the columns of :data:`SCHEMA`; None if no such backtest is recorded
+    """
+    for path in sorted(folder.glob(f"{RunMode.BACKTEST.value}_*.feather"), key=_written, reverse=True):
+        try:
+            with pa.OSFile(str(path)) as source:
+                reader = pa.ipc.open_file(source)
+                said = json.loads((reader.schema.metadata or {}).get(_METADATA, b"{}"))
+                if said.get("plans", {}).get(pair) == plan:
+                    table = reader.read_all()
+                    frame: pd.DataFrame = table.to_pandas()
+                    return frame[frame["pair"] == pair].reset_index(drop=True)
+        except (OSError, pa.ArrowException, ValueError, AttributeError, KeyError) as error:
+            logger.warning("%s cannot be read (%s), and is passed over.", path, error)
+    return None
+
+
+def _written(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _append(path: Path, rows: pa.Table, target: Path) -> None:
+    """Write a file's rows and further ones into another file, batch by batch."""
+    schema = rows.schema
+    with pa.ipc.new_file(str(target), schema) as writer:
+        if path.is_file():
+            # Not mapped into memory: Windows would not let the file be replaced.
+            with pa.OSFile(str(path)) as source:
+                reader = pa.ipc.open_file(source)
+                n_batches = reader.num_record_batches
+                for at in range(n_batches):
+                    batch = reader.get_batch(at).replace_schema_metadata(schema.metadata)
+                    if at == n_batches - 1 and len(batch) + len(rows) <= BUFFERED_ROWS:
+                        # A bot's rows come one by one.
+                        rows = pa.concat_tables([pa.Table.from_batches([batch]), rows]).combine_chunks()
+                    else:
+                        writer.write_batch(batch)
+        writer.write_table(rows)
+
+
+def _day(moment_ms: int) -> int:
+    return moment_ms // 86_400_000
