@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from random import Random
 from typing import NamedTuple
+
+from faults.homes import Home
+from faults.tally import Group
+from faults.warm import WarmServer, WarmServers
 
 KINDS = ("truncated", "emptied", "one bit flipped", "deleted", "a payload")
 MARKER = "payload_ran"
@@ -91,3 +95,33 @@ def damages(user: Path, files: Iterable[Path]) -> list[Damage]:
                 found.append(Damage(file, kind, in_place=False, is_elsewhere=stat.st_nlink > 1))
         known.add(stat.st_ino)
     return found
+
+
+class DamagedHomes:
+    """For each server a user directory with a finished run, damaged and restored again and again."""
+
+    def __init__(self, warm: WarmServers, homes: Sequence[Home]) -> None:
+        """
+        :param homes: as many as there are servers, each as it is to be restored
+        """
+        self._warm, self._homes = warm, homes
+        for home in homes:
+            home.keep()
+        # The same for every home, but for names that hold a hash.
+        self._damages = [damages(home.user, home.kept_files()) for home in homes]
+        assert len({len(of_home) for of_home in self._damages}) == 1
+
+    def try_each(self, group: Group, wrong: Callable[[WarmServer, Home, Damage], str | None]) -> None:
+        """Let everything happen to every file, one at a time.
+
+        :param wrong: what goes wrong in a damaged home, if anything
+        """
+
+        def one(server: WarmServer, number: int, at: int) -> str | None:
+            home, damage = self._homes[number], self._damages[number][at]
+            home.restore()
+            damage.inflict(home.user)
+            return wrong(server, home, damage) or ("the payload ran" if (home.user / MARKER).exists() else None)
+
+        for damage, reason in zip(self._damages[0], self._warm.map(one, range(len(self._damages[0]))), strict=True):
+            group.add(damage, reason)

@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from datetime import UTC, datetime
@@ -104,12 +104,12 @@ class Home:
 
     # ------------------------------------------------------------------ commands
 
-    def overlay(self, freqai: Mapping[str, Any] | None = None, **sections: Any) -> Path:
+    def overlay(self, freqai: Mapping[str, Any] | None = None, url: str | None = None, **sections: Any) -> Path:
         """A configuration file with some of FreqAI's settings changed, those of its ``rl_config`` one by one."""
         settings = deepcopy(FREQAI)
         for name, value in (freqai or {}).items():
             settings[name] = settings[name] | value if isinstance(value, dict) else value
-        path = write_overlay(self._new("json"), self.url, {"freqai": settings, **sections})
+        path = write_overlay(self.new("json"), url or self.url, {"freqai": settings, **sections})
         values = json.loads(path.read_text())
         values["exchange"]["pair_whitelist"] = [PAIR]
         path.write_text(json.dumps(values))
@@ -127,11 +127,11 @@ class Home:
         overlay = self.overlay(freqai, **(sections or {}))
         return freqtrade_command(subcommand, [CONFIG, overlay], **(project_options(ROOT) | where | options))
 
-    def backtesting(self, freqai: Mapping[str, Any] | None = None, **options: Option) -> Backtest:
-        """A backtest, whose results go into a folder of their own."""
-        results = self._new("results")
+    def backtesting(self, freqai: Mapping[str, Any] | None = None, **options: Option) -> list[str]:
+        """The command of a backtest, whose results go into a folder of their own."""
+        results = self.new("results")
         results.mkdir()
-        return Backtest(self.command("backtesting", freqai, backtest_directory=results, **options), results)
+        return self.command("backtesting", freqai, backtest_directory=results, **options)
 
     def run(self, command: list[str], environment: Mapping[str, str] | None = None) -> Ended:
         """Run a command to its end."""
@@ -140,18 +140,18 @@ class Home:
 
     def started(self, command: list[str], environment: Mapping[str, str] | None = None) -> Started:
         """Start a command."""
-        return Started(command, self._new("log"), environment)
+        return Started(command, self.new("log"), environment)
 
     def run_warm(self, server: WarmServer, command: list[str], environment: Mapping[str, str] | None = None) -> Ended:
         """Run a command to its end in a process whose libraries are imported already."""
-        status, output = server.run(command, self._new("log"), environment)
+        status, output = server.run(command, self.new("log"), environment)
         return Ended(status, output, results_of(command))
 
-    def new_log(self) -> Path:
-        """A file for what a command prints."""
-        return self._new("log")
+    def new(self, kind: str) -> Path:
+        """A path beside the user directory that nothing has yet.
 
-    def _new(self, kind: str) -> Path:
+        :param kind: how its name ends
+        """
         self._n_runs += 1
         return self.folder / "runs" / f"{self._n_runs}.{kind}"
 
@@ -190,19 +190,23 @@ class Home:
         copy_home(self.folder / "kept", self.user)
 
 
-class Backtest(NamedTuple):
-    """A command line, and where its results go."""
-
-    command: list[str]
-    results: Path
-
-
 class Started:
     """A command that runs, the leader of a process group of its own."""
 
-    def __init__(self, command: list[str], log: Path, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        command: list[str],
+        log: Path,
+        environment: Mapping[str, str] | None = None,
+        imported: Sequence[Path] = (),
+    ) -> None:
+        """
+        :param log: gets what it prints
+        :param environment: what is added to its
+        :param imported: further folders that it imports from
+        """
         self.command, self.log = command, log
-        path = os.pathsep.join([*map(str, PATHS), *filter(None, [os.environ.get("PYTHONPATH")])])
+        path = os.pathsep.join([*map(str, (*imported, *PATHS)), *filter(None, [os.environ.get("PYTHONPATH")])])
         with log.open("wb") as output:
             self.process = subprocess.Popen(
                 command,
