@@ -33,7 +33,7 @@ class Damage(NamedTuple):
 
     :ivar file: relative to the user directory
     :ivar kind: one of ``KINDS``
-    :ivar in_place: whether the other names of its data show the damage too; else the name alone gets another file
+    :ivar in_place: whether the other names of its data show the damage too; else another file gets the name alone
     :ivar is_elsewhere: whether another name has what was damaged, whole
     """
 
@@ -43,7 +43,7 @@ class Damage(NamedTuple):
     is_elsewhere: bool
 
     def __str__(self) -> str:
-        return f"{self.file} {self.kind} {'in place' if self.in_place else 'under this name alone'}"
+        return f"{self.file} {self.kind} {'under every name' if self.in_place else 'under this name alone'}"
 
     def inflict(self, user: Path) -> None:
         """Let it happen.
@@ -53,7 +53,10 @@ class Damage(NamedTuple):
         path = user / self.file
         content = damaged(path.read_bytes(), self, user / MARKER)
         if content is None:
-            path.unlink()
+            data = path.stat().st_ino
+            for name in list(user.rglob("*")) if self.in_place else [path]:
+                if name.stat().st_ino == data:
+                    name.unlink()
         elif self.in_place:
             path.write_bytes(content)
         else:
@@ -89,10 +92,10 @@ def damages(user: Path, files: Iterable[Path]) -> list[Damage]:
         kinds = [kind for kind in KINDS if stat.st_size or kind in ("deleted", "a payload")]
         for kind in kinds:
             # Its data has one content, whichever of its names is damaged.
-            if kind != "deleted" and stat.st_ino not in known:
+            if stat.st_ino not in known:
                 found.append(Damage(file, kind, in_place=True, is_elsewhere=False))
-            if kind == "deleted" or stat.st_nlink > 1:
-                found.append(Damage(file, kind, in_place=False, is_elsewhere=stat.st_nlink > 1))
+            if stat.st_nlink > 1:
+                found.append(Damage(file, kind, in_place=False, is_elsewhere=True))
         known.add(stat.st_ino)
     return found
 
