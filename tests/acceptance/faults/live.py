@@ -38,7 +38,8 @@ def restart(home: str, market: str, rows: str) -> None:
         ``history``, on how many candles it remembers to have decided
     """
     with _bot(home, market) as bot:
-        trains = bot.analyse()["do_predict"].iloc[-1] != 1
+        bot.analyse()
+        trains = not bot.model.dd.pair_dict[PAIR]["model_filename"]
         if trains:
             bot.train()
         decided = []
