@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import filecmp
 import hashlib
 import json
 import logging
@@ -58,9 +59,10 @@ def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
 def link(source: Path, target: Path) -> None:
     """Give a file another name, in place of whatever had it; a copy where the file system knows no such thing.
 
-    The two share their data until either is replaced, which is how everything here is written.
+    The two share their data until either is replaced, which is how everything here is written. Where the name has the
+    same content already nothing is written: a user directory may be a copy, and read only.
     """
-    if target.exists() and target.samefile(source):
+    if target.is_file() and (target.samefile(source) or filecmp.cmp(source, target, shallow=False)):
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -163,6 +165,14 @@ def sealed_path(folder: Path, role: str) -> Path:
     :raises KeyError: if the period's manifest names no such file
     """
     return folder / str((read_manifest(folder) or {"files": {}})["files"][role]["path"])
+
+
+def is_whole(path: Path, sealed: Mapping[str, str]) -> bool:
+    """Whether a file is what a manifest says of it.
+
+    :param sealed: the manifest's entry
+    """
+    return path.is_file() and file_hash(path) == sealed["sha256"]
 
 
 def policy_files(folder: Path, name: str) -> dict[str, Path]:

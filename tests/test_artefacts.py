@@ -1,5 +1,6 @@
 """Files of a trained period: written whole or not at all, reused only while nothing they stand on has changed."""
 
+import errno
 import hashlib
 import json
 import os
@@ -15,10 +16,12 @@ from mtfscalper.artefacts import (
     code_hash,
     file_hash,
     library_versions,
+    link,
     read_manifest,
     value_hash,
     why_stale,
     write_atomically,
+    write_bytes,
     write_json,
     write_manifest,
 )
@@ -29,6 +32,58 @@ ROLES = ("model", "predictions")
 
 
 # ---------------------------------------------------------------------- writing
+
+
+def test_two_names_of_a_file_share_its_data_until_one_is_written_again(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "below" / "second"
+    first.write_bytes(b"first")
+    link(first, second)
+    assert second.samefile(first)
+    link(first, second)
+    write_bytes(first, b"again")
+    assert second.read_bytes() == b"first"
+    link(first, second)
+    assert second.read_bytes() == b"again"
+    assert second.samefile(first)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["below", "first", "second"]
+
+
+def test_a_name_that_has_the_content_already_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    for path in (first, second):
+        path.write_bytes(b"same")
+    link(first, second)
+    assert not second.samefile(first)
+
+
+@pytest.mark.parametrize(
+    ("number", "is_copied"),
+    [
+        (errno.EPERM, True),
+        (errno.EXDEV, True),
+        (errno.EMLINK, True),
+        (errno.ENOSPC, False),
+        (errno.EROFS, False),
+        (errno.EACCES, False),
+    ],
+)
+def test_where_a_name_cannot_be_had_the_file_is_copied_unless_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_copied: bool
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "refused")
+
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_bytes(b"first")
+    monkeypatch.setattr("os.link", refuse)
+    if is_copied:
+        link(first, second)
+        assert second.read_bytes() == b"first"
+    else:
+        with pytest.raises(OSError, match="refused"):
+            link(first, second)
+        assert not second.exists()
+    assert not list(tmp_path.glob(".*"))
 
 
 def test_a_file_is_written_with_its_folders(tmp_path: Path) -> None:

@@ -72,6 +72,15 @@ class Archive(NamedTuple):
         """
         return Versions(self._periods(pair) / period, is_reused=not self.is_analysis)
 
+    def in_freqais_folder(self, version: Path) -> list[Path]:
+        """Where the files of a version may lie under the names that FreqAI gave them.
+
+        :param version: its folder
+        """
+        # cb_btc_1725494400 lies in sub-train-BTC_1725494400.
+        models, period = self.root.parents[1] / self.identifier, version.parent.name.rsplit("_", 1)[1]
+        return [] if self.is_analysis else list(models.glob(f"sub-train-*_{period}"))
+
     def all_versions(self, pair: str) -> list[Versions]:
         """The versions of each of a pair's periods."""
         return [self.versions(pair, folder.name) for folder in self._periods(pair).glob("*")]
@@ -117,15 +126,21 @@ class Versions:
         assert manifest is not None, source
         version = self.folder / artefacts.content_name(manifest)
         target = version if version.exists() else version.with_name(f".{version.name}.{os.getpid()}.tmp")
-        for sealed in manifest["files"].values():
-            # A name and no path: nothing outside the two folders is read or written.
-            name = Path(sealed["path"]).name
-            artefacts.link(source / name, target / name)
+        _link_whole(manifest, source, target)
         # Last: without it a version is none.
         artefacts.link(source / artefacts.MANIFEST_NAME, target / artefacts.MANIFEST_NAME)
         if target != version:
             target.rename(version)
         return version
+
+    def mend(self, folder: Path) -> bool:
+        """Give a folder back what is missing or damaged in it, where its version has it whole.
+
+        :param folder: with a manifest; without one nothing is done
+        :return: whether anything was
+        """
+        manifest = artefacts.read_manifest(folder)
+        return manifest is not None and _link_whole(manifest, self.folder / artefacts.content_name(manifest), folder)
 
     def keep_only(self, needed: set[Path], seals: Seals) -> None:
         """Remove versions that nothing refers to, and what a writer that was killed left.
@@ -135,22 +150,42 @@ class Versions:
         :param needed: versions to keep, of this and of other periods
         :param seals: of the user directory
         """
-        stays = needed | set(self.to_reuse()[:1])
-        for path in self.folder.glob("*"):
-            is_foreign = artefacts.read_manifest(path) is not None and artefacts.why_unsealed(path, seals) is not None
-            if path not in stays and not is_foreign:
-                shutil.rmtree(path)
+        manifests = {path: artefacts.read_manifest(path) for path in self.newest_first()}
+        unsealed = {path for path in manifests if artefacts.why_unsealed(path, seals) is not None}
+        newest = [path for path in manifests if path not in unsealed][: 1 if self._is_reused else 0]
+        foreign = {path for path in unsealed if manifests[path] is not None}
+        for path in set(self.folder.glob("*")) - needed - foreign - set(newest):
+            shutil.rmtree(path)
 
 
-def why_not_that_version(version: Path, roles: tuple[str, ...], seals: Seals) -> str | None:
+def _link_whole(manifest: Mapping[str, Any], source: Path, target: Path) -> bool:
+    """Link the files that are what a manifest says to where they are not.
+
+    What is lost in both stays lost: whoever asks for it finds it stale.
+
+    :return: whether any was
+    """
+    linked = False
+    for sealed in manifest["files"].values():
+        # A name and no path: nothing outside the two folders is read or written.
+        name = Path(sealed["path"]).name
+        if not artefacts.is_whole(target / name, sealed) and artefacts.is_whole(source / name, sealed):
+            artefacts.link(source / name, target / name)
+            linked = True
+    return linked
+
+
+def why_not_that_version(version: Path, roles: tuple[str, ...], seals: Seals, folder: Path | None = None) -> str | None:
     """Why the files of a version cannot be used, None if they are those that it was named for.
 
     :param roles: the files asked for
+    :param folder: where they lie, the version's own by default
     """
-    stale = artefacts.why_stale(version, {}, roles, seals)
+    folder = folder or version
+    stale = artefacts.why_stale(folder, {}, roles, seals)
     if stale is not None:
         return stale
-    manifest = artefacts.read_manifest(version) or {}
+    manifest = artefacts.read_manifest(folder) or {}
     return None if artefacts.content_name(manifest) == version.name else "its manifest is that of another version"
 
 

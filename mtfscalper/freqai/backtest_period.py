@@ -124,6 +124,7 @@ class BacktestPeriod:
 
     def _find(self, why_stale: Callable[[Path], str | None]) -> tuple[Path | None, str | None]:
         """The folder of sealed files that hold today, FreqAI's before the versions; else why the first one's do not."""
+        self.was_put_back |= self.versions.mend(self.folder)
         in_place = artefacts.read_manifest(self.folder) is not None
         first_reason = None
         for folder in (*([self.folder] if in_place else []), *self.versions.to_reuse()):
@@ -145,8 +146,10 @@ class BacktestPeriod:
         files = {role: Path(file["path"]).name for role, file in sealed.items() if wanted(role)}
         if source != self.folder:
             self.was_put_back = True
-            for name in files.values():
-                artefacts.link(source / name, self.folder / name)
+            for role, name in files.items():
+                # What nobody has asked for may be lost.
+                if artefacts.is_whole(source / name, sealed[role]):
+                    artefacts.link(source / name, self.folder / name)
         return files
 
     def _why_model_is_stale(self, folder: Path) -> str | None:

@@ -165,7 +165,8 @@ def forget_old_plans(archive: Archive, pair: str, kept: int, seals: Seals) -> No
         try:
             plan = RunPlan._from_file(path, pair)
         except DecisionsError as error:
-            logger.warning("%s", error)
+            logger.warning("%s Nothing can use it, and it is removed.", error)
+            path.unlink(missing_ok=True)
             continue
         needed |= {archive.root / period.folder for period in plan.periods}
         histories.add(plan.history_path(archive))

@@ -64,12 +64,16 @@ class SealedColumns(NamedTuple):
             return cls(_neutral_columns(), [str(error)])
         frames, missing = [], []
         for period in plan.periods:
-            folder = archive.root / period.folder
-            stale = why_not_that_version(folder, ("predictions",), seals)
-            if stale is None:
-                frames.append(pd.read_feather(artefacts.sealed_path(folder, "predictions")))
+            version = archive.root / period.folder
+            stale: str | None = None
+            for folder in (version, *archive.in_freqais_folder(version)):
+                reason = why_not_that_version(version, ("predictions",), seals, folder)
+                if reason is None:
+                    frames.append(pd.read_feather(artefacts.sealed_path(folder, "predictions")))
+                    break
+                stale = stale or reason
             else:
-                missing.append(f"{folder.parent.name}: {stale}")
+                missing.append(f"{version.parent.name}: {stale}")
         return cls(pd.concat(frames, ignore_index=True) if frames else _neutral_columns(), missing)
 
 

@@ -12,7 +12,7 @@ from damage import copy_home, flip, truncate
 from freqai_runs import PAIR, PERIODS, FreqtradeBacktest, Watch, predictions
 
 from mtfscalper import artefacts
-from mtfscalper.artefacts import MANIFEST_NAME
+from mtfscalper.artefacts import MANIFEST_NAME, REPORT_NAME
 from mtfscalper.seals import Seals
 from mtfscalper.trading.account import FLAT
 
@@ -117,6 +117,12 @@ LOSSES: dict[str, Callable[[FreqtradeBacktest], None]] = {
     "zip": lambda run: model(run).unlink(),
     "feather": lambda run: run.feather(PERIODS[1]).unlink(),
     "manifest": lambda run: manifest(run).unlink(),
+    "report": lambda run: (run.folder(PERIODS[1]) / REPORT_NAME).unlink(),
+    "report, and a damaged pipeline": lambda run: (
+        (run.folder(PERIODS[1]) / REPORT_NAME).unlink(),
+        model(run, "label_pipeline.pkl").unlink(),
+        model(run, "label_pipeline.pkl").write_bytes(b"other"),
+    ),
     "period": lambda run: shutil.rmtree(run.folder(PERIODS[1])),
     "identifier": lambda run: shutil.rmtree(run.models),
     "another file in place of the zip": lambda run: (model(run).unlink(), model(run).write_bytes(b"other")),

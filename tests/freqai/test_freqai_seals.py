@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 from damage import truncate
-from freqai_runs import IDENTIFIER, PAIR, PERIODS, FreqtradeBacktest, Watch, predictions
+from freqai_runs import IDENTIFIER, PAIR, PERIODS, FreqtradeBacktest, Watch, configuration, predictions
+from freqtrade.exceptions import OperationalException
+from freqtrade.optimize.backtesting import Backtesting
 from live_bot import LiveBot
 
 from mtfscalper import artefacts
@@ -228,6 +230,52 @@ def test_a_policy_brought_from_another_machine_is_refused_until_it_is_admitted_o
     sealed = make_bot("here")
     assert list(sealed.model.dd.historic_predictions) == [PAIR]
     assert (sealed.analyse()[ACTION_COLUMN] != 0).any()
+
+
+# ---------------------------------------------------------------------- a backtest of what a bot predicted
+
+
+def backtest_of_predictions(home: Path, market: Path, mode: str = "replay") -> Backtesting:
+    """``freqtrade backtesting --freqai-backtest-live-models``, which reads the history before it makes the model."""
+    config, exchange = configuration(home, market, freqai={"rl_config": {"decision_mode": mode}})
+    return Backtesting(config | {"freqai_backtest_live_models": True, "timerange": None}, exchange)
+
+
+def test_a_backtest_of_a_bots_predictions_shows_them(make_bot: Any, tmp_path: Path, market: Path) -> None:
+    bot, _ = trained(make_bot())
+    predicted = bot.model.dd.historic_predictions[PAIR]
+    backtesting = backtest_of_predictions(tmp_path / "home", market)
+    [strategy] = backtesting.strategylist
+    backtesting._set_strategy(strategy)
+    candles, _ = backtesting.load_bt_data()
+    shown = strategy.advise_all_indicators(candles)[PAIR].set_index("date")
+    known = predicted.set_index("date_pred")
+    known = known[known.index.isin(shown.index)]
+    assert (known[ACTION_COLUMN] != 0).sum() > 2
+    pd.testing.assert_series_equal(
+        shown.loc[known.index, ACTION_COLUMN], known[ACTION_COLUMN], check_names=False, check_dtype=False
+    )
+
+
+def test_a_backtest_of_predictions_that_were_not_sealed_here_runs_none_of_them(
+    make_bot: Any, tmp_path: Path, market: Path, payload: bytes, ran: Path
+) -> None:
+    _, folder = trained(make_bot())
+    (folder.parent / "historic_predictions.pkl").write_bytes(payload)
+    with pytest.raises(
+        OperationalException, match=r"historic_predictions.pkl was not sealed by this user directory.*rem"
+    ):
+        backtest_of_predictions(tmp_path / "home", market)
+    assert not ran.exists()
+
+
+def test_a_backtest_of_predictions_cannot_ask_about_open_trades(make_bot: Any, tmp_path: Path, market: Path) -> None:
+    trained(make_bot())
+    with pytest.raises(OperationalException, match=r"decision_mode is 'exact', and --freqai-backtest-live-models"):
+        backtest_of_predictions(tmp_path / "home", market, "exact")
+
+
+# ---------------------------------------------------------------------- sealing by hand
 
 
 def test_what_cannot_be_sealed_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
