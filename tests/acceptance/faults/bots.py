@@ -96,7 +96,8 @@ class Bot:
         raise AssertionError(f"no policy decides: {self.process.output}")
 
     def stop(self) -> Ended:
-        """End it as Ctrl-C does."""
+        """End it as Ctrl-C does, between two looks at the market: SQLAlchemy minds an interrupted commit."""
+        time.sleep(0.4)
         os.killpg(self.process.process.pid, signal.SIGINT)
         return self.process.end()
 
@@ -121,14 +122,16 @@ def running_bot(home: Home, start: datetime) -> Iterator[Bot]:
     (home.folder / "bot_data").mkdir(exist_ok=True)
     clock = Clock(start, home.new("clock"))
     with ReplayExchange(home.market, clock=clock.now) as exchange:
-        overlay = home.overlay(url=exchange.url, internals={"process_throttle_secs": 1})
+        # A policy that decides about signals alone has nothing to say about most candles.
+        agent = {"rl_config": {"entry_mode": "agent"}}
+        overlay = home.overlay(agent, url=exchange.url, internals={"process_throttle_secs": 1})
         command = freqtrade_command(
             "trade",
             [CONFIG, overlay],
             userdir=home.user,
             datadir=home.folder / "bot_data",
             dry_run=True,
-            db_url="sqlite://",
+            db_url=f"sqlite:///{home.new('sqlite')}",
             strategy="WaitingStrategy",
             strategy_path=USER_CODE,
             freqaimodel=FREQAI_MODEL,

@@ -72,3 +72,10 @@ def somebody() -> list[str]:
     if tried.returncode != 0:
         pytest.skip(f"root may write anywhere, and nobody cannot run this Python: {tried.stderr.strip()[-200:]}")
     return command
+
+
+def give_to_somebody(folder: Path) -> None:
+    """Let everything in a folder belong to the user of :func:`somebody`."""
+    if IS_ROOT:
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, NOBODY, NOBODY)

@@ -88,18 +88,23 @@ class Ended(NamedTuple):
 class Home:
     """A user directory, and the results of its runs beside it."""
 
-    def __init__(self, folder: Path, market: Path, url: str, user: Path | None = None) -> None:
+    def __init__(
+        self, folder: Path, market: Path, url: str, user: Path | None = None, prefix: Sequence[str] = ()
+    ) -> None:
         """
         :param folder: of its own
         :param market: the candles
         :param url: of the exchange
         :param user: the user directory, where it lies elsewhere
+        :param prefix: what makes a command that of somebody else
         """
-        self.folder, self.market, self.url = folder, market, url
+        self.folder, self.market, self.url, self._prefix = folder, market, url, list(prefix)
         self.user = user or folder / "user"
         for name in ("models", "backtest_results", "hyperopt_results", "plot"):
             (self.user / name).mkdir(parents=True, exist_ok=True)
         (folder / "runs").mkdir(parents=True)
+        # For results of whoever runs the command.
+        (folder / "runs").chmod(0o777)
         self._n_runs = 0
 
     # ------------------------------------------------------------------ commands
@@ -131,6 +136,7 @@ class Home:
         """The command of a backtest, whose results go into a folder of their own."""
         results = self.new("results")
         results.mkdir()
+        results.chmod(0o777)
         return self.command("backtesting", freqai, backtest_directory=results, **options)
 
     def run(self, command: list[str], environment: Mapping[str, str] | None = None) -> Ended:
@@ -140,7 +146,8 @@ class Home:
 
     def started(self, command: list[str], environment: Mapping[str, str] | None = None) -> Started:
         """Start a command."""
-        return Started(command, self.new("log"), environment)
+        home = {"HOME": str(self.folder)} if self._prefix else {}
+        return Started([*self._prefix, *command], self.new("log"), home | dict(environment or {}))
 
     def run_warm(self, server: WarmServer, command: list[str], environment: Mapping[str, str] | None = None) -> Ended:
         """Run a command to its end in a process whose libraries are imported already."""
