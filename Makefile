@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 PYTEST_ARGS ?=
+FREQTRADE ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -22,13 +23,14 @@ RUN_OUTPUTS := $(foreach name,mtfscalper_demo mtfscalper_demo_[0-9]* validate_*,
   $(OFFLINE)/models/.mtfscalper_demo*.lock $(OFFLINE)/logs/validate_*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format acceptance bench clean
+.PHONY: help setup demo test check format acceptance freqtrade-tests bench clean
 
 help: ## show this table
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
-	@printf '  %-17s %s\n' 'PYTHON=$(PYTHON)' 'the interpreter that creates the environment, 3.11 or newer' \
-	  'VENV=$(VENV)' 'where the environment lies' PYTEST_ARGS= "passed on to pytest: PYTEST_ARGS='-k reward -x'"
+	@printf '  %-20s %s\n' 'PYTHON=$(PYTHON)' 'the interpreter that creates the environment, 3.11 or newer' \
+	  'VENV=$(VENV)' 'where the environment lies' PYTEST_ARGS= "passed on to pytest: PYTEST_ARGS='-k reward -x'" \
+	  FREQTRADE= 'a checkout of freqtrade, for freqtrade-tests'
 
 setup: $(STAMP) ## create the environment and install the locked packages
 
@@ -49,6 +51,18 @@ format: setup ## rewrite the code in the house format
 
 acceptance: setup ## the minutes-long tests, through the freqtrade command
 	@$(BIN)/python -m pytest -m acceptance tests/acceptance -s --timeout=7200 $(PYTEST_ARGS)
+
+freqtrade-tests: ## freqtrade's own FreqAI tests with this model, from the checkout FREQTRADE
+ifeq ($(FREQTRADE),)
+	@echo "freqtrade-tests: skipped: name a checkout of freqtrade: make freqtrade-tests FREQTRADE=/path/to/freqtrade"
+else
+	@test -d "$(FREQTRADE)/tests/freqai" || { \
+	  echo "freqtrade-tests: FREQTRADE is '$(FREQTRADE)', which has no tests/freqai; accepted: a checkout of freqtrade" \
+	    "of the version in requirements.lock; remedy: git clone it, and name its folder" >&2; exit 1; }
+	@$(MAKE) --no-print-directory setup
+	@cd "$(FREQTRADE)" && PYTHONPATH="$(CURDIR)/tests$${PYTHONPATH:+:$$PYTHONPATH}" \
+	  $(abspath $(BIN))/python -P -m pytest -p freqtrade_originals tests/freqai/test_freqai_interface.py $(PYTEST_ARGS)
+endif
 
 bench: setup ## every benchmark in benchmarks/, one after the other
 ifeq ($(BENCHMARKS),)

@@ -32,7 +32,7 @@ from mtfscalper.market.tape import MarketTape, price_scale
 from mtfscalper.offline.synthetic import generate_market
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.trading.reward import RewardSettings
-from mtfscalper.trading.rules import TradingRules
+from mtfscalper.trading.trading_rules import TradingRules
 
 PAIR = "BTC/USDT:USDT"
 N_CANDLES = 8640

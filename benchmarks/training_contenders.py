@@ -36,7 +36,7 @@ from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import MarketTape, price_scale
 from mtfscalper.offline.synthetic import generate_market
 from mtfscalper.settings import Settings
-from mtfscalper.trading.rules import TradingRules
+from mtfscalper.trading.trading_rules import TradingRules
 from mtfscalper.training.job import TrainingJob
 
 PAIR = "BTC/USDT:USDT"

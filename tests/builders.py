@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.envs.episodes import EnvSettings, candles_of
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import MarketTape, price_scale
 from mtfscalper.trading.account import Candle
 from mtfscalper.trading.reward import RewardSettings
-from mtfscalper.trading.rules import TradingRules
+from mtfscalper.trading.trading_rules import TradingRules
 
 PAIR = "BTC/USDT:USDT"
 TIMEFRAME_MS = 300_000
@@ -60,7 +60,10 @@ def make_tape(
     short_signal: Any = False,
     features: np.ndarray | None = None,
 ) -> MarketTape:
-    """A tape of candles, with one feature that counts them unless given others."""
+    """A tape of candles, with one feature that counts them unless given others.
+
+    :param candles: and what a strategy says of its trades at each, in columns of the tape's names
+    """
     if features is None:
         features = np.arange(len(candles), dtype=np.float32)[:, None]
     frame = candles.assign(**{LONG_SIGNAL: long_signal, SHORT_SIGNAL: short_signal})
@@ -72,5 +75,6 @@ def make_tape(
 
 def tape_candles(tape: MarketTape) -> list[Candle]:
     """The candles of a tape as Python numbers."""
-    columns = (tape.open, tape.high, tape.low, tape.close, tape.funding, tape.price_scale)
-    return [Candle(*row) for row in zip(*(column.tolist() for column in columns), strict=True)]
+    columns = candles_of([tape])
+    lists = [[None] * len(tape) if column is None else column.tolist() for column in columns]
+    return [Candle(*row) for row in zip(*lists, strict=True)]

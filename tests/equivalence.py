@@ -13,7 +13,7 @@ from mtfscalper.envs.build import make_env
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.trading.reward import TERMS, RewardSettings
-from mtfscalper.trading.rules import TradingRules
+from mtfscalper.trading.trading_rules import TradingRules
 
 ALL_TERMS = RewardSettings(**{f"{name}_weight": 0.1 * k for k, name in enumerate(TERMS, 1)})
 
@@ -43,8 +43,15 @@ def all_rules_settings(entry_mode: str, lookback: int = 3, random_start: bool = 
     return EnvSettings(every_rule(**rules), ALL_TERMS, entry_mode, lookback, random_start, record_trades=True)
 
 
-def eventful_tape(n: int = 900, seed: int = 0, gaps: bool = True, features: int = 2) -> MarketTape:
-    """Candles with wicks, jumps, funding and signals, in runs of several lengths."""
+# Rules whose leverages are the candle's.
+OF_CANDLES: dict[str, Any] = {"leverage_long": None, "leverage_short": None}
+
+
+def eventful_tape(n: int = 900, seed: int = 0, gaps: bool = True, features: int = 2, terms: bool = False) -> MarketTape:
+    """Candles with wicks, jumps, funding and signals, in runs of several lengths.
+
+    :param terms: whether a strategy says something else of its trades at each candle, see :data:`OF_CANDLES`
+    """
     rng = np.random.default_rng(seed)
     candles = random_candles(seed, n)
     if gaps:
@@ -55,6 +62,13 @@ def eventful_tape(n: int = 900, seed: int = 0, gaps: bool = True, features: int 
     candles = candles.assign(funding=np.where(due, rng.normal(0, 0.05, n), 0.0))
     signals = rng.random((2, n)) < 0.12
     signals[:, -30:] = False
+    if terms:
+        for side, liquidation in (("long", 0.997), ("short", 1.003)):
+            candles[f"{side}_gate"] = rng.random(n) < 0.9
+            candles[f"{side}_exit"] = rng.random(n) < 0.05
+            candles[f"{side}_leverage"] = rng.choice([1.0, 2.5, 7.0], n)
+            candles[f"{side}_liquidation"] = np.where(rng.random(n) < 0.5, liquidation, 0.0)
+            candles[f"{side}_stake"] = rng.choice([0.0, 0.5, 1.0, 2.0], n)
     return make_tape(candles, *signals, features=rng.normal(size=(n, features)).astype(np.float32))
 
 

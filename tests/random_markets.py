@@ -18,7 +18,7 @@ from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.network import LookbackExtractor, MaskedActorCriticPolicy
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.trading.reward import RewardSettings
-from mtfscalper.trading.rules import TradingRules
+from mtfscalper.trading.trading_rules import TradingRules
 
 N_FEATURES = 4
 

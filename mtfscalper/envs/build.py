@@ -30,6 +30,9 @@ FALLBACKS = {"subproc": "dummy"}
 # time of one.
 _PRELOADED = ["mtfscalper.envs.build"]
 
+# How long a worker may take to end by itself.
+_CLOSE_SECONDS = 5.0
+
 
 class WorkerDiedError(RuntimeError):
     """A worker process of a SubprocVecEnv is gone. Names the worker, its process and the remedy."""
@@ -101,11 +104,11 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
                 # This worker is gone already.
                 continue
         for process in self.processes:
-            process.join(timeout=5)
+            process.join(timeout=_CLOSE_SECONDS)
             if process.is_alive():
                 # Not terminate: a worker that was stopped would not end.
                 process.kill()
-                process.join(timeout=5)
+                process.join(timeout=_CLOSE_SECONDS)
         for remote in self.remotes:
             remote.close()
 

@@ -11,14 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from mtfscalper.market.lookback import range_position
-from mtfscalper.market.tape import MarketTape, TapeError
+from mtfscalper.market.tape import EXIT_COLUMNS, MarketTape, TapeError
 from mtfscalper.trading.account import Candle
 from mtfscalper.trading.actions import ActionTable, entry_permissions
 from mtfscalper.trading.arrays import BatchNamespace
 from mtfscalper.trading.episode import Market, Scene
 from mtfscalper.trading.observation import TradeView
 from mtfscalper.trading.reward import RewardSettings, weighted_terms
-from mtfscalper.trading.rules import TradingRules
+from mtfscalper.trading.trading_rules import TradingRules
 from mtfscalper.user_code import UserCode
 
 
@@ -74,6 +74,47 @@ def scene_on(
     )
 
 
+def permitted_entries(
+    tape: MarketTape, settings: EnvSettings, rows: npt.NDArray[np.int64] | slice = slice(None)
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Where long and short entries are permitted at the open of the candle after a row, each of shape (n_rows,)."""
+
+    def of_rows(signal: npt.NDArray[np.bool_] | None) -> Any:
+        return None if signal is None else signal[rows]
+
+    return entry_permissions(
+        settings.entry_mode,
+        settings.rules.can_short,
+        of_rows(tape.long_signal),
+        of_rows(tape.short_signal),
+        gates=(of_rows(tape.long_gate), of_rows(tape.short_gate)),
+        exits=(of_rows(tape.long_exit), of_rows(tape.short_exit)),
+    )
+
+
+def candles_of(tapes: Sequence[MarketTape]) -> Candle:
+    """The candles of tapes laid end to end, as columns of shape (n_candles,).
+
+    :raises TapeError: if only some of the tapes say what the others leave to the rules
+    """
+    columns: dict[str, Any] = {}
+    for name in Candle._fields:
+        parts = [getattr(tape, name) for tape in tapes]
+        has = [part is not None for part in parts]
+        if not any(has):
+            continue
+        if name in EXIT_COLUMNS:
+            parts = [np.zeros(len(tape)) if part is None else part for tape, part in zip(tapes, parts, strict=True)]
+        elif not all(has):
+            raise TapeError(
+                f"{tapes[has.index(False)].pair} has no {name} for each candle, as {tapes[has.index(True)].pair} has; "
+                "accepted: tapes of one strategy; remedy: train the pairs apart"
+            )
+        # A signal at the close of row k - 1 is carried out at the open of candle k.
+        columns[name] = np.roll(np.concatenate(parts), 1 if name in EXIT_COLUMNS else 0)
+    return Candle(**columns)
+
+
 class Segment(NamedTuple):
     """A gap-free run of candles that can be played.
 
@@ -126,10 +167,7 @@ class EpisodeMap:
                 f"the tapes of a batch have candles of {sorted(timeframes)} ms; accepted: one timeframe; "
                 "remedy: give every pair the same timeframe"
             )
-        permissions = [
-            entry_permissions(settings.entry_mode, settings.rules.can_short, tape.long_signal, tape.short_signal)
-            for tape in tapes
-        ]
+        permissions = [permitted_entries(tape, settings) for tape in tapes]
         long_permitted, short_permitted = (np.concatenate(side) for side in zip(*permissions, strict=True))
         permitted = long_permitted | short_permitted
         n = len(permitted)
@@ -158,7 +196,7 @@ class EpisodeMap:
             timeframe_ms=timeframes.pop(),
             dates_ms=np.concatenate([tape.dates_ms for tape in tapes]),
             market=Market(
-                Candle(*(np.concatenate([getattr(tape, name) for tape in tapes]) for name in Candle._fields)),
+                candles_of(tapes),
                 # Of each pair alone: a range never looks back into another one.
                 np.concatenate([range_position(tape.high, tape.low, tape.open, size) for tape in tapes]),
                 long_permitted,

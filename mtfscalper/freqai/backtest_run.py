@@ -37,6 +37,7 @@ from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
 from mtfscalper.trading.account import FLAT, Account
 from mtfscalper.training.fit import model_zip
+from mtfscalper.training.report import TrainingReport, doubts
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,9 @@ class PeriodKitchen(FreqaiDataKitchen):
         populated = super().use_strategy_to_populate_indicators(strategy, prediction_dataframe=frame, pair=self.pair)
         labelled = strategy.set_freqai_targets(populated.copy(), metadata={"pair": self.pair})
         self.run.computed = computed_columns(labelled)
+        if self.run.candles.traded is not None:
+            # What the strategy says of its trades decides what is learned, as its features do.
+            self.run.computed = self.run.computed.merge(self.run.candles.traded, on="date", how="left")
         if len(self.run.left_out) == len(self.training_timeranges):
             # No period declares the columns that the strategy reads.
             self.find_labels(labelled)
@@ -154,6 +158,7 @@ class BacktestRun:
     :ivar periods: those begun, by FreqAI's name for their model
     :ivar finished: the last one whose files are all there
     :ivar computed: what the strategy computes of the candles, see :func:`computed_columns`
+    :ivar reports: of the trainings so far
     """
 
     candles: PairCandles
@@ -168,6 +173,7 @@ class BacktestRun:
     left_out: frozenset[int] = frozenset()
     finished: BacktestPeriod | None = None
     computed: DataFrame = field(default_factory=DataFrame)
+    reports: list[TrainingReport] = field(default_factory=list)
 
     def leave_out_short_periods(self, dk: PeriodKitchen) -> None:
         """Note and name the periods whose candles are too few to decide anything."""
@@ -310,6 +316,12 @@ class BacktestRun:
             columns = columns.iloc[n_before:].reset_index(drop=True)
         period.account_after = self.account
         return columns
+
+    def tell_doubts(self) -> None:
+        """Warn once of what little the trainings of this run show."""
+        doubted = doubts(self.reports)
+        if doubted:
+            logger.warning("%s", doubted)
 
     def write_plan(self) -> str:
         """Leave on disk which period decides about open trades when.

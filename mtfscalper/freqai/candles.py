@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -12,16 +11,15 @@ import numpy.typing as npt
 import pandas as pd
 from ccxt import DECIMAL_PLACES, TICK_SIZE
 from freqtrade.data.dataprovider import DataProvider
-from freqtrade.enums import CandleType, TradingMode
 from freqtrade.exchange import Exchange, timeframe_to_msecs
 from pandas import DataFrame
 
+from mtfscalper.freqai.funding import Funding
 from mtfscalper.freqai.open_trade import PriceHistory
+from mtfscalper.freqai.unconnected import exchange_of
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, TapeError, price_scale
 from mtfscalper.settings import EntryMode
-
-logger = logging.getLogger(__name__)
 
 
 class PairCandles(NamedTuple):
@@ -30,12 +28,15 @@ class PairCandles(NamedTuple):
     :ivar frame: ``date``, open, high, low, close, ``price_scale`` (price steps in one unit of quote currency) and
         ``funding`` (due on one unit of the asset at the candle's open); one row a candle
     :ivar signals_needed: whether the entry mode reads the classic signals
+    :ivar traded: ``date`` and what the strategy says of its trades at each candle, see
+        :class:`mtfscalper.freqai.entry_terms.EntryTerms`; None where it was not asked
     """
 
     pair: str
     timeframe_ms: int
     frame: DataFrame
     signals_needed: bool
+    traded: DataFrame | None = None
 
     def tape(
         self,
@@ -61,6 +62,8 @@ class PairCandles(NamedTuple):
             wanted |= dates == rows["date"].iloc[-1] + pd.Timedelta(milliseconds=self.timeframe_ms)
         signals = rows[["date", *(name for name in (LONG_SIGNAL, SHORT_SIGNAL) if name in rows.columns)]]
         frame = self.frame[wanted].merge(signals, on="date", how="left", validate="one_to_one")
+        if self.traded is not None:
+            frame = frame.merge(self.traded, on="date", how="left", validate="one_to_one")
         n_missing = int((~rows["date"].isin(dates)).sum())
         if n_missing:
             raise TapeError(
@@ -90,18 +93,21 @@ class PairCandles(NamedTuple):
 
 
 class CandleSource:
-    """Makes pairs' candles; what the exchange and the disk say of a pair is read once."""
+    """Makes pairs' candles.
 
-    def __init__(self, config: Mapping[str, Any], data_provider: DataProvider, entry_mode: EntryMode) -> None:
+    :ivar funding: what pairs owe, and owed
+    """
+
+    def __init__(self, config: Mapping[str, Any], data_provider: DataProvider | None, entry_mode: EntryMode) -> None:
         """
         :param config: the freqtrade config
+        :param data_provider: None where there is nobody to ask
         """
-        assert data_provider._exchange is not None
-        self.exchange: Exchange = data_provider._exchange
+        self.exchange = exchange_of(data_provider)
+        self.funding = Funding(config, data_provider)
         self._config = config
         self._data = data_provider
         self._signals_needed = entry_mode != "agent"
-        self._funding_by_pair: dict[str, pd.Series[float]] = {}
 
     def candles(self, pair: str, frame: DataFrame) -> PairCandles:
         """The candles of a frame.
@@ -111,36 +117,14 @@ class CandleSource:
         candles = frame[["date", *PRICE_COLUMNS]].reset_index(drop=True)
         candles = candles.assign(
             price_scale=price_scale(candles, exchange_price_scale(self.exchange, pair)),
-            funding=self.funding(pair, candles["date"]),
+            funding=self.funding.due(pair, candles["date"]),
         )
         return PairCandles(pair, timeframe_to_msecs(self._config["timeframe"]), candles, self._signals_needed)
 
-    def funding(self, pair: str, dates: pd.Series[pd.Timestamp]) -> npt.NDArray[np.float64]:
-        """Funding due on one unit of the asset at each candle's open, from the rates on disk.
-
-        The backtester reads the same files; a bot downloads them when it starts.
-
-        :return: quote currency, shape (n_candles,)
-        """
-        if self._config.get("trading_mode") != TradingMode.FUTURES:
-            return np.zeros(len(dates))
-        if pair not in self._funding_by_pair:
-            exchange = self.exchange
-            rates, marks = (
-                self._data.historic_ohlcv(pair, exchange.get_option(timeframe), candle_type)
-                for timeframe, candle_type in (
-                    ("funding_fee_timeframe", CandleType.FUNDING_RATE.value),
-                    ("mark_ohlcv_timeframe", exchange.get_option("mark_ohlcv_price")),
-                )
-            )
-            due = exchange.combine_funding_and_mark(rates, marks, self._config.get("futures_funding_rate"))
-            if due.empty:
-                logger.warning("%s: no funding rates on disk; training and predictions leave funding out.", pair)
-            self._funding_by_pair[pair] = (due["open_fund"] * due["open_mark"]).set_axis(due["date"])
-        return np.asarray(self._funding_by_pair[pair].reindex(dates).fillna(0.0), dtype=np.float64)
-
     def other_candles(self, pair: str, feature_parameters: Mapping[str, Any]) -> list[DataFrame]:
         """The candles of other timeframes and pairs that FreqAI makes a pair's features of."""
+        if self._data is None:
+            return []
         return [
             self._data.historic_ohlcv(other, timeframe)
             for other in (pair, *feature_parameters.get("include_corr_pairlist", []))

@@ -17,7 +17,8 @@ from mtfscalper.trading.account import Account
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import NUMPY, SCALAR
 from mtfscalper.trading.observation import Observation, TradeView, observe
-from mtfscalper.trading.rules import TradingRules, profit_ratio
+from mtfscalper.trading.rules import profit_ratio
+from mtfscalper.trading.trading_rules import TradingRules
 
 if TYPE_CHECKING:
     # Importing it imports torch, which a strategy that only reads columns does without.

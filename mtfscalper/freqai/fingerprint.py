@@ -13,7 +13,7 @@ from pandas import DataFrame
 from mtfscalper import artefacts
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.settings import Settings
-from mtfscalper.trading.rules import TradingRules
+from mtfscalper.trading.trading_rules import TradingRules
 from mtfscalper.user_code import class_sources_sha256
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from freqtrade.configuration import TimeRange
+from freqtrade.enums import TRADE_MODES
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcementLearningModel
@@ -22,22 +23,20 @@ from mtfscalper import artefacts
 from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
-from mtfscalper.freqai.candles import CandleSource
 from mtfscalper.freqai.exit_policy import ExitPolicy
-from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.live import LivePairs
-from mtfscalper.freqai.preparation import Preparation, trained_features
+from mtfscalper.freqai.preparation import Preparation, training_data
 from mtfscalper.freqai.sharing import Writers
-from mtfscalper.freqai.short_periods import check_candles
 from mtfscalper.freqai.start_checks import checked_settings
-from mtfscalper.freqai.strategy_rules import PairTerms, UserParts
-from mtfscalper.freqai.trade_decisions import check_asks_for_decisions, follow_plan
+from mtfscalper.freqai.strategy_rules import UserParts
+from mtfscalper.freqai.trade_decisions import follow_plan
+from mtfscalper.freqai.traded_strategy import NO_STRATEGY_SEEN, TradedStrategy
 from mtfscalper.freqai.views import is_view, may_be_view, with_sealed_columns
 from mtfscalper.machine import set_torch_threads
-from mtfscalper.market.tape import MarketTape
 from mtfscalper.seals import Seals
 from mtfscalper.training.fit import model_zip
 from mtfscalper.training.job import TrainingJob, stop_on
+from mtfscalper.training.report import doubts
 
 logger = logging.getLogger(__name__)
 
@@ -66,11 +65,10 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         logger.info("torch runs %d intra-op and %d inter-op threads.", *self.torch_threads)
         self._code = artefacts.code_hash()
         self._training_failure: Exception | None = None
+        self.live = config["runmode"] in TRADE_MODES  # FreqAI sets it in start.
         # Policy, pipeline and feature names change as one: FreqAI replaces them one after the other, while it predicts.
         self._preparations: WeakKeyDictionary[BaseAlgorithm, Preparation] = WeakKeyDictionary()
-        self._strategy: IStrategy | None = None
-        self._source: CandleSource
-        self._terms: PairTerms
+        self._traded: TradedStrategy | None = None
         self._run: BacktestRun | None = None
         self._live = LivePairs(self.settings)
 
@@ -80,41 +78,24 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         """FreqAI's entry point, kept to note whose trades are learned. A view gets what the last backtest sealed."""
         if is_view(self.config, strategy):
             return with_sealed_columns(dataframe, metadata["pair"], self.config, self.settings.rl.trust_models)
-        if not self._is_set_up:
-            self._set_up()
-        if strategy is not self._strategy:
-            if self.settings.rl.decision_mode == "exact":
-                check_asks_for_decisions(strategy)
-            self._strategy = strategy
-            assert strategy.dp is not None
-            self._source = CandleSource(self.config, strategy.dp, self.settings.rl.entry_mode)
-            self._terms = PairTerms(strategy, self.config, self._source.exchange, self.settings, self._user.terms)
-            check_candles(self.config, strategy.dp)
+        self._learn_from(strategy)
         return super().start(dataframe, metadata, strategy)
 
     def start_backtesting(
         self, dataframe: DataFrame, metadata: dict[str, Any], dk: FreqaiDataKitchen, strategy: IStrategy
     ) -> FreqaiDataKitchen:
         """FreqAI's loop over periods, with a kitchen that checks what it reuses."""
+        self._learn_from(strategy)
         pair = metadata["pair"]
-        environment = self._terms.environment(pair)
-        self._run = BacktestRun(
-            candles=self._source.candles(pair, dataframe),
-            other_candles=self._source.other_candles(pair, self.freqai_info["feature_parameters"]),
-            environment=environment,
-            settings=self.settings,
-            seals=self._seals,
-            archive=self._archive,
-            fingerprint=run_fingerprint(
-                self._code, self.settings, self._user, environment.rules, self.freqai_info, type(self)
-            ),
-        )
+        self._run = self.traded.backtest(pair, dataframe, self._code, type(self), self._seals, self._archive)
         kitchen = PeriodKitchen(self._run, self.config)
         self.dk = kitchen
         populated = kitchen.populate(strategy, dataframe)
         with Writers(self._archive).of_pair(pair), bookkeeping.clear_file_errors():
             done = super().start_backtesting(populated, metadata, kitchen, strategy)
             follow_plan(strategy, pair, self._run.write_plan(), self._archive)
+        self._run.tell_doubts()
+        vars(dk).update(vars(done))  # Whoever calls this hook goes on with the kitchen that he gave.
         return done
 
     def ensure_data_exists(self, len_dataframe_backtest: int, tr_backtest: TimeRange, pair: str) -> bool:
@@ -125,8 +106,28 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self, dataframe: DataFrame, metadata: dict[str, Any], strategy: IStrategy, dk: FreqaiDataKitchen
     ) -> FreqaiDataKitchen:
         """A bot's pass over a pair, kept to note the pair's candles."""
-        self._live.see(self._source.candles(metadata["pair"], dataframe))
+        self._learn_from(strategy)
+        self.traded.source.funding.refresh_unwatched(metadata["pair"])
+        self._live.see(self.traded.candles_to_decide(metadata["pair"], dataframe))
         return super().start_live(dataframe, metadata, strategy, dk)
+
+    def start_scanning(self, *args: Any, **kwargs: Any) -> None:
+        """FreqAI's training thread, and one that keeps the funding rates up to date beside it."""
+        super().start_scanning(*args, **kwargs)
+        self._threads.append(self.traded.source.funding.start_watching(self._stop_event))
+
+    def extract_data_and_train_model(
+        self,
+        new_trained_timerange: TimeRange,
+        pair: str,
+        strategy: IStrategy,
+        dk: FreqaiDataKitchen,
+        data_load_timerange: TimeRange,
+    ) -> None:
+        """A bot's training of a pair, on all the funding there has been."""
+        self._learn_from(strategy)
+        self.traded.source.funding.refresh([pair])
+        super().extract_data_and_train_model(new_trained_timerange, pair, strategy, dk, data_load_timerange)
 
     def train(self, unfiltered_df: DataFrame, pair: str, dk: FreqaiDataKitchen, **kwargs: Any) -> Any:
         """Train a policy for one pair and period.
@@ -159,16 +160,20 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             self.settings,
             data_dictionary["train_tape"],
             data_dictionary["evaluation_tape"],
-            self._terms.environment(dk.pair),
+            self.traded.terms.environment(dk.pair),
             initial_model=initial_model,
-            tensorboard_dir=tensorboard_dir if self.settings.tensorboard else None,
+            tensorboard_dir=tensorboard_dir if self.activate_tensorboard else None,
             network=self._user.network,
         )
         model, report = job.run(stop_on(self._stop_event) if self.live else None)
         logger.info("%s", report.summary())
+        if isinstance(dk, PeriodKitchen):
+            dk.run.reports.append(report)
+        elif doubted := doubts([report]):
+            logger.warning("%s", doubted)
         with artefacts.told(f"{dk.pair}: the report of a training"):
             artefacts.write_json(Path(dk.data_path) / artefacts.REPORT_NAME, report.as_json())
-            artefacts.write_json(Path(dk.data_path) / artefacts.TERMS_NAME, self._terms.terms(dk.pair).as_json())
+            artefacts.write_json(Path(dk.data_path) / artefacts.TERMS_NAME, self.traded.terms.terms(dk.pair).as_json())
         return model
 
     def predict(
@@ -187,7 +192,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         if isinstance(dk, PeriodKitchen):
             columns = dk.run.predict(self.model, dk, rows, features, usable)
         else:
-            columns = self._live.predict(self.model, dk, rows, features, usable, self._terms.environment(dk.pair))
+            columns = self._live.predict(self.model, dk, rows, features, usable, self.traded.terms.environment(dk.pair))
         dk.do_predict = usable[len(before) :].astype(np.int_)
         return columns, dk.do_predict
 
@@ -215,36 +220,30 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         ) from error
 
     def _on_stop(self) -> None:
-        # Training ends by itself at its next step (the stop event) and closes its own environments; closing them
-        # here, under a step, would hang. What is left is the interface's own duty.
+        # Training ends at its next step (the stop event) and closes its environments itself: here it would hang.
         self.dd.save_historic_predictions_to_disk()  # type: ignore[no-untyped-call]
 
     # ------------------------------------------------------------------ training
 
+    def _learn_from(self, strategy: IStrategy) -> None:
+        """Note whose trades are learned: FreqAI's hooks are called by themselves too, without :meth:`start`."""
+        if not self._is_set_up:
+            self._set_up()
+        if self._traded is None or self._traded.strategy is not strategy:
+            self._traded = TradedStrategy(strategy, self.config, self.settings, self._user)
+
+    @property
+    def traded(self) -> TradedStrategy:
+        """Whose trades are learned."""
+        if self._traded is None:
+            raise OperationalException(NO_STRATEGY_SEEN)
+        return self._traded
+
     def _train(self, unfiltered_df: DataFrame, pair: str, dk: FreqaiDataKitchen) -> BaseAlgorithm:
         logger.info("-------------------- Starting training %s --------------------", pair)
-        filtered, labels = dk.filter_features(
-            unfiltered_df, dk.training_features_list, dk.label_list, training_filter=True
-        )
-        data = dk.make_train_test_datasets(trained_features(filtered, self.settings), labels)
-        dk.fit_labels()
-        # A bot trains on other candles than it predicts on, beside its predictions.
-        candles = dk.run.candles if isinstance(dk, PeriodKitchen) else self._source.candles(pair, unfiltered_df)
-        # Which candles these are, before the pipeline renumbers anything.
-        train_rows, test_rows = (unfiltered_df.loc[data[f"{part}_features"].index] for part in ("train", "test"))
-        dk.feature_pipeline = self.define_data_pipeline(threads=dk.thread_count)
-        data["train_features"], data["train_labels"], data["train_weights"] = dk.feature_pipeline.fit_transform(
-            data["train_features"], data["train_labels"], data["train_weights"]
-        )
-        train_tape = candles.tape(train_rows, data["train_features"])
-        evaluation_tape: MarketTape | None = None
-        if len(test_rows):
-            data["test_features"], data["test_labels"], data["test_weights"] = dk.feature_pipeline.transform(
-                data["test_features"], data["test_labels"], data["test_weights"]
-            )
-            evaluation_tape = candles.tape(test_rows, data["test_features"])
-        logger.info("Training on %d candles, evaluating on %d.", len(train_rows), len(test_rows))
-        model = self.fit({**data, "train_tape": train_tape, "evaluation_tape": evaluation_tape}, dk)
+        candles = self.traded.candles_to_train(pair, unfiltered_df, dk, self.dd)
+        pipeline = self.define_data_pipeline(threads=dk.thread_count)
+        model = self.fit(training_data(unfiltered_df, dk, pipeline, candles, self.settings), dk)
         self._preparations[model] = Preparation(dk.feature_pipeline, list(dk.training_features_list))
         logger.info("-------------------- Done training %s --------------------", pair)
         return model

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -12,7 +12,8 @@ from freqtrade.persistence import LocalTrade
 
 from mtfscalper.trading.account import FLAT, Account
 from mtfscalper.trading.arrays import SCALAR
-from mtfscalper.trading.rules import TradingRules, profit_ratio, see_profit
+from mtfscalper.trading.rules import profit_ratio, see_profit
+from mtfscalper.trading.trading_rules import TradingRules
 
 
 class PriceHistory(NamedTuple):
@@ -80,6 +81,7 @@ class OpenTrade:
         # The round trip's fees are the first profit there is to see.
         entered = opened._replace(best_profit=profit_ratio(rules, opened, trade.open_rate))
         self._entered = self._seen = _Seen(entered, None, (0, 0.0, 0.0))
+        self._history: PriceHistory | None = None
 
     def at(
         self, history: PriceHistory, now_ms: int, now_rate: float, funding_received: float | None = None
@@ -94,6 +96,10 @@ class OpenTrade:
         """
         entry_ms = self.open_ms // history.timeframe_ms * history.timeframe_ms
         seen = self._seen
+        if history is not self._history:
+            self._history = history
+            if self._owes_otherwise(history, entry_ms):
+                seen = self._entered
         if seen.last_ms is not None and seen.last_ms >= now_ms:
             # An earlier candle than the last one asked about: followed from the entry again.
             seen = self._entered
@@ -121,6 +127,18 @@ class OpenTrade:
             asked = (now_ms, now_rate, account.best_profit)
         self._seen = _Seen(followed, last_ms, asked)
         return account._replace(held_candles=float((now_ms - entry_ms) // history.timeframe_ms)), profit
+
+    def _owes_otherwise(self, history: PriceHistory, entry_ms: int) -> bool:
+        """Whether a history knows other fundings of the candles followed so far: a rate may be published late."""
+        account, last_ms, _ = self._seen
+        if last_ms is None or history.dates_ms[0] > entry_ms:
+            return False
+        first, stop = bisect_left(history.dates_ms, entry_ms), bisect_right(history.dates_ms, last_ms)
+        due = 0.0
+        # The sum of at(), to the last bit.
+        for funding in filter(None, history.funding[first:stop]):
+            due = due - account.side * funding
+        return bool(due != account.funding)
 
 
 def funding_received(trade: LocalTrade) -> float:

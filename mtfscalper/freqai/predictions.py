@@ -9,14 +9,14 @@ import numpy.typing as npt
 import pandas as pd
 from freqtrade.persistence import LocalTrade
 
-from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.envs.episodes import EnvSettings, permitted_entries
 from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
 from mtfscalper.freqai.exit_policy import ExitPolicy, PeriodRows
 from mtfscalper.freqai.open_trade import OpenTrade, funding_received
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.closed_loop import FlatDecisions, decidable_rows, flat_decisions
 from mtfscalper.policy.inference import Decider
-from mtfscalper.trading.actions import N_ACTIONS, Action, entry_permissions
+from mtfscalper.trading.actions import N_ACTIONS, Action
 
 
 def prediction_columns(
@@ -50,9 +50,7 @@ def prediction_columns(
 
 def period_rows(tape: MarketTape, environment: EnvSettings, n_rows: int) -> PeriodRows:
     """The first rows of a tape, as a policy sees them."""
-    long_permitted, short_permitted = entry_permissions(
-        environment.entry_mode, environment.rules.can_short, tape.long_signal, tape.short_signal
-    )
+    long_permitted, short_permitted = permitted_entries(tape, environment)
     return PeriodRows(
         dates_ms=tape.dates_ms[:n_rows],
         decidable=decidable_rows(tape, environment.lookback)[:n_rows],

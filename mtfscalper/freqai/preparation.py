@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -9,7 +10,11 @@ import numpy.typing as npt
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from pandas import DataFrame
 
+from mtfscalper.freqai.candles import PairCandles
+from mtfscalper.market.tape import MarketTape
 from mtfscalper.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 _RAW_PRICE_FEATURES = ("%-raw_open", "%-raw_high", "%-raw_low", "%-raw_close")
 
@@ -31,6 +36,38 @@ class Preparation(NamedTuple):
         usable = np.asarray(dk.do_predict, dtype=bool)
         scaled, _, _ = self.pipeline.transform(trained_features(filtered, settings), outlier_check=True)
         return np.asarray(scaled, dtype=np.float32), usable
+
+
+def training_data(
+    frame: DataFrame, dk: FreqaiDataKitchen, pipeline: Any, candles: PairCandles, settings: Settings
+) -> dict[str, Any]:
+    """FreqAI's data of a training, and the tapes that a policy is trained and evaluated on.
+
+    :param frame: of the training period, one row a candle
+    :param dk: gets the pipeline, and whatever FreqAI keeps of its labels
+    :param pipeline: to be fitted
+    :return: FreqAI's dictionary, with ``train_tape``, and ``evaluation_tape``, which is None where nothing is held out
+    """
+    # A kitchen that was made by hand may know no pair.
+    dk.pair = candles.pair
+    filtered, labels = dk.filter_features(frame, dk.training_features_list, dk.label_list, training_filter=True)
+    data = dk.make_train_test_datasets(trained_features(filtered, settings), labels)
+    dk.fit_labels()
+    # Which candles these are, before the pipeline renumbers anything.
+    train_rows, test_rows = (frame.loc[data[f"{part}_features"].index] for part in ("train", "test"))
+    dk.feature_pipeline = pipeline
+    data["train_features"], data["train_labels"], data["train_weights"] = pipeline.fit_transform(
+        data["train_features"], data["train_labels"], data["train_weights"]
+    )
+    train_tape = candles.tape(train_rows, data["train_features"])
+    evaluation_tape: MarketTape | None = None
+    if len(test_rows):
+        data["test_features"], data["test_labels"], data["test_weights"] = pipeline.transform(
+            data["test_features"], data["test_labels"], data["test_weights"]
+        )
+        evaluation_tape = candles.tape(test_rows, data["test_features"])
+    logger.info("Training on %d candles, evaluating on %d.", len(train_rows), len(test_rows))
+    return {**data, "train_tape": train_tape, "evaluation_tape": evaluation_tape}
 
 
 def trained_features(features: DataFrame, settings: Settings) -> DataFrame:

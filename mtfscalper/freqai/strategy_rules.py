@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from freqtrade.constants import UNLIMITED_STAKE_AMOUNT
-from freqtrade.enums import TradingMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.exchange import Exchange, timeframe_to_minutes, timeframe_to_seconds
 from freqtrade.strategy import IStrategy
 from freqtrade.util import get_dry_run_wallet
+from pandas import DataFrame
 
 from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.freqai.as_traded import Historic
+from mtfscalper.freqai.candles import PairCandles
+from mtfscalper.freqai.entry_terms import Asker, EntryTerms, Stake, signal_columns
 from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.sealing import unsealed_history
+from mtfscalper.market.tape import EXIT_COLUMNS, GATE_COLUMNS
 from mtfscalper.seals import Seals
 from mtfscalper.settings import RLSettings, Settings, SettingsError
 from mtfscalper.trading.reward import load_own_terms
-from mtfscalper.trading.rules import RulesError, TradingRules
+from mtfscalper.trading.trading_rules import RulesError, TradingRules
 from mtfscalper.user_code import UserCode, UserCodeError, forget_user_code
 
 if TYPE_CHECKING:
@@ -30,6 +34,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 _DAY_SECONDS = 86_400
+_CANDLE_COLUMNS = ["date", "open", "high", "low", "close", "volume"]
+# What freqtrade's own environments take where they are told of none.
+_UNKNOWN_FEE = 0.0015
 
 
 def settings_of_config(config: dict[str, Any]) -> Settings:
@@ -152,19 +159,54 @@ class PairTerms:
         """
         self._own_terms = own_terms
         self._strategy, self._config, self._exchange, self._settings = strategy, config, exchange, settings
+        self._asker = Asker(strategy, config, exchange)
         self._rules_by_pair: dict[str, TradingRules] = {}
+        self._has_signals: dict[str, bool] = {}
+
+    def read(self, candles: PairCandles, frame: DataFrame, historic: Historic | None = None) -> PairCandles:
+        """Read the rules of a pair's trades from what the strategy says of them on its candles.
+
+        :param frame: of the candles: ``date``, open, high, low, close, volume; one row a candle
+        :param historic: see :func:`mtfscalper.freqai.as_traded.signals_of`
+        :return: the candles, with what is not the same at all of them
+        :raises OperationalException: if trades under the rules cannot be learned
+        """
+        pair = candles.pair
+        try:
+            stake = stake_of_config(self._strategy, self._config)
+            terms = self._asker.terms(pair, frame[_CANDLE_COLUMNS].reset_index(drop=True), stake, historic)
+            rules = rules_of_strategy(self._strategy, self._config, self._exchange, pair, self._settings.rl, terms)
+        except RulesError as error:
+            raise OperationalException(f"The trades of {pair} cannot be learned: {error}") from error
+        if rules != self._rules_by_pair.get(pair):
+            logger.info("%s is trained with %s.", pair, rules)
+        self._rules_by_pair[pair] = rules
+        self._has_signals[pair] = not set(terms.columns).isdisjoint(GATE_COLUMNS + EXIT_COLUMNS)
+        return candles._replace(traded=terms.columns)
+
+    def with_signals(self, candles: PairCandles, frame: DataFrame) -> PairCandles:
+        """The candles that a bot decides on, with the strategy's own conditions for entries and exits.
+
+        :param frame: as for :meth:`read`
+        """
+        if not self._has_signals.get(candles.pair, True):
+            return candles
+        asked = frame[_CANDLE_COLUMNS].reset_index(drop=True)
+        columns = signal_columns(candles.pair, self._asker.signals(candles.pair, asked))
+        self._has_signals.setdefault(candles.pair, bool(columns))
+        return candles._replace(traded=asked[["date"]].assign(**columns))
 
     def rules(self, pair: str) -> TradingRules:
-        """The rules of a pair.
+        """The rules of a pair, as they were read last.
 
         :raises OperationalException: if trades under them cannot be learned
         """
         if pair not in self._rules_by_pair:
+            # A bot decides by the policy of an earlier run before it trains: by rules that are the same at all candles.
             try:
                 rules = rules_of_strategy(self._strategy, self._config, self._exchange, pair, self._settings.rl)
             except RulesError as error:
                 raise OperationalException(f"The trades of {pair} cannot be learned: {error}") from error
-            logger.info("%s is trained with %s.", pair, rules)
             self._rules_by_pair[pair] = rules
         return self._rules_by_pair[pair]
 
@@ -197,12 +239,18 @@ _NOT_SIMULATED = {
 
 
 def rules_of_strategy(
-    strategy: IStrategy, config: dict[str, Any], exchange: Exchange, pair: str, rl: RLSettings
+    strategy: IStrategy,
+    config: dict[str, Any],
+    exchange: Exchange,
+    pair: str,
+    rl: RLSettings,
+    terms: EntryTerms | None = None,
 ) -> TradingRules:
     """The rules under which freqtrade will trade a strategy's signals.
 
     :param config: the freqtrade config
-    :param exchange: where the fee and the leverage tiers come from
+    :param exchange: where the fee comes from
+    :param terms: what the strategy says of the pair's trades; None for a leverage of 1 and the stake that is proposed
     :raises RulesError: if the exits of a policy could not reach the trades, or the strategy holds a trade longer or
         shorter than the policy is trained for
     """
@@ -225,26 +273,29 @@ def rules_of_strategy(
             type(strategy).__name__,
             ", ".join(left_out),
         )
-    futures = config.get("trading_mode", TradingMode.SPOT) == TradingMode.FUTURES
-    long = _leverage(strategy, config, exchange, pair, "long") if futures else 1.0
-    short = _leverage(strategy, config, exchange, pair, "short") if futures else 1.0
+    terms = terms or EntryTerms((1.0, 1.0), (0.0, 0.0), 1.0, DataFrame())
+    available, wallet = _tradable_ratio(config), _wallet(config)
+    stake = min(stake_of_config(strategy, config).proposed * terms.stake_factor / wallet, available)
+    is_fixed = config.get("stake_amount", UNLIMITED_STAKE_AMOUNT) != UNLIMITED_STAKE_AMOUNT
     return TradingRules(
         fee_ratio=fee_ratio(config, exchange, pair),
         stoploss_ratio=abs(strategy.stoploss),
         max_trade_duration_candles=rl.max_trade_duration_candles,
         timeframe_minutes=timeframe_to_minutes(strategy.timeframe),
-        leverage_long=long,
-        leverage_short=short,
+        leverage_long=terms.leverage[0],
+        leverage_short=terms.leverage[1],
         minimal_roi=tuple(sorted((int(start), float(ratio)) for start, ratio in strategy.minimal_roi.items())),
         trailing_stop=bool(strategy.trailing_stop),
         trailing_stop_positive=strategy.trailing_stop_positive,
         trailing_stop_positive_offset=strategy.trailing_stop_positive_offset,
         trailing_only_offset_is_reached=strategy.trailing_only_offset_is_reached,
         can_short=bool(strategy.can_short),
-        stake_ratio=_tradable_ratio(config),
-        fixed_stake_ratio=_fixed_stake_ratio(config),
+        stake_ratio=available if is_fixed else stake,
+        fixed_stake_ratio=stake if is_fixed else None,
+        available_ratio=available,
         max_drawdown_ratio=rl.max_training_drawdown_pct,
-        liquidation_ratio=_liquidation_ratio(config, exchange, pair, max(long, short)) if futures else 1.0,
+        liquidation_long=terms.liquidation[0],
+        liquidation_short=terms.liquidation[1],
     )
 
 
@@ -254,7 +305,7 @@ def differences_to_training(strategy: IStrategy, leverage: float, is_short: bool
     :param leverage: of a trade that the strategy has entered, a short one or not
     :return: a sentence for each, naming both values
     """
-    pairs = (
+    pairs: tuple[tuple[str, Any, Any], ...] = (
         ("stoploss", strategy.stoploss, -trained.stoploss_ratio),
         (
             "minimal_roi",
@@ -262,8 +313,11 @@ def differences_to_training(strategy: IStrategy, leverage: float, is_short: bool
             dict(trained.minimal_roi),
         ),
         ("trailing_stop", bool(strategy.trailing_stop), trained.trailing_stop),
-        ("leverage", leverage, trained.leverage_short if is_short else trained.leverage_long),
     )
+    trained_leverage = trained.leverage_short if is_short else trained.leverage_long
+    # Where it depends on the candle, training asked for each.
+    if trained_leverage is not None:
+        pairs += (("leverage", leverage, trained_leverage),)
     if strategy.trailing_stop and trained.trailing_stop:
         pairs += tuple(
             (name, getattr(strategy, name), getattr(trained, name))
@@ -276,49 +330,34 @@ def fee_ratio(config: dict[str, Any], exchange: Exchange, pair: str) -> float:
     """The fee the backtester takes: the config's, else the dearer of taker and maker (``Backtesting.set_fee``)."""
     if config.get("fee") is not None:
         return float(config["fee"])
-    fees = [exchange.get_fee(symbol=pair, taker_or_maker=kind) for kind in ("taker", "maker")]
-    return max(fee for fee in fees if fee is not None)
+    asked = (exchange.get_fee(symbol=pair, taker_or_maker=kind) for kind in ("taker", "maker"))
+    fees = [float(fee) for fee in asked if isinstance(fee, int | float)]
+    if not fees:
+        logger.warning("%s: nobody names a fee; training takes %s a side.", pair, _UNKNOWN_FEE)
+    return max(fees, default=_UNKNOWN_FEE)
 
 
-def _leverage(strategy: IStrategy, config: dict[str, Any], exchange: Exchange, pair: str, side: str) -> float:
-    largest = exchange.get_max_leverage(pair, _wallet(config))
-    asked = strategy.leverage(
-        pair=pair,
-        current_time=datetime.now(UTC),
-        current_rate=1.0,
-        proposed_leverage=1.0,
-        max_leverage=largest,
-        entry_tag=None,
-        side=side,
-    )
-    return float(min(max(asked, 1.0), largest))
+def stake_of_config(strategy: IStrategy, config: dict[str, Any]) -> Stake:
+    """What freqtrade proposes to stake on the first entry of a run: of several slots, one's share.
 
-
-def _liquidation_ratio(config: dict[str, Any], exchange: Exchange, pair: str, leverage: float) -> float:
-    """Loss of the stake at which an isolated position is liquidated, freqtrade's safety buffer taken off.
-
-    A short's, which comes first: a long's liquidation price (``Binance.dry_run_liquidation_price``) divides by
-    ``1 - maintenance`` instead.
+    :raises RulesError: if no trade would be entered
     """
-    maintenance, _ = exchange.get_maintenance_ratio_and_amt(pair, _wallet(config))
-    return (1 - maintenance * leverage) / (1 + maintenance) * (1 - float(config.get("liquidation_buffer", 0.05)))
-
-
-def _fixed_stake_ratio(config: dict[str, Any]) -> float | None:
+    wallet = _wallet(config)
+    available = wallet * _tradable_ratio(config)
     stake = config.get("stake_amount", UNLIMITED_STAKE_AMOUNT)
     if stake == UNLIMITED_STAKE_AMOUNT:
-        return None
-    wallet, tradable = _wallet(config), _tradable_ratio(config)
-    if stake <= wallet * tradable:
-        return float(stake) / wallet
+        slots = float(config.get("max_open_trades", strategy.max_open_trades))
+        return Stake(available / (slots if 0 < slots < math.inf else 1.0), available)
+    if stake <= available:
+        return Stake(float(stake), available)
     if config.get("dry_run", True):
         raise RulesError(
             f"stake_amount is {stake}, more than the wallet gives: no trade would be entered; accepted: up to "
-            f"{wallet * tradable:g} (dry_run_wallet x tradable_balance_ratio), or 'unlimited'; remedy: lower it, or "
+            f"{available:g} (dry_run_wallet x tradable_balance_ratio), or 'unlimited'; remedy: lower it, or "
             "raise dry_run_wallet"
         )
     # A live wallet is not the config's: at the least it holds one stake.
-    return tradable
+    return Stake(available, available)
 
 
 def _tradable_ratio(config: dict[str, Any]) -> float:

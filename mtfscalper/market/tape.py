@@ -31,6 +31,14 @@ _BODY = len(_MAGIC) + 32
 _ALIGNMENT = 64
 # What is not an array of a tape.
 _PLAIN = ("pair", "timeframe_ms", "segments")
+# What a strategy says of its trades, where that is not the same at all candles: columns of a frame, and of a tape. The
+# first two kinds belong to the row that has closed, the others to the candle that opens.
+GATE_COLUMNS = ("long_gate", "short_gate")
+EXIT_COLUMNS = ("long_exit", "short_exit")
+ENTRY_COLUMNS = (
+    *("long_leverage", "short_leverage", "long_liquidation", "short_liquidation"),
+    *("long_stake", "short_stake"),
+)
 
 
 class TapeError(ValueError):
@@ -51,6 +59,12 @@ class MarketTape:
     :ivar features: scaled features, float32, shape (n_candles, n_features)
     :ivar usable: whether every feature of the row was there, bool; the others hold zeros
     :ivar segments: gap-free runs of candles, half-open
+    :ivar long_gate: whether the strategy lets a long be entered after the candle's close, bool, as ``short_gate``; None
+        where it always does
+    :ivar long_exit: the strategy's own exit signal for longs at the candle's close, bool, as ``short_exit``; None where
+        it has none
+    :ivar long_leverage: of a long entered at the candle's open, float64, and so on, see
+        :class:`mtfscalper.trading.account.Candle`; None where the rules have the one for all candles
     """
 
     pair: str
@@ -67,6 +81,16 @@ class MarketTape:
     features: npt.NDArray[np.float32]
     usable: npt.NDArray[np.bool_]
     segments: tuple[tuple[int, int], ...]
+    long_gate: npt.NDArray[np.bool_] | None = None
+    short_gate: npt.NDArray[np.bool_] | None = None
+    long_exit: npt.NDArray[np.bool_] | None = None
+    short_exit: npt.NDArray[np.bool_] | None = None
+    long_leverage: npt.NDArray[np.float64] | None = None
+    short_leverage: npt.NDArray[np.float64] | None = None
+    long_liquidation: npt.NDArray[np.float64] | None = None
+    short_liquidation: npt.NDArray[np.float64] | None = None
+    long_stake: npt.NDArray[np.float64] | None = None
+    short_stake: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.dates_ms)
@@ -90,7 +114,8 @@ class MarketTape:
 
         :param frame: ``date``, open, high, low, close, ``price_scale`` (see :func:`price_scale`: it is read off all
             candles of a pair, of which these may be a part) and, for the modes that use them, the classic signals;
-            one row a candle. Without a ``funding`` column none is due.
+            one row a candle. Without a ``funding`` column none is due. Of :data:`GATE_COLUMNS`,
+            :data:`EXIT_COLUMNS` and :data:`ENTRY_COLUMNS` those that are not the same for all candles.
         :param features: the pipeline's output for these rows, shape (n_candles, n_features)
         :param signals_needed: whether the entry mode reads the classic signals
         :param usable: rows whose features were all there; all of them by default
@@ -104,7 +129,7 @@ class MarketTape:
         usable_rows = np.ones(n, dtype=bool) if usable is None else np.asarray(usable, dtype=bool)
         dates = pd.DatetimeIndex(frame["date"])
         dates_ms = np.asarray(dates.as_unit("ms").astype("int64"), dtype=np.int64)
-        prices = {name: np.ascontiguousarray(frame[name], dtype=np.float64) for name in PRICE_COLUMNS}
+        prices: dict[str, Any] = {name: np.ascontiguousarray(frame[name], dtype=np.float64) for name in PRICE_COLUMNS}
         _check_dates(pair, dates)
         for name, values in prices.items():
             _check_numbers(pair, dates, name, values, positive=True)
@@ -116,6 +141,12 @@ class MarketTape:
         _check_numbers(pair, dates, "price_scale", scale, positive=True)
         _check_features(pair, dates, matrix, usable_rows)
         long_signal, short_signal = _signals(pair, frame, signals_needed)
+        kinds = dict.fromkeys(GATE_COLUMNS + EXIT_COLUMNS, bool) | dict.fromkeys(ENTRY_COLUMNS, float)
+        traded: dict[str, Any] = {
+            name: np.ascontiguousarray(frame[name].to_numpy(), dtype=kind)
+            for name, kind in kinds.items()
+            if name in frame.columns
+        }
         return cls(
             pair=pair,
             timeframe_ms=timeframe_ms,
@@ -128,6 +159,7 @@ class MarketTape:
             features=matrix if usable_rows.all() else np.where(usable_rows[:, None], matrix, np.float32(0)),
             usable=usable_rows,
             segments=tuple(gap_free_segments(dates_ms, timeframe_ms)),
+            **traded,
         )
 
     def without_features(self) -> MarketTape:
@@ -194,7 +226,7 @@ class MarketTape:
             raise TapeError(_unreadable(path, f"it holds no {', '.join(missing)}"))
         place += n_header
         for field in fields(cls):
-            if field.name not in _PLAIN:
+            if field.name not in _PLAIN and values[field.name] is not None:
                 dtype, shape = np.dtype(values[field.name][0]), values[field.name][1]
                 place += -place % _ALIGNMENT
                 n_bytes = dtype.itemsize * math.prod(shape)
@@ -209,7 +241,7 @@ class MarketTape:
         for field in fields(self):
             value: Any = getattr(self, field.name)
             if isinstance(value, np.ndarray):
-                hasher.update(np.ascontiguousarray(value).tobytes())
+                hasher.update(field.name.encode() + np.ascontiguousarray(value).tobytes())
         return hasher.hexdigest()
 
 

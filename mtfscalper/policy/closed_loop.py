@@ -8,11 +8,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from mtfscalper.envs.episodes import EnvSettings, scene_on
+from mtfscalper.envs.episodes import EnvSettings, candles_of, permitted_entries, scene_on
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.inference import Decider
-from mtfscalper.trading.account import FLAT, Account, Candle, ExitReason
-from mtfscalper.trading.actions import Action, ActionTable, entry_permissions
+from mtfscalper.trading.account import FLAT, Account, ExitReason
+from mtfscalper.trading.actions import Action, ActionTable
 from mtfscalper.trading.arrays import NUMPY, SCALAR
 from mtfscalper.trading.episode import EpisodeState, Market, advance, carry_out, exit_candle
 from mtfscalper.trading.observation import observe
@@ -57,9 +57,7 @@ def flat_decisions(
 
     :param rows: positions of the last closed candle of each decision, shape (n,)
     """
-    long_permitted, short_permitted = entry_permissions(
-        settings.entry_mode, settings.rules.can_short, tape.long_signal[rows], tape.short_signal[rows]
-    )
+    long_permitted, short_permitted = permitted_entries(tape, settings, rows)
     zeros = np.zeros(len(rows))
     flat = Account(*(zeros + float(value) for value in FLAT))
     seen = observe(NUMPY, settings.rules, settings.view, rows, flat, zeros, long_permitted, short_permitted)
@@ -106,9 +104,9 @@ def run(
     rows = np.arange(first_row, stop_row)
     flat = flat_decisions(decider, tape, settings, rows)
     decidable = decidable_rows(tape, settings.lookback)
-    sides = entry_permissions(settings.entry_mode, settings.rules.can_short, tape.long_signal, tape.short_signal)
+    sides = permitted_entries(tape, settings)
     market = Market(
-        Candle(*(getattr(tape, name) for name in Candle._fields)),
+        candles_of([tape]),
         np.zeros(len(tape)),
         *(side & decidable for side in sides),
     )

@@ -22,6 +22,7 @@ class ExitReason(IntEnum):
     ROI = 4
     TRAILING_STOP_LOSS = 5
     FORCE_EXIT = 6
+    LIQUIDATION = 7
 
 
 EXIT_REASON_NAMES = {reason: reason.name.lower() for reason in ExitReason}
@@ -33,6 +34,14 @@ class Candle(NamedTuple):
     :ivar open: rate in quote currency, as ``high``, ``low`` and ``close``
     :ivar funding: quote currency due on one unit of the asset at this candle's open (mark price x rate), else 0
     :ivar price_scale: price steps in one unit of quote currency, e.g. 100.0 for a step of 0.01
+    :ivar long_exit: whether the strategy's own exit signal closes a long at the open, as ``short_exit``; None where it
+        has none
+    :ivar long_leverage: of a long that is entered at the open, as ``short_leverage``; None where it is the same at
+        every candle, and stands in the rules
+    :ivar long_liquidation: liquidation rate over entry rate of a long that is entered at the open, 0 where its stop
+        comes first, as ``short_liquidation``; None as above
+    :ivar long_stake: what the strategy stakes on such a long, over what it is proposed, as ``short_stake``; None as
+        above
     """
 
     open: Array
@@ -41,6 +50,14 @@ class Candle(NamedTuple):
     close: Array
     funding: Array
     price_scale: Array
+    long_exit: Array = None
+    short_exit: Array = None
+    long_leverage: Array = None
+    short_leverage: Array = None
+    long_liquidation: Array = None
+    short_liquidation: Array = None
+    long_stake: Array = None
+    short_stake: Array = None
 
 
 class Account(NamedTuple):
@@ -51,6 +68,7 @@ class Account(NamedTuple):
     :ivar open_rate: rate at which the trade was entered
     :ivar price_scale: price steps in one unit of quote currency at the entry, which a trade keeps
     :ivar stop_rate: rate at which the stop lies
+    :ivar liquidation_rate: rate at which the exchange liquidates the trade, 0 where its stop comes first
     :ivar stop_trailed: whether the stop has moved since the entry, bool
     :ivar held_candles: candles since the entry candle, a whole number
     :ivar best_profit: highest profit ratio seen at opens, the entry's included
@@ -64,6 +82,7 @@ class Account(NamedTuple):
     open_rate: Array
     price_scale: Array
     stop_rate: Array
+    liquidation_rate: Array
     stop_trailed: Array
     held_candles: Array
     best_profit: Array
@@ -101,6 +120,7 @@ FLAT = Account(
     open_rate=1.0,
     price_scale=1.0,
     stop_rate=0.0,
+    liquidation_rate=0.0,
     stop_trailed=False,
     held_candles=0.0,
     best_profit=0.0,

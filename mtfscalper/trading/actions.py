@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -45,17 +46,28 @@ def valid_actions(side: Array, long_permitted: Array, short_permitted: Array, xp
 
 
 def entry_permissions(
-    entry_mode: str, can_short: bool, long_signal: npt.NDArray[np.bool_], short_signal: npt.NDArray[np.bool_]
+    entry_mode: str,
+    can_short: bool,
+    long_signal: npt.NDArray[np.bool_],
+    short_signal: npt.NDArray[np.bool_],
+    gates: Sequence[npt.NDArray[np.bool_] | None] = (None, None),
+    exits: Sequence[npt.NDArray[np.bool_] | None] = (None, None),
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Where an entry is permitted at the next candle's open.
 
     :param entry_mode: ``agent`` permits entries everywhere; ``classic`` and ``gated`` where there is a signal
     :param long_signal: signals at the candles' closes, shape (n_candles,), as ``short_signal``
+    :param gates: where the strategy lets longs and shorts be entered, None for everywhere
+    :param exits: the strategy's own exit signals for longs and shorts: freqtrade enters on none of its side
     :return: permissions of long and short entries, shape (n_candles,)
     """
     if entry_mode == "agent":
         long_signal, short_signal = np.ones_like(long_signal), np.ones_like(short_signal)
-    return long_signal, short_signal & can_short
+    sides = [
+        signal & (True if gate is None else gate) & (True if own_exit is None else ~own_exit)
+        for signal, gate, own_exit in zip((long_signal, short_signal), gates, exits, strict=True)
+    ]
+    return sides[0], sides[1] & can_short
 
 
 def automatic_entry(entry_mode: str, side: int, long_permitted: bool, short_permitted: bool) -> Action | None:

@@ -6,7 +6,7 @@ the batch of them, one on a device and a policy's closed loop are shells around 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,8 @@ from mtfscalper.trading.account import Account, Candle, Fill
 from mtfscalper.trading.actions import N_ACTIONS, ActionTable
 from mtfscalper.trading.arrays import Array, BatchNamespace, Namespace, map_arrays
 from mtfscalper.trading.reward import RewardSettings, Transition, WeightedTerm, reward_terms
-from mtfscalper.trading.rules import TradingRules, force_exit, mark, step
+from mtfscalper.trading.rules import force_exit, mark, step
+from mtfscalper.trading.trading_rules import TradingRules
 
 
 class Moment(NamedTuple):
@@ -47,24 +48,36 @@ class Market(NamedTuple):
     def one_by_one(self) -> Callable[[int], Moment]:
         """The moments of single candles, in Python's numbers: indexing arrays for them costs more than a rule."""
         rows = zip(*(column.tolist() for column in self._columns()), strict=True)
-        return [Moment(Candle(*row[:-3]), *row[-3:]) for row in rows].__getitem__
+        candle = self._candle
+        return [Moment(candle(row[:-3]), *row[-3:]) for row in rows].__getitem__
 
     def in_batches(self, xp: BatchNamespace) -> Callable[[Array], Moment]:
         """The moments of many candles at once."""
         # One row a candle: a candle's numbers lie together in memory.
         rows = xp.asarray(np.stack(self._columns(), axis=1).astype(np.float64))
 
+        make_candle = self._candle
+
         def moments(candles: Array) -> Moment:
             *candle, next_open, position, permissions = xp.columns(rows, candles)
-            return Moment(Candle(*candle), next_open, position, permissions)
+            return Moment(make_candle(candle), next_open, position, permissions)
 
         return moments
+
+    @property
+    def _candle(self) -> Callable[[Sequence[Any]], Candle]:
+        """Makes a candle of its fields' values, of those fields that this market has."""
+        names = [name for name, column in zip(Candle._fields, self.candles, strict=True) if column is not None]
+        if names == list(Candle._fields[: len(names)]):
+            return lambda values: Candle(*values)
+        return lambda values: Candle(**dict(zip(names, values, strict=True)))
 
     def _columns(self) -> list[npt.NDArray[Any]]:
         next_open = np.append(self.candles.open[1:], self.candles.open[-1])
         # What is permitted at the open of candle k stands in row k - 1.
         permissions = ActionTable.permission_offset(np.roll(self.long_permitted, 1), np.roll(self.short_permitted, 1))
-        return [*self.candles, next_open, self.range_position, permissions]
+        candles = [column for column in self.candles if column is not None]
+        return [*candles, next_open, self.range_position, permissions]
 
 
 class Scene(NamedTuple):
@@ -146,6 +159,7 @@ def advance(
             equity_after=equity,
             range_position=moment.range_position,
             max_trade_duration_candles=rules.max_trade_duration_candles,
+            staked_ratio=rules.staked_ratio,
             asked=asked,
             actions=scene.actions,
         ),

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from mtfscalper.trading.account import Account
 from mtfscalper.trading.arrays import Array, Namespace
-from mtfscalper.trading.rules import TradingRules
+from mtfscalper.trading.trading_rules import TradingRules
 
 # Observations are float32, which counts exactly up to here: 160 years of five-minute candles. Constant, so that a
 # policy fits any tape.

@@ -1,8 +1,9 @@
 """Reward: a table of terms, each a function with a name and a weight.
 
-The default is the net log-return of equity after costs, alone: over an episode it adds up to the logarithm of the
-final equity. Every other term shapes behaviour and has weight 0 until ``model_reward_parameters`` sets it. To add a
-term, write a function, put it into :data:`TERMS` and give it a ``*_weight`` in :class:`RewardSettings`.
+The default is the net log-return of equity after costs over the share of it that is staked, alone: over an episode it
+adds up to the logarithm of the final equity over that share. Every other term shapes behaviour and has weight 0 until
+``model_reward_parameters`` sets it. To add a term, write a function, put it into :data:`TERMS` and give it a
+``*_weight`` in :class:`RewardSettings`.
 """
 
 from __future__ import annotations
@@ -35,8 +36,9 @@ class RewardSettings(BaseModel):
     win_reward_factor: _Factor = Field(2.0, description="factor of profit_quality on wins")
     equity_weight: _Weight = Field(
         1.0,
-        description="weight of the log of equity after over before, after costs. Alone, an episode adds up to the log "
-        "of final equity",
+        description="weight of the log of equity after over before, after costs, over the share of the equity that a "
+        "trade stakes: the number of slots does not scale it. Alone, an episode adds up to the log of final equity "
+        "over that share",
     )
     profit_quality_weight: _Weight = Field(
         0.0,
@@ -71,6 +73,7 @@ class Transition(NamedTuple):
     :ivar equity_after: equity marked at the next open
     :ivar range_position: place of the candle's open in the recent range, 0 its low, 1 its high
     :ivar max_trade_duration_candles: longest duration of a trade
+    :ivar staked_ratio: what is staked on a trade, as a share of the equity at the start
     :ivar asked: the position in ``actions`` of what was asked for
     :ivar actions: what becomes of an action
     """
@@ -83,6 +86,7 @@ class Transition(NamedTuple):
     equity_after: Array
     range_position: Array
     max_trade_duration_candles: int
+    staked_ratio: float
     asked: Array
     actions: ActionTable
 
@@ -106,8 +110,8 @@ Term = Callable[[Namespace, RewardSettings, Transition], Array]
 
 
 def equity(xp: Namespace, settings: RewardSettings, transition: Transition) -> Array:
-    """log(equity after / equity before), costs included."""
-    return xp.log(transition.equity_after / transition.equity_before)
+    """log(equity after / equity before), costs included, over the share of the equity that is staked."""
+    return xp.log(transition.equity_after / transition.equity_before) / transition.staked_ratio
 
 
 def profit_quality(xp: Namespace, settings: RewardSettings, transition: Transition) -> Array:

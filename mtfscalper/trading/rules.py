@@ -11,90 +11,22 @@ Formulas (freqtrade ``LocalTrade.calc_profit_ratio``), with s = side, f = fee, L
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 from mtfscalper.trading.account import FLAT, Account, Candle, ExitReason, Fill
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import Array, Namespace
+from mtfscalper.trading.trading_rules import TradingRules
 
-# Equity cannot reach zero: its logarithm is the reward. A stop beyond liquidation is refused, so that a floor this
-# low is met only by a gap that wipes out the stake.
+# Equity cannot reach zero: its logarithm is the reward. A floor this low is met only by a gap that wipes out the stake.
 EQUITY_FLOOR = 1e-6
 
 
-class RulesError(ValueError):
-    """The rules of the strategy cannot be traded or cannot be simulated. Names value, accepted, remedy."""
-
-
 # Plain numbers: an array library asks every member of an enum whether it is an array.
-_NONE, _EXIT_SIGNAL, _MAX_DURATION, _STOP_LOSS, _ROI, _TRAILING_STOP_LOSS, _FORCE_EXIT = map(int, ExitReason)
+_NONE, _EXIT_SIGNAL, _MAX_DURATION, _STOP_LOSS, _ROI, _TRAILING_STOP_LOSS, _FORCE_EXIT, _LIQUIDATION = map(
+    int, ExitReason
+)
 _NEUTRAL, _LONG_ENTER, _LONG_EXIT, _SHORT_ENTER, _SHORT_EXIT = map(int, Action)
-
-
-@dataclass(frozen=True)
-class TradingRules:
-    """What will be traded: read from the config and the strategy object, never retyped.
-
-    :ivar fee_ratio: fee of each side, e.g. 0.0005
-    :ivar leverage_long: leverage of long trades, >= 1
-    :ivar leverage_short: leverage of short trades, >= 1
-    :ivar stoploss_ratio: loss of the stake (leverage included) at which the stop lies, e.g. 0.02
-    :ivar minimal_roi: (minutes since entry, profit ratio) in rising minutes; empty for none
-    :ivar trailing_stop_positive: distance of the trailing stop once in profit, None for ``stoploss_ratio``
-    :ivar max_trade_duration_candles: candles after which a trade is closed at the open
-    :ivar timeframe_minutes: length of a candle
-    :ivar stake_ratio: share of the equity that may be staked, and is, so that profits compound
-    :ivar fixed_stake_ratio: the same stake on every trade instead, as a share of the equity at the start
-    :ivar max_drawdown_ratio: loss from the peak of equity that ends an episode
-    :ivar liquidation_ratio: loss of the stake at which the exchange liquidates; 1 on spot
-    """
-
-    fee_ratio: float
-    stoploss_ratio: float
-    max_trade_duration_candles: int
-    timeframe_minutes: int
-    leverage_long: float = 1.0
-    leverage_short: float = 1.0
-    minimal_roi: tuple[tuple[int, float], ...] = ()
-    trailing_stop: bool = False
-    trailing_stop_positive: float | None = None
-    trailing_stop_positive_offset: float = 0.0
-    trailing_only_offset_is_reached: bool = False
-    can_short: bool = True
-    stake_ratio: float = 1.0
-    fixed_stake_ratio: float | None = None
-    max_drawdown_ratio: float = 0.5
-    liquidation_ratio: float = 1.0
-
-    def __post_init__(self) -> None:
-        checks = (
-            ("fee_ratio", 0 <= self.fee_ratio < 0.1, "a ratio in [0, 0.1)"),
-            ("stoploss_ratio", 0 < self.stoploss_ratio <= 1, "a ratio in (0, 1]"),
-            ("leverage_long", self.leverage_long >= 1, "a number >= 1"),
-            ("leverage_short", self.leverage_short >= 1, "a number >= 1"),
-            ("stake_ratio", 0 < self.stake_ratio <= 1, "a ratio in (0, 1]"),
-            (
-                "fixed_stake_ratio",
-                self.fixed_stake_ratio is None or 0 < self.fixed_stake_ratio <= self.stake_ratio,
-                f"a ratio in (0, stake_ratio = {self.stake_ratio:g}], or None to stake that share of the equity",
-            ),
-            ("max_trade_duration_candles", self.max_trade_duration_candles >= 1, "an integer >= 1"),
-            ("timeframe_minutes", self.timeframe_minutes >= 1, "an integer >= 1"),
-            ("minimal_roi", list(self.minimal_roi) == sorted(self.minimal_roi), "pairs in rising minutes"),
-        )
-        for name, holds, accepted in checks:
-            if not holds:
-                raise RulesError(
-                    f"{name} is {getattr(self, name)!r}; accepted: {accepted}; remedy: correct the strategy"
-                )
-        if self.stoploss_ratio >= self.liquidation_ratio:
-            raise RulesError(
-                f"stoploss is -{self.stoploss_ratio:g} of the stake, beyond liquidation at "
-                f"-{self.liquidation_ratio:.4g} with leverage {max(self.leverage_long, self.leverage_short):g}; "
-                "accepted: a stop before liquidation; "
-                "remedy: tighten the strategy's stoploss or lower its leverage"
-            )
 
 
 class _Unit(NamedTuple):
@@ -188,12 +120,19 @@ def step(xp: Namespace, rules: TradingRules, account: Account, action: Array, ca
     account = _trail(xp, rules, account, extremes)
 
     wanted = action == xp.where(account.side < 0, _SHORT_EXIT, _LONG_EXIT)
+    if candle.long_exit is not None:
+        signalled = xp.where(account.side < 0, candle.short_exit, candle.long_exit) != 0
+        # A trade that is entered at this open has no signal from before it.
+        wanted = xp.logical_or(wanted, xp.logical_and(signalled, xp.logical_not(entered)))
     expired = account.held_candles >= rules.max_trade_duration_candles
     stopped, stop_fill = _stop(xp, rules, account, candle, extremes)
     reached, roi_fill = _roi(xp, rules, account, candle, unit, extremes)
 
     stopped_first = xp.logical_and(stopped, xp.logical_not(account.stop_trailed))
     later = xp.where(reached, _ROI, xp.where(stopped, _TRAILING_STOP_LOSS, _NONE))
+    if _may_liquidate(rules, candle):
+        liquidated, stop_fill = _liquidation(xp, account, candle, extremes, stopped, stop_fill)
+        later = xp.where(liquidated, _LIQUIDATION, later)
     reason = xp.where(expired, _MAX_DURATION, xp.where(stopped_first, _STOP_LOSS, later))
     reason = xp.where(wanted, _EXIT_SIGNAL, reason)
     at_candle = xp.where(reason == _ROI, roi_fill, stop_fill)
@@ -234,24 +173,42 @@ def _enter(
     stake = account.equity * rules.stake_ratio
     if rules.fixed_stake_ratio is not None:
         # As in freqtrade, an equity too small for the stake enters no more.
-        flat = xp.logical_and(flat, stake >= rules.fixed_stake_ratio)
+        flat = xp.logical_and(flat, account.equity * rules.available_ratio >= rules.fixed_stake_ratio)
         stake = rules.fixed_stake_ratio
-    entered, side, leverage = xp.logical_and(flat, action == _LONG_ENTER), 1.0, rules.leverage_long
+    entered, side, short = xp.logical_and(flat, action == _LONG_ENTER), 1.0, False
     if rules.can_short:
         short = xp.logical_and(flat, action == _SHORT_ENTER)
         entered, side = xp.logical_or(entered, short), xp.where(short, -1.0, 1.0)
-        if rules.leverage_short != rules.leverage_long:
-            leverage = xp.where(short, rules.leverage_short, rules.leverage_long)
+    if candle.long_stake is not None:
+        wanted = stake * _of_side(xp, short, candle.long_stake, candle.short_stake)
+        stake = xp.minimum(wanted, account.equity * rules.available_ratio)
+        entered = xp.logical_and(entered, stake > 0)
+    leverage = _of_side(
+        xp,
+        short,
+        candle.long_leverage if rules.leverage_long is None else rules.leverage_long,
+        candle.short_leverage if rules.leverage_short is None else rules.leverage_short,
+    )
     stop = _stop_rate(xp, side, leverage, candle.open, rules.stoploss_ratio, candle.price_scale)
-    side, leverage, open_rate, price_scale, stop_rate, held_candles, stake = xp.where_each(
+    liquidation: Array = 0.0
+    if _may_liquidate(rules, candle):
+        ratio = _of_side(
+            xp,
+            short,
+            rules.liquidation_long if candle.long_liquidation is None else candle.long_liquidation,
+            rules.liquidation_short if candle.short_liquidation is None else candle.short_liquidation,
+        )
+        liquidation = _nearest_price_step(xp, candle.open * ratio, candle.price_scale)
+    side, leverage, open_rate, price_scale, stop_rate, liquidation_rate, held_candles, stake = xp.where_each(
         entered,
-        (side, leverage, candle.open, candle.price_scale, stop, 0.0, stake),
+        (side, leverage, candle.open, candle.price_scale, stop, liquidation, 0.0, stake),
         (
             account.side,
             account.leverage,
             account.open_rate,
             account.price_scale,
             account.stop_rate,
+            account.liquidation_rate,
             account.held_candles,
             account.stake,
         ),
@@ -262,6 +219,7 @@ def _enter(
         open_rate=open_rate,
         price_scale=price_scale,
         stop_rate=stop_rate,
+        liquidation_rate=liquidation_rate,
         stop_trailed=account.stop_trailed,
         held_candles=held_candles,
         best_profit=account.best_profit,
@@ -273,6 +231,35 @@ def _enter(
     # The round trip's fees are the first profit there is to see.
     fees = _ratio(opened, unit, candle.open * unit.kept)
     return opened._replace(best_profit=xp.where(entered, fees, account.best_profit)), entered, unit
+
+
+def _of_side(xp: Namespace, short: Array, of_long: Array, of_short: Array) -> Array:
+    """What holds for an entry of either side; one number where both sides have the same.
+
+    :param short: whether the entry is a short one; False where none can be
+    """
+    if short is False or of_long is of_short or (isinstance(of_long, float) and of_long == of_short):
+        return of_long
+    return xp.where(short, of_short, of_long)
+
+
+def _may_liquidate(rules: TradingRules, candle: Candle) -> bool:
+    """Whether a liquidation can come before a stop anywhere."""
+    return bool(rules.liquidation_long or rules.liquidation_short or candle.long_liquidation is not None)
+
+
+def _liquidation(
+    xp: Namespace, account: Account, candle: Candle, extremes: _Extremes, stopped: Array, stop_fill: Array
+) -> tuple[Array, Array]:
+    """Whether the candle reaches the liquidation and not the stop, and the rate at which either fills.
+
+    As in freqtrade a candle that reaches both fills at the stop, however far beyond the liquidation that lies.
+    """
+    liquidation = account.side * account.liquidation_rate
+    reached = xp.logical_and(account.liquidation_rate != 0, liquidation >= extremes.worst)
+    liquidated = xp.logical_and(reached, xp.logical_not(stopped))
+    fill = xp.where(liquidation > extremes.best, candle.open, account.liquidation_rate)
+    return liquidated, xp.where(liquidated, fill, stop_fill)
 
 
 def _extremes(xp: Namespace, account: Account, unit: _Unit, candle: Candle) -> _Extremes:

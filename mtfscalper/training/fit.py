@@ -79,7 +79,9 @@ def build_model(
     model = None if initial_model is None else _continued(initial_model, vec_env, settings, tape.pair, network)
     if model is not None:
         model.tensorboard_log = common["tensorboard_log"]
-        vec_env.seed(rl.seed)
+        # A zip brings the seed of its own training with it: environments, action draws and minibatches get today's.
+        model.seed = rl.seed
+        model.set_random_seed(rl.seed)
     elif rl.model_type == "PPO":
         model = FusedPPO(MaskedActorCriticPolicy, vec_env, policy_kwargs=network, **settings.ppo.model_dump(), **common)
         prefer_holding(model, rl.initial_exit_probability)

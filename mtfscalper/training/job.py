@@ -118,9 +118,10 @@ class TrainingJob:
                 report.worker_pids = inner.pids
                 report.vec_env = "SubprocVecEnv"
             model = build_model(settings, train, vec_env, network, self.initial_model, self.tensorboard_dir)
+            report.rollout_timesteps = getattr(model, "n_steps", 0) * model.n_envs
             if isinstance(model.policy, MaskedActorCriticPolicy):
                 report.precision = model.policy.precision
-            keep_best = self._keep_best(model, on_evaluation)
+            keep_best = self._keep_best(report.rollout_timesteps, on_evaluation)
             callbacks: list[BaseCallback] = [PhaseClock(report)]
             if keep_best is not None:
                 resources.callback(keep_best.close)
@@ -151,7 +152,7 @@ class TrainingJob:
         report.seconds = time.perf_counter() - started
         return model, report
 
-    def _keep_best(self, model: BaseAlgorithm, on_evaluation: OnEvaluation | None) -> KeepBest | None:
+    def _keep_best(self, rollout_steps: int, on_evaluation: OnEvaluation | None) -> KeepBest | None:
         tape, needed = self.evaluation, self.env.lookback + 2
         if tape is None or not any(stop - start >= needed for start, stop in tape.segments):
             logger.info(
@@ -162,7 +163,6 @@ class TrainingJob:
             return None
         # A2C and the off-policy algorithms call every few steps a rollout; for them, one pass over the training
         # candles is a fair pause.
-        rollout_steps: int = getattr(model, "n_steps", 0) * model.n_envs
         long = 10 * rollout_steps >= len(self.train)
         every = rollout_steps if long else len(self.train)
         return KeepBest(tape, self.env, every_timesteps=every, on_evaluation=on_evaluation)

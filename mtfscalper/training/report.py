@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mtfscalper.artefacts import plain_json
+
+# Below these, the policy that was best is so by chance as much as by merit.
+ENOUGH_TRADES = 20
+ENOUGH_EVALUATIONS = 3
 
 
 @dataclass
@@ -14,6 +18,7 @@ class TrainingReport:
     """What a training really did, as measured while it ran. Written beside the model as JSON.
 
     :ivar fused: whether rollouts and updates were this package's own, not stable-baselines3's
+    :ivar rollout_timesteps: of all environments between two updates; 0 for an algorithm without rollouts
     :ivar phases: (name, start, stop) of every rollout and update, seconds since 1970
     :ivar reward_terms: sums by name over all rollouts
     :ivar reward_profit_correlation: see :func:`mtfscalper.training.reward_check.reward_profit_correlation`
@@ -27,6 +32,7 @@ class TrainingReport:
     process_id: int = 0
     vec_env: str = ""
     n_envs: int = 0
+    rollout_timesteps: int = 0
     worker_pids: list[int] = field(default_factory=list)
     torch_threads: int = 0
     torch_interop_threads: int = 0
@@ -68,3 +74,54 @@ class TrainingReport:
         """
         phases = [(str(name), float(start), float(stop)) for name, start, stop in values["phases"]]
         return cls(**{**values, "phases": phases})
+
+
+def doubts(reports: Sequence[TrainingReport]) -> str | None:
+    """Why little can be said of the policies that trainings of one pair chose, in one warning for all of them.
+
+    :param reports: of one training, or of those of a whole backtest
+    :return: None where there is nothing to doubt
+    """
+    lines = list(_doubts(reports))
+    if not lines:
+        return None
+    return "\n  ".join([f"{reports[0].pair}: little can be said of what was trained:", *lines])
+
+
+def _doubts(reports: Sequence[TrainingReport]) -> Iterator[str]:
+    def among(doubted: Sequence[TrainingReport]) -> str:
+        return "" if len(reports) == 1 else f"in {len(doubted)} of {len(reports)} trainings "
+
+    short = [report for report in reports if report.timesteps_asked < report.rollout_timesteps]
+    if short:
+        yield (
+            f"{among(short)}{_span(report.timesteps_asked for report in short)} timesteps (train_cycles x candles) are "
+            f"fewer than one rollout of {_span(report.rollout_timesteps for report in short)} (n_envs x n_steps): the "
+            "policy was updated once; remedy: raise train_cycles, or lower n_steps"
+        )
+    few = [report for report in reports if 0 < len(report.evaluations) < ENOUGH_EVALUATIONS]
+    if few:
+        yield (
+            f"{among(few)}evaluations to choose the best policy from: {_span(len(one.evaluations) for one in few)}, "
+            f"fewer than {ENOUGH_EVALUATIONS}; remedy: raise train_cycles, or lower n_steps"
+        )
+    judged = [(report, int(report.best_evaluation["trades"])) for report in reports if report.best_evaluation]
+    idle = [report for report, trades in judged if trades == 0]
+    if idle:
+        yield (
+            f"{among(idle)}the best policy made no trade on the candles held out (0 trades): nothing that was tried "
+            "earned more than doing nothing; remedy: look at the reward and the fee, at how often entries are "
+            "permitted, or train longer"
+        )
+    scant = [(report, trades) for report, trades in judged if 0 < trades < ENOUGH_TRADES]
+    if scant:
+        yield (
+            f"{among([report for report, _ in scant])}trades that the best policy was chosen by: "
+            f"{_span(trades for _, trades in scant)}, fewer than {ENOUGH_TRADES}; remedy: raise "
+            "data_split_parameters.test_size or train_period_days"
+        )
+
+
+def _span(numbers: Iterator[int]) -> str:
+    values = sorted(numbers)
+    return str(values[0]) if values[0] == values[-1] else f"{values[0]} to {values[-1]}"

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import MarketTape, price_scale
-from mtfscalper.trading.rules import TradingRules
+from mtfscalper.trading.trading_rules import TradingRules
 
 FIVE_MINUTES_MS = 300_000
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 from parity_markets import Market
 
-from mtfscalper.trading.rules import TradingRules
 from mtfscalper.trading.trades import ClosedTrade
+from mtfscalper.trading.trading_rules import TradingRules
 
 TRAILING_MODES = (
     "none",

@@ -9,7 +9,7 @@ from markets import best_log_return, leaked_future, random_walk
 
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.settings import Settings
-from mtfscalper.trading.rules import TradingRules
+from mtfscalper.trading.trading_rules import TradingRules
 from mtfscalper.training.evaluation import evaluate
 from mtfscalper.training.job import TrainingJob
 

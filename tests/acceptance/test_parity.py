@@ -16,7 +16,7 @@ import pytest
 from builders import candle_table, make_rules, make_tape
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from parity.backtester import PAIR, Backtester
+from parity.backtester import PAIR, STAKE, Backtester
 from parity.playing import assert_same_trades, play_tape
 from parity_census import TRAILING_MODES, Census
 from parity_markets import EVENTS, PAIRS, History, Market, RealPair, Recipe, gap_free, real_pair, synthetic_history
@@ -24,15 +24,15 @@ from random_markets import N_FEATURES, random_policy
 
 from mtfscalper.envs.trading_env import EnvSettings
 from mtfscalper.freqai.candles import exchange_price_scale
-from mtfscalper.freqai.strategy_rules import rules_of_strategy
+from mtfscalper.freqai.entry_terms import Asker
 from mtfscalper.market.tape import PRICE_COLUMNS
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import PolicyDecider
-from mtfscalper.settings import RLSettings
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.reward import RewardSettings
-from mtfscalper.trading.rules import EQUITY_FLOOR, RulesError, TradingRules
+from mtfscalper.trading.rules import EQUITY_FLOOR
 from mtfscalper.trading.trades import ClosedTrade
+from mtfscalper.trading.trading_rules import TradingRules
 
 pytestmark = pytest.mark.acceptance
 
@@ -183,6 +183,7 @@ def _rules(source: Source, spot: bool, stake: int) -> TradingRules:
         can_short=not spot and source.choice([True, True, True, False]),
         **_trailing(source),
         **STAKES[stake],
+        available_ratio=STAKES[stake]["stake_ratio"],
     )
 
 
@@ -387,43 +388,28 @@ def test_freqtrade_alone_would_reverse_within_a_candle_and_the_strategy_refuses(
 
 @pytest.mark.parametrize("leverage", [1.0, 2.0, 5.0, 10.0])
 @pytest.mark.parametrize("is_short", [False, True])
-def test_a_stop_beyond_liquidation_is_refused_where_freqtrade_would_liquidate(
-    arena: Arena, leverage: float, is_short: bool
+@pytest.mark.parametrize("depth", [0.97, 1.1])
+def test_a_stop_beyond_liquidation_is_the_liquidation_that_freqtrade_trades(
+    arena: Arena, leverage: float, is_short: bool, depth: float
 ) -> None:
+    """Down to the liquidation and not to the stop, or to both in one candle: then freqtrade fills at the stop."""
     backtester = arena.backtester()
-    strategy = backtester.strategy
-
-    def read(stop: float) -> TradingRules:
-        backtester.use(make_rules(stoploss_ratio=stop, leverage_long=leverage, leverage_short=leverage))
-        return rules_of_strategy(strategy, backtester.config, backtester.exchange, PAIR, RLSettings())
-
-    limit = read(0.01).liquidation_ratio
-    accepted = read(limit * 0.999)
-    with pytest.raises(RulesError, match=r"beyond liquidation at .*; accepted: a stop before liquidation; remedy: "):
-        read(limit * 1.001)
-    side = -1 if is_short else 1
-    # All the way to liquidation and beyond, in one candle.
-    end = 1000.0 * (1 - side * 0.985 / leverage)
-    candles = candle_table(
-        (1000.0, 1000.01, 999.99, 1000.0),
-        (1000.0, 1000.01, 999.99, 1000.0),
-        (1000.0, max(1000.0, end), min(1000.0, end), 1000.0),
-        (1000.0, 1000.01, 999.99, 1000.0),
+    backtester.use(make_rules(stoploss_ratio=0.99, leverage_long=leverage, leverage_short=leverage))
+    asker = Asker(backtester.strategy, backtester.config, backtester.exchange)
+    side = "short" if is_short else "long"
+    ratio = float(asker._liquidations(PAIR, side, np.array([leverage]), STAKE)[0])
+    assert ratio > 0
+    rules = make_rules(
+        stoploss_ratio=0.99, leverage_long=leverage, leverage_short=leverage, **{f"liquidation_{side}": ratio}
     )
+    sign = -1 if is_short else 1
+    end = max(1000.0 * (1 - sign * depth / leverage), 0.01)
+    quiet = (1000.0, 1000.01, 999.99, 1000.0)
+    candles = candle_table(quiet, quiet, (1000.0, max(1000.0, end), min(1000.0, end), 1000.0), quiet)
     candles[list(PRICE_COLUMNS)] = candles[list(PRICE_COLUMNS)].round(2)
     script = np.array([0, Action.SHORT_ENTER if is_short else Action.LONG_ENTER, 0, 0])
-    trades = arena.compare(
-        arena.backtester(), History(candles).market(), _fixed(accepted), script, "liquidation", "futures"
-    )
-    assert [trade.exit_reason for trade in trades] == ["stop_loss"]
-    # The stop that was refused would not be reached before.
-    beyond = make_rules(stoploss_ratio=0.9999, leverage_long=leverage, leverage_short=leverage)
-    (liquidated,) = backtester.run(candles, beyond, script).trades
-    assert liquidated.exit_reason == "liquidation"
-
-
-def _fixed(read: TradingRules) -> TradingRules:
-    return TradingRules(**(vars(read) | {"minimal_roi": ()}))
+    trades = arena.compare(backtester, History(candles).market(), rules, script, "liquidation", "futures")
+    assert [trade.exit_reason for trade in trades] == ["stop_loss" if depth > 1 else "liquidation"]
 
 
 def test_a_fixed_stake_that_the_wallet_no_longer_holds_enters_no_more(tmp_path: Path, arena: Arena) -> None:
@@ -431,7 +417,7 @@ def test_a_fixed_stake_that_the_wallet_no_longer_holds_enters_no_more(tmp_path: 
     stops = [(100.0, 100.2, 99.8, 100.0), (100.0, 100.1, 97.5, 100.0)] * 10
     candles = candle_table((100.0, 100.01, 99.99, 100.0), *stops, stops[0])
     script = np.array([0, *[Action.LONG_ENTER, 0] * 10, 0])
-    fixed = make_rules(stake_ratio=0.99, fixed_stake_ratio=0.95)
+    fixed = make_rules(stake_ratio=0.99, available_ratio=0.99, fixed_stake_ratio=0.95)
     expected = backtester.run(candles, fixed, script)
     trades, profits, equity = play_tape(make_tape(candles), fixed, script)
     assert_same_trades(trades, expected.trades, fixed)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from builders import candle_table, make_settings, make_tape, random_candles
-from equivalence import all_rules_settings, assert_equal_trajectories, dummy_env, eventful_tape
+from equivalence import OF_CANDLES, all_rules_settings, assert_equal_trajectories, dummy_env, eventful_tape
 from sb3_contrib import MaskablePPO
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
@@ -45,22 +45,24 @@ def quiet_env(n_envs: int = 2, **settings: Any) -> BatchedTradingEnv:
 # Equivalence
 
 
+@pytest.mark.parametrize("terms", [False, True], ids=["one for all", "of each candle"])
 @pytest.mark.parametrize("random_start", [False, True])
 @pytest.mark.parametrize("entry_mode", ENTRY_MODES)
 @pytest.mark.parametrize(("xp", "money"), FORMS)
 def test_a_batch_equals_single_environments_step_by_step(
-    entry_mode: str, random_start: bool, xp: BatchNamespace, money: float
+    entry_mode: str, random_start: bool, xp: BatchNamespace, money: float, terms: bool
 ) -> None:
     # Waiting for signals, an account loses less until its episode ends.
-    settings = all_rules_settings(entry_mode, random_start=random_start, max_drawdown_ratio=0.05)
-    tape = eventful_tape()
+    rules = OF_CANDLES if terms else {}
+    settings = all_rules_settings(entry_mode, random_start=random_start, max_drawdown_ratio=0.05, **rules)
+    tape = eventful_tape(terms=terms)
     batched = BatchedTradingEnv(tape, settings, 5, xp=xp)
     seen = assert_equal_trajectories(dummy_env(tape, settings, 5), batched, 700, money=money)
     reasons = {EXIT_REASON_NAMES[reason] for reason in ExitReason if reason != ExitReason.NONE}
-    assert reasons - set(seen) <= {"force_exit"}
+    assert reasons - set(seen) <= {"force_exit", *([] if terms else ["liquidation"])}
     assert seen["truncated"] >= 10
     assert seen["terminated"] >= 5
-    assert seen["force_exit"] > 0 or not random_start
+    assert seen["force_exit"] > 0 or not random_start or terms
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,20 @@ def test_workers_are_gone_after_close_in_the_middle_of_a_step(workers: VecMonito
     wait_until_gone(process_ids)
 
 
+def test_a_worker_that_ignores_close_is_killed(workers: VecMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(build, "_CLOSE_SECONDS", 0.5)
+    process_ids = pids(workers)
+    workers.reset()
+    # Stopped, it reads no message, and would act on a signal to terminate only once it goes on.
+    os.kill(process_ids[1], signal.SIGSTOP)
+    try:
+        workers.close()
+        assert running(process_ids) == []
+    finally:
+        if is_running(process_ids[1]):
+            os.kill(process_ids[1], signal.SIGKILL)
+
+
 def test_an_exception_in_a_worker_names_it_and_leaves_none_behind(workers: VecMonitor) -> None:
     process_ids = pids(workers)
     workers.reset()

@@ -114,6 +114,7 @@ class FreqtradeBacktest:
     """One ``freqtrade backtesting`` with FreqAI, from its configuration to its trades.
 
     :ivar strategy: the strategy object, to be changed before :meth:`run`
+    :ivar results: freqtrade's trades, after :meth:`trades`
     """
 
     def __init__(self, home: Path, datadir: Path, **overlay: Any) -> None:
@@ -127,6 +128,7 @@ class FreqtradeBacktest:
             loosen_signals(self.strategy)
         self.frame = pd.DataFrame()
         self.frames: dict[str, pd.DataFrame] = {}
+        self.results = pd.DataFrame()
 
     @property
     def models(self) -> Path:
@@ -171,7 +173,8 @@ class FreqtradeBacktest:
         first, last = get_timerange({PAIR: dates.to_frame()})
         # A backtest uses its frames up.
         processed = {pair: frame.copy() for pair, frame in self.frames.items()}
-        return self.backtesting.backtest(processed=processed, start_date=first, end_date=last)["results"]
+        self.results = self.backtesting.backtest(processed=processed, start_date=first, end_date=last)["results"]
+        return self.results
 
 
 class Watch:

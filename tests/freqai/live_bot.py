@@ -12,10 +12,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import time_machine
-from freqai_runs import PAIR, configuration, loosen_signals
+from freqai_runs import PAIR, STRATEGY, configuration, loosen_signals
 from freqtrade.configuration import validate_config_consistency
 from freqtrade.data.dataprovider import DataProvider
 from freqtrade.enums import CandleType, RunMode
+from freqtrade.exceptions import TemporaryError
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.persistence import Trade, init_db
 from freqtrade.plugins.pairlistmanager import PairListManager
@@ -25,6 +26,10 @@ from mtfscalper.freqai.model import MtfScalperFreqaiModel
 
 FIVE_MINUTES = timedelta(minutes=5)
 LENGTHS = {"5m": FIVE_MINUTES, "15m": timedelta(minutes=15), "1h": timedelta(hours=1)}
+PUBLISHED = {
+    CandleType.FUNDING_RATE: "BTC_USDT_USDT-1h-funding_rate.feather",
+    CandleType.MARK: "BTC_USDT_USDT-1h-mark.feather",
+}
 # The bot sees as many candles as Binance sends at once.
 MOST_CANDLES = 999
 
@@ -33,6 +38,8 @@ class LiveBot:
     """What ``freqtrade trade`` does for one pair, one candle at a time.
 
     :ivar now: the bot's time, a little after a candle has closed
+    :ivar requests: pairs and kinds of the candles that the exchange was asked for
+    :ivar is_answered: whether it answers
     """
 
     def __init__(self, home: Path, market: Path, monkeypatch: pytest.MonkeyPatch, **overlay: Any) -> None:
@@ -47,8 +54,14 @@ class LiveBot:
         shutil.copytree(market, datadir, dirs_exist_ok=True)
         for timeframe in LENGTHS:
             self.closed(timeframe).to_feather(datadir / "futures" / f"BTC_USDT_USDT-{timeframe}-futures.feather")
+        self._published = {kind: pd.read_feather(datadir / "futures" / name) for kind, name in PUBLISHED.items()}
+        for kind, name in PUBLISHED.items():
+            self.published(kind).to_feather(datadir / "futures" / name)
         monkeypatch.setattr("freqtrade.freqai.utils.download_all_data_for_training", lambda *_: None)
         self.config, self.exchange = configuration(home, datadir, RunMode.DRY_RUN, **overlay)
+        self.requests: list[tuple[str, str]] = []
+        self.is_answered = True
+        monkeypatch.setattr(self.exchange, "_async_get_candle_history", self._answer)
         self.strategy = StrategyResolver.load_strategy(self.config)
         validate_config_consistency(self.config)
         pairlists = PairListManager(self.exchange, self.config)
@@ -56,7 +69,8 @@ class LiveBot:
         self.strategy.dp = DataProvider(self.config, self.exchange, pairlists)
         with self.clock():
             self.strategy.ft_bot_start()
-        loosen_signals(self.strategy)
+        if self.strategy.get_strategy_name() == STRATEGY:
+            loosen_signals(self.strategy)
         # Trainings are started by hand, not by FreqAI's thread.
         self.model.scanning = True
         init_db("sqlite://")
@@ -79,6 +93,26 @@ class LiveBot:
                 yield
         finally:
             self._clock_runs = False
+
+    async def _answer(
+        self, pair: str, timeframe: str, candle_type: CandleType, since_ms: int | None = None
+    ) -> tuple[str, str, CandleType, list[Any], bool]:
+        """What the exchange answers to a request for funding rates or mark candles."""
+        self.requests.append((pair, str(candle_type)))
+        if not self.is_answered:
+            raise TemporaryError("no answer")
+        rows = self.published(candle_type)
+        times = rows["date"].dt.as_unit("ms").astype("int64")
+        # A rate is one number, a candle is five.
+        columns = ["open"] if candle_type == CandleType.FUNDING_RATE else ["open", "high", "low", "close", "volume"]
+        values = rows[columns].to_numpy().tolist()
+        found = [[time, *row] for time, row in zip(times, values, strict=True) if time >= (since_ms or 0)]
+        return pair, timeframe, candle_type, found, True
+
+    def published(self, kind: CandleType) -> pd.DataFrame:
+        """Funding rates, and mark candles from their open on, up to now."""
+        rows = self._published[kind]
+        return rows[rows["date"] <= self.now].reset_index(drop=True)
 
     def closed(self, timeframe: str = "5m") -> pd.DataFrame:
         """Candles that have closed by now."""

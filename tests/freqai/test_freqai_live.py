@@ -105,17 +105,6 @@ def test_a_restarted_bot_predicts_with_the_model_on_disk(make_bot: Any) -> None:
     pd.testing.assert_frame_equal(after[list(PREDICTION_COLUMNS)], before[list(PREDICTION_COLUMNS)])
 
 
-def test_a_bot_without_funding_rates_on_disk_says_so_and_trains_without(
-    make_bot: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    bot = make_bot()
-    (Path(bot.config["datadir"]) / "futures" / "BTC_USDT_USDT-1h-funding_rate.feather").unlink()
-    ready(bot)
-    assert f"{PAIR}: no funding rates on disk; training and predictions leave funding out" in caplog.text
-    bot.next_candle()
-    assert bot.analyse()["do_predict"].iloc[-1] == 1
-
-
 def test_a_lookback_with_a_missing_feature_is_not_decided(make_bot: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     bot = ready(make_bot(conv_width=3, rl_config={"entry_mode": "agent"}))
     missing = pd.Timestamp("2024-09-08 12:05", tz="UTC")
@@ -167,7 +156,7 @@ def test_an_open_trade_is_decided_on_as_it_truly_is(
     opened = pd.Timestamp(trade.open_date_utc).floor("5min")
     leave = Action.SHORT_EXIT if is_short else Action.LONG_EXIT
     side = -1.0 if is_short else 1.0
-    due = bot.model._source.funding(PAIR, bot.closed()["date"])
+    due = bot.model.traded.source.funding.due(PAIR, bot.closed()["date"])
     assert not due[-20:].any()
 
     def ratio(rate: float, funding: float = 0.0) -> float:
@@ -354,12 +343,14 @@ def test_stopping_the_bot_ends_its_training(make_bot: Any, monkeypatch: pytest.M
     bot.model.scanning = False
     with bot.clock():
         bot.analyse()
-        [thread] = bot.model._threads
+        thread, *others = bot.model._threads
         assert training.wait(timeout=30)
         began = time.perf_counter()
         bot.model.shutdown()
     assert time.perf_counter() - began < 10
     assert not thread.is_alive()
+    [funding_rates] = others
+    assert not funding_rates.is_alive()
     assert not list(Path(bot.model.full_path).rglob("*.zip"))
 
 

@@ -68,14 +68,17 @@ def test_the_first_rows_of_a_period_are_decided_with_the_candles_before_it(
         features, _, _ = pipeline.transform(cut[[name for name in cut.columns if "%" in name]])
         tape = MarketTape.from_frame(
             cut.assign(
-                price_scale=10.0, funding=model._source.funding(PAIR, cut["date"]), classic_long=0.0, classic_short=0.0
+                price_scale=10.0,
+                funding=model.traded.source.funding.due(PAIR, cut["date"]),
+                classic_long=0.0,
+                classic_short=0.0,
             ),
             np.asarray(features, dtype=np.float32),
             pair=PAIR,
             timeframe_ms=300_000,
             signals_needed=True,
         )
-        settings = model._terms.environment(PAIR)
+        settings = model.traded.terms.environment(PAIR)
         assert settings.lookback == 5
         account = Account(*read_manifest(folder)["account_before"])
         decider = decider_for(policy, tape.features, 5)

@@ -248,7 +248,7 @@ def test_changed_signals_make_every_period_anew(
     run.strategy.adx_base.value += 10
     run.run()
     assert watch.trained == [PAIR] * 3
-    assert "are made anew: changed since: computed classic_long, classic_short (in " in caplog.text
+    assert "are made anew: changed since: computed classic_long, classic_short, long_gate and" in caplog.text
 
 
 def test_changed_code_makes_every_period_anew(

@@ -1,19 +1,17 @@
 """What is trained is what will be traded: fee, leverage, stop, ROI and durations come from config and strategy."""
 
 import logging
-from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
-from freqtrade.enums import MarginMode, TradingMode
+from freqtrade.enums import TradingMode
 from freqtrade.exceptions import OperationalException
-from freqtrade.exchange.binance import Binance
-from hypothesis import given
-from hypothesis import strategies as st
 
+from mtfscalper.freqai.entry_terms import EntryTerms
 from mtfscalper.freqai.strategy_rules import fee_ratio, rules_of_strategy, settings_of_config
 from mtfscalper.settings import RLSettings, Settings
-from mtfscalper.trading.rules import RulesError, TradingRules
+from mtfscalper.trading.trading_rules import RulesError, TradingRules
 
 PAIR = "BTC/USDT:USDT"
 FUTURES: dict[str, Any] = {"trading_mode": TradingMode.FUTURES, "stake_currency": "USDT", "dry_run_wallet": 10_000}
@@ -31,6 +29,7 @@ class StubStrategy:
     trailing_stop_positive = None
     trailing_stop_positive_offset = 0.0
     trailing_only_offset_is_reached = False
+    max_open_trades = 1
     asked_leverage = 3.0
 
     def __init__(self, **values: Any) -> None:
@@ -64,11 +63,16 @@ class StubExchange:
         return 0.004, 0.0
 
 
+# What the stub says of its trades; tests/parity/test_terms_of_trades.py and test_as_traded.py show how it is asked.
+TERMS = EntryTerms(leverage=(3.0, 2.0), liquidation=(0.0, 0.0), stake_factor=1.0, columns=pd.DataFrame())
+
+
 def rules(
     config: dict[str, Any] | None = None,
     strategy: StubStrategy | None = None,
     exchange: StubExchange | None = None,
     rl: RLSettings | None = None,
+    terms: EntryTerms | None = TERMS,
 ) -> TradingRules:
     return rules_of_strategy(
         strategy or StubStrategy(),
@@ -76,6 +80,7 @@ def rules(
         exchange or StubExchange(),
         PAIR,
         rl or RLSettings(),  # type: ignore[arg-type]
+        terms,
     )
 
 
@@ -89,8 +94,6 @@ def test_every_rule_comes_from_the_strategy_or_the_config() -> None:
     )
     rl = RLSettings(max_trade_duration_candles=48, max_training_drawdown_pct=0.3)
     read = rules({"tradable_balance_ratio": 0.5}, strategy, rl=rl)
-    # (1 - 0.004 x 3) / (1 + 0.004) of the stake, less the buffer of 5 %.
-    assert read.liquidation_ratio == pytest.approx(0.988 / 1.004 * 0.95)
     assert read == TradingRules(
         fee_ratio=0.0005,
         stoploss_ratio=0.03,
@@ -105,8 +108,8 @@ def test_every_rule_comes_from_the_strategy_or_the_config() -> None:
         trailing_only_offset_is_reached=True,
         can_short=True,
         stake_ratio=0.5,
+        available_ratio=0.5,
         max_drawdown_ratio=0.3,
-        liquidation_ratio=read.liquidation_ratio,
     )
 
 
@@ -130,28 +133,21 @@ def test_a_fee_of_none_in_the_config_means_the_exchanges() -> None:
     assert rules({"fee": None}).fee_ratio == 0.0005
 
 
-def test_leverage_is_asked_for_each_side_and_bounded_by_the_exchange() -> None:
-    strategy = StubStrategy(asked_leverage=50.0, stoploss=-0.02)
-    both = rules(strategy=strategy, exchange=StubExchange(largest=20.0))
-    assert (both.leverage_long, both.leverage_short) == (20.0, 20.0)
-    assert strategy.sides == ["long", "short"]
-    low = rules(strategy=StubStrategy(asked_leverage=0.5))
-    assert (low.leverage_long, low.leverage_short) == (1.0, 1.0)
-
-
-def test_spot_has_no_leverage_and_no_liquidation() -> None:
-    strategy = StubStrategy(asked_leverage=5.0, can_short=False)
-    spot = rules({"trading_mode": TradingMode.SPOT}, strategy)
-    assert (spot.leverage_long, spot.leverage_short, spot.liquidation_ratio) == (1.0, 1.0, 1.0)
-    assert not spot.can_short
-    assert strategy.sides == []
-
-
 def test_a_wallet_of_several_currencies_counts_the_stake_currency() -> None:
-    exchange = StubExchange()
-    rules({"dry_run_wallet": {"USDT": 500, "BTC": 2}}, exchange=exchange)
-    assert exchange.stakes
-    assert set(exchange.stakes) == {500.0}
+    assert rules({"dry_run_wallet": {"USDT": 500, "BTC": 2}, "stake_amount": 100}).fixed_stake_ratio == 0.2
+
+
+@pytest.mark.parametrize("slots", [1, 2, 10])
+def test_an_unlimited_stake_is_one_slots_share(slots: int) -> None:
+    read = rules({"stake_amount": "unlimited", "max_open_trades": slots, "tradable_balance_ratio": 0.9})
+    assert (read.stake_ratio, read.fixed_stake_ratio, read.available_ratio) == (0.9 / slots, None, 0.9)
+
+
+def test_a_stake_of_the_strategys_own_is_bounded_by_what_is_available() -> None:
+    factor = TERMS._replace(stake_factor=3.0)
+    config = {"stake_amount": "unlimited", "max_open_trades": 2, "tradable_balance_ratio": 0.9}
+    assert rules(config, terms=factor).stake_ratio == 0.9
+    assert rules({"stake_amount": 1000}, terms=factor).fixed_stake_ratio == pytest.approx(0.3)
 
 
 def test_the_stake_is_a_share_of_the_wallet_or_the_configs_own_amount() -> None:
@@ -180,52 +176,6 @@ def test_a_longest_duration_of_the_strategys_own_is_refused_with_both_values() -
     with pytest.raises(RulesError, match=r"max_trade_duration_candles is 48 and .*is 96; accepted: one value"):
         rules(strategy=strategy)
     assert rules(strategy=strategy, rl=RLSettings(max_trade_duration_candles=48)).max_trade_duration_candles == 48
-
-
-def test_a_stop_beyond_liquidation_is_refused() -> None:
-    # 10 x: (1 - 0.04) / 1.004 x 0.95 = 0.9084 of the stake.
-    with pytest.raises(RulesError, match=r"stoploss is -0\.91 .*beyond liquidation at -0\.9084 with leverage 10"):
-        rules(strategy=StubStrategy(asked_leverage=10.0, stoploss=-0.91))
-    assert rules(strategy=StubStrategy(asked_leverage=10.0, stoploss=-0.90)).stoploss_ratio == 0.9
-
-
-@given(
-    leverage=st.floats(1.0, 20.0),
-    maintenance=st.floats(0.001, 0.04),
-    buffer=st.floats(0.0, 0.2),
-    is_short=st.booleans(),
-)
-def test_the_stop_accepted_last_lies_before_freqtrades_liquidation_price(
-    leverage: float, maintenance: float, buffer: float, is_short: bool
-) -> None:
-    exchange = StubExchange(largest=100.0)
-    exchange.get_maintenance_ratio_and_amt = lambda pair, stake_amount: (maintenance, 0.0)  # type: ignore[method-assign]
-    strategy = StubStrategy(stoploss=-1e-6)
-    strategy.leverage = lambda **kwargs: leverage  # type: ignore[method-assign]
-    limit = rules({"liquidation_buffer": buffer}, strategy, exchange).liquidation_ratio
-
-    binance = SimpleNamespace(
-        get_maintenance_ratio_and_amt=exchange.get_maintenance_ratio_and_amt,
-        margin_mode=MarginMode.ISOLATED,
-        trading_mode=TradingMode.FUTURES,
-    )
-    open_rate, stake = 100.0, 50.0
-    liquidation = Binance.dry_run_liquidation_price(
-        binance,  # type: ignore[arg-type]
-        PAIR,
-        open_rate,
-        is_short,
-        amount=stake * leverage / open_rate,
-        stake_amount=stake,
-        leverage=leverage,
-        wallet_balance=stake,
-        open_trades=[],
-    )
-    assert liquidation is not None
-    # freqtrade's buffer moves the price towards the entry (Exchange.get_liquidation_price).
-    loss = abs(open_rate - liquidation) * (1 - buffer) / open_rate * leverage
-    assert limit <= loss * (1 + 1e-9)
-    assert limit >= loss * (1 - 2 * maintenance - 1e-9)
 
 
 def test_what_training_does_not_simulate_is_named_in_one_warning(caplog: pytest.LogCaptureFixture) -> None:

@@ -16,7 +16,15 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
-from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, TapeError, price_scale
+from mtfscalper.market.tape import (
+    ENTRY_COLUMNS,
+    EXIT_COLUMNS,
+    GATE_COLUMNS,
+    PRICE_COLUMNS,
+    MarketTape,
+    TapeError,
+    price_scale,
+)
 from mtfscalper.offline.synthetic import DEFAULT_START, generate_market
 
 PAIR = "BTC/USDT:USDT"
@@ -364,6 +372,10 @@ CHANGES: dict[str, Callable[[], MarketTape]] = {
     "usable": lambda: tape_of(candles(4), usable=[False, True, True, True]),
     "order of features": lambda: tape_of(candles(4), np.arange(8.0).reshape(4, 2)[:, ::-1]),
     "length": lambda: tape_of(candles(4)).rows(0, 3),
+    **{
+        name: lambda name=name: tape_of(candles(4, **{name: name in GATE_COLUMNS}))
+        for name in (*GATE_COLUMNS, *EXIT_COLUMNS, *ENTRY_COLUMNS)
+    },
 }
 
 

@@ -14,8 +14,8 @@ from freqtrade.optimize.backtesting import Backtesting
 from freqtrade.persistence import LocalTrade
 from freqtrade.resolvers import ExchangeResolver
 
-from mtfscalper.trading.rules import TradingRules
 from mtfscalper.trading.trades import ClosedTrade
+from mtfscalper.trading.trading_rules import TradingRules
 
 PAIR = "BTC/USDT:USDT"
 WALLET = 1e9
@@ -163,7 +163,7 @@ class Backtester:
         strategy.trailing_stop_positive_offset = rules.trailing_stop_positive_offset
         strategy.trailing_only_offset_is_reached = rules.trailing_only_offset_is_reached
         strategy.can_short = backtesting._can_short = rules.can_short and not self._spot
-        strategy.leverage_long, strategy.leverage_short = rules.leverage_long, rules.leverage_short
+        strategy.leverage_long, strategy.leverage_short = rules.leverage_long or 1.0, rules.leverage_short or 1.0
         strategy.max_trade_duration_candles = rules.max_trade_duration_candles
         backtesting.fee = rules.fee_ratio
 
@@ -174,6 +174,7 @@ class Backtester:
         actions: np.ndarray,
         funding: pd.DataFrame | None = None,
         ticks: pd.Series | None = None,
+        terms: pd.DataFrame | None = None,
     ) -> Outcome:
         """Backtest a script.
 
@@ -181,10 +182,11 @@ class Backtester:
         :param actions: decision at the open of every candle, members of ``Action``
         :param funding: date, open_mark and open_fund at the funding times, None for no funding
         :param ticks: tick by month, None for what these candles show
+        :param terms: what the strategy says of its trades at each candle: ``date`` and columns of a tape
         """
         self.use(rules)
         backtesting, strategy = self._backtesting, self._backtesting.strategy
-        strategy.actions, strategy.refused = actions, 0
+        strategy.actions, strategy.refused, strategy.terms = actions, 0, terms
         backtesting.timerange = TimeRange()
         backtesting.price_pair_prec = {PAIR: get_tick_size_over_time(candles.copy()) if ticks is None else ticks}
         backtesting.funding_fee_timeframe_secs = 3600

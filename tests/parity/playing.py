@@ -10,8 +10,9 @@ from builders import tape_candles
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.trading.account import FLAT
 from mtfscalper.trading.arrays import SCALAR
-from mtfscalper.trading.rules import TradingRules, force_exit, mark, step
+from mtfscalper.trading.rules import force_exit, mark, step
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
+from mtfscalper.trading.trading_rules import TradingRules
 
 PROFIT_TOLERANCE = 1e-12
 

@@ -37,6 +37,8 @@ class ScriptedStrategy(IStrategy):
     max_trade_duration_candles = 96
     leverage_long = 1.0
     leverage_short = 1.0
+    # What it says of its trades at each candle, by date; None where it says the same at all of them.
+    terms: DataFrame | None = None
 
     def populate_indicators(self, dataframe: DataFrame, metadata: dict) -> DataFrame:
         return dataframe
@@ -47,8 +49,11 @@ class ScriptedStrategy(IStrategy):
         return dataframe
 
     def populate_exit_trend(self, dataframe: DataFrame, metadata: dict) -> DataFrame:
-        dataframe["exit_long"] = self._signal(Action.LONG_EXIT)
-        dataframe["exit_short"] = self._signal(Action.SHORT_EXIT)
+        for name, action in (("long", Action.LONG_EXIT), ("short", Action.SHORT_EXIT)):
+            dataframe[f"exit_{name}"] = self._signal(action)
+            if self.terms is not None and f"{name}_exit" in self.terms:
+                # The strategy's own, whatever the script says.
+                dataframe[f"exit_{name}"] |= self.terms[f"{name}_exit"].to_numpy(dtype=int)
         return dataframe
 
     def _signal(self, action: Action) -> np.ndarray:
@@ -68,7 +73,14 @@ class ScriptedStrategy(IStrategy):
         return confirmed
 
     def leverage(self, pair, current_time, current_rate, proposed_leverage, max_leverage, entry_tag, side, **kwargs):
+        if self.terms is not None and f"{side}_leverage" in self.terms:
+            return float(self.terms.set_index("date").loc[current_time, f"{side}_leverage"])
         return self.leverage_short if side == "short" else self.leverage_long
+
+    def custom_stake_amount(self, pair, current_time, current_rate, proposed_stake, *args, side, **kwargs):
+        if self.terms is not None and f"{side}_stake" in self.terms:
+            return proposed_stake * float(self.terms.set_index("date").loc[current_time, f"{side}_stake"])
+        return proposed_stake
 
 
 class LongScriptedStrategy(ScriptedStrategy):

@@ -17,8 +17,8 @@ from parity.playing import assert_same_trades, play_tape
 
 from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.trading.actions import Action
-from mtfscalper.trading.rules import TradingRules
 from mtfscalper.trading.trades import ClosedTrade
+from mtfscalper.trading.trading_rules import TradingRules
 
 LONG, SHORT = Action.LONG_ENTER, Action.SHORT_ENTER
 LEAVE_LONG, LEAVE_SHORT = Action.LONG_EXIT, Action.SHORT_EXIT

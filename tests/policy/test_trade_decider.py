@@ -75,6 +75,31 @@ def test_near_ties_are_decided_by_the_policys_own_sums(monkeypatch: pytest.Monke
         assert (decision.action != Action.NEUTRAL) == (advantage > 0)
 
 
+def test_where_the_quick_sums_and_the_policys_own_disagree_the_policy_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leaving is put so near to holding that the rounding of the quick sums turns some answers over."""
+    features, asked = features_of(), in_trade(1, 20)
+    disagreed = 0
+    for seen in asked:
+        policy = random_policy(net_arch=(64, 64))
+        leave = Action.LONG_EXIT if seen.side > 0 else Action.SHORT_EXIT
+        bias = policy.action_net.bias.data
+        account = np.array(seen.account, dtype=np.float32)
+        near = FastTradeDecider(Actor.from_policy(policy), features, 1)
+        bias[leave] -= near._advantage_in_full(int(seen.row), account, leave)
+        for _ in range(8):
+            bias[leave] = torch.nextafter(bias[leave], torch.tensor(np.inf))
+            decider = FastTradeDecider(Actor.from_policy(policy), features, 1)
+            full = decider._advantage_in_full(int(seen.row), account, leave)
+            [decision] = decider.decide([seen])
+            assert (decision.action != Action.NEUTRAL) == (full > 0)
+            with monkeypatch.context() as patch:
+                # The control: without a second look some answers are others.
+                patch.setattr(inference, "NEAR_TIE", 0.0)
+                [quick] = decider.decide([seen])
+            disagreed += quick.action != decision.action
+    assert disagreed > 5
+
+
 def test_an_exact_tie_is_held_as_the_policy_holds_it() -> None:
     policy, features = random_policy(), features_of()
     with torch.no_grad():

@@ -13,8 +13,9 @@ from mtfscalper.trading.actions import Action, ActionTable
 from mtfscalper.trading.arrays import NUMPY, SCALAR, BatchNamespace
 from mtfscalper.trading.observation import TradeView, observe
 from mtfscalper.trading.reward import TERMS, RewardSettings, Transition, reward_terms, weighted_terms
-from mtfscalper.trading.rules import TradingRules, force_exit, mark, profit_ratio, step
+from mtfscalper.trading.rules import force_exit, mark, profit_ratio, step
 from mtfscalper.trading.torch_arrays import TorchNamespace
+from mtfscalper.trading.trading_rules import TradingRules
 
 N_CANDLES = 160
 NAMESPACES = [pytest.param(NUMPY, id="numpy"), pytest.param(TorchNamespace(), id="torch")]
@@ -49,6 +50,7 @@ def play(
             equity_after=equity_after,
             range_position=0.25,
             max_trade_duration_candles=rules.max_trade_duration_candles,
+            staked_ratio=rules.staked_ratio,
             # Flat, an entry is declined; in a trade an impossible entry is asked for.
             asked=xp.to_index(xp.where(account.side == 0, DECLINED, IMPOSSIBLE)),
             actions=table,
@@ -69,13 +71,18 @@ def play(
 @pytest.mark.parametrize("offset_only", [False, True])
 @pytest.mark.parametrize("batch", [1, 64])
 def test_numpy_in_batches_equals_python_numbers(batch: int, offset_only: bool) -> None:
-    rules = every_rule(max_drawdown_ratio=0.5, trailing_only_offset_is_reached=offset_only)
+    # With little leverage the stops lie beyond these liquidations.
+    liquidations = {"liquidation_long": 0.995, "liquidation_short": 1.008}
+    rules = every_rule(max_drawdown_ratio=0.5, trailing_only_offset_is_reached=offset_only, **liquidations)
     rng = np.random.default_rng(batch)
     tapes = [tape_candles(make_tape(random_candles(seed, N_CANDLES))) for seed in range(batch)]
     # Paid every twentieth candle.
     tapes = [[candle._replace(funding=0.05 * (k % 20 == 0)) for k, candle in enumerate(candles)] for candles in tapes]
     actions = rng.integers(0, 5, (N_CANDLES, batch))
-    candles = [Candle(*(np.array(values) for values in zip(*row, strict=True))) for row in zip(*tapes, strict=True)]
+    candles = [
+        Candle(*(None if values[0] is None else np.array(values) for values in zip(*row, strict=True)))
+        for row in zip(*tapes, strict=True)
+    ]
     flat = Account(*(np.full(batch, value) for value in FLAT))
 
     together = play(NUMPY, rules, flat, list(actions), candles)

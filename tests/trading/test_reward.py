@@ -41,6 +41,7 @@ NOTHING = Transition(
     equity_after=1.0,
     range_position=0.5,
     max_trade_duration_candles=96,
+    staked_ratio=1.0,
     asked=asked(Action.NEUTRAL),
     actions=ACTIONS,
 )
@@ -53,6 +54,13 @@ def term(name: str, transition: Transition, weight: float = 1.0, **settings: Any
     terms = reward_terms(SCALAR, given, weighted_terms(given), transition)
     assert set(terms) == {name}
     return float(terms[name])
+
+
+def test_equity_does_not_depend_on_the_number_of_slots() -> None:
+    """A loss of a tenth of the stake: of the whole equity, or of a tenth of it."""
+    one = NOTHING._replace(equity_after=0.9)
+    ten = NOTHING._replace(equity_after=0.99, staked_ratio=0.1)
+    assert term("equity", ten) == pytest.approx(term("equity", one), rel=0.06)
 
 
 def test_equity_is_the_log_return_between_two_opens() -> None:
@@ -142,6 +150,7 @@ def test_a_weight_multiplies_its_term(name: str) -> None:
         equity_after=1.1,
         range_position=0.9,
         max_trade_duration_candles=96,
+        staked_ratio=1.0,
         asked=asked(Action.NEUTRAL, long_permitted=True) if name == "idle" else asked(Action.LONG_EXIT),
         actions=ACTIONS,
     )
@@ -186,7 +195,8 @@ def test_by_default_the_rewards_of_an_episode_add_up_to_the_log_of_the_final_equ
         ended = terminated or truncated
     assert len(info["trades"]) > 10
     assert info["final_equity"] != 1
-    assert total == pytest.approx(math.log(info["final_equity"]), abs=1e-12)
+    # Of nine tenths of the equity.
+    assert total == pytest.approx(math.log(info["final_equity"]) / 0.9, abs=1e-12)
     assert info["reward_terms"]["equity"] == pytest.approx(total, abs=1e-12)
 
 

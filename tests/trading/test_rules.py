@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from mtfscalper.trading.account import FLAT, Account, Candle, ExitReason, Fill
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import SCALAR
-from mtfscalper.trading.rules import EQUITY_FLOOR, RulesError, TradingRules, force_exit, mark, step
+from mtfscalper.trading.rules import EQUITY_FLOOR, force_exit, mark, step
+from mtfscalper.trading.trading_rules import RulesError, TradingRules
 
 
 def play(candles: list[Candle], rules: TradingRules, actions: list[int]) -> tuple[list[tuple[int, Fill]], Account]:
@@ -63,19 +64,11 @@ def test_rules_that_cannot_be_traded_are_refused_by_name_and_value(name: str, va
     assert "remedy: " in str(caught.value)
 
 
-@pytest.mark.parametrize("liquidation_ratio", [0.25, 0.3])
-def test_a_stop_at_or_beyond_liquidation_is_refused(liquidation_ratio: float) -> None:
-    refused = {"stoploss_ratio": 0.3, "leverage_long": 10.0, "liquidation_ratio": liquidation_ratio}
-    with pytest.raises(RulesError, match=r"stoploss is -0\.3 .* leverage 10; accepted: a stop before liquidation"):
-        make_rules(**refused)
-    assert make_rules(**(refused | {"stoploss_ratio": 0.2})).stoploss_ratio == 0.2
-
-
 # Stakes
 
 
 def test_a_fixed_stake_does_not_compound_and_enters_no_more_once_the_equity_is_too_small_for_it() -> None:
-    rules = make_rules(fee_ratio=0.0, stake_ratio=0.9, fixed_stake_ratio=0.8)
+    rules = make_rules(fee_ratio=0.0, stake_ratio=0.9, available_ratio=0.9, fixed_stake_ratio=0.8)
     entry, fall = Candle(100.0, 100.0, 100.0, 100.0, 0.0, 100.0), Candle(100.0, 100.0, 95.0, 95.0, 0.0, 100.0)
     exits, account = play([entry, fall] * 20, rules, [Action.LONG_ENTER, 0] * 20)
     # Each stop loses 2 % of 0.8. After seven 0.9 x 0.888 = 0.7992 is less than 0.8.

@@ -225,6 +225,28 @@ def test_continual_learning_goes_on_with_the_settings_of_now() -> None:
     assert {name: REACHES[name][1](going_on) for name in changed} == changed
 
 
+@pytest.mark.parametrize("algorithm", ["PPO", "A2C"])
+def test_continual_learning_goes_on_with_the_seed_set_now(algorithm: str) -> None:
+    """Environments, and the draws of actions: a zip has the seed of its own training."""
+    rl = {"vec_env": "dummy", "device": "cpu", "n_envs": 2, "net_arch": [8], "model_type": algorithm}
+
+    def going_on(initial_seed: int, seed: int) -> tuple[Any, Any, float]:
+        settings = [Settings.from_config({"freqai": {"rl_config": rl | {"seed": one}}}) for one in (initial_seed, seed)]
+        compact, tape = algorithm == "PPO", random_tape()
+        initial = None
+        for one in settings:
+            vec_env = build_vec_env("dummy", tape, env_settings_of(one), 2, compact=compact)
+            model = build_model(one, tape, vec_env, network_arguments(one, 4), initial, None)
+            initial = model_zip(model)
+        starts = model.env.reset()
+        return starts.tolist(), model.seed, torch.rand(1).item()
+
+    of_5, of_6 = going_on(1, 5), going_on(1, 6)
+    assert of_5 == going_on(2, 5)
+    for one, other in zip(of_5, of_6, strict=True):
+        assert one != other
+
+
 def test_continual_learning_goes_on_in_the_precision_set_now() -> None:
     initial, _ = trained(tiny_settings(precision="bf16"))
     before = parameters(initial)

@@ -64,3 +64,15 @@ class RawPriceStrategy(ColumnOnlyStrategy):
         dataframe["%-raw_high"] = dataframe["high"]
         dataframe["%-raw_low"] = dataframe["low"]
         return dataframe
+
+
+class SpotStrategy(RawPriceStrategy):
+    """For markets without shorts, as freqtrade's own tests use."""
+
+    can_short = False
+
+
+class OtherSpotStrategy(SpotStrategy):
+    """The same with another stop."""
+
+    stoploss = -0.2

@@ -1,0 +1,302 @@
+"""What a strategy says of its own trades, asked as freqtrade's backtester asks: leverage, stakes, entries, exits.
+
+Tags, entries and exits stand in columns that a strategy makes after FreqAI, from the policy's. So it is run on columns
+that enter long everywhere, enter short everywhere, do nothing, and leave everywhere: what they have in common does not
+depend on a policy.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from freqtrade.data.dataprovider import DataProvider
+from freqtrade.enums import CandleType, RunMode
+from freqtrade.exchange import Exchange
+from freqtrade.strategy import IStrategy
+from pandas import DataFrame
+
+from mtfscalper.freqai.columns import (
+    ACTION_COLUMN,
+    EXIT_COLUMN,
+    LONG_ENTER_COLUMN,
+    PREDICTION_COLUMNS,
+    SHORT_ENTER_COLUMN,
+)
+from mtfscalper.trading.actions import Action
+from mtfscalper.trading.trading_rules import RulesError
+
+logger = logging.getLogger(__name__)
+
+# Candles at which a callback is asked first, evenly spread.
+_SAMPLE = 64
+# Which is asked at every candle where that takes no longer, or where it does not answer the same in the sample.
+_CHEAP_SECONDS = 5.0
+
+Historic = Mapping[str, Mapping[str, DataFrame]]
+
+
+class Side(NamedTuple):
+    """What holds for the entries of one side, candle by candle; arrays of shape (n_candles,).
+
+    :ivar gate: whether the strategy would enter after the row, if the policy said so
+    :ivar exit: whether the strategy's own signal after the row closes a trade, whatever the policy says
+    :ivar tags: of an entry at the candle's open, None where there is none
+    """
+
+    gate: npt.NDArray[np.bool_]
+    exit: npt.NDArray[np.bool_]
+    tags: list[str | None]
+
+
+class Signals(NamedTuple):
+    """A strategy's columns for each side, and the frames that they stand in.
+
+    :ivar frames: what the strategy's callbacks see of a pair as they are asked about an entry, by side
+    :ivar doubled: rows on which an entry and an own exit of one side meet
+    """
+
+    long: Side
+    short: Side
+    frames: Mapping[str, DataFrame]
+    doubled: int
+
+
+class _Everywhere:
+    """Stands for the FreqAI model: the same decision at every candle."""
+
+    def __init__(self, action: Action) -> None:
+        self._action = action
+
+    def start(self, dataframe: DataFrame, metadata: dict[str, Any], strategy: IStrategy) -> DataFrame:
+        """FreqAI's columns."""
+        leaves = self._action in (Action.LONG_EXIT, Action.SHORT_EXIT)
+        values = {
+            ACTION_COLUMN: float(self._action),
+            LONG_ENTER_COLUMN: float(self._action == Action.LONG_ENTER),
+            SHORT_ENTER_COLUMN: float(self._action == Action.SHORT_ENTER),
+            EXIT_COLUMN: float(leaves),
+        }
+        assert set(values) == set(PREDICTION_COLUMNS)
+        more = {f"{name}{suffix}": 0.0 for name in values for suffix in ("_mean", "_std")}
+        own = dataframe[[name for name in dataframe.columns if not name.startswith(("%", "&"))]]
+        return own.assign(**values, **more, do_predict=1, DI_values=0.0)
+
+
+def signals_of(strategy: IStrategy, candles: DataFrame, pair: str, historic: Historic | None = None) -> Signals:
+    """Run a strategy on a pair's candles as if a policy entered, or left, everywhere.
+
+    :param candles: ``date``, open, high, low, close, volume; one row a candle
+    :param historic: candles by pair and timeframe that the strategy's data provider is to give, where a bot's own
+        are too few
+    :raises Exception: whatever the strategy raises
+    """
+    runs = {
+        action: _run(strategy, candles, pair, action, historic)
+        for action in (Action.LONG_ENTER, Action.SHORT_ENTER, Action.NEUTRAL)
+    }
+    sides = {}
+    doubled = 0
+    for name, action in (("long", Action.LONG_ENTER), ("short", Action.SHORT_ENTER)):
+        entering = runs[action]
+        exits = np.logical_and.reduce([_flag(frame, f"exit_{name}") for frame in runs.values()])
+        gate = _flag(entering, f"enter_{name}")
+        doubled += int((gate & exits).sum())
+        tags = entering["enter_tag"].shift(1) if "enter_tag" in entering else pd.Series([None] * len(entering))
+        sides[name] = Side(gate, exits, [tag if isinstance(tag, str) else None for tag in tags])
+    frames = {"long": runs[Action.LONG_ENTER], "short": runs[Action.SHORT_ENTER]}
+    return Signals(sides["long"], sides["short"], frames, doubled)
+
+
+def _run(strategy: IStrategy, candles: DataFrame, pair: str, action: Action, historic: Historic | None) -> DataFrame:
+    # A copy: a bot's own analysis runs meanwhile, and asks its FreqAI model.
+    asked = copy.copy(strategy)
+    asked.freqai = cast(Any, _Everywhere(action))
+    asked.dp = cast(DataProvider, _own_provider(strategy, historic))
+    metadata = {"pair": pair}
+    frame = asked.advise_indicators(candles.copy(), metadata)
+    return asked.advise_exit(asked.advise_entry(frame, metadata), metadata)
+
+
+def _own_provider(strategy: IStrategy, historic: Historic | None) -> DataProvider | None:
+    """A data provider with frames of its own, so that what is asked leaves no trace; None where there is none."""
+    # As its hooks may be called, without a data provider.
+    given = cast("DataProvider | None", getattr(strategy, "dp", None))
+    if given is None:
+        return None
+    provider = copy.copy(given)
+    provider._DataProvider__cached_pairs = {}  # type: ignore[attr-defined]
+    provider._DataProvider__slice_index = {}  # type: ignore[attr-defined]
+    if historic is not None:
+        real = provider.get_pair_dataframe
+
+        def get_pair_dataframe(pair: str, timeframe: str | None = None, candle_type: str = "") -> DataFrame:
+            known = historic.get(pair, {}).get(timeframe or provider._config["timeframe"])
+            return real(pair, timeframe, candle_type) if known is None or candle_type else known.copy()
+
+        provider.get_pair_dataframe = get_pair_dataframe  # type: ignore[method-assign]
+    return provider
+
+
+def _flag(frame: DataFrame, name: str) -> npt.NDArray[np.bool_]:
+    if name not in frame:
+        return np.zeros(len(frame), dtype=bool)
+    return np.asarray(frame[name].to_numpy(dtype=np.float64, na_value=0.0) == 1)
+
+
+# ---------------------------------------------------------------------- callbacks
+
+
+class Asked(NamedTuple):
+    """What a callback answered for the entries of one side.
+
+    :ivar values: at the open of each candle, float64, shape (n_candles,)
+    :ivar failures: how often it raised, and freqtrade goes on with its default
+    :ivar failure: what it raised first
+    :ivar is_sample: whether it was asked at a sample of the candles alone, and answered the same at all of them
+    """
+
+    values: npt.NDArray[np.float64]
+    failures: int
+    failure: Exception | None
+    is_sample: bool
+
+
+class Callbacks:
+    """A strategy's callbacks about entries of one pair and side, asked candle by candle."""
+
+    def __init__(
+        self,
+        strategy: IStrategy,
+        exchange: Exchange,
+        pair: str,
+        side: str,
+        candles: DataFrame,
+        signals: Signals | None,
+        stake: float,
+    ) -> None:
+        """
+        :param candles: ``date`` and open
+        :param signals: None where the strategy could not be run for them: there are no tags and no frame then
+        :param stake: what an entry stakes, in stake currency
+        """
+        self._strategy, self._exchange, self._pair, self._side, self._stake = strategy, exchange, pair, side, stake
+        self._dates = [date.to_pydatetime() for date in candles["date"]]
+        self._opens = candles["open"].tolist()
+        of_side: Side | None = None if signals is None else getattr(signals, side)
+        self._tags = [None] * len(self._opens) if of_side is None else of_side.tags
+        self._frame = None if signals is None else signals.frames[side]
+
+    @property
+    def largest_leverage(self) -> float:
+        """The largest leverage for the stake.
+
+        :raises RulesError: if the exchange has none
+        """
+        try:
+            return float(self._exchange.get_max_leverage(self._pair, self._stake))
+        except Exception as error:
+            raise RulesError(
+                f"{self._pair}: a stake of {self._stake:g} cannot be leveraged ({error}); accepted: a stake within the "
+                "exchange's tiers; remedy: lower stake_amount or dry_run_wallet, or raise max_open_trades"
+            ) from error
+
+    def leverages(self) -> Asked:
+        """``leverage()`` at every candle, within what the exchange gives."""
+        largest = self.largest_leverage
+
+        def ask(strategy: IStrategy, at: int) -> float:
+            asked = strategy.leverage(
+                pair=self._pair,
+                current_time=self._dates[at],
+                current_rate=self._opens[at],
+                proposed_leverage=1.0,
+                max_leverage=largest,
+                side=self._side,
+                entry_tag=self._tags[at],
+            )
+            return min(max(float(asked), 1.0), largest)
+
+        return self._everywhere("leverage", ask, 1.0)
+
+    def stakes(self, leverages: npt.NDArray[np.float64], available: float) -> Asked:
+        """``custom_stake_amount()`` at every candle, over what it is proposed.
+
+        :param leverages: of the entries
+        :param available: stake currency that an entry may stake at most
+        """
+
+        def ask(strategy: IStrategy, at: int) -> float:
+            rate, leverage = self._opens[at], float(leverages[at])
+            least = self._exchange.get_min_pair_stake_amount(self._pair, rate, 0.0, leverage) or 0.0
+            most = self._exchange.get_max_pair_stake_amount(self._pair, rate, leverage)
+            asked = strategy.custom_stake_amount(
+                pair=self._pair,
+                current_time=self._dates[at],
+                current_rate=rate,
+                proposed_stake=self._stake,
+                min_stake=least,
+                max_stake=min(available, most),
+                leverage=leverage,
+                entry_tag=self._tags[at],
+                side=self._side,
+            )
+            return max(float(asked or 0.0), 0.0) / self._stake
+
+        return self._everywhere("custom_stake_amount", ask, 1.0)
+
+    def _everywhere(self, name: str, ask: Callable[[IStrategy, int], float], default: float) -> Asked:
+        n = len(self._opens)
+        if getattr(type(self._strategy), name) is getattr(IStrategy, name):
+            return Asked(np.full(n, default), 0, None, False)
+        failures: list[Exception] = []
+        values = np.full(n, np.nan)
+        with self._frames_up_to() as (strategy, see):
+
+            def answer(at: int) -> None:
+                see(at)
+                try:
+                    values[at] = ask(strategy, at)
+                except Exception as error:
+                    # As freqtrade does, which logs it and goes on.
+                    failures.append(error)
+                    values[at] = default
+
+            # Nothing is entered at the first candle, which has no row before it.
+            first = min(1, n - 1)
+            sample = np.unique(np.linspace(first, n - 1, min(n, _SAMPLE)).astype(int)).tolist()
+            started = time.perf_counter()
+            for at in sample:
+                answer(at)
+            each = (time.perf_counter() - started) / len(sample)
+            same = len(set(values[sample].tolist())) == 1
+            if same and each * n > _CHEAP_SECONDS:
+                return Asked(np.full(n, values[sample[0]]), len(failures), next(iter(failures), None), True)
+            for at in (np.flatnonzero(np.isnan(values[first:])) + first).tolist():
+                answer(at)
+            values[0] = values[first]
+        return Asked(values, len(failures), next(iter(failures), None), False)
+
+    @contextmanager
+    def _frames_up_to(self) -> Iterator[tuple[IStrategy, Callable[[int], None]]]:
+        """A strategy whose data provider shows the pair's analysed candles, and a way to say up to which."""
+        strategy = copy.copy(self._strategy)
+        provider = _own_provider(self._strategy, None)
+        if provider is None:
+            yield strategy, lambda at: None
+            return
+        # As in a backtest: a bot's provider would show all of them.
+        provider._config = {**provider._config, "runmode": RunMode.BACKTEST}
+        strategy.dp = provider
+        if self._frame is not None:
+            kind = provider._config.get("candle_type_def", CandleType.SPOT)
+            provider._set_cached_df(self._pair, self._strategy.timeframe, self._frame, kind)
+        # The row before a candle is the last one that has closed at its open.
+        yield strategy, lambda at: provider._set_dataframe_max_index(self._pair, at)

@@ -1,0 +1,231 @@
+"""The terms on which a strategy's trades are entered and left.
+
+One number where the strategy says the same at every candle, else a column of the tape.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from freqtrade.enums import MarginMode, TradingMode
+from freqtrade.exchange import Exchange
+from freqtrade.strategy import IStrategy
+from pandas import DataFrame
+
+from mtfscalper.freqai.as_traded import Asked, Callbacks, Historic, Signals, signals_of
+
+logger = logging.getLogger(__name__)
+
+_SIDES = ("long", "short")
+
+
+class Stake(NamedTuple):
+    """What entries stake, in stake currency.
+
+    :ivar proposed: to ``custom_stake_amount``
+    :ivar available: at most
+    """
+
+    proposed: float
+    available: float
+
+
+class EntryTerms(NamedTuple):
+    """What a strategy says of a pair's trades.
+
+    :ivar leverage: of longs and of shorts; None where it is a column
+    :ivar liquidation: liquidation rate over entry rate of longs and of shorts, 0 where the stop comes first or it is a
+        column
+    :ivar stake_factor: what is staked over what is proposed; 1 where it is a column
+    :ivar columns: ``date``, and of :data:`mtfscalper.market.tape.GATE_COLUMNS`, ``EXIT_COLUMNS`` and ``ENTRY_COLUMNS``
+        those that are not the same for all candles; one row a candle
+    """
+
+    leverage: tuple[float | None, float | None]
+    liquidation: tuple[float, float]
+    stake_factor: float
+    columns: DataFrame
+
+
+class Asker(NamedTuple):
+    """Whom the terms are asked of.
+
+    :ivar config: the freqtrade config
+    """
+
+    strategy: IStrategy
+    config: dict[str, Any]
+    exchange: Exchange
+
+    @property
+    def is_futures(self) -> bool:
+        """Whether there is leverage, and liquidation."""
+        return bool(self.config.get("trading_mode", TradingMode.SPOT) == TradingMode.FUTURES)
+
+    @property
+    def sides(self) -> tuple[str, ...]:
+        """The sides that the strategy can trade."""
+        return _SIDES if self.strategy.can_short else _SIDES[:1]
+
+    def signals(self, pair: str, candles: DataFrame, historic: Historic | None = None) -> Signals | None:
+        """See :func:`mtfscalper.freqai.as_traded.signals_of`; None, and a warning, where the strategy cannot be run."""
+        try:
+            return signals_of(self.strategy, candles, pair, historic)
+        except Exception as error:
+            # Of the user's code: it may raise anything. What it would have said is named as not simulated.
+            logger.warning(
+                "%s: %s cannot be run on columns of an imagined policy (%s: %s): training knows neither its entry tags "
+                "nor its own conditions for entries nor its own exit signals.",
+                pair,
+                type(self.strategy).__name__,
+                type(error).__name__,
+                error,
+            )
+            return None
+
+    def terms(self, pair: str, candles: DataFrame, stake: Stake, historic: Historic | None = None) -> EntryTerms:
+        """The terms of a pair's trades on its candles.
+
+        :param candles: ``date``, open, high, low, close, volume; one row a candle
+        :raises mtfscalper.trading.trading_rules.RulesError: if the exchange has no leverage for the stake
+        """
+        signals = self.signals(pair, candles, historic)
+        columns = candles[["date"]].assign(**signal_columns(pair, signals))
+        leverages, stakes = [], []
+        for side in _SIDES:
+            callbacks = Callbacks(self.strategy, self.exchange, pair, side, candles, signals, stake.proposed)
+            is_traded = side in self.sides
+            leverage = np.ones(len(candles))
+            if self.is_futures and is_traded:
+                leverage = self._told(pair, "leverage", side, callbacks.leverages())
+            leverages.append(leverage)
+            factor = np.ones(len(candles))
+            if is_traded:
+                factor = self._told(pair, "custom_stake_amount", side, callbacks.stakes(leverage, stake.available))
+            stakes.append(factor)
+        if self.is_futures and not self.strategy.can_short:
+            leverages[1] = leverages[0]
+        liquidations = [self._liquidations(pair, side, *of_side) for side, of_side in self._by_side(leverages, stake)]
+        leverage_is_one = all(_is_constant(values) for values in leverages)
+        if not leverage_is_one:
+            columns = columns.assign(**_named("leverage", leverages), **_named("liquidation", liquidations))
+        factors = np.concatenate(stakes[: len(self.sides)])
+        stake_is_one = _is_constant(factors)
+        if not stake_is_one:
+            columns = columns.assign(**_named("stake", stakes))
+        first = [float(values[0]) for values in leverages]
+        return EntryTerms(
+            leverage=(first[0], first[1]) if leverage_is_one else (None, None),
+            liquidation=(float(liquidations[0][0]), float(liquidations[1][0])) if leverage_is_one else (0.0, 0.0),
+            stake_factor=float(factors[0]) if stake_is_one else 1.0,
+            columns=columns,
+        )
+
+    def _by_side(
+        self, leverages: list[npt.NDArray[np.float64]], stake: Stake
+    ) -> list[tuple[str, tuple[npt.NDArray[np.float64], float]]]:
+        return [(side, (values, stake.proposed)) for side, values in zip(_SIDES, leverages, strict=True)]
+
+    def _liquidations(
+        self, pair: str, side: str, leverages: npt.NDArray[np.float64], stake: float
+    ) -> npt.NDArray[np.float64]:
+        """Liquidation rates over entry rates, 0 where the stop comes first."""
+        if not self.is_futures or side not in self.sides:
+            return np.zeros(len(leverages))
+        different, where = np.unique(leverages, return_inverse=True)
+        ratios = np.array([self._liquidation(pair, side, float(leverage), stake) for leverage in different])
+        sign = -1.0 if side == "short" else 1.0
+        stops = 1 - sign * abs(self.strategy.stoploss) / different
+        first = (ratios > 0) & (sign * ratios > sign * stops)
+        if first.any():
+            nearest = float(np.abs(1 - ratios[first]).min())
+            logger.warning(
+                "%s: the stop of %s at %g of the stake lies beyond the liquidation, %.1f %% from the entry rate of a "
+                "%s at the least: trades are stopped by the liquidation, in training as in the backtest.",
+                pair,
+                type(self.strategy).__name__,
+                self.strategy.stoploss,
+                100 * nearest,
+                side,
+            )
+        return np.where(first, ratios, 0.0)[where]
+
+    def _liquidation(self, pair: str, side: str, leverage: float, stake: float) -> float:
+        """The liquidation rate of a trade entered at 1, freqtrade's buffer taken off; 0 for none.
+
+        It is in proportion to the entry rate, and for a stake within one of the exchange's tiers it is the same.
+        """
+        if self.config.get("margin_mode") == MarginMode.CROSS:
+            # It depends on the other trades of the wallet.
+            return 0.0
+        rate = self.exchange.dry_run_liquidation_price(
+            pair=pair,
+            open_rate=1.0,
+            is_short=side == "short",
+            amount=stake * leverage,
+            stake_amount=stake,
+            leverage=leverage,
+            wallet_balance=stake,
+            open_trades=[],
+        )
+        if rate is None:
+            return 0.0
+        buffer = abs(1 - rate) * self.exchange.liquidation_buffer
+        return float(max(rate - buffer if side == "short" else rate + buffer, 0.0))
+
+    def _told(self, pair: str, name: str, side: str, asked: Asked) -> npt.NDArray[np.float64]:
+        strategy = type(self.strategy).__name__
+        if asked.failure is not None:
+            logger.warning(
+                "%s: %s of %s raised %s: %s at %d of %d candles, asked about a %s; freqtrade then goes on with its "
+                "default, and so does training.",
+                pair,
+                name,
+                strategy,
+                type(asked.failure).__name__,
+                asked.failure,
+                asked.failures,
+                len(asked.values),
+                side,
+            )
+        if asked.is_sample:
+            logger.info(
+                "%s: %s of %s takes long, and answered the same for a %s wherever it was asked: taken for constant.",
+                pair,
+                name,
+                strategy,
+                side,
+            )
+        return asked.values
+
+
+def signal_columns(pair: str, signals: Signals | None) -> dict[str, npt.NDArray[np.bool_]]:
+    """The columns of a strategy's own conditions and exits that are not the same for all candles."""
+    if signals is None:
+        return {}
+    columns = {}
+    for name, side in (("long", signals.long), ("short", signals.short)):
+        if not side.gate.all():
+            columns[f"{name}_gate"] = side.gate
+        if side.exit.any():
+            columns[f"{name}_exit"] = side.exit
+    if signals.doubled:
+        logger.warning(
+            "%s: the strategy's own exit signal meets its own entry on %d candles. freqtrade keeps an open trade there "
+            "if the policy would enter as well; in training the exit closes it.",
+            pair,
+            signals.doubled,
+        )
+    return columns
+
+
+def _is_constant(values: npt.NDArray[np.float64]) -> bool:
+    return bool((values == values[0]).all())
+
+
+def _named(name: str, sides: list[npt.NDArray[np.float64]]) -> dict[str, Any]:
+    return {f"{side}_{name}": pd.Series(values) for side, values in zip(_SIDES, sides, strict=True)}

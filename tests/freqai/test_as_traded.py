@@ -1,0 +1,142 @@
+"""What a strategy says of its trades is asked as the backtester asks, and the rollout's trades are the backtester's."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import time_machine
+from freqai_runs import PAIR, FreqtradeBacktest, Watch
+from live_bot import LiveBot
+from test_other_strategies import STRATEGIES, assert_same_trades
+
+from mtfscalper.freqai import as_traded
+from mtfscalper.training.job import TrainingJob
+
+AGENT: dict[str, Any] = {"freqai": {"rl_config": {"entry_mode": "agent"}}}
+
+
+@pytest.fixture(autouse=True)
+def _strategies_find_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(STRATEGIES))
+    sys.modules.pop("column_only_strategies", None)
+
+
+def run_of(home: Path, market: Path, strategy: str, **more: Any) -> FreqtradeBacktest:
+    return FreqtradeBacktest(home, market, strategy=strategy, strategy_path=STRATEGIES, **(AGENT | more))
+
+
+@pytest.mark.parametrize(
+    ("strategy", "leverages"),
+    [
+        ("ByRate", {2.0, 10.0}),
+        ("ByHour", {1.0, 3.0}),
+        ("ByTag", {5.0, 2.0}),
+        ("ByVolatility", None),
+        ("OwnConditions", {1.0}),
+        ("OwnStake", {1.0}),
+        ("Raises", {1.0}),
+    ],
+)
+def test_trades_are_learned_as_the_backtester_makes_them(
+    tmp_path: Path,
+    market: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    strategy: str,
+    leverages: set[float] | None,
+) -> None:
+    watch = Watch(monkeypatch, leaves=0.2)
+    run = run_of(tmp_path, market, strategy)
+    run.run()
+    assert_same_trades(run, watch)
+    asked = set(np.round(run.results["leverage"], 6))
+    assert len(asked) > 5 if leverages is None else asked == leverages
+    assert ("leverage of Raises raised KeyError: 'atr'" in caplog.text) == (strategy == "Raises")
+    assert "cannot be run on columns" not in caplog.text
+
+
+def test_the_clock_of_the_computer_changes_nothing(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch = Watch(monkeypatch)
+    run_of(tmp_path, market, "ByHour").run()
+    watch.forget()
+    with time_machine.travel("2030-01-01 15:00"):
+        run_of(tmp_path, market, "ByHour").run()
+    assert watch.trained == []
+
+
+def test_no_stop_is_the_liquidation_and_one_line_says_where(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = Watch(monkeypatch, leaves=0.01)
+    run = run_of(tmp_path, market, "WithoutStop")
+    run.run()
+    judged = assert_same_trades(run, watch)
+    assert sum(trade.exit_reason == "liquidation" for trade in judged) > 3
+    told = [record.getMessage() for record in caplog.records if "beyond the liquidation" in record.getMessage()]
+    assert len(told) == 2
+    assert "WithoutStop at -0.99 of the stake lies beyond the liquidation, 0.6 % from the entry rate of a" in told[0]
+
+
+def test_a_strategy_that_cannot_be_run_for_its_columns_is_named(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Watch(monkeypatch)
+    run_of(tmp_path, market, "CannotBeRun").run()
+    assert (
+        "CannotBeRun cannot be run on columns of an imagined policy (ValueError: a policy never enters" in caplog.text
+    )
+
+
+def test_a_leverage_that_is_the_same_everywhere_is_found_in_a_sample(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(as_traded, "_CHEAP_SECONDS", 0.0)
+    Watch(monkeypatch)
+    run = run_of(tmp_path, market, "WithoutStop")
+    run.run()
+    assert caplog.text.count("leverage of WithoutStop takes long, and answered the same for a") == 2
+    caplog.clear()
+    run_of(tmp_path / "other", market, "ByHour").run()
+    assert "takes long" not in caplog.text
+
+
+@pytest.mark.parametrize("slots", [1, 2, 10])
+def test_the_stake_is_one_slots_share(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, slots: int
+) -> None:
+    Watch(monkeypatch)
+    jobs: list[TrainingJob] = []
+    real = TrainingJob.run
+    monkeypatch.setattr(TrainingJob, "run", lambda job, *more: (jobs.append(job), real(job, *more))[1])
+    run = run_of(tmp_path, market, "ColumnOnlyStrategy", max_open_trades=slots, stake_amount="unlimited")
+    run.run()
+    assert jobs[0].env.rules.stake_ratio == pytest.approx(0.99 / slots)
+    first = run.trades().iloc[0]
+    assert first["stake_amount"] == pytest.approx(1e9 * 0.99 / slots, rel=1e-6)
+
+
+def test_a_bot_trains_on_what_its_strategy_says_and_decides_with_it(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Watch(monkeypatch)
+    jobs: list[TrainingJob] = []
+    real = TrainingJob.run
+    monkeypatch.setattr(TrainingJob, "run", lambda job, *more: (jobs.append(job), real(job, *more))[1])
+    bot = LiveBot(tmp_path, market, monkeypatch, strategy="OwnConditions", strategy_path=STRATEGIES, **AGENT)
+    bot.analyse()
+    bot.train()
+    [job] = jobs
+    assert job.train.long_exit is not None
+    assert job.train.long_gate is not None
+    assert 0.02 < job.train.long_exit.mean() < 0.5
+    assert 0.3 < job.train.long_gate.mean() < 0.95
+    frame = bot.analyse()
+    seen = bot.model.exit_policy(PAIR, 0)
+    assert seen is not None
+    permitted = np.array(seen.period.long_permitted)
+    rsi = frame["rsi"].to_numpy()[-len(permitted) :]
+    np.testing.assert_array_equal(permitted[-100:], (rsi <= 55)[-100:] & ~(rsi > 60)[-100:])
