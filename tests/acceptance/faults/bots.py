@@ -1,0 +1,142 @@
+"""Dry-run bots of the freqtrade command, whose clock the test sets forward from candle to candle."""
+
+from __future__ import annotations
+
+import os
+import signal
+import struct
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pandas as pd
+from faults.homes import CONFIG, USER_CODE, Ended, Home, Started
+from faults.warm import HERE, ROOT
+
+from mtfscalper.freqai.columns import PREDICTION_COLUMNS
+from mtfscalper.offline.exchange import ReplayExchange
+from mtfscalper.offline.freqtrade_command import FREQAI_MODEL, freqtrade_command
+
+CLOCK = HERE.parent / "clock"
+FIVE_MINUTES = timedelta(minutes=5)
+FIRST_START = datetime(2024, 9, 8, 12, 0, 30, tzinfo=UTC)
+SECOND_START = FIRST_START + 2 * FIVE_MINUTES
+DONE_TRAINING = "Done training"
+# freqtrade's exit status after Ctrl-C.
+INTERRUPTED = 130
+LONGEST_SECONDS = 120
+
+
+class Clock:
+    """A time that passes as time does, and is set forward.
+
+    :ivar environment: what a process needs that goes by it
+    """
+
+    def __init__(self, start: datetime, file: Path) -> None:
+        self._start, self._file = start, file
+        self._true_start = time.monotonic_ns()
+        self._set_on = timedelta()
+        file.write_bytes(struct.pack("q", 0))
+        self.environment = {
+            "FAULTS_CLOCK": f"{int(start.timestamp()) * 10**9} {self._true_start}",
+            "FAULTS_CLOCK_SET_ON": str(file),
+        }
+
+    def now(self) -> datetime:
+        """What it shows."""
+        return self._start + timedelta(microseconds=(time.monotonic_ns() - self._true_start) // 1000) + self._set_on
+
+    def next_candle(self) -> None:
+        """Set it on by a candle."""
+        self._set_on += FIVE_MINUTES
+        with self._file.open("rb+") as file:
+            file.write(struct.pack("q", self._set_on // timedelta(microseconds=1) * 1000))
+
+
+class Bot:
+    """A bot that runs."""
+
+    def __init__(self, process: Started, clock: Clock, frames: Path) -> None:
+        self.process, self.clock, self._frames = process, clock, frames
+        self._seen: set[Path] = set()
+        self._has_decided = False
+
+    def next_frame(self) -> pd.DataFrame:
+        """What the next analysis makes of the candles."""
+        deadline = time.monotonic() + LONGEST_SECONDS
+        while True:
+            new = sorted(set(self._frames.glob("*.feather")) - self._seen)
+            if new:
+                self._seen.add(new[0])
+                return pd.read_feather(new[0])
+            assert self.process.process.poll() is None, self.process.output
+            assert time.monotonic() < deadline, self.process.output
+            time.sleep(0.05)
+
+    def decide(self, n_candles: int) -> dict[str, list[float]]:
+        """The policy's columns of the last candle of an analysis, by the candle, once there is a policy.
+
+        :param n_candles: of that many candles, the next ones to close
+        """
+        decided: dict[str, list[float]] = {}
+        for _ in range(n_candles + 5):
+            if self._seen:
+                if not self._has_decided:
+                    self._await_training()
+                self.clock.next_candle()
+            last = self.next_frame().iloc[-1]
+            if last["do_predict"] == 1:
+                self._has_decided = True
+                decided[str(last["date"])] = [float(last[name]) for name in PREDICTION_COLUMNS]
+            if len(decided) == n_candles:
+                return decided
+        raise AssertionError(f"no policy decides: {self.process.output}")
+
+    def stop(self) -> Ended:
+        """End it as Ctrl-C does, between two looks at the market: SQLAlchemy minds an interrupted commit."""
+        time.sleep(0.4)
+        os.killpg(self.process.process.pid, signal.SIGINT)
+        return self.process.end()
+
+    def _await_training(self) -> None:
+        deadline = time.monotonic() + LONGEST_SECONDS
+        while DONE_TRAINING not in self.process.output:
+            assert self.process.process.poll() is None, self.process.output
+            assert time.monotonic() < deadline, self.process.output
+            time.sleep(0.05)
+        # Then it is saved, and put into use.
+        time.sleep(0.5)
+
+
+@contextmanager
+def running_bot(home: Home, start: datetime) -> Iterator[Bot]:
+    """A bot beside an exchange that goes by its clock.
+
+    :param start: what the clock shows at first
+    """
+    frames = home.new("frames")
+    frames.mkdir()
+    (home.folder / "bot_data").mkdir(exist_ok=True)
+    clock = Clock(start, home.new("clock"))
+    with ReplayExchange(home.market, clock=clock.now) as exchange:
+        # A policy that decides about signals alone has nothing to say about most candles.
+        agent = {"rl_config": {"entry_mode": "agent"}}
+        overlay = home.overlay(agent, url=exchange.url, internals={"process_throttle_secs": 1})
+        command = freqtrade_command(
+            "trade",
+            [CONFIG, overlay],
+            userdir=home.user,
+            datadir=home.folder / "bot_data",
+            dry_run=True,
+            db_url=f"sqlite:///{home.new('sqlite')}",
+            strategy="WaitingStrategy",
+            strategy_path=USER_CODE,
+            freqaimodel=FREQAI_MODEL,
+            freqaimodel_path=ROOT / "user_data" / "freqaimodels",
+        )
+        environment = clock.environment | {"FAULTS_FRAMES": str(frames), "TZ": "UTC"}
+        with Started(command, home.new("log"), environment, imported=[CLOCK]) as process:
+            yield Bot(process, clock, frames)

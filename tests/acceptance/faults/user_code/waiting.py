@@ -1,0 +1,80 @@
+"""A strategy and a FreqAI model that stop at a known place until a file appears, so that another run can overtake them.
+
+They also write down the columns of the last frame. Where nothing is named in the environment, they do neither.
+"""
+
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
+from freqtrade.persistence import Trade
+from MtfScalper_RL_Hybrid import MtfScalper_RL_Hybrid
+from pandas import DataFrame
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from mtfscalper.freqai.model import MtfScalperFreqaiModel
+from mtfscalper.strategy import LONG_SIGNAL, PREDICTION_COLUMNS, SHORT_SIGNAL
+
+# Names of environment variables. A folder in which a process leaves a file as it waits, and waits for the file "go".
+WAITS_IN_FIRST_EXIT = "FAULTS_WAITS_IN_FIRST_EXIT"
+WAITS_IN_TRAINING = "FAULTS_WAITS_IN_TRAINING"
+# Which training of the run that is, from 1.
+TRAINING_NUMBER = "FAULTS_TRAINING_NUMBER"
+# The file of a frame, and that of frames, one for each analysis.
+FRAME, FRAMES = "FAULTS_FRAME", "FAULTS_FRAMES"
+COLUMNS = ("date", LONG_SIGNAL, SHORT_SIGNAL, *PREDICTION_COLUMNS, "do_predict", "enter_long", "enter_short")
+LONGEST_SECONDS = 600
+
+
+def wait_in(folder: Path) -> None:
+    """Tell that this process has come here, and stay until it may go on."""
+    (folder / f"{os.getpid()}.waits").touch()
+    deadline = time.monotonic() + LONGEST_SECONDS
+    while not (folder / "go").exists():
+        if time.monotonic() > deadline:
+            raise SystemExit(f"nobody has left {folder / 'go'}")
+        time.sleep(0.05)
+
+
+class WaitingStrategy(MtfScalper_RL_Hybrid):
+    """The project's strategy, decision for decision."""
+
+    _has_waited = False
+
+    def custom_exit(
+        self, pair: str, trade: Trade, current_time: datetime, current_rate: float, current_profit: float, **kwargs
+    ) -> str | None:
+        """Wait before the first decision about a trade."""
+        if not self._has_waited and WAITS_IN_FIRST_EXIT in os.environ:
+            self._has_waited = True
+            wait_in(Path(os.environ[WAITS_IN_FIRST_EXIT]))
+        return super().custom_exit(pair, trade, current_time, current_rate, current_profit, **kwargs)
+
+    def populate_exit_trend(self, dataframe: DataFrame, metadata: dict) -> DataFrame:
+        """The last step of an analysis: every column is there."""
+        dataframe = super().populate_exit_trend(dataframe, metadata)
+        seen = dataframe.reindex(columns=COLUMNS).fillna({"enter_long": 0, "enter_short": 0})
+        if FRAME in os.environ:
+            seen.to_feather(os.environ[FRAME])
+        if FRAMES in os.environ:
+            folder = Path(os.environ[FRAMES])
+            whole, half = folder / f"{time.monotonic_ns()}.feather", folder / "half"
+            seen.to_feather(half)
+            half.rename(whole)
+        return dataframe
+
+
+class WaitingModel(MtfScalperFreqaiModel):
+    """The package's model."""
+
+    _n_trainings = 0
+
+    def fit(self, data_dictionary: dict[str, Any], dk: FreqaiDataKitchen, **kwargs: Any) -> BaseAlgorithm:
+        """Wait before a training, while the run holds what one process at a time may have."""
+        self._n_trainings += 1
+        if WAITS_IN_TRAINING in os.environ and self._n_trainings == int(os.environ.get(TRAINING_NUMBER, "1")):
+            wait_in(Path(os.environ[WAITS_IN_TRAINING]))
+        return super().fit(data_dictionary, dk, **kwargs)
