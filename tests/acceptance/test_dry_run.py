@@ -287,6 +287,8 @@ def asked(run: Run) -> pd.DataFrame:
     }
     config = Configuration(arguments, RunMode.BACKTEST).get_config()
     decisions = TradeDecisions(config, StrategyResolver.load_strategy(config))
+    [plan] = Archive.from_config(config).plans(PAIR).glob("*.json")
+    decisions.follow(PAIR, plan.stem)
     found = []
     for number, trade in enumerate(run.bot.trades.itertuples()):
         true_trade = LocalTrade(
