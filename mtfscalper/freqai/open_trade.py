@@ -97,10 +97,16 @@ class OpenTrade:
         """
         entry_ms = candle_open_ms(history.timeframe_ms, self.open_ms)
         seen = self._seen
-        if history is not self._history:
-            self._history = history
-            if self._owes_otherwise(history, entry_ms):
+        if history is not self._history and seen.last_ms is not None and history.dates_ms[0] <= entry_ms:
+            # A rate may be published late: a history that knows other fundings is followed from the entry again.
+            first, stop = bisect_left(history.dates_ms, entry_ms), bisect_right(history.dates_ms, seen.last_ms)
+            due = 0.0
+            for funding in history.funding[first:stop]:
+                # The sum below, to the last bit.
+                due = due - seen.account.side * funding if funding else due
+            if due != seen.account.funding:
                 seen = self._entered
+        self._history = history
         if seen.last_ms is not None and seen.last_ms >= now_ms:
             # An earlier candle than the last one asked about: followed from the entry again.
             seen = self._entered
@@ -128,18 +134,6 @@ class OpenTrade:
             asked = (now_ms, now_rate, account.best_profit)
         self._seen = _Seen(followed, last_ms, asked)
         return account._replace(held_candles=float((now_ms - entry_ms) // history.timeframe_ms)), profit
-
-    def _owes_otherwise(self, history: PriceHistory, entry_ms: int) -> bool:
-        """Whether a history knows other fundings of the candles followed so far: a rate may be published late."""
-        account, last_ms, _ = self._seen
-        if last_ms is None or history.dates_ms[0] > entry_ms:
-            return False
-        first, stop = bisect_left(history.dates_ms, entry_ms), bisect_right(history.dates_ms, last_ms)
-        due = 0.0
-        # The sum of at(), to the last bit.
-        for funding in filter(None, history.funding[first:stop]):
-            due = due - account.side * funding
-        return bool(due != account.funding)
 
 
 def funding_received(trade: LocalTrade) -> float:
