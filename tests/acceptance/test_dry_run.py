@@ -30,6 +30,7 @@ from freqtrade.persistence import LocalTrade
 from freqtrade.resolvers import StrategyResolver
 from freqtrade_command import output_of
 
+from mtfscalper.freqai.archive import Archive
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import Option, freqtrade_command, write_overlay
 from mtfscalper.offline.synthetic import write_market
