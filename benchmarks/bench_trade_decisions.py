@@ -19,9 +19,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -50,8 +50,9 @@ NET_ARCH = [512, 512, 256]
 N_FEATURES = 54
 N_CANDLES = 2016
 PAIRS = ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT", "XRP/USDT:USDT")
-MARKET_START, STOP = datetime(2023, 9, 1, tzinfo=UTC), datetime(2024, 11, 1, tzinfo=UTC)
 YEAR = "20231101-20241101"
+# Before a timerange lie the days of training and of the slowest indicator.
+DAYS_BEFORE = 62
 TRAINING = {"train_cycles": 1, "n_steps": 256, "n_epochs": 1, "vec_env": "batched", "progress_bar": False}
 
 
@@ -110,17 +111,30 @@ def query_table(console: Console) -> dict[str, float]:
     return figures
 
 
-def year_backtest(scratch: Path, url: str) -> tuple[Backtesting, dict[str, Any]]:
-    """A backtest of a year that is ready to trade: candles loaded, policies trained or found, columns predicted."""
+class Span(NamedTuple):
+    """What is backtested."""
+
+    pairs: tuple[str, ...]
+    timerange: str
+
+    @property
+    def market(self) -> dict[str, datetime]:
+        """Of the synthetic market."""
+        start, stop = (datetime.strptime(day, "%Y%m%d").replace(tzinfo=UTC) for day in self.timerange.split("-"))
+        return {"start": start - timedelta(days=DAYS_BEFORE), "stop": stop}
+
+
+def long_backtest(scratch: Path, url: str, span: Span) -> tuple[Backtesting, dict[str, Any]]:
+    """A backtest that is ready to trade: candles loaded, policies trained or found, columns predicted."""
     freqai = {"identifier": "year", "backtest_period_days": 30, "activate_tensorboard": False, "rl_config": TRAINING}
     overlay = offline_config(url) | {"user_data_dir": str(scratch / "user"), "freqai": freqai}
-    overlay |= {"max_open_trades": len(PAIRS)}
-    overlay["exchange"]["pair_whitelist"] = list(PAIRS)
+    overlay |= {"max_open_trades": len(span.pairs)}
+    overlay["exchange"]["pair_whitelist"] = list(span.pairs)
     (scratch / "overlay.json").write_text(json.dumps(overlay))
     arguments = {
         "config": [str(ROOT / "configs" / "config_rl_hybrid.json"), str(scratch / "overlay.json")],
         "datadir": str(scratch / "data"),
-        "timerange": YEAR,
+        "timerange": span.timerange,
         **project_options(ROOT),
     }
     backtesting = Backtesting(Configuration(arguments, RunMode.BACKTEST).get_config())
@@ -130,21 +144,21 @@ def year_backtest(scratch: Path, url: str) -> tuple[Backtesting, dict[str, Any]]
     return backtesting, strategy.advise_all_indicators(candles)
 
 
-def command_of(scratch: Path) -> list[str]:
+def command_of(scratch: Path, span: Span) -> list[str]:
     """The freqtrade command of the same backtest."""
     return freqtrade_command(
         "backtesting",
         [ROOT / "configs" / "config_rl_hybrid.json", scratch / "overlay.json"],
-        timerange=YEAR,
+        timerange=span.timerange,
         userdir=scratch / "user",
         datadir=scratch / "data",
         **project_options(ROOT),
     )
 
 
-def trade_the_year(scratch: Path, console: Console) -> dict[str, float]:
-    """Seconds of a year's backtest that finds its policies on disk, and of what is ours in it."""
-    write_market(scratch / "data", start=MARKET_START, stop=STOP, pairs=PAIRS)
+def trade_the_span(scratch: Path, console: Console, span: Span) -> dict[str, float]:
+    """Seconds of a backtest that finds its policies on disk, and of what is ours in it."""
+    write_market(scratch / "data", pairs=span.pairs, **span.market)
     (scratch / "user" / "backtest_results").mkdir(parents=True)
     spent = {"decide": 0.0, "calls": 0, "record": 0.0, "custom_data": 0.0}
 
@@ -177,14 +191,14 @@ def trade_the_year(scratch: Path, console: Console) -> dict[str, float]:
 
     with ReplayExchange(scratch / "data") as exchange:
         with console.status("training a policy for every month and pair"):
-            year_backtest(scratch, exchange.url)
+            long_backtest(scratch, exchange.url, span)
             Backtesting.cleanup()
         started = time.perf_counter()
         subprocess.run(
-            command_of(scratch), cwd=scratch, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            command_of(scratch, span), cwd=scratch, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         whole = time.perf_counter() - started
-        backtesting, frames = year_backtest(scratch, exchange.url)
+        backtesting, frames = long_backtest(scratch, exchange.url, span)
         prepared = time.perf_counter()
 
     def trade() -> int:
@@ -203,7 +217,7 @@ def trade_the_year(scratch: Path, console: Console) -> dict[str, float]:
         "share_of_command": spent["decide"] / whole,
         **spent,
     }
-    table = Table(title=f"a backtest of a year with {len(PAIRS)} pairs, policies on disk")
+    table = Table(title=f"a backtest of {span.timerange} with {len(span.pairs)} pairs, policies on disk")
     for column in ("", "seconds", "share"):
         table.add_column(column, justify="right" if column else "left")
     for name, seconds in (
@@ -225,6 +239,8 @@ def trade_the_year(scratch: Path, console: Console) -> dict[str, float]:
 
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--pairs", type=int, default=len(PAIRS), help="of the backtest (default %(default)s)")
+    parser.add_argument("--timerange", default=YEAR, help="of the backtest (default %(default)s)")
     parser.add_argument("--no-backtest", action="store_true", help="time single queries alone")
     default = Path(tempfile.gettempdir(), "bench_trade_decisions.json")
     parser.add_argument("--json", type=Path, default=default, help="where the figures go (default %(default)s)")
@@ -237,7 +253,8 @@ def main(argv: list[str] | None = None) -> int:
     }
     if not options.no_backtest:
         with tempfile.TemporaryDirectory() as scratch:
-            facts["year"] = trade_the_year(Path(scratch), console)
+            span = Span(PAIRS[: options.pairs], options.timerange)
+            facts["backtest"] = trade_the_span(Path(scratch), console, span)
     options.json.write_text(json.dumps(facts, indent=1))
     print(f"figures: {options.json}")
     return 0

@@ -29,7 +29,7 @@ def candle_open(timeframe: str, moment: datetime) -> datetime:
     if timeframe.endswith("M"):
         months = _months(moment) // int(timeframe[:-1]) * int(timeframe[:-1])
         return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)
-    opened_ms = candle_open_ms(timeframe_to_seconds(timeframe) * 1000, int(moment.timestamp() * 1000))
+    opened_ms = candle_open_ms(timeframe_to_seconds(timeframe) * 1000, _milliseconds(moment))
     return datetime.fromtimestamp(opened_ms / 1000, UTC)
 
 
@@ -38,10 +38,16 @@ def candles_between(timeframe: str, first: datetime, last: datetime) -> int:
 
     :param timeframe: as freqtrade writes it
     """
-    opens = [candle_open(timeframe, moment) for moment in (first, last)]
     if timeframe.endswith("M"):
-        return (_months(opens[1]) - _months(opens[0])) // int(timeframe[:-1])
-    return int((opens[1] - opens[0]).total_seconds()) // timeframe_to_seconds(timeframe)
+        months = int(timeframe[:-1])
+        return _months(last) // months - _months(first) // months
+    timeframe_ms = timeframe_to_seconds(timeframe) * 1000
+    opens = [candle_open_ms(timeframe_ms, _milliseconds(moment)) for moment in (first, last)]
+    return (opens[1] - opens[0]) // timeframe_ms
+
+
+def _milliseconds(moment: datetime) -> int:
+    return int(moment.timestamp() * 1000)
 
 
 def _months(moment: datetime) -> int:

@@ -112,3 +112,19 @@ def test_a_trade_older_than_the_history_counts_its_candles_from_its_entry() -> N
     trade = open_trade(False, int(tape.dates_ms[0]) - 10 * tape.timeframe_ms, 1000.0)
     account, _ = trade.at(history_of(tape), int(tape.dates_ms[-1]) + tape.timeframe_ms, float(tape.close[-1]))
     assert account.held_candles == 70
+
+
+def test_the_candles_of_a_week_are_counted_from_mondays() -> None:
+    """1970 began on a Thursday: a plain division by a week's length would find each entry's candle days too early."""
+    week_ms = 7 * 86_400_000
+    monday_ms = int(datetime(2024, 9, 2, tzinfo=UTC).timestamp() * 1000)
+    dates_ms = [monday_ms + at * week_ms for at in range(4)]
+    # Its week opened far above the rate that it was filled at.
+    history = PriceHistory(week_ms, dates_ms, [130.0, 110.0, 105.0, 90.0], [0.0] * 4, 90.0)
+    # A bot's: filled on a Wednesday, and its first open is the Monday after.
+    trade = open_trade(False, monday_ms + 2 * 86_400_000, 100.0)
+    held = [trade.at(history, *now)[0].held_candles for now in zip(dates_ms, history.open, strict=True)]
+    assert held == [0, 1, 2, 3]
+    account, _ = trade.at(history, dates_ms[2], 105.0)
+    _, best = trade.at(history, dates_ms[1], 110.0)
+    assert account.best_profit == best
