@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -436,71 +437,84 @@ def test_a_bot_starts_again_and_decides_as_before_whatever_file_is_damaged(
         assert (rows["do_predict"] == 1).all()
         decided.append(rows)
     assert decided[0].equals(decided[1])
-    of_policy = [name for name in decided[0].columns if name not in ("trained", "history")]
+    probabilities = [name for name in decided[0].columns if name.startswith("&-")]
+    assert (decided[0][probabilities[1:3]] != 0).all(axis=None)
     for home in homes:
         home.restore()
-    n_trained, n_histories = 0, 0
+    n_trained, n_forgot = 0, 0
 
     def wrong(server: WarmServer, home: Home, damage: Damage) -> str | None:
-        nonlocal n_trained, n_histories
+        nonlocal n_trained, n_forgot
         ended, rows = restart(server, home)
         if ended.status != 0 or "Traceback" in ended.output:
             return f"exit status {ended.status}: {ended.output[-1500:]}"
-        if not rows[of_policy].equals(decided[0][of_policy]):
+        trained = bool(rows["trained"].any())
+        forgot = bool(rows["history"].iloc[0] < decided[0]["history"].iloc[0])
+        n_trained, n_forgot = n_trained + trained, n_forgot + (forgot and not trained)
+        if trained and damage.is_elsewhere:
+            return "trained anew, although the files have other names"
+        # FreqAI returns nothing yet on the first candle after a start without a policy.
+        same = slice(1 if trained else 0, None)
+        other = (rows[probabilities][same] - decided[0][probabilities][same]).abs().to_numpy().max()
+        if not (rows["do_predict"][same] == 1).all() or not other < 1e-6:
             return f"other decisions: {rows.to_dict('list')} instead of {decided[0].to_dict('list')}"
-        remembers = int(rows["history"].iloc[0])
-        n_trained += bool(rows["trained"].any())
-        n_histories += remembers != decided[0]["history"].iloc[0]
-        if damage.is_elsewhere and remembers < decided[0]["history"].iloc[0]:
-            return "a history begun anew, although the file has another name"
-        return None
+        return "a history begun anew, although the file has another name" if forgot and damage.is_elsewhere else None
 
     with tally.of("2b a damaged file, then the bot again") as group:
         DamagedHomes(warm, homes).try_each(group, wrong)
-        group.notes.append(f"{n_trained} trained anew, {n_histories} remember fewer or more predictions")
+        group.notes.append(f"{n_trained} trained anew, {n_forgot} more began their history anew")
 
 
 def test_the_command_starts_a_bot_again_whatever_file_is_damaged(make_home: MakeHome, tally: Tally) -> None:
-    home = make_home()
-    with running_bot(home, FIRST_START) as bot:
-        bot.decide(2)
-        assert bot.stop().status == INTERRUPTED
-    home.keep()
+    """What the bot lives by, damaged under every name; every other file has had its turn above."""
+    homes = [make_home() for _ in range(N_SERVERS)]
 
-    def again(of: Home) -> tuple[dict[str, list[float]], Ended]:
-        with running_bot(of, SECOND_START) as bot:
+    def first(home: Home) -> None:
+        with running_bot(home, FIRST_START) as bot:
+            bot.decide(2)
+            assert bot.stop().status == INTERRUPTED
+        home.keep()
+
+    def again(home: Home) -> tuple[dict[str, list[float]], Ended]:
+        with running_bot(home, SECOND_START) as bot:
             decided = bot.decide(3)
             return decided, bot.stop()
 
-    kept, _ = again(home)
-    # A bot that has nothing trains on the candles of its start, as one does that has lost its policy.
-    anew, _ = again(make_home())
-    both = kept.keys() & anew.keys()
-    assert both
-    assert all(any(kept[candle]) and kept[candle] != anew[candle] for candle in both)
-    n_anew = 0
-    with tally.of("2b the same, by the command") as group:
-        for name, kind in itertools.product(BOTS_FILES, KINDS):
-            home.restore()
-            [file, *_] = [file for file in home.kept_files() if file.match(name)]
-            damage = Damage(file, kind, in_place=True, is_elsewhere=False)
-            damage.inflict(home.user)
-            decided, ended = again(home)
-            as_kept, as_anew = (
-                all(decided[candle] == values for candle, values in of.items() if candle in decided)
-                and bool(of.keys() & decided.keys())
-                for of in (kept, anew)
-            )
-            n_anew += as_anew
-            wrong = None
-            if ended.status != INTERRUPTED or "Traceback" in ended.output:
-                wrong = f"exit status {ended.status}: {ended.output[-1500:]}"
-            elif (home.user / MARKER).exists():
-                wrong = "the payload ran"
-            elif not (as_kept or as_anew):
-                wrong = f"other decisions: {decided} instead of {kept} or {anew}"
-            group.add(damage, wrong)
-        group.notes.append(f"{n_anew} trained anew")
+    with ThreadPoolExecutor(N_SERVERS) as pool:
+        list(pool.map(first, homes))
+        # A bot that has nothing trains on the candles of its start, as one does that has lost its policy.
+        (kept, _), (anew, _) = pool.map(again, (homes[0], make_home()))
+        both = kept.keys() & anew.keys()
+        assert both
+        assert all(any(kept[candle]) and kept[candle] != anew[candle] for candle in both)
+
+        def is_as(of: dict[str, list[float]], decided: dict[str, list[float]]) -> bool:
+            common = of.keys() & decided.keys()
+            return bool(common) and all(of[candle] == decided[candle] for candle in common)
+
+        def each(number: int) -> list[tuple[Damage, bool, str | None]]:
+            home, found = homes[number], []
+            for name, kind in list(itertools.product(BOTS_FILES, KINDS))[number::N_SERVERS]:
+                home.restore()
+                [file, *_] = [file for file in home.kept_files() if file.match(name)]
+                damage = Damage(file, kind, in_place=True, is_elsewhere=False)
+                damage.inflict(home.user)
+                decided, ended = again(home)
+                wrong = None
+                if ended.status != INTERRUPTED or "Traceback" in ended.output:
+                    wrong = f"exit status {ended.status}: {ended.output[-1500:]}"
+                elif (home.user / MARKER).exists():
+                    wrong = "the payload ran"
+                elif not (is_as(kept, decided) or is_as(anew, decided)):
+                    wrong = f"other decisions: {decided} instead of {kept} or {anew}"
+                found.append((damage, is_as(anew, decided), wrong))
+            return found
+
+        with tally.of("2b the same, by the command") as group:
+            tried = list(itertools.chain(*pool.map(each, range(N_SERVERS))))
+            for damage, _, wrong in tried:
+                group.add(damage, wrong)
+            group.notes.append(f"{sum(is_anew for _, is_anew, _ in tried)} trained anew")
 
 
 # ---------------------------------------------------------------------- periods lost

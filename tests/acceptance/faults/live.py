@@ -16,7 +16,7 @@ from live_bot import LiveBot
 
 from mtfscalper.freqai.columns import PREDICTION_COLUMNS
 
-N_CANDLES = 3
+N_CANDLES = 4
 
 
 def first_session(home: str, market: str) -> None:
@@ -58,6 +58,7 @@ def _bot(home: str, market: str) -> Iterator[LiveBot]:
     torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as monkeypatch:
         Watch(monkeypatch, policy="decisive")
-        bot = LiveBot(Path(home), Path(market), monkeypatch)
+        # A policy that decides about signals alone has nothing to say about most candles.
+        bot = LiveBot(Path(home), Path(market), monkeypatch, freqai={"rl_config": {"entry_mode": "agent"}})
         yield bot
         bot.model.shutdown()
