@@ -123,7 +123,7 @@ class Bookkeeper(FreqaiDataDrawer):
                 folder = self.full_path / Path(entry["data_path"]).name
                 name = Path(entry["model_filename"]).name
                 entry |= {"data_path": str(folder), "model_filename": name}
-                self._put_back(folder)
+                self._put_back(folder, name)
                 refused = self._why_refused(folder, name)
                 if refused is not None:
                     self.pair_dict[coin] = self.empty_pair_dict.copy()
@@ -132,14 +132,19 @@ class Bookkeeper(FreqaiDataDrawer):
                     return None
             return super().load_data(coin, dk)
 
-    def _put_back(self, folder: Path) -> None:
-        """Give a policy its place again that was deleted with the identifier's folder, as freqtrade's analyses do."""
+    def _put_back(self, folder: Path, name: str) -> None:
+        """Give a policy its place again that was deleted or damaged there, where its kept names are whole.
+
+        freqtrade's analyses delete the identifier's folder.
+        """
         kept = self._kept(folder)
-        if folder.exists() or not kept.is_dir():
+        refused = self._why_refused(folder, name)
+        if refused is None or self._why_refused(kept, name) is not None:
             return
+        aside = f" What lay there now lies in {artefacts.move_aside(folder)}." if folder.is_dir() else ""
         for path in kept.iterdir():
             artefacts.link(path, folder / path.name)
-        logger.warning("%s is missing; put back from %s.", folder, kept)
+        logger.warning("%s is not used: %s; put back from %s.%s", folder, refused, kept, aside)
 
     def _why_refused(self, folder: Path, name: str) -> str | None:
         """Why a bot's policy must not be loaded, None if it may."""

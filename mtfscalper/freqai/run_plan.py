@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import logging
+import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -187,9 +188,17 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
 
 
 def array_bytes(arrays: Mapping[str, Any]) -> bytes:
-    """Arrays as one file holds them."""
+    """Arrays as one file holds them, which numpy reads as one of its own.
+
+    The same bytes under every release of Python: numpy.savez lets zipfile choose headers, which changed within 3.11.
+    """
     file = io.BytesIO()
-    np.savez(file, **arrays)
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            content, entry = io.BytesIO(), zipfile.ZipInfo(f"{name}.npy")
+            np.save(content, np.asarray(array))
+            entry.create_system = 3
+            archive.writestr(entry, content.getvalue())
     return file.getvalue()
 
 
