@@ -29,7 +29,7 @@ def candle_open(timeframe: str, moment: datetime) -> datetime:
     if timeframe.endswith("M"):
         months = _months(moment) // int(timeframe[:-1]) * int(timeframe[:-1])
         return datetime(months // 12, months % 12 + 1, 1, tzinfo=UTC)
-    opened_ms = candle_open_ms(timeframe_to_seconds(timeframe) * 1000, _milliseconds(moment))
+    opened_ms = candle_open_ms(timeframe_to_seconds(timeframe) * 1000, milliseconds(moment))
     return datetime.fromtimestamp(opened_ms / 1000, UTC)
 
 
@@ -42,11 +42,12 @@ def candles_between(timeframe: str, first: datetime, last: datetime) -> int:
         months = int(timeframe[:-1])
         return _months(last) // months - _months(first) // months
     timeframe_ms = timeframe_to_seconds(timeframe) * 1000
-    opens = [candle_open_ms(timeframe_ms, _milliseconds(moment)) for moment in (first, last)]
+    opens = [candle_open_ms(timeframe_ms, milliseconds(moment)) for moment in (first, last)]
     return (opens[1] - opens[0]) // timeframe_ms
 
 
-def _milliseconds(moment: datetime) -> int:
+def milliseconds(moment: datetime) -> int:
+    """A moment in milliseconds since 1970."""
     return int(moment.timestamp() * 1000)
 
 

@@ -19,7 +19,7 @@ from freqtrade.strategy import IStrategy
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive
-from mtfscalper.freqai.candle_clock import candle_open_ms
+from mtfscalper.freqai.candle_clock import candle_open_ms, milliseconds
 from mtfscalper.freqai.decision_record import DecisionRecord, Question
 from mtfscalper.freqai.exit_policy import ExitDecision, ExitPolicy
 from mtfscalper.freqai.open_trade import OpenTrade, funding_received
@@ -123,8 +123,8 @@ class TradeDecisions:
         """
         # Asked for here: a strategy gets the config's timeframe, and its FreqAI model, after it has been made.
         timeframe_ms = timeframe_to_msecs(self._strategy.timeframe)
-        now_ms = candle_open_ms(timeframe_ms, _milliseconds(current_time))
-        open_ms = _milliseconds(trade.open_date_utc)
+        now_ms = candle_open_ms(timeframe_ms, milliseconds(current_time))
+        open_ms = milliseconds(trade.open_date_utc)
         if open_ms >= now_ms:
             return None
         followed = self._followed.get(trade.pair)
@@ -215,7 +215,7 @@ class TradeDecisions:
     def at_loop(self, current_time: datetime) -> None:
         """A bot's loop begins, or a candle of a backtest: the record of decisions is written down where it is due."""
         if self._record is not None:
-            self._record.at_loop(_milliseconds(current_time))
+            self._record.at_loop(milliseconds(current_time))
 
     def close(self) -> None:
         """Write down what is left of the record of decisions."""
@@ -261,7 +261,3 @@ def check_asks_for_decisions(strategy: IStrategy) -> None:
 
 def _lost(trade: LocalTrade, current_time: datetime, error: Exception) -> str:
     return f"{trade.pair}, {current_time}: no decision about an open trade: {error}"
-
-
-def _milliseconds(moment: datetime) -> int:
-    return int(moment.timestamp() * 1000)

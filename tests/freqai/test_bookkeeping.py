@@ -189,7 +189,8 @@ def test_freqais_training_thread_lives_on(
     monkeypatch.setattr(artefacts, "write_atomically", full_disk)
     bot.model.scanning = False
     bot.analyse()
-    [thread] = bot.model._threads
+    # The second one keeps its funding rates up to date.
+    thread, _ = bot.model._threads
     assert tried.acquire(timeout=20)
     assert tried.acquire(timeout=20)
     time.sleep(0.1)

@@ -28,7 +28,8 @@ def whole_candles(n: int = 8) -> pd.DataFrame:
 def spot_candles(frame: pd.DataFrame, entry_mode: Any = "gated") -> PairCandles:
     """What a source makes of a frame, on an exchange with a price step of 0.01."""
     exchange = SimpleNamespace(get_precision_price=lambda pair: 0.01, precision_mode_price=TICK_SIZE)
-    source = CandleSource({"timeframe": "5m"}, SimpleNamespace(_exchange=exchange), entry_mode)  # type: ignore[arg-type]
+    source = CandleSource({"timeframe": "5m"}, SimpleNamespace(_exchange=exchange))  # type: ignore[arg-type]
+    source.signals_needed = entry_mode != "agent"
     return source.candles(PAIR, frame)
 
 
