@@ -34,7 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mtfscalper.envs.trading_env import observation_space
-from mtfscalper.freqai.decision_record import DecisionRecord
+from mtfscalper.freqai.decision_record import DecisionRecord, Question
 from mtfscalper.machine import usable_processors
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import freqtrade_command, offline_config, project_options
@@ -107,8 +107,22 @@ def query_table(console: Console) -> dict[str, float]:
         tenth, median, ninetieth = np.percentile(timings(ask), [10, 50, 90])
         figures[name] = float(median)
         table.add_row(name, f"{median:.0f} us", f"{tenth:.0f} us", f"{ninetieth:.0f} us")
+    figures["row of the record"] = record_us()
+    table.add_row("a row of the record, files included", f"{figures['row of the record']:.1f} us", "", "")
     console.print(table)
     return figures
+
+
+def record_us(n: int = 200_000) -> float:
+    """Microseconds of a row of the record of decisions, the mean of as many as a long backtest has."""
+    with tempfile.TemporaryDirectory() as scratch:
+        record = DecisionRecord(Path(scratch), "backtest", "bench")
+        started = time.perf_counter()
+        for row in range(n):
+            asked = Question(PAIRS[0], row * 300_000, 0, "long", 0.01, 0.02, row % 96, 0.25, leave=False)
+            record.add(asked, n * 300_000)
+        record.close()
+        return 1e6 * (time.perf_counter() - started) / n
 
 
 class Span(NamedTuple):
@@ -116,6 +130,7 @@ class Span(NamedTuple):
 
     pairs: tuple[str, ...]
     timerange: str
+    rl_config: dict[str, Any]
 
     @property
     def market(self) -> dict[str, datetime]:
@@ -126,7 +141,12 @@ class Span(NamedTuple):
 
 def long_backtest(scratch: Path, url: str, span: Span) -> tuple[Backtesting, dict[str, Any]]:
     """A backtest that is ready to trade: candles loaded, policies trained or found, columns predicted."""
-    freqai = {"identifier": "year", "backtest_period_days": 30, "activate_tensorboard": False, "rl_config": TRAINING}
+    freqai = {
+        "identifier": "year",
+        "backtest_period_days": 30,
+        "activate_tensorboard": False,
+        "rl_config": span.rl_config,
+    }
     overlay = offline_config(url) | {"user_data_dir": str(scratch / "user"), "freqai": freqai}
     overlay |= {"max_open_trades": len(span.pairs)}
     overlay["exchange"]["pair_whitelist"] = list(span.pairs)
@@ -241,6 +261,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--pairs", type=int, default=len(PAIRS), help="of the backtest (default %(default)s)")
     parser.add_argument("--timerange", default=YEAR, help="of the backtest (default %(default)s)")
+    parser.add_argument("--rl-config", type=json.loads, default={}, help="JSON over the backtest's freqai.rl_config")
     parser.add_argument("--no-backtest", action="store_true", help="time single queries alone")
     default = Path(tempfile.gettempdir(), "bench_trade_decisions.json")
     parser.add_argument("--json", type=Path, default=default, help="where the figures go (default %(default)s)")
@@ -253,7 +274,7 @@ def main(argv: list[str] | None = None) -> int:
     }
     if not options.no_backtest:
         with tempfile.TemporaryDirectory() as scratch:
-            span = Span(PAIRS[: options.pairs], options.timerange)
+            span = Span(PAIRS[: options.pairs], options.timerange, TRAINING | options.rl_config)
             facts["backtest"] = trade_the_span(Path(scratch), console, span)
     options.json.write_text(json.dumps(facts, indent=1))
     print(f"figures: {options.json}")
