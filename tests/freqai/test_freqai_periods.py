@@ -199,14 +199,15 @@ def test_a_failure_in_a_later_period_fails_the_run_too_and_names_that_period(
 def test_a_column_declared_by_the_strategy_that_no_policy_fills_fails_the_run(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Watch(monkeypatch)
+    watch = Watch(monkeypatch)
     run = FreqtradeBacktest(tmp_path, market)
     real = run.strategy.set_freqai_targets
     monkeypatch.setattr(
         run.strategy, "set_freqai_targets", lambda frame, metadata: real(frame, metadata).assign(**{"&-s_close": 0.0})
     )
-    with pytest.raises(ValueError, match=r"&-s_close.*declare only these"):
+    with pytest.raises(OperationalException, match=r"&-s_close.*declare only these"):
         run.run()
+    assert watch.trained == []
 
 
 def test_wrong_settings_stop_the_run_before_any_candle_is_used(tmp_path: Path, market: Path) -> None:
