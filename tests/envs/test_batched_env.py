@@ -45,8 +45,7 @@ def quiet_env(n_envs: int = 2, **settings: Any) -> BatchedTradingEnv:
 # Equivalence
 
 
-@pytest.mark.parametrize("terms", [False, True], ids=["one for all", "of each candle"])
-@pytest.mark.parametrize("random_start", [False, True])
+@pytest.mark.parametrize(("random_start", "terms"), [(False, False), (True, False), (True, True)])
 @pytest.mark.parametrize("entry_mode", ENTRY_MODES)
 @pytest.mark.parametrize(("xp", "money"), FORMS)
 def test_a_batch_equals_single_environments_step_by_step(
