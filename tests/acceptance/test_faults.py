@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import pickle
 import shutil
 import subprocess
 import tempfile
@@ -23,7 +24,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from faults.bots import FIRST_START, INTERRUPTED, SECOND_START, running_bot
-from faults.damages import KINDS, MARKER, Damage, DamagedHomes, damages
+from faults.damages import KINDS, MARKER, Damage, DamagedHomes, damaged, damages
 from faults.disks import free_bytes, give_to_somebody, leave, small_disk, somebody, why_not_stopped_well
 from faults.homes import (
     MARKET,
@@ -111,14 +112,14 @@ OTHERS: tuple[dict[str, Any], ...] = (
 
 
 def await_file(folder: Path, pattern: str) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not list(folder.glob(pattern)):
         assert time.monotonic() < deadline, f"{folder} has no {pattern}"
         time.sleep(0.05)
 
 
 def await_output(read: Callable[[], str], text: str) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while text not in read():
         assert time.monotonic() < deadline, read()
         time.sleep(0.05)
@@ -126,7 +127,6 @@ def await_output(read: Callable[[], str], text: str) -> None:
 
 def test_the_same_backtest_twice_at_once_trains_every_period_once(make_home: MakeHome, tally: Tally) -> None:
     expected = undisturbed(make_home())
-    home = make_home()
     with tally.of("4a the same backtest twice at once") as group:
         for pause in (0.0, 1.0, 3.0):
             home = make_home()
@@ -352,6 +352,10 @@ def test_the_commands_of_a_shell_survive_each_kind_of_damage(make_home: MakeHome
     home = make_home()
     expected = undisturbed(home)
     home.keep()
+    planted = Damage(home.kept_files()[0], "a payload", in_place=True, is_elsewhere=False)
+    pickle.loads(damaged(b"", planted, home.user / MARKER) or b"")
+    # The control: unpickled, it leaves its marker.
+    assert (home.user / MARKER).exists()
     random = Random("a shell")
     with tally.of("2 the same, in processes of a shell") as group:
         of_kind = {kind: [of for of in damages(home.user, home.kept_files()) if of.kind == kind] for kind in KINDS}
@@ -380,16 +384,14 @@ def test_a_backtest_of_a_bots_identifier_stops_at_once_and_the_bot_goes_on(make_
     with tally.of("4c a backtest of a running bot's identifier") as group, running_bot(home, FIRST_START) as bot:
         decided = bot.decide(2)
         before = home.tree()
-        started = time.monotonic()
         refused = home.run(home.backtesting())
-        seconds = time.monotonic() - started
         said = [line for line in refused.output.splitlines() if " - ERROR - " in line]
         assert refused.status not in (0, -9)
         assert len(said) == 1
         assert "freqai.identifier is 'faults', which a running bot uses: process" in said[0]
         assert f"process {bot.process.process.pid} " in said[0]
         assert "Traceback" not in refused.output
-        assert "Loading data from" not in refused.output or seconds < 30
+        assert refused.n_trained == 0
         changed = {name for name, digest in home.tree().items() if before.get(name) != digest}
         assert not [name for name in changed if not name.endswith((".lock", "/locks"))], changed
         # Another identifier is free.

@@ -265,7 +265,7 @@ def results_of(command: list[str]) -> Trades | None:
 
 def n_policy_exits(trades: Trades | None) -> int:
     """How many trades the policy has left."""
-    return sum(trade["exit_reason"].startswith("rl_exit_") for trade in trades or [])
+    return sum(trade["exit_reason"].startswith("rl_exit") for trade in trades or [])
 
 
 def group_members(leader: int) -> list[psutil.Process]:
