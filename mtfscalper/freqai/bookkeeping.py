@@ -144,7 +144,7 @@ class Bookkeeper(FreqaiDataDrawer):
         aside = f" What lay there now lies in {artefacts.move_aside(folder)}." if folder.is_dir() else ""
         for path in kept.iterdir():
             artefacts.link(path, folder / path.name)
-        logger.warning("%s is not used: %s; put back from %s.%s", folder, refused, kept, aside)
+        logger.warning("%s: %s; put back from %s.%s", folder, refused, kept, aside)
 
     def _why_refused(self, folder: Path, name: str) -> str | None:
         """Why a bot's policy must not be loaded, None if it may."""

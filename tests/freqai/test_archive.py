@@ -277,7 +277,7 @@ def test_a_bot_whose_folder_an_analysis_deleted_goes_on_as_before(
     pd.testing.assert_frame_equal(again.model.dd.historic_predictions[PAIR], history)
     # But for FreqAI's own record of what it trained on, which nothing reads.
     assert hashes(folder) == {name: digest for name, digest in files.items() if not name.endswith("_df.pkl")}
-    assert f"{folder} is missing; put back from {tmp_path / 'models' / '.sealed'}" in caplog.text
+    assert f"{folder}: it is missing; put back from {tmp_path / 'models' / '.sealed'}" in caplog.text
 
 
 def test_of_a_bots_older_policies_nothing_is_kept(
