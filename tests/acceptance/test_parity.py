@@ -400,7 +400,12 @@ def test_a_stop_beyond_liquidation_is_the_liquidation_that_freqtrade_trades(
     ratio = float(asker._liquidations(PAIR, side, np.array([leverage]), STAKE)[0])
     assert ratio > 0
     rules = make_rules(
-        stoploss_ratio=0.99, leverage_long=leverage, leverage_short=leverage, **{f"liquidation_{side}": ratio}
+        stoploss_ratio=0.99,
+        leverage_long=leverage,
+        leverage_short=leverage,
+        available_ratio=0.99,
+        **STAKES[0],
+        **{f"liquidation_{side}": ratio},
     )
     sign = -1 if is_short else 1
     end = max(1000.0 * (1 - sign * depth / leverage), 0.01)
