@@ -195,7 +195,7 @@ class PolicyExits(IStrategy, metaclass=_MixinFirst):
     def trade_decisions(self) -> TradeDecisions | None:
         """Whom to ask about open trades; None where nobody is."""
         self.prepare_to_ask()
-        return vars(self).get(_DECISIONS)
+        return vars(self).get(_DECISIONS) if _asks_policy(self) else None
 
     @trade_decisions.setter
     def trade_decisions(self, decisions: TradeDecisions | None) -> None:
@@ -249,8 +249,7 @@ class PolicyExits(IStrategy, metaclass=_MixinFirst):
 
         :raises OperationalException: if the config is wrong, or a callback has been replaced after its class was made
         """
-        uses_policy, rl = _uses_policy(self), _settings(self)
-        if not uses_policy or rl.decision_mode != "exact":
+        if not _asks_policy(self):
             return
         replaced = [name for name in _WRAPPERS if not _is_wrapper(getattr(self, name))]
         if replaced:
@@ -261,10 +260,9 @@ class PolicyExits(IStrategy, metaclass=_MixinFirst):
             )
         known = vars(self).get(_DECISIONS)
         by_hand = [held for held in trade_decisions_of(self) if held is not known]
-        if by_hand:
-            vars(self)[_DECISIONS] = by_hand[0]
-        elif known is None:
-            vars(self)[_DECISIONS] = TradeDecisions(self.config, self, self.policy_leaves)
+        asked = by_hand[0] if by_hand else known or TradeDecisions(self.config, self)
+        asked.leave_by(self.policy_leaves)
+        vars(self)[_DECISIONS] = asked
 
 
 _wrap_callbacks(PolicyExits)
@@ -272,6 +270,11 @@ _wrap_callbacks(PolicyExits)
 
 def _uses_policy(strategy: IStrategy) -> bool:
     return bool(strategy.config.get("freqai", {}).get("enabled", False))
+
+
+def _asks_policy(strategy: IStrategy) -> bool:
+    settings = _settings(strategy)
+    return _uses_policy(strategy) and settings.decision_mode == "exact"
 
 
 def _settings(strategy: IStrategy) -> RLSettings:
@@ -325,11 +328,11 @@ def _ask(
     strategy: PolicyExits, trade: Trade, current_time: datetime, current_rate: float
 ) -> tuple[ExitDecision | None, bool]:
     """The policy's decision, and whether it leaves."""
-    decisions = vars(strategy).get(_DECISIONS)
-    if decisions is None:
-        decisions = strategy.trade_decisions
-        if decisions is None:
-            return None, False
+    if not _asks_policy(strategy):
+        return None, False
+    if vars(strategy).get(_DECISIONS) is None:
+        strategy.prepare_to_ask()
+    decisions: TradeDecisions = vars(strategy)[_DECISIONS]
     decision = decisions.decide(trade, current_time, current_rate)
     if decision is None or not decisions.leaves(trade, current_time, decision):
         return decision, False

@@ -107,6 +107,10 @@ class TradeDecisions:
         vars(self).update(state)
         self._begin()
 
+    def leave_by(self, leaves: Callable[[ExitDecision], bool]) -> None:
+        """Let a rule say which decisions leave, where none was given."""
+        self._leaves = self._leaves or leaves
+
     def follow(self, pair: str, plan: str) -> None:
         """Decide by the policies of a run; see :meth:`mtfscalper.freqai.policy_store.PolicyStore.follow`."""
         self._store.follow(pair, plan)

@@ -210,6 +210,14 @@ def late(minutes: int = 0) -> datetime:
     return OPENED + timedelta(minutes=5 * LONGEST + minutes)
 
 
+class Holds(PolicyExits, Plain):
+    """Holds whom to ask in every mode."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        super().__init__(config)
+        self.trade_decisions = TradeDecisions(config, self)
+
+
 # ---------------------------------------------------------------------- who is asked
 
 
@@ -270,7 +278,7 @@ def test_a_strategy_varies_when_the_policy_leaves_and_sees_what_it_said(config: 
     assert left(instance) == "saw nothing"
 
 
-@pytest.mark.parametrize("strategy", [Without, TakesProfit])
+@pytest.mark.parametrize("strategy", [Without, TakesProfit, Holds])
 def test_in_replay_mode_and_without_freqai_nobody_is_asked_and_the_rules_hold(
     config: dict[str, Any], strategy: type[IStrategy]
 ) -> None:
@@ -280,7 +288,7 @@ def test_in_replay_mode_and_without_freqai_nobody_is_asked_and_the_rules_hold(
     config["freqai"]["enabled"] = False
     for instance in (replayed, made(strategy, config)):
         assert instance.trade_decisions is None
-        assert trade_decisions_of(instance) == []
+        assert (trade_decisions_of(instance) == []) == (strategy is not Holds)
         assert not left(instance)
         assert left(instance, late()) == "max_duration"
         assert confirmed(instance, OPENED)
@@ -499,6 +507,9 @@ class ByHand(PolicyExits, Plain):
         super().__init__(config)
         self.whom = TradeDecisions(config, self)
 
+    def policy_leaves(self, decision: ExitDecision) -> bool:
+        return decision.probability > 0.2
+
 
 @pytest.mark.parametrize("strategy", [OwnInit, ByHand])
 def test_a_strategy_makes_itself_as_it_likes(config: dict[str, Any], strategy: type[IStrategy]) -> None:
@@ -509,6 +520,9 @@ def test_a_strategy_makes_itself_as_it_likes(config: dict[str, Any], strategy: t
     assert left(instance) == "rl_exit"
     if isinstance(instance, ByHand):
         assert instance.trade_decisions is instance.whom
+        # Its own rule of when to leave counts, whoever made what is asked.
+        answer(instance, HOLDS._replace(probability=0.21))
+        assert left(instance) == "rl_exit"
 
 
 def test_what_was_asked_by_hand_before_is_asked_by_the_mixin(config: dict[str, Any]) -> None:
