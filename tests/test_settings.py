@@ -193,7 +193,7 @@ def test_the_config_is_left_as_it_was() -> None:
     before = json.dumps(config)
     Settings.from_config(config)
     assert json.dumps(config) == before
-    config["freqai"]["rl_config"] = {"vec_env": "torch"}
+    config["freqai"]["rl_config"] = {"vec_env": "threads"}
     before = json.dumps(config)
     with pytest.raises(SettingsError):
         Settings.from_config(config)
@@ -339,11 +339,16 @@ def test_an_unknown_key_like_no_other_is_to_be_removed() -> None:
     assert message.endswith("remedy: remove it")
 
 
-def test_a_vector_environment_of_a_later_release_is_refused_as_such() -> None:
-    message = refusal({"vec_env": "torch"})
-    assert_one_complaint(message, "freqai.rl_config.vec_env", "torch")
-    assert "which this release does not have yet" in message
-    assert "'subproc', 'dummy', 'batched' or 'auto'" in message
+@pytest.mark.parametrize("vec_env", ["subproc", "dummy", "auto"])
+def test_more_environments_than_a_loop_can_step_are_refused(vec_env: str) -> None:
+    message = refusal({"vec_env": vec_env, "n_envs": 2048})
+    assert_one_complaint(message, "freqai.rl_config.n_envs", 2048)
+    assert f"at most 1024 with vec_env '{vec_env}'" in message
+
+
+@pytest.mark.parametrize("vec_env", ["batched", "torch"])
+def test_a_batch_may_have_thousands_of_environments(vec_env: str) -> None:
+    assert parse({"vec_env": vec_env, "n_envs": 65_536}).rl.n_envs == 65_536
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1", "mps"])
@@ -537,7 +542,7 @@ def test_several_mistakes_are_all_named_at_once() -> None:
         {
             "n_env": 4,
             "seed": "x",
-            "vec_env": "torch",
+            "vec_env": "threads",
             "gamma": 7,
             "clip_range": 0.1,
             "model_reward_parameters": {"rr": NAN, "idle": 1},

@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -27,6 +27,7 @@ from mtfscalper.training.compiled import CompiledFunction
 from mtfscalper.training.evaluation import KeepBest
 from mtfscalper.training.fit import build_model, learn, network_arguments
 from mtfscalper.training.memory import check_memory
+from mtfscalper.training.population import train_population, why_not_on_device
 from mtfscalper.training.ppo import FusedPPO
 from mtfscalper.training.report import TrainingReport
 from mtfscalper.training.reward_check import check_reward
@@ -72,6 +73,41 @@ class TrainingJob:
     tensorboard_dir: Path | None = None
     network: UserNetwork | None = None
 
+    def seeded(self) -> TrainingJob:
+        """The same training, its seed among its settings."""
+        if self.seed is None:
+            return self
+        rl = self.settings.rl.model_copy(update={"seed": self.seed})
+        return replace(self, settings=self.settings.model_copy(update={"rl": rl}), seed=None)
+
+    def begin_report(self) -> TrainingReport:
+        """What is known of the training before it begins."""
+        return TrainingReport(
+            pair=self.train.pair,
+            model_type=self.settings.rl.model_type,
+            timesteps_asked=self.settings.rl.train_cycles * len(self.train),
+            process_id=os.getpid(),
+            torch_threads=torch.get_num_threads(),
+            torch_interop_threads=torch.get_num_interop_threads(),
+            train_candles=len(self.train),
+            train_tape_sha256=self.train.digest(),
+            evaluation_candles=len(self.evaluation) if self.evaluation is not None else 0,
+        )
+
+    def evaluation_every(self, rollout_steps: int) -> int | None:
+        """Timesteps between two evaluations; None, and one log line, where nothing can be evaluated."""
+        tape, needed = self.evaluation, self.env.lookback + 2
+        if tape is None or not any(stop - start >= needed for start, stop in tape.segments):
+            logger.info(
+                "No evaluation: the held-out part has no run of %d candles (data_split_parameters.test_size); the last "
+                "policy is returned.",
+                needed,
+            )
+            return None
+        # A2C and the off-policy algorithms call every few steps a rollout; for them, one pass over the training
+        # candles is a fair pause.
+        return rollout_steps if 10 * rollout_steps >= len(self.train) else len(self.train)
+
     def run(self, on_evaluation: OnEvaluation | None = None) -> tuple[BaseAlgorithm, TrainingReport]:
         """Train, evaluate after every update, and return the best policy by evaluation.
 
@@ -84,28 +120,21 @@ class TrainingJob:
         :raises mtfscalper.user_code.UserCodeError: if the user's network cannot be used
         :raises mtfscalper.training.reward_check.RewardTermError: if a term of the user's cannot be used
         """
-        settings, train = self.settings, self.train
-        if self.seed is not None:
-            settings = settings.model_copy(update={"rl": settings.rl.model_copy(update={"seed": self.seed})})
-        rl = settings.rl
-        timesteps = rl.train_cycles * len(train)
-        report = TrainingReport(
-            pair=train.pair,
-            model_type=rl.model_type,
-            timesteps_asked=timesteps,
-            process_id=os.getpid(),
-            torch_threads=torch.get_num_threads(),
-            torch_interop_threads=torch.get_num_interop_threads(),
-            train_candles=len(train),
-            train_tape_sha256=train.digest(),
-            evaluation_candles=len(self.evaluation) if self.evaluation is not None else 0,
-        )
+        settings, train = self.seeded().settings, self.train
+        rl, name = settings.rl, str(settings.rl.vec_env)
+        if name == "torch":
+            why_not = why_not_on_device(settings)
+            if why_not is None:
+                return train_population([self], [on_evaluation])[0]
+            logger.warning("vec_env 'torch' does not train this (%s); training goes on with 'batched'.", why_not)
+            name = "batched"
+        report = self.begin_report()
+        timesteps = report.timesteps_asked
         check_memory(settings, memory_bytes(get_device(rl.device)), train.n_features)
         compact = rl.model_type == "PPO"
         started = time.perf_counter()
         network = network_arguments(settings, train.n_features, self.network)
         report.reward_profit_correlation = check_reward(train, self.env, rl.seed)
-        name: str = rl.vec_env
         if name == "auto":
             name = fastest_vec_env(settings, train, self.env, network, compact=compact)
         set_random_seed(rl.seed)
@@ -153,16 +182,7 @@ class TrainingJob:
         return model, report
 
     def _keep_best(self, rollout_steps: int, on_evaluation: OnEvaluation | None) -> KeepBest | None:
-        tape, needed = self.evaluation, self.env.lookback + 2
-        if tape is None or not any(stop - start >= needed for start, stop in tape.segments):
-            logger.info(
-                "No evaluation: the held-out part has no run of %d candles (data_split_parameters.test_size); the last "
-                "policy is returned.",
-                needed,
-            )
+        every = self.evaluation_every(rollout_steps)
+        if every is None or self.evaluation is None:
             return None
-        # A2C and the off-policy algorithms call every few steps a rollout; for them, one pass over the training
-        # candles is a fair pause.
-        long = 10 * rollout_steps >= len(self.train)
-        every = rollout_steps if long else len(self.train)
-        return KeepBest(tape, self.env, every_timesteps=every, on_evaluation=on_evaluation)
+        return KeepBest(self.evaluation, self.env, every_timesteps=every, on_evaluation=on_evaluation)

@@ -80,6 +80,25 @@ def memory_needed(settings: Settings, n_features: int = 1) -> tuple[Need, ...]:
     return tuple(needs)
 
 
+# Of every step of a rollout on a device, on top: what an episode would have gone on to, and the numbers drawn before.
+_DEVICE_STEP = 1 + 3 * _FLOAT
+# Of every candle on a device: prices and what is permitted, and what an account that starts there begins with.
+_DEVICE_CANDLE = 48 * 8
+# Of every environment on a device: accounts before, while and after they are stepped.
+_DEVICE_ENV = 160 * 8
+
+
+def member_bytes(settings: Settings, n_features: int, n_candles: int) -> int:
+    """Memory that one training takes at least where all of it lies on a device.
+
+    :param n_candles: to train on and held out
+    """
+    n_inputs = observation_space().shape[0]
+    steps = settings.ppo.n_steps * settings.rl.n_envs * (_DEVICE_STEP + n_inputs * _FLOAT)
+    candles = n_candles * (_DEVICE_CANDLE + n_features * _FLOAT)
+    return sum(need.n_bytes for need in memory_needed(settings, n_features)) + steps + candles + settings.rl.n_envs * _DEVICE_ENV
+
+
 def check_memory(settings: Settings, available: int, n_features: int = 1) -> None:
     """Refuse a training that cannot fit.
 
