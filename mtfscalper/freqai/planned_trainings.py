@@ -138,17 +138,18 @@ def train_together(planned: Sequence[PlannedTraining], executor: Executor) -> Pl
     :return: them with what became of them; where the executor itself fails, all of them did
     """
     jobs = [training.prepared for training in planned if isinstance(training.prepared, TrainingJob)]
+    outcomes: dict[TrainingJob, Outcome]
     try:
-        outcomes = iter(_run(jobs, executor))
+        outcomes = dict(zip(jobs, _run(jobs, executor), strict=True))
     except Exception as error:
-        outcomes = iter([error] * len(jobs))
+        outcomes = dict.fromkeys(jobs, error)
     return PlannedTrainings(
         {
-            (training.kitchen.pair, training.kitchen.model_filename): (
-                training,
-                training.prepared if isinstance(training.prepared, Exception) else next(outcomes),
+            (each.kitchen.pair, each.kitchen.model_filename): (
+                each,
+                each.prepared if isinstance(each.prepared, Exception) else outcomes[each.prepared],
             )
-            for training in planned
+            for each in planned
         }
     )
 
@@ -157,7 +158,7 @@ def _run(jobs: list[TrainingJob], executor: Executor) -> list[Outcome]:
     if not jobs:
         return []
     started = time.perf_counter()
-    what = f"{', '.join(dict.fromkeys(job.train.pair for job in jobs))} ({len(jobs)} periods together)"
+    what = f"{', '.join(dict.fromkeys(job.train.pair for job in jobs))} (periods together: {len(jobs)})"
     logger.info("-------------------- Starting training %s --------------------", what)
     outcomes = executor.run(jobs)
     seconds = time.perf_counter() - started

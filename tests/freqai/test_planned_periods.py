@@ -251,7 +251,7 @@ def test_only_the_missing_periods_become_jobs(
         assert len(told(caplog, f"{name} is trained anew")) == (harm == "model")
         assert len(told(caplog, f"predictions of {name} are made anew")) == (harm != "kept")
     starts = told(caplog, "Starting training")
-    assert [f"{PAIR} ({len(missing)} periods together)" in line for line in starts] == [True] * bool(missing)
+    assert [f"{PAIR} (periods together: {len(missing)})" in line for line in starts] == [True] * bool(missing)
     if missing:
         lines = [record.getMessage() for record in caplog.records]
         why = [number for number, line in enumerate(lines) if "is trained anew" in line]
