@@ -17,8 +17,8 @@ def generalised_advantage(
     episode_starts: Tensor,
     last_values: Tensor,
     last_dones: Tensor,
-    gamma: float,
-    gae_lambda: float,
+    gamma: float | Tensor,
+    gae_lambda: float | Tensor,
 ) -> Tensor:
     """Advantage estimation (Schulman et al. 2016, https://arxiv.org/abs/1506.02438, equation 16).
 
@@ -28,8 +28,9 @@ def generalised_advantage(
     :param episode_starts: 1 where the step is the first of an episode, else 0
     :param last_values: values of what was observed after the last step, shape (n_envs,)
     :param last_dones: 1 where the last step ended an episode, else 0, shape (n_envs,)
-    :param gamma: discount per step, in [0, 1]
-    :param gae_lambda: weight of longer sums of rewards against the values' own estimates, in [0, 1]
+    :param gamma: discount per step, in [0, 1]; one for all, or one for each environment, shape (n_envs,)
+    :param gae_lambda: weight of longer sums of rewards against the values' own estimates, in [0, 1]; one for all or
+        for each environment
     :return: shape (n_steps, n_envs)
     """
     next_values = torch.cat([values[1:], last_values[None]])
@@ -47,6 +48,8 @@ def generalised_advantage(
 
 class Samples(NamedTuple):
     """Steps of a rollout as flat tensors on the policy's device; one row a step of one environment.
+
+    Of K members every shape has K before it.
 
     :ivar observations: compact, float32, shape (n, 1 + n_account)
     :ivar impossible: actions that the rules would not have accepted, bool, shape (n, 5)
@@ -109,7 +112,9 @@ class Rollout(NamedTuple):
         columns["actions"] = columns["actions"].long()
         return cls(**columns)
 
-    def estimate(self, last_values: Tensor, last_dones: Tensor, gamma: float, gae_lambda: float) -> None:
+    def estimate(
+        self, last_values: Tensor, last_dones: Tensor, gamma: float | Tensor, gae_lambda: float | Tensor
+    ) -> None:
         """Work out advantages and returns, see :func:`generalised_advantage`."""
         self.advantages.copy_(
             generalised_advantage(

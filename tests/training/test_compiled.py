@@ -25,7 +25,7 @@ def test_the_compiled_loss_has_the_gradients_of_the_plain_one() -> None:
     made = with_a_rollout(model(FusedPPO))
     assert isinstance(made, FusedPPO)
     samples = made.rollout_buffer.samples().rows(slice(0, 64))
-    logits, values = torch.randn(64, 5), torch.randn(64, 1)
+    logits, values = torch.randn(64, 5), torch.randn(64)
     logits = masked_logits(logits, samples.impossible)
     settings = LossSettings(0.2, 0.1, True, 0.01, 0.5)
     compiled = CompiledFunction(loss_gradients)
