@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mtfscalper.policy.network import impossible_actions
+from mtfscalper.trading.actions import N_ACTIONS
 
 
 def generalised_advantage(
@@ -46,6 +47,10 @@ def generalised_advantage(
     return advantages
 
 
+# Columns of samples with more than one number a row.
+_WIDE = ("observations", "impossible")
+
+
 class Samples(NamedTuple):
     """Steps of a rollout as flat tensors on the policy's device; one row a step of one environment.
 
@@ -75,6 +80,28 @@ class Samples(NamedTuple):
     def minibatches(self, size: int) -> Iterator[Samples]:
         """Parts of so many rows; the last one may be smaller."""
         return map(Samples, *(torch.split(column, size) for column in self))
+
+    def packed(self) -> Tensor:
+        """All columns in one tensor of float32, so that choosing rows is one operation; see :meth:`from_packed`.
+
+        :return: shape (n_packed, ..., n)
+        """
+        columns = [
+            column.movedim(-1, 0) if name in _WIDE else column.unsqueeze(0) for name, column in self._asdict().items()
+        ]
+        return torch.cat([column.float() for column in columns])
+
+    @classmethod
+    def from_packed(cls, packed: Tensor) -> Samples:
+        """
+        :param packed: of :meth:`packed`, or some of its rows
+        """
+        n_single = len(cls._fields) - len(_WIDE)
+        observations, impossible, single = torch.split(
+            packed, [len(packed) - N_ACTIONS - n_single, N_ACTIONS, n_single]
+        )
+        actions, *others = single.unbind()
+        return cls(observations.movedim(0, -1), impossible.movedim(0, -1) > 0, actions.long(), *others)
 
 
 class Rollout(NamedTuple):
