@@ -25,13 +25,31 @@ from mtfscalper.training.ppo import (
     loss_gradients,
     minibatch_metrics,
 )
-from mtfscalper.training.storage import Rollout, Samples
+from mtfscalper.training.storage import Rollout, Samples, packed_observations
 
 # What an update measures of each member.
 UPDATE_METRICS = (*METRICS, "explained_variance", "n_epochs")
-# The signature of mtfscalper.training.ppo.loss_gradients.
-LossGradients = Callable[[Tensor, Tensor, Samples, LossSettings], tuple[Tensor, Tensor, Terms]]
 _KL, _LOSS = METRICS.index("approx_kl"), METRICS.index("loss")
+
+
+def minibatch_gradients(
+    packed: Tensor, logits: Tensor, values: Tensor, settings: LossSettings
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`mtfscalper.training.ppo.loss_gradients` of packed samples: all that lies between forward and backward.
+
+    :param packed: of :meth:`mtfscalper.training.storage.Samples.packed`, shape (n_packed, K, n)
+    :param logits: before any mask, shape (K, n, 5)
+    :param values: shape (K, n)
+    :return: gradients of both, and the terms of the metrics, shape (4, K, n)
+    """
+    samples = Samples.from_packed(packed)
+    logits = masked_logits(logits, samples.impossible)
+    logits_gradient, values_gradient, terms = loss_gradients(logits, values, samples, settings)
+    return logits_gradient, values_gradient, torch.stack(terms)
+
+
+# The signature of minibatch_gradients.
+MinibatchGradients = Callable[[Tensor, Tensor, Tensor, LossSettings], tuple[Tensor, Tensor, Tensor]]
 
 
 class MemberPPOSettings(NamedTuple):
@@ -112,16 +130,16 @@ class DeviceUpdate:
         networks: MemberNetworks,
         batch_size: int,
         n_epochs: int,
-        loss_gradients: LossGradients = loss_gradients,
+        gradients: MinibatchGradients = minibatch_gradients,
     ) -> None:
         """
         :param batch_size: steps of each member in a minibatch
-        :param loss_gradients: :func:`mtfscalper.training.ppo.loss_gradients`, or the same compiled
+        :param gradients: :func:`minibatch_gradients`, or the same compiled: on a GPU far fewer kernels
         """
         self._networks = networks
         self._batch_size = batch_size
         self._n_epochs = n_epochs
-        self._loss_gradients = loss_gradients
+        self._gradients = gradients
         self._pass: _Pass | None = None
 
     def run(
@@ -157,9 +175,9 @@ class DeviceUpdate:
         packed = rollout.samples().packed()
         packed = packed.view(len(packed), n_members, -1)
         if self._pass is None or not self._pass.fits(settings, packed.shape):
-            self._pass = _Pass(self._networks, settings, packed.shape, self._batch_size, self._loss_gradients)
+            self._pass = _Pass(self._networks, settings, packed.shape, self._batch_size, self._gradients)
         self._pass.begin(settings, learning)
-        metrics = UpdateMetrics(settings.learning_rate)
+        metrics = _UpdateMetrics(settings.learning_rate)
         for order in orders:
             metrics.add(*self._pass.run(packed, order))
         return metrics.result(rollout)
@@ -174,7 +192,7 @@ class _Pass:
         settings: MemberPPOSettings,
         shape: torch.Size,
         batch_size: int,
-        loss_gradients: LossGradients,
+        gradients: MinibatchGradients,
     ) -> None:
         """
         :param shape: of the packed samples, (n_packed, K, n_rows)
@@ -188,7 +206,7 @@ class _Pass:
         # The last minibatch may be smaller than the others.
         parts = torch.split(self._shuffled, [n_full, n_rows - n_full], dim=2)
         self._parts = [
-            _Minibatches(networks, self._settings, part, size, self._active, loss_gradients)
+            _Minibatches(networks, self._settings, part, size, self._active, gradients)
             for part, size in zip(parts, (batch_size, n_rows - n_full), strict=True)
             if part.numel()
         ]
@@ -227,7 +245,7 @@ class _Minibatches:
         packed: Tensor,
         size: int,
         active: Tensor,
-        loss_gradients: LossGradients,
+        gradients: MinibatchGradients,
     ) -> None:
         """
         :param packed: samples, shape (n_packed, K, n_minibatches * size)
@@ -237,7 +255,7 @@ class _Minibatches:
         self._networks = networks
         self._settings, self._loss_settings = settings, settings.loss()
         self._packed = torch.unflatten(packed, 2, (self._n_minibatches, size))
-        self._active, self._loss_gradients = active, loss_gradients
+        self._active, self._gradients = active, gradients
         self._counter = torch.zeros(1, dtype=torch.long, device=packed.device)
         self._measured = active.new_empty(self._n_minibatches, n_members)
         n_terms = len(Terms._fields)
@@ -255,22 +273,21 @@ class _Minibatches:
 
     def _next(self) -> None:
         """Learn from the minibatch at the counter, and count on."""
-        samples = Samples.from_packed(self._packed.index_select(2, self._counter).squeeze(2))
-        logits, values = self._networks.forward(samples.observations)
-        logits = masked_logits(logits, samples.impossible)
-        logit_gradient, value_gradient, terms = self._loss_gradients(logits, values, samples, self._loss_settings)
-        self._terms.index_copy_(0, self._counter, torch.stack(terms).unsqueeze(0))
+        packed = self._packed.index_select(2, self._counter).squeeze(2)
+        answers = self._networks.forward(packed_observations(packed))
+        *gradients, terms = self._gradients(packed, *answers, self._loss_settings)
+        self._terms.index_copy_(0, self._counter, terms.unsqueeze(0))
         if self._settings.target_kl is not None:
             self._measured.index_copy_(0, self._counter, self._active.unsqueeze(0))
-            kl = approx_kl(terms.log_ratio).squeeze(1)
+            kl = approx_kl(Terms(*terms).log_ratio).squeeze(1)
             self._active.logical_and_(~(kl > KL_MARGIN * self._settings.target_kl))
-        self._networks.backward(logit_gradient, value_gradient)
+        self._networks.backward(*gradients)
         self._networks.step(self._settings.learning_rate, self._settings.max_grad_norm, self._active)
         self._counter.add_(1)
 
 
-class UpdateMetrics:
-    """What stable-baselines3 logs of an update, of each member, summed up on the device."""
+class _UpdateMetrics:
+    """What stable-baselines3 logs of an update, for each member, summed up on the device."""
 
     def __init__(self, like: Tensor) -> None:
         """

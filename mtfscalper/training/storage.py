@@ -96,12 +96,18 @@ class Samples(NamedTuple):
         """
         :param packed: of :meth:`packed`, or some of its rows
         """
-        n_single = len(cls._fields) - len(_WIDE)
-        observations, impossible, single = torch.split(
-            packed, [len(packed) - N_ACTIONS - n_single, N_ACTIONS, n_single]
-        )
+        impossible, single = torch.split(packed[-_N_OTHERS:], [N_ACTIONS, _N_OTHERS - N_ACTIONS])
         actions, *others = single.unbind()
-        return cls(observations.movedim(0, -1), impossible.movedim(0, -1) > 0, actions.long(), *others)
+        return cls(packed_observations(packed), impossible.movedim(0, -1) > 0, actions.long(), *others)
+
+
+# Numbers of a packed row behind its observation.
+_N_OTHERS = N_ACTIONS + len(Samples._fields) - len(_WIDE)
+
+
+def packed_observations(packed: Tensor) -> Tensor:
+    """The observations of :meth:`Samples.packed`, a view."""
+    return packed[:-_N_OTHERS].movedim(0, -1)
 
 
 class Rollout(NamedTuple):
