@@ -233,6 +233,17 @@ def test_a_member_in_trouble_disturbs_nobody(trouble: str) -> None:
             assert torch.equal(value, parameters_of(troubled[index])[name])
 
 
+def test_a_divergence_that_is_no_number_ends_no_update_as_with_stable_baselines3() -> None:
+    made = member(0, target_kl=1e-3)
+    made.rollout_buffer.advantages[:] = torch.nan
+    _, metrics = update_together([made])
+    assert metrics[0, UPDATE_METRICS.index("approx_kl")].isnan()
+    assert metrics[0, -1] == N_EPOCHS
+    alone = member(0, target_kl=1e-3)
+    alone.rollout_buffer.advantages[:] = torch.nan
+    assert update_alone(alone, 0)._n_updates == N_EPOCHS
+
+
 def test_a_member_that_does_not_learn_has_no_metrics() -> None:
     members = [member(index) for index in range(2)]
     update = DeviceUpdate(networks_of(members), 64, 1)
