@@ -355,6 +355,21 @@ def test_the_watch_sees_what_waits(waits: Any) -> None:
         waits(torch.ones(3))
 
 
+def test_every_update_takes_the_settings_it_is_given() -> None:
+    members = [member(index) for index in range(2)]
+    networks = networks_of(members)
+    update = DeviceUpdate(networks, 64, 1)
+    rollout, settings = rollout_of(members), settings_of(members)
+    update.run(rollout, settings, generators(2))
+    networks.store()
+    before = [parameters_of(made) for made in members]
+    update.run(rollout, settings._replace(learning_rate=torch.tensor([0.0, 1e-3])), generators(2))
+    networks.store()
+    for index, made in enumerate(members):
+        for name, value in parameters_of(made).items():
+            assert torch.equal(before[index][name], value) == (index == 0)
+
+
 def test_settings_of_another_form_or_a_rollout_of_another_size_begin_anew() -> None:
     members = [member(index) for index in range(2)]
     update = DeviceUpdate(networks_of(members), 64, 1)
