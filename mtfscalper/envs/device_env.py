@@ -1,0 +1,183 @@
+"""Trading environments wholly on one device: the rules over tensors that stay there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from mtfscalper.envs.device_episodes import DevicePlay, Recorder, Running, StartTable, has_ended
+from mtfscalper.envs.episodes import EnvSettings, EpisodeMap
+from mtfscalper.market.tape import MarketTape
+from mtfscalper.trading.episode import EpisodeState
+from mtfscalper.trading.torch_arrays import TorchNamespace
+
+
+class DeviceStep(NamedTuple):
+    """What a step says, tensors of shape (n_members * n_envs,).
+
+    :ivar observations: compact, float32, shape (n_members * n_envs, 7): of the next decision, the first of the next
+        episode where one ended
+    :ivar rewards: float32
+    :ivar ended: whether an episode ended with this step
+    :ivar cut_off: whether it did at its last candle rather than by the drawdown (stable-baselines3's
+        ``TimeLimit.truncated``)
+    :ivar terminal: compact observations before any new start: what an ended episode would have gone on to
+    """
+
+    observations: Tensor
+    rewards: Tensor
+    ended: Tensor
+    cut_off: Tensor
+    terminal: Tensor
+
+
+class RolloutSums(NamedTuple):
+    """What happened to one member's environments since the last :meth:`DeviceEnv.drain`.
+
+    :ivar reward_terms: sums of the reward's terms by name
+    :ivar trades: trades that were closed
+    :ivar wins: those closed with a profit
+    :ivar episodes: episodes that ended
+    :ivar episode_rewards: sum of the rewards of those
+    :ivar episode_decisions: sum of their lengths, in decisions
+    :ivar log_final_equity: sum of the logarithms of their final equities
+    """
+
+    reward_terms: dict[str, float]
+    trades: int
+    wins: int
+    episodes: int
+    episode_rewards: float
+    episode_decisions: int
+    log_final_equity: float
+
+
+class DeviceEnv:
+    """As many environments as :class:`mtfscalper.envs.batched_env.BatchedTradingEnv` has, for each of some members.
+
+    Environment e belongs to member e // n_envs and plays on the candles of that member alone.
+
+    Nothing in :meth:`reset` and :meth:`step` is read by the host, has a shape that depends on values, or draws random
+    numbers; what outlives a step lies at fixed addresses. After one step for warming up, a step can be captured as a
+    CUDA graph. Actions are therefore not checked: one that is none makes the device fail, or worse.
+    """
+
+    def __init__(
+        self,
+        tapes: Sequence[MarketTape | Sequence[MarketTape]],
+        settings: EnvSettings,
+        n_envs: int,
+        device: str | torch.device,
+    ) -> None:
+        """
+        :param tapes: of each member one, or several; rows of observations count along all of them laid end to end
+        :param settings: of all members; ``record_trades`` is without effect, see :attr:`recorder`
+        :param n_envs: how many environments each member has
+        :raises mtfscalper.market.tape.TapeError: if a member's candles leave nothing to decide
+        """
+        each = [[tape] if isinstance(tape, MarketTape) else list(tape) for tape in tapes]
+        members = [EpisodeMap.from_tapes(own, settings) for own in each]
+        game = EpisodeMap.from_tapes([tape for own in each for tape in own], settings)
+        self.settings = settings
+        self.n_members, self.n_envs = len(members), n_envs
+        self._xp = xp = TorchNamespace(device)
+        self._play = DevicePlay(xp, settings, game)
+        self._starts = StartTable(xp, self._play, game, members)
+        self._first_row = xp.asarray(self._starts.first_rows.repeat(n_envs))
+        self._n_rows = xp.asarray(self._starts.n_rows.repeat(n_envs))
+        self._terms = [term.name for term in self._play.scene.terms]
+        # What outlives a step, written in place.
+        self._running = [torch.empty_like(matrix) for matrix in self._at_starts(self._first_row)]
+        self._zeros = torch.zeros(len(self._first_row), dtype=torch.float64, device=xp.device)
+        n_sums = len(self._terms) + 2
+        self._gained = self._zeros.repeat(n_sums, 1)
+        self._finished = self._zeros.repeat(4, 1)
+
+    @property
+    def recorder(self) -> Recorder | None:
+        """Called at every candle with the states before it, its fills, and the environments they are true of."""
+        return self._play.recorder
+
+    @recorder.setter
+    def recorder(self, recorder: Recorder | None) -> None:
+        self._play.recorder = recorder
+
+    @property
+    def episode(self) -> EpisodeState:
+        """What the environments' accounts are in the middle of: views, which the next step writes over."""
+        return self._now.episode
+
+    @property
+    def _now(self) -> Running:
+        running: Running = self._starts.layout.unpack(self._running)
+        return running
+
+    def reset(self, draws: Tensor) -> Tensor:
+        """Start an episode in every environment.
+
+        :param draws: numbers in [0, 1), float64, shape (n_members * n_envs,): the start of each, among the decidable
+            candles of its member, each as likely as the others
+        :return: compact observations, float32, shape (n_members * n_envs, 7)
+        """
+        rows = self._drawn_rows(draws)
+        for kept, fresh in zip(self._running, self._at_starts(rows), strict=True):
+            kept.copy_(fresh)
+        if self._play.enters_by_itself:
+            self._gained += self._starts.gains(rows)
+        return self._starts.observations(rows)
+
+    def step(self, actions: Tensor, draws: Tensor) -> DeviceStep:
+        """Decide, then run each environment to its next decision; where that ends its episode, begin the next one.
+
+        :param actions: members of :class:`mtfscalper.trading.actions.Action`, int64, shape (n_members * n_envs,)
+        :param draws: as of :meth:`reset`, of those that begin; without ``random_start`` they are not used
+        """
+        xp, starts = self._xp, self._starts
+        before = self._now
+        episode, gains = self._play.decide(before.episode, actions)
+        ended = has_ended(episode)
+        reward = gains.reward(before.carried)
+        earned, decisions = before.earned + reward, before.decisions + 1.0
+        terminal = self._play.observed(episode)
+
+        rows = self._drawn_rows(draws) if self.settings.random_start else before.following
+        gained = torch.stack((*gains.terms, gains.trades, gains.wins))
+        if self._play.enters_by_itself:
+            gained = gained + xp.where(ended, starts.gains(rows), 0.0)
+        self._gained += gained
+        finished = torch.stack((self._zeros + 1.0, earned, decisions, torch.log(episode.equity)))
+        self._finished += xp.where(ended, finished, 0.0)
+
+        observations = torch.where(ended.unsqueeze(1), starts.observations(rows), terminal)
+        # Last: ``rows`` and all of ``before`` may be views of what is written here.
+        after = starts.layout.pack(Running(episode, self._zeros, before.following, earned, decisions))
+        for kept, fresh, going_on in zip(self._running, starts.running(rows), after, strict=True):
+            torch.where(ended, fresh, going_on, out=kept)
+        return DeviceStep(observations, reward.to(torch.float32), ended, ended & ~episode.terminated, terminal)
+
+    def drain(self) -> list[RolloutSums]:
+        """What happened to each member since the last call. It alone reads from the device: to be called seldom."""
+        sums = torch.cat((self._gained, self._finished)).view(-1, self.n_members, self.n_envs).sum(dim=2)
+        self._gained.zero_()
+        self._finished.zero_()
+        n_terms = len(self._terms)
+        drained = []
+        for values in sums.T.tolist():
+            trades, wins, episodes, earned, decisions, log_equity = values[n_terms:]
+            terms = dict(zip(self._terms, values, strict=False))
+            drained.append(
+                RolloutSums(terms, round(trades), round(wins), round(episodes), earned, round(decisions), log_equity)
+            )
+        return drained
+
+    def _at_starts(self, rows: Tensor) -> list[Tensor]:
+        """The matrices of environments that begin."""
+        return [fresh.expand(-1, len(rows)) for fresh in self._starts.running(rows)]
+
+    def _drawn_rows(self, draws: Tensor) -> Tensor:
+        # A draw next to 1 times a large number rounds up to it.
+        place = torch.minimum((draws * self._n_rows).to(torch.int64), self._n_rows - 1)
+        return self._first_row + place
