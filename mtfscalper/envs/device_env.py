@@ -127,7 +127,7 @@ class DeviceEnv:
             kept.copy_(fresh)
         if self._play.enters_by_itself:
             self._gained += self._starts.gains(rows)
-        return self._starts.observations(rows)
+        return self._starts.observations(rows).T
 
     def step(self, actions: Tensor, draws: Tensor) -> DeviceStep:
         """Decide, then run each environment to its next decision; where that ends its episode, begin the next one.
@@ -151,12 +151,12 @@ class DeviceEnv:
         finished = torch.stack((self._zeros + 1.0, earned, decisions, torch.log(episode.equity)))
         self._finished += xp.where(ended, finished, 0.0)
 
-        observations = torch.where(ended.unsqueeze(1), starts.observations(rows), terminal)
+        observations = torch.where(ended, starts.observations(rows), terminal)
         # Last: ``rows`` and all of ``before`` may be views of what is written here.
         after = starts.layout.pack(Running(episode, self._zeros, before.following, earned, decisions))
         for kept, fresh, going_on in zip(self._running, starts.running(rows), after, strict=True):
             torch.where(ended, fresh, going_on, out=kept)
-        return DeviceStep(observations, reward.to(torch.float32), ended, ended & ~episode.terminated, terminal)
+        return DeviceStep(observations.T, reward.to(torch.float32), ended, ended & ~episode.terminated, terminal.T)
 
     def drain(self) -> list[RolloutSums]:
         """What happened to each member since the last call. It alone reads from the device: to be called seldom."""

@@ -82,8 +82,7 @@ class DevicePlay:
         # Hears of every candle: the states before it, its fills, and of which accounts they are true.
         self.recorder: Recorder | None = None
         self._xp = xp
-        permitted = np.stack([game.market.long_permitted, game.market.short_permitted], axis=1)
-        self._permitted = xp.asarray(permitted.astype(np.float64))
+        self._permitted = xp.table([game.market.long_permitted, game.market.short_permitted])
         self._passes = _longest_run(xp, self.scene, game)
 
     @property
@@ -127,7 +126,7 @@ class DevicePlay:
         return Gains(tuple(nothing for _ in self.scene.terms), nothing, nothing)
 
     def observed(self, episode: EpisodeState) -> Tensor:
-        """Compact observations, float32, shape (n, 7)."""
+        """Compact observations, float32, shape (7, n): each of their numbers contiguous."""
         row = episode.candle - 1
         seen = observe(
             self._xp,
@@ -136,9 +135,9 @@ class DevicePlay:
             row.to(torch.float64),
             episode.account,
             episode.profit,
-            *self._permitted.index_select(0, row).unbind(1),
+            *self._xp.columns(self._permitted, row),
         )
-        return self._xp.float32_rows(seen)
+        return torch.stack(seen).to(torch.float32)
 
     def _pass(self, episode: EpisodeState, gains: Gains, passes: Tensor) -> tuple[EpisodeState, Gains]:
         # The others' results are not used; behind the last candle of all there would be none to look up.
@@ -247,8 +246,8 @@ class StartTable:
         return self._gains.index_select(0, rows).T
 
     def observations(self, rows: Tensor) -> Tensor:
-        """Compact, of the first decisions, float32, shape (n, 7)."""
-        return self._observations.index_select(0, rows)
+        """Compact, of the first decisions, float32, shape (7, n)."""
+        return self._observations.index_select(1, rows)
 
     def _decided(
         self,

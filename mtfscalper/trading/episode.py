@@ -53,13 +53,11 @@ class Market(NamedTuple):
 
     def in_batches(self, xp: BatchNamespace) -> Callable[[Array], Moment]:
         """The moments of many candles at once."""
-        # One row a candle: a candle's numbers lie together in memory.
-        rows = xp.asarray(np.stack(self._columns(), axis=1).astype(np.float64))
-
+        table = xp.table(self._columns())
         make_candle = self._candle
 
         def moments(candles: Array) -> Moment:
-            *candle, next_open, position, permissions = xp.columns(rows, candles)
+            *candle, next_open, position, permissions = xp.columns(table, candles)
             return Moment(make_candle(candle), next_open, position, permissions)
 
         return moments

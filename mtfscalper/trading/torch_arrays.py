@@ -90,9 +90,13 @@ class TorchNamespace:
         """
         return map_arrays(lambda new, old: self.where(mask, new, old), function(*arguments), group)
 
+    def table(self, columns: Sequence[npt.NDArray[Any]]) -> torch.Tensor:
+        """Columns to look rows up in; the numbers of a column lie together, so that one call makes contiguous ones."""
+        return self.asarray(np.stack(columns).astype(np.float64))
+
     @staticmethod
-    def columns(matrix: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        return matrix.index_select(0, rows).T.contiguous()
+    def columns(table: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return table.gather(1, rows.expand(len(table), -1)).unbind()
 
     @staticmethod
     def float32_rows(columns: Sequence[torch.Tensor]) -> torch.Tensor:
