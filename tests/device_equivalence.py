@@ -10,7 +10,7 @@ import torch
 from equivalence import compare
 
 from mtfscalper.envs.batched_env import BatchedTradingEnv
-from mtfscalper.envs.device_env import DeviceEnv, RolloutSums
+from mtfscalper.envs.device_env import Compiler, DeviceEnv, RolloutSums
 from mtfscalper.envs.episodes import EnvSettings, Start
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.trading.account import EXIT_REASON_NAMES, ExitReason, Fill
@@ -82,7 +82,9 @@ class ReferenceEnv(BatchedTradingEnv):
     def _choose_start(self, index: int, seed: int | None) -> Start:
         if seed is None and not self.settings.random_start:
             return super()._choose_start(index, seed)
-        candles = [(s, candle) for s, (_, first, last) in enumerate(self._map.segments) for candle in range(first, last)]
+        candles = [
+            (s, candle) for s, (_, first, last) in enumerate(self._map.segments) for candle in range(first, last)
+        ]
         return Start(*candles[int(self.draws[index] * len(candles))])
 
     def _begin(self, members: Any, starts: list[Start]) -> None:
@@ -99,15 +101,22 @@ class ReferenceEnv(BatchedTradingEnv):
 
 
 def assert_equal_to_batches(
-    members: Sequence[Tapes], settings: EnvSettings, n_envs: int, n_steps: int, *, seed: int = 7, drain_every: int = 97
+    members: Sequence[Tapes],
+    settings: EnvSettings,
+    n_envs: int,
+    n_steps: int,
+    *,
+    compiler: Compiler | None = None,
+    drain_every: int = 97,
 ) -> Counter[str]:
     """Play the same random actions on the device's environments and on a batch for each member, and compare everything.
 
+    :param compiler: see :class:`DeviceEnv`; a compiled step tells no fills
     :return: exit reasons of trades, entries, and how often episodes were cut off and ended by the drawdown
     """
     seen: Counter[str] = Counter()
-    rng = np.random.default_rng(seed)
-    env = DeviceEnv(members, settings, n_envs, "cpu")
+    rng = np.random.default_rng(7)
+    env = DeviceEnv(members, settings, n_envs, "cpu", compiler=compiler)
     lengths = [sum(map(len, [tapes] if isinstance(tapes, MarketTape) else tapes)) for tapes in members]
     before = np.cumsum(lengths) - lengths
     slices = [slice(k * n_envs, (k + 1) * n_envs) for k in range(len(members))]
@@ -122,7 +131,8 @@ def assert_equal_to_batches(
         at = concerned.numpy()
         fills.add(np.arange(n)[at], episode.candle.numpy()[at], Fill(*(column.numpy()[at] for column in fill)))
 
-    env.recorder = record
+    if compiler is None:
+        env.recorder = record
     offset = np.outer(before, [1, 0, 0, 0, 0, 0, 0]).astype(np.float32)
 
     def draw() -> torch.Tensor:
@@ -154,11 +164,10 @@ def assert_equal_to_batches(
         seen["terminated"] += int((dones & ~truncated).sum())
         map_arrays(_compare_numbers, _members_in_one(references, before), env.episode)
         expected, filled = np.concatenate([reference.fills.take() for reference in references]), fills.take()
-        assert filled.shape == expected.shape
-        np.testing.assert_array_equal(filled[:, :6], expected[:, :6])
-        np.testing.assert_allclose(filled[:, 6:], expected[:, 6:], rtol=0, atol=MONEY)
-        seen["entered"] += int(filled[:, 2].sum())
-        seen.update(EXIT_REASON_NAMES[ExitReason(int(reason))] for reason in filled[filled[:, 3] > 0, 4])
+        if compiler is None:
+            _compare_fills(expected, filled)
+        seen["entered"] += int(expected[:, 2].sum())
+        seen.update(EXIT_REASON_NAMES[ExitReason(int(reason))] for reason in expected[expected[:, 3] > 0, 4])
         if k % drain_every == 0 or k == n_steps - 1:
             for drained, reference in zip(env.drain(), references, strict=True):
                 _compare_sums(reference.take_sums(), drained)
@@ -170,6 +179,13 @@ def _members_in_one(references: Sequence[ReferenceEnv], before: np.ndarray) -> E
     states = [reference.state for reference in references]
     whole = map_arrays(lambda *parts: np.concatenate(parts), *states)
     return whole._replace(candle=whole.candle + before, last=whole.last + before)
+
+
+def _compare_fills(expected: np.ndarray, got: np.ndarray) -> None:
+    assert got.shape == expected.shape
+    # Environment, candle, whether entered and exited, reason and side; then rates, candles held and profit.
+    np.testing.assert_array_equal(got[:, :6], expected[:, :6])
+    np.testing.assert_allclose(got[:, 6:], expected[:, 6:], rtol=0, atol=MONEY)
 
 
 def _compare_numbers(expected: np.ndarray, got: torch.Tensor) -> None:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from mtfscalper.envs.device_episodes import DevicePlay, Recorder, Running, StartTable, has_ended
 from mtfscalper.envs.episodes import EnvSettings, EpisodeMap
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.trading.episode import EpisodeState
 from mtfscalper.trading.torch_arrays import TorchNamespace
+
+# What torch.compile needs as its ``options`` so that no product is fused with a sum: a price step or a stop could flip
+# (https://github.com/pytorch/pytorch/issues/122260). On the CPU it fuses none.
+EXACT_ARITHMETIC: dict[str, Any] = {"emulate_precision_casts": True}
+
+Compiler = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 
 class DeviceStep(NamedTuple):
@@ -61,8 +68,8 @@ class DeviceEnv:
     Environment e belongs to member e // n_envs and plays on the candles of that member alone.
 
     Nothing in :meth:`reset` and :meth:`step` is read by the host, has a shape that depends on values, or draws random
-    numbers; what outlives a step lies at fixed addresses. After one step for warming up, a step can be captured as a
-    CUDA graph. Actions are therefore not checked: one that is none makes the device fail, or worse.
+    numbers; what outlives a step lies at fixed addresses. After a step for warming up, a step can be captured as a CUDA
+    graph. Actions are therefore not checked: one that is none makes the device fail, or worse.
     """
 
     def __init__(
@@ -71,11 +78,15 @@ class DeviceEnv:
         settings: EnvSettings,
         n_envs: int,
         device: str | torch.device,
+        *,
+        compiler: Compiler | None = None,
     ) -> None:
         """
         :param tapes: of each member one, or several; rows of observations count along all of them laid end to end
         :param settings: of all members; ``record_trades`` is without effect, see :attr:`recorder`
         :param n_envs: how many environments each member has
+        :param compiler: makes a function of tensors faster, as ``torch.compile`` does with :data:`EXACT_ARITHMETIC`; it
+            is given a step as one graph of operations, at the first :meth:`step`. None to run them one by one
         :raises mtfscalper.market.tape.TapeError: if a member's candles leave nothing to decide
         """
         each = [[tape] if isinstance(tape, MarketTape) else list(tape) for tape in tapes]
@@ -95,6 +106,8 @@ class DeviceEnv:
         n_sums = len(self._terms) + 2
         self._gained = self._zeros.repeat(n_sums, 1)
         self._finished = self._zeros.repeat(4, 1)
+        self._compiler = compiler
+        self._step_function: Callable[..., tuple[Tensor, ...]] | None = None if compiler else self._worked_out
 
     @property
     def recorder(self) -> Recorder | None:
@@ -103,17 +116,15 @@ class DeviceEnv:
 
     @recorder.setter
     def recorder(self, recorder: Recorder | None) -> None:
+        if self._compiler is not None:
+            raise ValueError("a compiled step calls nobody; accepted: a recorder without a compiler")
         self._play.recorder = recorder
 
     @property
     def episode(self) -> EpisodeState:
         """What the environments' accounts are in the middle of: views, which the next step writes over."""
-        return self._now.episode
-
-    @property
-    def _now(self) -> Running:
         running: Running = self._starts.layout.unpack(self._running)
-        return running
+        return running.episode
 
     def reset(self, draws: Tensor) -> Tensor:
         """Start an episode in every environment.
@@ -135,28 +146,15 @@ class DeviceEnv:
         :param actions: members of :class:`mtfscalper.trading.actions.Action`, int64, shape (n_members * n_envs,)
         :param draws: as of :meth:`reset`, of those that begin; without ``random_start`` they are not used
         """
-        xp, starts = self._xp, self._starts
-        before = self._now
-        episode, gains = self._play.decide(before.episode, actions)
-        ended = has_ended(episode)
-        reward = gains.reward(before.carried)
-        earned, decisions = before.earned + reward, before.decisions + 1.0
-        terminal = self._play.observed(episode)
-
-        rows = self._drawn_rows(draws) if self.settings.random_start else before.following
-        gained = torch.stack((*gains.terms, gains.trades, gains.wins))
-        if self._play.enters_by_itself:
-            gained = gained + xp.where(ended, starts.gains(rows), 0.0)
-        self._gained += gained
-        finished = torch.stack((self._zeros + 1.0, earned, decisions, torch.log(episode.equity)))
-        self._finished += xp.where(ended, finished, 0.0)
-
-        observations = torch.where(ended, starts.observations(rows), terminal)
-        # Last: ``rows`` and all of ``before`` may be views of what is written here.
-        after = starts.layout.pack(Running(episode, self._zeros, before.following, earned, decisions))
-        for kept, fresh, going_on in zip(self._running, starts.running(rows), after, strict=True):
-            torch.where(ended, fresh, going_on, out=kept)
-        return DeviceStep(observations.T, reward.to(torch.float32), ended, ended & ~episode.terminated, terminal.T)
+        kept = (*self._running, self._gained, self._finished)
+        if self._step_function is None:
+            assert self._compiler is not None
+            # Operation by operation, as a run shows them: the compiler would stumble over the Python around them.
+            self._step_function = self._compiler(make_fx(self._worked_out)(actions, draws, *kept))
+        results = self._step_function(actions, draws, *kept)
+        for old, new in zip(kept, results, strict=False):
+            old.copy_(new)
+        return DeviceStep(*results[len(kept) :])
 
     def drain(self) -> list[RolloutSums]:
         """What happened to each member since the last call. It alone reads from the device: to be called seldom."""
@@ -172,6 +170,33 @@ class DeviceEnv:
                 RolloutSums(terms, round(trades), round(wins), round(episodes), earned, round(decisions), log_equity)
             )
         return drained
+
+    def _worked_out(self, actions: Tensor, draws: Tensor, *kept: Tensor) -> tuple[Tensor, ...]:
+        """A step as a pure function.
+
+        :param kept: what outlives a step: the running environments, and both sums
+        :return: the same after the step, and the fields of its :class:`DeviceStep`
+        """
+        *running, gained, finished = kept
+        xp, starts = self._xp, self._starts
+        before: Running = starts.layout.unpack(running)
+        episode, gains = self._play.decide(before.episode, actions)
+        ended = has_ended(episode)
+        reward = gains.reward(before.carried)
+        earned, decisions = before.earned + reward, before.decisions + 1.0
+        terminal = self._play.observed(episode)
+
+        rows = self._drawn_rows(draws) if self.settings.random_start else before.following
+        after = starts.layout.pack(Running(episode, self._zeros, before.following, earned, decisions))
+        after = [torch.where(ended, *pair) for pair in zip(starts.running(rows), after, strict=True)]
+        gained = gained + torch.stack((*gains.terms, gains.trades, gains.wins))
+        if self._play.enters_by_itself:
+            gained = gained + xp.where(ended, starts.gains(rows), 0.0)
+        ends = torch.stack((self._zeros + 1.0, earned, decisions, torch.log(episode.equity)))
+        finished = finished + xp.where(ended, ends, 0.0)
+        observations = torch.where(ended, starts.observations(rows), terminal)
+        cut_off = ended & ~episode.terminated
+        return *after, gained, finished, observations.T, reward.to(torch.float32), ended, cut_off, terminal.T
 
     def _at_starts(self, rows: Tensor) -> list[Tensor]:
         """The matrices of environments that begin."""

@@ -31,7 +31,9 @@ def one_thread() -> None:
 
 def quiet_env(n_members: int = 1, n_envs: int = 2, **settings: Any) -> DeviceEnv:
     """Twelve candles on which no stop is hit, begun at the first decidable candle."""
-    env = DeviceEnv([make_tape(candle_table(*[QUIET] * 12))] * n_members, make_settings("agent", **settings), n_envs, "cpu")
+    env = DeviceEnv(
+        [make_tape(candle_table(*[QUIET] * 12))] * n_members, make_settings("agent", **settings), n_envs, "cpu"
+    )
     env.reset(no_draws(env))
     return env
 
@@ -47,7 +49,7 @@ def no_draws(env: DeviceEnv) -> torch.Tensor:
 @pytest.mark.parametrize("entry_mode", ENTRY_MODES)
 def test_environments_on_a_device_equal_a_batch(entry_mode: str, random_start: bool) -> None:
     settings = all_rules_settings(entry_mode, random_start=random_start, max_drawdown_ratio=0.05)
-    seen = assert_equal_to_batches([eventful_tape()], settings, 8, 250)
+    seen = assert_equal_to_batches([eventful_tape()], settings, 8, 200)
     kinds = ("entered", "cut_off", "terminated", "exit_signal", "stop_loss", "roi", "trailing_stop_loss")
     assert min(seen[kind] for kind in kinds) > 0
 
@@ -58,7 +60,7 @@ def test_each_of_three_members_equals_a_batch_on_its_own_tapes(entry_mode: str) 
     settings = all_rules_settings(entry_mode, random_start=True, **OF_CANDLES)
     first, *others = (eventful_tape(400 + 50 * seed, seed, terms=True) for seed in range(5))
     members: list[Tapes] = [first, others[:3], others[3]]
-    seen = assert_equal_to_batches(members, settings, 4, 200)
+    seen = assert_equal_to_batches(members, settings, 4, 120)
     assert min(seen[kind] for kind in ("entered", "cut_off", "exit_signal", "liquidation", "max_duration")) > 0
 
 
@@ -79,6 +81,22 @@ def test_rules_and_terms_that_do_nothing_are_left_out_alike() -> None:
     assert assert_equal_to_batches([eventful_tape(300, gaps=False)], settings, 4, 20)["entered"] > 1
 
 
+def test_a_step_as_one_graph_of_operations_is_the_same_step() -> None:
+    settings = all_rules_settings("classic", random_start=True)
+    graphs: list[torch.fx.GraphModule] = []
+
+    def keep(graph: torch.fx.GraphModule) -> torch.fx.GraphModule:
+        graphs.append(graph)
+        return graph
+
+    seen = assert_equal_to_batches([eventful_tape(300)], settings, 4, 60, compiler=keep)
+    assert seen["entered"] > 50
+    assert len(graphs) == 1
+    env = DeviceEnv([eventful_tape(300)], settings, 4, "cpu", compiler=keep)
+    with pytest.raises(ValueError, match="a recorder without a compiler"):
+        env.recorder = print
+
+
 @pytest.mark.parametrize("entry_mode", ENTRY_MODES)
 def test_a_member_takes_the_trajectory_that_it_takes_alone(entry_mode: str) -> None:
     settings = all_rules_settings(entry_mode, random_start=True)
@@ -90,7 +108,7 @@ def test_a_member_takes_the_trajectory_that_it_takes_alone(entry_mode: str) -> N
     row = torch.tensor([len(tapes[0]), 0, 0, 0, 0, 0, 0])
     assert torch.equal(together.reset(draws)[own], alone.reset(draws[own]) + row)
     n_ended = 0
-    for _ in range(150):
+    for _ in range(80):
         draws = torch.rand(24, dtype=torch.float64, generator=generator)
         actions = torch.randint(0, 5, (24,), generator=generator)
         ours, theirs = together.step(actions, draws), alone.step(actions[own], draws[own])
@@ -120,16 +138,16 @@ def test_every_decidable_candle_of_a_member_is_as_likely_a_start() -> None:
 
 def test_without_random_starts_a_member_goes_through_its_own_segments_in_turn() -> None:
     settings = all_rules_settings("agent", max_drawdown_ratio=0.99)
-    env = DeviceEnv([eventful_tape(200, 1, gaps=False), eventful_tape(300)], settings, 1, "cpu")
+    env = DeviceEnv([eventful_tape(100, 1, gaps=False), eventful_tape(150)], settings, 1, "cpu")
     env.reset(no_draws(env))
     begun: list[list[float]] = [[], []]
-    for _ in range(900):
+    for _ in range(450):
         step = env.step(torch.zeros(2, dtype=torch.int64), no_draws(env))
         for member in step.ended.nonzero().flatten().tolist():
             begun[member].append(step.observations[member, 0].item())
     assert begun[0] == [2.0] * len(begun[0])
-    # The tape's own rows 2, 102, 152 and 192, behind the 200 of the first member.
-    assert begun[1][:5] == [302.0, 352.0, 392.0, 202.0, 302.0]
+    # The tape's own rows 2, 52, 77 and 117, behind the 100 of the first member.
+    assert begun[1][:5] == [152.0, 177.0, 217.0, 102.0, 152.0]
 
 
 def test_a_member_whose_candles_leave_nothing_to_decide_is_refused_by_name() -> None:
@@ -190,7 +208,9 @@ class NoHost(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         name = function.overloadpacket.__name__.rstrip("_")
-        tensors = [value for value in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)]
+        tensors = [
+            value for value in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)
+        ]
         assert name not in _DRAWS, name
         assert not any(name.lstrip("_").startswith(read.lstrip("_")) for read in _READS), name
         if name.startswith(("index", "_index", "index_put")):
@@ -204,9 +224,9 @@ class NoHost(TorchDispatchMode):
 @pytest.mark.parametrize("entry_mode", ENTRY_MODES)
 def test_a_step_never_waits_for_its_device_and_keeps_its_addresses(entry_mode: str) -> None:
     settings = all_rules_settings(entry_mode, random_start=entry_mode != "gated")
-    env = DeviceEnv([eventful_tape(300), eventful_tape(200, 1, gaps=False)], settings, 4, "cpu")
+    env = DeviceEnv([eventful_tape(120), eventful_tape(100, 1, gaps=False)], settings, 4, "cpu")
     generator = torch.Generator().manual_seed(0)
-    draws = [torch.rand(8, dtype=torch.float64, generator=generator) for _ in range(120)]
+    draws = [torch.rand(8, dtype=torch.float64, generator=generator) for _ in range(60)]
     actions = [torch.randint(0, 5, (8,), generator=generator) for _ in draws]
     addresses = [column.data_ptr() for column in (env.episode.candle, *env.episode.account)]
     n_ended = torch.zeros((), dtype=torch.int64)
