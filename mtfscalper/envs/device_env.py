@@ -187,8 +187,8 @@ class DeviceEnv:
         terminal = self._play.observed(episode)
 
         rows = self._drawn_rows(draws) if self.settings.random_start else before.following
-        after = starts.layout.pack(Running(episode, self._zeros, before.following, earned, decisions))
-        after = [torch.where(ended, *pair) for pair in zip(starts.running(rows), after, strict=True)]
+        going_on = starts.layout.pack(Running(episode, self._zeros, before.following, earned, decisions))
+        after = [torch.where(ended, *pair) for pair in zip(starts.running(rows), going_on, strict=True)]
         gained = gained + torch.stack((*gains.terms, gains.trades, gains.wins))
         if self._play.enters_by_itself:
             gained = gained + xp.where(ended, starts.gains(rows), 0.0)
@@ -203,6 +203,5 @@ class DeviceEnv:
         return [fresh.expand(-1, len(rows)) for fresh in self._starts.running(rows)]
 
     def _drawn_rows(self, draws: Tensor) -> Tensor:
-        # A draw next to 1 times a large number rounds up to it.
-        place = torch.minimum((draws * self._n_rows).to(torch.int64), self._n_rows - 1)
-        return self._first_row + place
+        # The largest double below 1, times a whole number, stays below that number.
+        return self._first_row + (draws * self._n_rows).to(torch.int64)
