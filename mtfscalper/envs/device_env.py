@@ -101,7 +101,8 @@ class DeviceEnv:
         self._n_rows = xp.asarray(self._starts.n_rows.repeat(n_envs))
         self._terms = [term.name for term in self._play.scene.terms]
         # What outlives a step, written in place.
-        self._running = [torch.empty_like(matrix) for matrix in self._at_starts(self._first_row)]
+        started = self._at_starts(self._first_row)
+        self._running = [matrix.clone(memory_format=torch.contiguous_format) for matrix in started]
         self._zeros = torch.zeros(len(self._first_row), dtype=torch.float64, device=xp.device)
         n_sums = len(self._terms) + 2
         self._gained = self._zeros.repeat(n_sums, 1)
