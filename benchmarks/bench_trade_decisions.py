@@ -39,7 +39,7 @@ from mtfscalper.machine import usable_processors
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import freqtrade_command, offline_config, project_options
 from mtfscalper.offline.synthetic import write_market
-from mtfscalper.policy.inference import Actor, FastTradeDecider, PolicyDecider, WholeTradeDecider
+from mtfscalper.policy.inference import FastTradeDecider, PolicyDecider, WholeTradeDecider, actors_of
 from mtfscalper.policy.network import LookbackExtractor, MaskedActorCriticPolicy
 from mtfscalper.strategy import TradeDecisions
 from mtfscalper.trading.actions import N_ACTIONS
@@ -92,7 +92,7 @@ def query_table(console: Console) -> dict[str, float]:
     contenders: dict[str, Callable[[int], Any]] = {"freqtrade's copy of a trade": lambda _: deepcopy(trade)}
     for lookback in (1, 30):
         policy = policy_of(lookback)
-        query = FastTradeDecider(Actor.from_policy(policy), features, lookback)
+        query = FastTradeDecider(actors_of(policy), features, lookback)
         whole = WholeTradeDecider(PolicyDecider(policy, features))
         contenders[f"query, lookback {lookback}"] = lambda index, query=query: query.decide([asked[index % 1900]])
         contenders[f"whole forward, lookback {lookback}"] = lambda index, whole=whole: whole.decide(

@@ -38,6 +38,7 @@ from mtfscalper.freqai.written_config import config_in_force
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
+from mtfscalper.training.ensemble import join, member_jobs
 from mtfscalper.training.job import TrainingJob, stop_on
 from mtfscalper.training.report import doubts
 
@@ -163,7 +164,8 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             tensorboard_dir=tensorboard_dir if self.activate_tensorboard else None,
             network=self._user.network,
         )
-        model, report = job.run(stop_on(self._stop_event) if self.live else None)
+        door = stop_on(self._stop_event) if self.live else None
+        model, report = join(job, [member.run(door) for member in member_jobs(job)])
         write_notes(Path(dk.data_path), dk.pair, report, self.traded.terms.terms(dk.pair))
         if isinstance(dk, PeriodKitchen):
             dk.run.reports.append(report)

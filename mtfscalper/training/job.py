@@ -24,7 +24,7 @@ from mtfscalper.policy.user_network import UserNetwork
 from mtfscalper.settings import Settings
 from mtfscalper.training.callbacks import Door, OnEvaluation, PhaseClock
 from mtfscalper.training.compiled import CompiledFunction
-from mtfscalper.training.evaluation import KeepBest
+from mtfscalper.training.evaluation import KeepBest, can_evaluate, shortest_run
 from mtfscalper.training.fit import build_model, learn, network_arguments
 from mtfscalper.training.memory import check_memory
 from mtfscalper.training.ppo import FusedPPO
@@ -60,6 +60,7 @@ class TrainingJob:
     :ivar initial_model: zip of a model to go on from
     :ivar tensorboard_dir: where TensorBoard's files go, None for none
     :ivar network: the class that ``rl_config.network`` names
+    :ivar part: which of several trainings it is, in words for the log, "" for one by itself
     """
 
     settings: Settings
@@ -71,6 +72,7 @@ class TrainingJob:
     initial_model: bytes | None = None
     tensorboard_dir: Path | None = None
     network: UserNetwork | None = None
+    part: str = ""
 
     def run(self, on_evaluation: OnEvaluation | None = None) -> tuple[BaseAlgorithm, TrainingReport]:
         """Train, evaluate after every update, and return the best policy by evaluation.
@@ -89,6 +91,8 @@ class TrainingJob:
             settings = settings.model_copy(update={"rl": settings.rl.model_copy(update={"seed": self.seed})})
         rl = settings.rl
         timesteps = rl.train_cycles * len(train)
+        if self.part:
+            logger.info("%s: training %s, with seed %d.", train.pair, self.part, rl.seed)
         report = TrainingReport(
             pair=train.pair,
             model_type=rl.model_type,
@@ -150,15 +154,17 @@ class TrainingJob:
                 report.timesteps,
             )
         report.seconds = time.perf_counter() - started
+        if self.part:
+            logger.info("%s: %s", self.part, report.summary())
         return model, report
 
     def _keep_best(self, rollout_steps: int, on_evaluation: OnEvaluation | None) -> KeepBest | None:
-        tape, needed = self.evaluation, self.env.lookback + 2
-        if tape is None or not any(stop - start >= needed for start, stop in tape.segments):
+        tape = self.evaluation
+        if tape is None or not can_evaluate(tape, self.env):
             logger.info(
                 "No evaluation: the held-out part has no run of %d candles (data_split_parameters.test_size); the last "
                 "policy is returned.",
-                needed,
+                shortest_run(self.env),
             )
             return None
         # A2C and the off-policy algorithms call every few steps a rollout; for them, one pass over the training
