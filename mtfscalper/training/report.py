@@ -87,7 +87,7 @@ class TrainingReport:
         :raises TypeError: if a value is missing or unknown
         """
         phases = [(str(name), float(start), float(stop)) for name, start, stop in values["phases"]]
-        members = [cls.from_json(member) for member in values["members"]]
+        members = [cls.from_json(member) for member in values.get("members", ())]
         return cls(**{**values, "phases": phases, "members": members})
 
 
