@@ -625,6 +625,15 @@ def test_ppo_keys_another_algorithm_does_not_read_are_listed_for_a_warning() -> 
     assert Settings.from_config(config).ignored_ppo_keys(config) == []
 
 
+@pytest.mark.parametrize("model_type", ["A2C", "MaskablePPO"])
+def test_an_ensemble_of_another_algorithm_is_refused(model_type: str) -> None:
+    message = refusal({"model_type": model_type, "ensemble": 8})
+    assert_one_complaint(message, "freqai.rl_config.ensemble", 8)
+    assert f"accepted: 1 with {model_type}" in message
+    assert parse({"model_type": model_type, "ensemble": 1}).rl.ensemble == 1
+    assert parse({"ensemble": 8}).rl.ensemble == 8
+
+
 @pytest.mark.parametrize("model_type", ["PPO", "A2C", "DQN", "TRPO", "ARS", "RecurrentPPO", "MaskablePPO", "QRDQN"])
 def test_every_algorithm_accepted_is_there(model_type: str) -> None:
     policy_type = "MlpLstmPolicy" if model_type == "RecurrentPPO" else "MlpPolicy"

@@ -20,6 +20,7 @@ from mtfscalper.policy.inference import (
     FastTradeDecider,
     PolicyDecider,
     WholeTradeDecider,
+    actors_in_zip,
     actors_of,
     decider_for,
     trade_decider_from_zip,
@@ -199,6 +200,8 @@ def test_relu_layers_are_asked_quickly_and_others_are_not(models: list[PPO], joi
     ):
         model.save(tmp_path / name)
         path = tmp_path / f"{name}.zip"
+        # Read off the zip, without making the model.
+        assert len(actors_in_zip(path)) == (len(split_model(model)) if quick else 0)
         for decider in (
             decider_for(model, TAPE.features, LOOKBACK).trade_decider(),
             trade_decider_from_zip(path, "PPO", TAPE.features, LOOKBACK),
