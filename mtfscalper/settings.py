@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mtfscalper.ppo_settings import PositiveInt, PPOSettings, Section
-from mtfscalper.settings_text import accepted_values, did_you_mean, parse_section, settings_table
+from mtfscalper.settings_text import did_you_mean, parse_section, settings_table
 from mtfscalper.stock_keys import unread_keys
 from mtfscalper.trading.reward import RewardSettings
 from mtfscalper.user_code import IMPORT_PATH
@@ -113,6 +113,11 @@ class RLSettings(Section):
         default_factory=RewardSettings, description="the reward, in a table of its own in the README"
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(42, description="environment i starts with seed + i")
+    ensemble: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="how many policies are trained alike, each from a seed of its own, to decide as one: each action's "
+        "probability is the mean of what they give it. With PPO; training takes so many times as long",
+    )
     trust_models: tuple[_Digest, ...] = Field(
         (),
         description="policies that this user directory did not seal and that are unpickled all the same. The message "
@@ -337,6 +342,7 @@ _PPO_ALONE: dict[str, tuple[Any, ...]] = {
     "precision": ("auto", "fp32"),
     "compile": ("auto", False),
     "initial_exit_probability": (RLSettings.model_fields["initial_exit_probability"].default,),
+    "ensemble": (1,),
 }
 _WITHOUT_VALUE_NETWORK = {"DQN", "QRDQN", "ARS"}
 

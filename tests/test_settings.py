@@ -54,6 +54,7 @@ RL_DEFAULTS = {
     "max_training_drawdown_pct": 0.5,
     "model_reward_parameters": RewardSettings(),
     "seed": 42,
+    "ensemble": 1,
     "trust_models": (),
     "kept_runs": 2,
 }
@@ -241,6 +242,7 @@ WRONG_TYPES = {
     "max_training_drawdown_pct": ["0.5", True, NAN, None],
     "model_reward_parameters": [1, "rr", [1.0], None],
     "seed": ["42", 42.0, True, None],
+    "ensemble": ["8", 8.0, True, None],
     "trust_models": ["sha256:" + "0" * 64, 1, True, None],
     "kept_runs": ["2", 2.0, True, None],
 }
@@ -306,6 +308,8 @@ def test_a_wrong_type_is_refused_by_name(key: str, value: Any) -> None:
         ("max_training_drawdown_pct", 1.1),
         ("seed", -1),
         ("seed", 2**31),
+        ("ensemble", 0),
+        ("ensemble", 65),
         ("model_type", "SAC"),
         ("policy_type", "CnnPolicy"),
         ("progress_bar", 1),
@@ -624,6 +628,15 @@ def test_ppo_keys_another_algorithm_does_not_read_are_listed_for_a_warning() -> 
     assert Settings.from_config(config).ignored_ppo_keys(config) == ["batch_size", "gamma"]
     config["freqai"]["rl_config"]["model_type"] = "PPO"
     assert Settings.from_config(config).ignored_ppo_keys(config) == []
+
+
+@pytest.mark.parametrize("model_type", ["A2C", "MaskablePPO"])
+def test_an_ensemble_of_another_algorithm_is_refused(model_type: str) -> None:
+    message = refusal({"model_type": model_type, "ensemble": 8})
+    assert_one_complaint(message, "freqai.rl_config.ensemble", 8)
+    assert f"accepted: 1 with {model_type}" in message
+    assert parse({"model_type": model_type, "ensemble": 1}).rl.ensemble == 1
+    assert parse({"ensemble": 8}).rl.ensemble == 8
 
 
 @pytest.mark.parametrize("model_type", ["PPO", "A2C", "DQN", "TRPO", "ARS", "RecurrentPPO", "MaskablePPO", "QRDQN"])

@@ -24,7 +24,7 @@ from mtfscalper.policy.user_network import UserNetwork
 from mtfscalper.settings import Settings
 from mtfscalper.training.callbacks import Door, OnEvaluation, PhaseClock
 from mtfscalper.training.compiled import CompiledFunction
-from mtfscalper.training.evaluation import KeepBest
+from mtfscalper.training.evaluation import KeepBest, can_evaluate, shortest_run
 from mtfscalper.training.fit import build_model, learn, network_arguments
 from mtfscalper.training.memory import check_memory
 from mtfscalper.training.population import train_population, why_not_on_device
@@ -61,6 +61,7 @@ class TrainingJob:
     :ivar initial_model: zip of a model to go on from
     :ivar tensorboard_dir: where TensorBoard's files go, None for none
     :ivar network: the class that ``rl_config.network`` names
+    :ivar part: which of several trainings it is, in words for the log, "" for one by itself
     """
 
     settings: Settings
@@ -72,6 +73,7 @@ class TrainingJob:
     initial_model: bytes | None = None
     tensorboard_dir: Path | None = None
     network: UserNetwork | None = None
+    part: str = ""
 
     def seeded(self) -> TrainingJob:
         """The same training, its seed among its settings."""
@@ -96,12 +98,11 @@ class TrainingJob:
 
     def evaluation_every(self, rollout_steps: int) -> int | None:
         """Timesteps between two evaluations; None, and one log line, where nothing can be evaluated."""
-        tape, needed = self.evaluation, self.env.lookback + 2
-        if tape is None or not any(stop - start >= needed for start, stop in tape.segments):
+        if self.evaluation is None or not can_evaluate(self.evaluation, self.env):
             logger.info(
                 "No evaluation: the held-out part has no run of %d candles (data_split_parameters.test_size); the last "
                 "policy is returned.",
-                needed,
+                shortest_run(self.env),
             )
             return None
         # A2C and the off-policy algorithms call every few steps a rollout; for them, one pass over the training
@@ -128,6 +129,8 @@ class TrainingJob:
                 return train_population([self], [on_evaluation])[0]
             logger.warning("vec_env 'torch' does not train this (%s); training goes on with 'batched'.", why_not)
             name = "batched"
+        if self.part:
+            logger.info("%s: training %s, with seed %d.", train.pair, self.part, rl.seed)
         report = self.begin_report()
         timesteps = report.timesteps_asked
         check_memory(settings, memory_bytes(get_device(rl.device)), train.n_features)
@@ -179,6 +182,8 @@ class TrainingJob:
                 report.timesteps,
             )
         report.seconds = time.perf_counter() - started
+        if self.part:
+            logger.info("%s: %s", self.part, report.summary())
         return model, report
 
     def _keep_best(self, rollout_steps: int, on_evaluation: OnEvaluation | None) -> KeepBest | None:

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 Trained = tuple[BaseAlgorithm, TrainingReport]
 
 
-
 class EndMemberError(Exception):
     """Raised by an ``on_evaluation``: its training ends here, and returns its best policy so far; the others go on."""
 
@@ -150,10 +149,14 @@ class Member:
         except EndMemberError:
             self.has_ended = True
 
-    def finish(self, seconds: float) -> Trained:
-        """The model with its best policy, ready to decide, and what the training did."""
+    def finish(self, population: int, seconds: float) -> Trained:
+        """The model with its best policy, ready to decide, and what the training did.
+
+        :param population: members that trained at once
+        :param seconds: that all of them took
+        """
         report, model = self.report, self.model
-        report.timesteps, report.seconds = model.num_timesteps, seconds
+        report.timesteps, report.population, report.seconds = model.num_timesteps, population, seconds
         report.reward_terms = dict(self._terms)
         report.evaluations = [result._asdict() for result in self._history]
         report.best_evaluation = self.best._asdict() if self.best else None

@@ -21,7 +21,7 @@ from mtfscalper.trading.arrays import map_arrays
 from mtfscalper.trading.episode import EpisodeState, Market, Scene, advance
 from mtfscalper.trading.observation import observe
 from mtfscalper.trading.torch_arrays import TorchNamespace
-from mtfscalper.training.evaluation import Evaluation
+from mtfscalper.training.evaluation import Evaluation, shortest_run
 from mtfscalper.training.graphs import GraphedFunction
 from mtfscalper.training.member_envs import Stage, in_groups
 from mtfscalper.training.member_networks import MemberNetworks
@@ -194,7 +194,7 @@ def _runs(stages: Sequence[Stage | None], first_row: int) -> list[_Run]:
             continue
         tape = stage.tape
         for segment, (start, stop) in zip(tape.split(), tape.segments, strict=True):
-            if stop - start >= stage.settings.lookback + 2:
+            if stop - start >= shortest_run(stage.settings):
                 runs.append(_Run(member, Stage(segment, stage.settings), first_row + start))
         first_row += len(tape)
     return runs

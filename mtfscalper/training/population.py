@@ -153,7 +153,9 @@ class _Population:
         if any(due):
             results = self._evaluation([member.model.num_timesteps for member in self._members])
             judged = zip(self._members, due, results, strict=True)
-            better = [is_due and result is not None and member.note_evaluation(result) for member, is_due, result in judged]
+            better = [
+                is_due and result is not None and member.note_evaluation(result) for member, is_due, result in judged
+            ]
             self._networks.keep_best(self._mask(better))
             for member, is_due, result in zip(self._members, due, results, strict=True):
                 if is_due:
@@ -228,7 +230,7 @@ def train_population(
         members = [Member(job, door) for job, door in zip(jobs, doors, strict=True)]
         _Population(members).train()
         seconds = time.perf_counter() - started
-        return [member.finish(seconds) for member in members]
+        return [member.finish(len(members), seconds) for member in members]
     except torch.OutOfMemoryError:
         if len(jobs) == 1:
             raise

@@ -12,11 +12,15 @@ from markets import best_log_return, gated_trends, leaked_future, mean_reversion
 from test_learning import RULES, env_settings, settings
 
 from mtfscalper.market.tape import MarketTape
+from mtfscalper.policy.joined_model import split_model
+from mtfscalper.training.ensemble import join, member_jobs
 from mtfscalper.training.evaluation import evaluate
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.paired_networks import PairedNetworks
 
 SEEDS = (1, 2, 3, 4, 5)
+CYCLES = 12
+ENSEMBLE = 8
 ORACLE = "stable-baselines3"
 # What each changes in the settings.
 CONTENDERS: dict[str, dict[str, Any]] = {
@@ -51,7 +55,7 @@ MARKETS = {
 def share_of_the_optimum(market: Market, contender: str, seed: int, monkeypatch: pytest.MonkeyPatch) -> float:
     """Train, and give the log return on candles never seen over the best possible one."""
     changes = {"vec_env": "batched", "entry_mode": market.entry_mode, "precision": "fp32"}
-    run = settings(seed, cycles=12, **changes | CONTENDERS[contender])
+    run = settings(seed, cycles=CYCLES, **changes | CONTENDERS[contender])
     environment = env_settings(run)
     train, held_out, unseen = (market.make(seed * 10 + part, n) for part, n in enumerate((6000, 1500, 6000)))
     with monkeypatch.context() as patch:
@@ -92,3 +96,67 @@ def test_what_is_learned_is_not_worse_than_with_stable_baselines3(name: str, mon
     theirs_low, _ = intervals[ORACLE]
     for contender, (_, high) in intervals.items():
         assert high >= theirs_low, contender
+
+
+class EnsembleShares(NamedTuple):
+    """Shares of the optimum on one market's candles never seen.
+
+    :ivar single: of each member by itself
+    :ivar ensemble: of all members as one
+    :ivar longer: of one policy trained as long as all members together
+    """
+
+    single: tuple[float, ...]
+    ensemble: float
+    longer: float
+
+
+def ensemble_shares(seed: int, n_members: int, cycles: int, n_candles: int) -> EnsembleShares:
+    """Train an ensemble, and one policy on as many samples as all its members had.
+
+    :param n_candles: to train on, and of those never seen
+    """
+    market = MARKETS["mean reversion"]
+    train, held_out, unseen = (
+        market.make(seed * 10 + part, n) for part, n in enumerate((n_candles, n_candles // 4, n_candles))
+    )
+
+    def trained(ensemble: int, of_cycles: int) -> Any:
+        changes = {"vec_env": "batched", "entry_mode": market.entry_mode, "precision": "fp32", "ensemble": ensemble}
+        # Far from the seeds of the other markets' ensembles.
+        run = settings(1000 * seed, cycles=of_cycles, **changes)
+        job = TrainingJob(run, train, held_out, env_settings(run))
+        model, _ = join(job, [member.run() for member in member_jobs(job)])
+        return model, run
+
+    def share(model: Any, run: Any) -> float:
+        return evaluate(model, unseen, env_settings(run)).log_return / market.optimum(unseen, run.lookback)
+
+    joined, run = trained(n_members, cycles)
+    single = tuple(share(member, run) for member in split_model(joined))
+    return EnsembleShares(single, share(joined, run), share(*trained(1, n_members * cycles)))
+
+
+@pytest.mark.acceptance
+def test_an_ensemble_is_better_than_its_members_by_themselves() -> None:
+    """On the market where single policies differ most; beside what the same samples teach one policy."""
+    found = [ensemble_shares(seed, ENSEMBLE, CYCLES, 6000) for seed in SEEDS]
+    ahead = {
+        "single policies, mean": [float(np.mean(shares.single)) for shares in found],
+        f"ensemble of {ENSEMBLE}": [shares.ensemble for shares in found],
+        f"one policy, {ENSEMBLE} times the samples": [shares.longer for shares in found],
+    }
+    alone, as_one, _ = ahead.values()
+    print(
+        "\n| mean reversion | mean share of the optimum | 95 % interval | of the difference to single policies | each |"
+    )
+    print("|---|---:|---:|---:|---|")
+    for name, shares in ahead.items():
+        low, high = bootstrap_interval(shares)
+        difference = bootstrap_interval([own - other for own, other in zip(shares, alone, strict=True)])
+        points = "to ".join(f"{100 * bound:+.1f} " for bound in difference) + "points"
+        each = ", ".join(f"{share:.1%}" for share in shares)
+        print(f"| {name} | {np.mean(shares):.1%} | {low:.1%} to {high:.1%} | {points} | {each} |", flush=True)
+    assert np.mean(alone) > 0.5
+    low, _ = bootstrap_interval([own - other for own, other in zip(as_one, alone, strict=True)])
+    assert low > 0

@@ -90,7 +90,12 @@ def test_members_may_have_rules_and_rewards_of_their_own() -> None:
 def test_members_are_evaluated_as_one_policy_is(entry_mode: str, lookback: int) -> None:
     jobs = []
     for seed in (1, 2):
-        one = job(seed, env=make_settings(entry_mode, lookback, max_drawdown_ratio=0.001), entry_mode=entry_mode, lookback=lookback)
+        one = job(
+            seed,
+            env=make_settings(entry_mode, lookback, max_drawdown_ratio=0.001),
+            entry_mode=entry_mode,
+            lookback=lookback,
+        )
         # Two runs of candles, and one that is too short to decide anything.
         tape = random_tape(200, 90 + seed)
         dates = tape.dates_ms + np.where(np.arange(200) >= 120, 10**8, 0) + np.where(np.arange(200) >= 195, 10**8, 0)
