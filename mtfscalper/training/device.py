@@ -201,7 +201,7 @@ class _Pass:
         device = settings.learning_rate.device
         self._settings = settings.copied()
         self._active = torch.ones(n_members, dtype=torch.bool, device=device)
-        self._shuffled = torch.empty(shape, device=device)
+        self._shuffled = torch.empty(shape, dtype=torch.float32, device=device)
         n_full = n_rows // batch_size * batch_size
         # The last minibatch may be smaller than the others.
         parts = torch.split(self._shuffled, [n_full, n_rows - n_full], dim=2)

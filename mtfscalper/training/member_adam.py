@@ -27,7 +27,7 @@ class MemberAdam:
         :param optimizers: of each member: betas, eps and weight decay are theirs
         """
         self.moments = {name: torch.zeros_like(parameters) for name in MOMENTS}
-        self.steps = torch.zeros(len(parameters), device=parameters.device)
+        self.steps = torch.zeros(len(parameters), dtype=torch.float32, device=parameters.device)
         self._gradient = gradient
         self._idle = torch.zeros_like(self.steps)
         self._groups = [optimizer.param_groups[0] for optimizer in optimizers]

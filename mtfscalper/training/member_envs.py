@@ -69,12 +69,12 @@ class MemberEnvs:
 
     def reset(self, draws: Tensor) -> Tensor:
         """See :meth:`DeviceEnv.reset`."""
-        parts = zip(self._envs, draws.split(self._sizes), strict=True)
+        parts = zip(self._envs, torch.split(draws, self._sizes), strict=True)
         return self._joined([env.reset(own) for env, own in parts])
 
     def step(self, actions: Tensor, draws: Tensor) -> DeviceStep:
         """See :meth:`DeviceEnv.step`."""
-        parts = zip(self._envs, actions.split(self._sizes), draws.split(self._sizes), strict=True)
+        parts = zip(self._envs, torch.split(actions, self._sizes), torch.split(draws, self._sizes), strict=True)
         steps = [env.step(own_actions, own_draws) for env, own_actions, own_draws in parts]
         return DeviceStep(
             self._joined([step.observations for step in steps]),

@@ -119,7 +119,8 @@ class _Field:
     @property
     def going_on(self) -> Tensor:
         """Which accounts have not reached their last candle."""
-        return self.state.candle < self.state.last
+        goes_on: Tensor = self.state.candle < self.state.last
+        return goes_on
 
 
 class MemberEvaluation:
@@ -178,7 +179,7 @@ class MemberEvaluation:
         impossible = impossible_actions(observations)
         answers = logits.flatten(0, 1)[self._place]
         actions = masked_logits(answers, impossible).argmax(-1)
-        for field, own in zip(self._fields, actions.split([len(field) for field in self._fields]), strict=True):
+        for field, own in zip(self._fields, torch.split(actions, [len(field) for field in self._fields]), strict=True):
             field.play(own)
 
     @staticmethod

@@ -59,13 +59,13 @@ class MemberRollout:
         n = self._n_members * n_envs
         self.buffer = Rollout.empty(n_steps, n, n_inputs, device)
         # Of each step that cut an episode off: what it would have gone on to.
-        self._terminal = torch.zeros(n_steps, n, n_inputs, device=device)
+        self._terminal = torch.zeros(n_steps, n, n_inputs, dtype=torch.float32, device=device)
         self._cut_off = torch.zeros(n_steps, n, dtype=torch.bool, device=device)
         self._uniforms = torch.empty(n_steps, self._n_members, n_envs, device=device)
         self._draws = torch.empty(n_steps, n, dtype=torch.float64, device=device)
         # Where the rollout is: a number on the device, so that one recorded step serves all.
         self._at = torch.zeros(1, dtype=torch.int64, device=device)
-        self._observations = torch.empty(n, n_inputs, device=device)
+        self._observations = torch.empty(n, n_inputs, dtype=torch.float32, device=device)
         self._episode_starts = torch.ones(n, device=device)
         self._step = GraphedFunction(self._one_step, device)
 
@@ -111,7 +111,8 @@ class MemberRollout:
         step = self._envs.step(actions.flatten(), self._draws.index_select(0, at)[0])
         seen["rewards"] = step.rewards
         for name, column in seen.items():
-            getattr(buffer, name).index_copy_(0, at, column.unsqueeze(0))
+            kept: Tensor = getattr(buffer, name)
+            kept.index_copy_(0, at, column.to(kept.dtype).unsqueeze(0))
         self._terminal.index_copy_(0, at, step.terminal.unsqueeze(0))
         self._cut_off.index_copy_(0, at, step.cut_off.unsqueeze(0))
         observations.copy_(step.observations)
@@ -138,13 +139,13 @@ class MemberRollout:
         for start in range(0, most, self._n_envs):
             some = order[:, start : start + self._n_envs]
             _, worth = self._networks.forward(terminal.gather(1, some.unsqueeze(-1).expand(-1, -1, terminal.shape[-1])))
-            values.scatter_(1, some, worth.float())
+            values.scatter_(1, some, worth.to(values.dtype))
         worth = gamma.unsqueeze(1) * values * by_member
         self.buffer.rewards.add_(worth.view(self._n_members, -1, self._n_envs).transpose(0, 1).flatten(1))
 
     def _by_member(self, rows: Tensor) -> Tensor:
         """Of rows of all environments, those of each member: shape (K, n, ...)."""
-        return rows.unflatten(0, (self._n_members, self._n_envs))
+        return torch.unflatten(rows, 0, (self._n_members, self._n_envs))
 
     def _each(self, draw: Callable[[torch.Generator], Tensor]) -> Tensor:
         return torch.stack([draw(generator) for generator in self._generators])

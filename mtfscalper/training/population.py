@@ -24,14 +24,13 @@ from mtfscalper.policy.network import features_extractor
 from mtfscalper.settings import Settings
 from mtfscalper.training.callbacks import OnEvaluation
 from mtfscalper.training.compiled import CompiledFunction
-from mtfscalper.training.device import DeviceUpdate, MemberPPOSettings
+from mtfscalper.training.device import DeviceUpdate, MemberPPOSettings, minibatch_gradients
 from mtfscalper.training.member import Member, Trained
 from mtfscalper.training.member_envs import MemberEnvs, in_groups
 from mtfscalper.training.member_evaluation import MemberEvaluation
 from mtfscalper.training.member_networks import MemberNetworks
 from mtfscalper.training.member_rollout import MemberRollout
 from mtfscalper.training.memory import check_memory, member_bytes
-from mtfscalper.training.ppo import loss_gradients
 
 if TYPE_CHECKING:
     from mtfscalper.training.job import TrainingJob
@@ -126,8 +125,9 @@ class _Population:
         )
         n_rows = sum(len(stage.tape) for stage in stages)
         self._evaluation = MemberEvaluation(networks, held_out, n_rows, device)
-        loss = CompiledFunction(loss_gradients) if compiles_on(first.rl.compile, device) else loss_gradients
-        self._update = DeviceUpdate(networks, first.ppo.batch_size, first.ppo.n_epochs, loss)
+        compiled = compiles_on(first.rl.compile, device)
+        self._gradients = CompiledFunction(minibatch_gradients) if compiled else minibatch_gradients
+        self._update = DeviceUpdate(networks, first.ppo.batch_size, first.ppo.n_epochs, self._gradients)
 
     def train(self) -> None:
         """Train every member to its end, and leave its best policy in its model."""
@@ -146,6 +146,8 @@ class _Population:
         # Without an evaluation the last policy is the one.
         self._networks.restore_best(self._mask(member.best is not None for member in self._members))
         self._networks.store()
+        for member in self._members:
+            member.report.compiled = isinstance(self._gradients, CompiledFunction) and self._gradients.compiled
 
     def _evaluate(self) -> None:
         """Evaluate the members whose turn it is, keep what is best, and end those that have learned."""
