@@ -19,12 +19,14 @@ from rich.progress import Progress
 from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
+from mtfscalper.envs.device_env import RolloutSums
 from mtfscalper.machine import compiles_on, memory_bytes
 from mtfscalper.policy.network import features_extractor
 from mtfscalper.settings import Settings
 from mtfscalper.training.callbacks import OnEvaluation
 from mtfscalper.training.compiled import CompiledFunction
 from mtfscalper.training.device import DeviceUpdate, MemberPPOSettings, minibatch_gradients
+from mtfscalper.training.evaluation import Evaluation
 from mtfscalper.training.member import Member, Trained
 from mtfscalper.training.member_envs import MemberEnvs, in_groups
 from mtfscalper.training.member_evaluation import MemberEvaluation
@@ -100,27 +102,32 @@ def why_not_on_device(settings: Settings) -> str | None:
     return None
 
 
-class _Population:
-    """Members that train together, in the order in which their environments stand."""
+class Population:
+    """Members that train together, in the order in which their environments stand.
+
+    :meth:`train` is the whole of it; its parts are for whoever times or compares them.
+
+    :ivar members: in that order
+    :ivar networks: of all members
+    :ivar rollout: what is collected
+    """
 
     def __init__(self, members: Sequence[Member]) -> None:
         """
         :param members: of one :class:`Shape`
         """
-        self._members = [members[at] for at in in_groups([member.stage for member in members])]
-        first = self._members[0].job.settings
-        self._device = device = self._members[0].model.device
-        stages, held_out = [member.stage for member in self._members], [member.held_out for member in self._members]
+        self.members = [members[at] for at in in_groups([member.stage for member in members])]
+        first = self.members[0].job.settings
+        self._device = device = self.members[0].model.device
+        stages, held_out = [member.stage for member in self.members], [member.held_out for member in self.members]
         tapes = [stage.tape.features for stage in [*stages, *held_out] if stage is not None]
-        features = features_extractor(self._members[0].model).as_tape(np.concatenate(tapes))
-        networks = MemberNetworks([member.policy for member in self._members], features)
+        features = features_extractor(self.members[0].model).as_tape(np.concatenate(tapes))
+        networks = MemberNetworks([member.policy for member in self.members], features)
         networks.load()
-        self._networks = networks
-        self._generators = [
-            torch.Generator(device).manual_seed(member.job.settings.rl.seed) for member in self._members
-        ]
+        self.networks = networks
+        self._generators = [torch.Generator(device).manual_seed(member.job.settings.rl.seed) for member in self.members]
         self._envs = MemberEnvs(stages, first.rl.n_envs, device)
-        self._rollout = MemberRollout(
+        self.rollout = MemberRollout(
             networks, self._envs, self._generators, n_steps=first.ppo.n_steps, n_envs=first.rl.n_envs, device=device
         )
         n_rows = sum(len(stage.tape) for stage in stages)
@@ -131,65 +138,82 @@ class _Population:
 
     def train(self) -> None:
         """Train every member to its end, and leave its best policy in its model."""
-        self._rollout.reset()
+        self.rollout.reset()
         iteration = 0
-        with Progress(disable=not self._members[0].job.settings.rl.progress_bar) as progress:
-            n_rollouts = max(member.n_rollouts for member in self._members)
-            task = progress.add_task(_title(self._members), total=n_rollouts)
+        with Progress(disable=not self.members[0].job.settings.rl.progress_bar) as progress:
+            n_rollouts = max(member.n_rollouts for member in self.members)
+            task = progress.add_task(_title(self.members), total=n_rollouts)
             while True:
-                self._evaluate()
-                if all(member.has_ended for member in self._members):
+                self._judge()
+                if all(member.has_ended for member in self.members):
                     break
                 iteration += 1
                 self._learn(iteration)
                 progress.advance(task)
         # Without an evaluation the last policy is the one.
-        self._networks.restore_best(self._mask(member.best is not None for member in self._members))
-        self._networks.store()
-        for member in self._members:
+        self.networks.restore_best(self._mask(member.best is not None for member in self.members))
+        self.networks.store()
+        for member in self.members:
             member.report.compiled = isinstance(self._gradients, CompiledFunction) and self._gradients.compiled
 
-    def _evaluate(self) -> None:
+    def evaluate(self) -> list[Evaluation | None]:
+        """What each member's policy earns on its held-out candles as it is now, None where there are none."""
+        return self._evaluation([member.model.num_timesteps for member in self.members])
+
+    def collect(self) -> list[RolloutSums]:
+        """Collect a rollout of every member, and say what happened in it."""
+        self.rollout.collect(self.settings(), self._after_step)
+        return self._envs.drain()
+
+    def update(self) -> list[list[float]]:
+        """Let the members that have not ended learn from the rollout.
+
+        :return: :data:`mtfscalper.training.device.UPDATE_METRICS` of each member
+        """
+        learning = self._mask(not member.has_ended for member in self.members)
+        metrics: list[list[float]] = self._update.run(
+            self.rollout.buffer, self.settings(), self._generators, learning
+        ).tolist()
+        return metrics
+
+    def _judge(self) -> None:
         """Evaluate the members whose turn it is, keep what is best, and end those that have learned."""
-        due = [member.is_due for member in self._members]
+        due = [member.is_due for member in self.members]
         if any(due):
-            results = self._evaluation([member.model.num_timesteps for member in self._members])
-            judged = zip(self._members, due, results, strict=True)
+            results = self.evaluate()
+            judged = zip(self.members, due, results, strict=True)
             better = [
                 is_due and result is not None and member.note_evaluation(result) for member, is_due, result in judged
             ]
-            self._networks.keep_best(self._mask(better))
-            for member, is_due, result in zip(self._members, due, results, strict=True):
+            self.networks.keep_best(self._mask(better))
+            for member, is_due, result in zip(self.members, due, results, strict=True):
                 if is_due:
                     member.ask(result)
-        for member in self._members:
+        for member in self.members:
             member.has_ended = member.has_ended or member.has_learned
 
     def _learn(self, iteration: int) -> None:
         """A rollout and an update of every member that has not ended."""
-        settings = self._settings()
         began = time.time()
-        self._rollout.collect(settings, self._after_step)
-        sums = self._envs.drain()
+        sums = self.collect()
         collected = time.time()
-        learning = self._mask(not member.has_ended for member in self._members)
-        for member, own in zip(self._members, sums, strict=True):
+        for member, own in zip(self.members, sums, strict=True):
             if not member.has_ended:
                 member.note_rollout(own, iteration)
-        metrics = self._update.run(self._rollout.buffer, settings, self._generators, learning).tolist()
+        metrics = self.update()
         updated = time.time()
-        for member, measured in zip(self._members, metrics, strict=True):
+        for member, measured in zip(self.members, metrics, strict=True):
             if not member.has_ended:
                 member.note_update(measured)
                 member.report.phases += [("rollout", began, collected), ("update", collected, updated)]
 
     def _after_step(self) -> None:
-        for member in self._members:
+        for member in self.members:
             member.ask(None)
 
-    def _settings(self) -> MemberPPOSettings:
+    def settings(self) -> MemberPPOSettings:
         """What each member learns with."""
-        each = [member.job.settings.ppo for member in self._members]
+        each = [member.job.settings.ppo for member in self.members]
 
         def of_each(name: str) -> Tensor | None:
             values = [getattr(ppo, name) for ppo in each]
@@ -230,7 +254,7 @@ def train_population(
     started = time.perf_counter()
     try:
         members = [Member(job, door) for job, door in zip(jobs, doors, strict=True)]
-        _Population(members).train()
+        Population(members).train()
         seconds = time.perf_counter() - started
         return [member.finish(len(members), seconds) for member in members]
     except torch.OutOfMemoryError:
