@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from rich.progress import track
 from rich.table import Table
 
 from mtfscalper.envs.build import build_vec_env
+from mtfscalper.envs.device_env import EXACT_ARITHMETIC, DeviceEnv
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.machine import usable_processors
@@ -130,6 +132,27 @@ def vectorised(vec_env: Any) -> Contender:
     return run
 
 
+def on_device(env: DeviceEnv) -> Contender:
+    """Environment steps a second of environments over tensors, starts drawn as in a training."""
+    n_envs = env.n_members * env.n_envs
+    generator = torch.Generator().manual_seed(1)
+    actions = torch.randint(0, N_ACTIONS, (64, n_envs), generator=generator)
+    draws = torch.rand(64, n_envs, dtype=torch.float64, generator=generator)
+    env.reset(draws[0])
+    # A compiler compiles at the first step.
+    env.step(actions[0], draws[0])
+
+    def run(seconds: float) -> float:
+        steps, started = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - started) < seconds:
+            for k in range(max(1, 64 // n_envs)):
+                env.step(actions[k], draws[k])
+                steps += n_envs
+        return steps / elapsed
+
+    return run
+
+
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default 7)")
@@ -154,6 +177,10 @@ def main(argv: list[str] | None = None) -> int:
         contenders = {STOCK: single(stock_environment(candles, features))}
         contenders["TradingEnv x 1"] = single(TradingEnv(tape, settings))
         contenders |= {name: vectorised(vec_env) for name, vec_env in vec_envs.items()}
+        compiler = partial(torch.compile, dynamic=False, options=EXACT_ARITHMETIC)
+        for n_envs in (64, 4096):
+            contenders[f"torch x {n_envs}"] = on_device(DeviceEnv([tape], settings, n_envs, "cpu"))
+        contenders["torch, compiled x 4096"] = on_device(DeviceEnv([tape], settings, 4096, "cpu", compiler=compiler))
         rates: dict[str, list[float]] = {name: [] for name in contenders}
         for run in contenders.values():
             run(0.1)
