@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,9 +31,7 @@ from mtfscalper.training.member_evaluation import MemberEvaluation
 from mtfscalper.training.member_networks import MemberNetworks
 from mtfscalper.training.member_rollout import MemberRollout
 from mtfscalper.training.memory import check_memory, member_bytes
-
-if TYPE_CHECKING:
-    from mtfscalper.training.job import TrainingJob
+from mtfscalper.training.request import TrainingRequest
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +56,7 @@ class Shape(NamedTuple):
     device: str
 
     @classmethod
-    def of_job(cls, job: TrainingJob) -> Shape:
+    def of_job(cls, job: TrainingRequest) -> Shape:
         rl, ppo = job.settings.rl, job.settings.ppo
         return cls(
             net_arch=rl.net_arch,
@@ -205,7 +203,7 @@ class _Population:
 
 
 def train_population(
-    jobs: Sequence[TrainingJob], on_evaluation: Sequence[OnEvaluation | None] | None = None
+    jobs: Sequence[TrainingRequest], on_evaluation: Sequence[OnEvaluation | None] | None = None
 ) -> list[Trained]:
     """Train several jobs at once, each as :meth:`mtfscalper.training.job.TrainingJob.run` would alone.
 
@@ -250,7 +248,7 @@ def train_population(
     return train_population(jobs[:half], doors[:half]) + train_population(jobs[half:], doors[half:])
 
 
-def _tell_memory(jobs: Sequence[TrainingJob], device: torch.device) -> None:
+def _tell_memory(jobs: Sequence[TrainingRequest], device: torch.device) -> None:
     """Log what a member takes, and refuse one that cannot fit."""
     most = 0
     for job in jobs:
@@ -260,7 +258,7 @@ def _tell_memory(jobs: Sequence[TrainingJob], device: torch.device) -> None:
     logger.info("%s: %d at once on %s, %.0f MB or more for each.", _pairs(jobs), len(jobs), device, most / 1e6)
 
 
-def _pairs(jobs: Sequence[TrainingJob]) -> str:
+def _pairs(jobs: Sequence[TrainingRequest]) -> str:
     return ", ".join(dict.fromkeys(job.train.pair for job in jobs))
 
 

@@ -52,7 +52,7 @@ def test_the_backtest_makes_the_trades_of_the_closed_loop(
     verdicts = judge(tmp_path, market, monkeypatch, "decisive", leaves=0.2, freqai={"rl_config": rl})
     assert_no_gap(verdicts)
     assert len(verdicts.backtest) > 5
-    assert sum(trade.exit_reason == "exit_signal" for trade in verdicts.backtest) > 2
+    assert "exit_signal" in {trade.exit_reason for trade in verdicts.backtest}
     assert len(verdicts.asked_in_backtest) > 100
 
 
