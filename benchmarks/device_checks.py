@@ -1,6 +1,7 @@
 """Is what the device computes what the CPU computes? On the device at hand, at a small size.
 
 - The environments over tensors against the batched NumPy environment: the same starts and actions, every entry mode.
+- On a GPU the same compiled, as a training has them.
 - Ten epochs of an update against FusedPPO's on the CPU, from one rollout and one order.
 - A member among three against the same member alone.
 - Training by CUDA graphs against training without, on a GPU.
@@ -29,6 +30,9 @@ from rich.table import Table
 from run_facts import device_facts, device_of
 from tables import wide_console
 
+from mtfscalper.envs.device_env import EXACT_ARITHMETIC
+from mtfscalper.training.compiled import CompiledFunction
+
 # Short enough that episodes end at the last candle too.
 N_CANDLES = 540
 # A training small enough that rounding does not grow over its updates: 80 minibatches.
@@ -48,6 +52,9 @@ def checks(device: torch.device, n_steps: int) -> Iterator[Check]:
     }
     parts |= {"update": partial(training_checks.update, task), "members": partial(training_checks.members, task)}
     if device.type == "cuda":
+        # As a training steps there.
+        compiler = partial(CompiledFunction, options=EXACT_ARITHMETIC)
+        parts["compiled"] = partial(parts["gated"], compiler=compiler)
         parts["graphs"] = partial(training_checks.graphs, task)
     for name, part in parts.items():
         try:

@@ -148,13 +148,17 @@ def test_an_environment_that_computes_otherwise_is_found(monkeypatch: pytest.Mon
     task = device_checks.Task(device_checks.CHECKED, "cpu", "fp32")
     job = task.job(0)
 
-    def found() -> list[bool]:
-        return [check.passes for check in env_checks.environments(job.train, job.env, torch.device("cpu"), 20)]
+    def found(**options: Any) -> list[bool]:
+        checks = env_checks.environments(job.train, job.env, torch.device("cpu"), 20, **options)
+        return [check.passes for check in checks]
 
-    assert found() == [True, True, True]
+    def as_it_is(function: Any) -> Any:
+        return function
+
+    assert found() == found(compiler=as_it_is) == [True, True, True]
     step = env_checks.DeviceEnv.step
     monkeypatch.setattr(env_checks.DeviceEnv, "step", lambda self, actions, draws: step(self, actions * 0 + 1, draws))
-    assert found() == [False, False, False]
+    assert found() == found(compiler=as_it_is) == [False, False, False]
 
 
 @pytest.mark.usefixtures("benchmarks")

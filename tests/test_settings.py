@@ -363,7 +363,13 @@ def test_a_device_may_be_named_by_its_number(device: str) -> None:
 @pytest.mark.parametrize(
     ("section", "key", "value", "accepted"),
     [
-        ("freqai.rl_config", "n_envs", 0, "integer from 1 to 1024 (parallel environments); remedy: set it so, or"),
+        (
+            "freqai.rl_config",
+            "n_envs",
+            0,
+            "integer from 1 to 65536 (parallel environments; more than 1024 with `batched` and `torch` "
+            "alone); remedy: set it so, or",
+        ),
         ("freqai.rl_config", "seed", -1, "integer from 0 to 2147483647 ("),
         ("freqai.rl_config", "max_training_drawdown_pct", 0, "number in (0, 1] (share of the peak"),
         ("freqai.rl_config", "gamma", 2, "number in [0, 1] ("),

@@ -280,7 +280,7 @@ class WholeTradeDecider:
     def decide(self, observations: Sequence[Observation]) -> list[TradeDecision]:
         """See :class:`TradeDecider`."""
         decided = self._decider.decide(np.array(observations, dtype=np.float32))
-        exits = map(_exit_of, observations)
+        exits = (_EXITS[seen.side < 0] for seen in observations)
         probabilities = (float(row[leave]) for row, leave in zip(decided.probabilities, exits, strict=True))
         return list(map(TradeDecision, decided.actions.tolist(), probabilities))
 
@@ -302,17 +302,19 @@ class FastTradeDecider:
         """See :class:`TradeDecider`."""
         rows = [int(seen.row) for seen in observations]
         accounts = np.array([seen.account for seen in observations], dtype=np.float32)
-        advantages = [actor.advantages(rows, accounts).tolist() for actor in self._actors]
+        advantages = [
+            through_layers((rows, accounts), actor.hidden, actor.advantages).tolist() for actor in self._actors
+        ]
         decisions = []
         for seen, *of_each in zip(observations, *advantages, strict=True):
-            leave = _exit_of(seen)
-            column = _EXITS.index(leave)
+            column = int(seen.side < 0)
             # Of two actions, the softmax is a logistic function: this hyperbolic tangent is what the probability of
             # the one is ahead of the other's, and cannot overflow.
             lead = sum(math.tanh(advantage[column] / 2) for advantage in of_each) / len(of_each)
             if abs(lead) < NEAR_TIE:
                 lead = self._lead_in_full(seen)
-            decisions.append(TradeDecision(int(leave if lead > 0 else Action.NEUTRAL), 0.5 + lead / 2))
+            action = int(_EXITS[column] if lead > 0 else Action.NEUTRAL)
+            decisions.append(TradeDecision(action, 0.5 + lead / 2))
         return decisions
 
     def _lead_in_full(self, seen: Observation) -> float:
@@ -324,7 +326,7 @@ class FastTradeDecider:
         with torch.inference_mode():
             logits = [masked_logits(actor.logits_in_full(inputs), impossible) for actor in self._actors]
             [probabilities] = mean_probabilities([torch.distributions.Categorical(logits=one).probs for one in logits])
-        return float(probabilities[_exit_of(seen)]) - float(probabilities[Action.NEUTRAL])
+        return float(probabilities[_EXITS[seen.side < 0]]) - float(probabilities[Action.NEUTRAL])
 
 
 class _QuickActor:
@@ -332,6 +334,9 @@ class _QuickActor:
 
     The features' part of the first layer is worked out for many candles at once, when the first of them is asked
     for; a question adds the account's part and goes through the layers that follow.
+
+    :ivar hidden: layers that read rows of the features and the accounts' states, shape (n, n_account)
+    :ivar advantages: from what the last of them gives to the logits of :data:`_EXITS` less the one of holding, (n, 2)
     """
 
     def __init__(self, actor: Actor, features: npt.NDArray[np.float32], lookback: int) -> None:
@@ -352,18 +357,9 @@ class _QuickActor:
         self._seen_blocks: dict[int, npt.NDArray[np.float32]] = {}
         self._account_weight = np.ascontiguousarray(first.weight[:, n_seen:])
         weight, bias = actor.logits
-        self._hidden: list[HiddenLayer] = [(self._first_layer, _relu), *((_linear(layer), _relu) for layer in hidden)]
+        self.hidden: list[HiddenLayer] = [(self._first_layer, _relu), *((_linear(layer), _relu) for layer in hidden)]
         exits = list(_EXITS)
-        self._advantages = _linear(Layer(weight[exits] - weight[Action.NEUTRAL], bias[exits] - bias[Action.NEUTRAL]))
-
-    def advantages(self, rows: Sequence[int], accounts: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """The logits of :data:`_EXITS` less the one of holding.
-
-        :param rows: of the features
-        :param accounts: the accounts' states, shape (n, n_account)
-        :return: shape (n, 2)
-        """
-        return through_layers((rows, accounts), self._hidden, self._advantages)
+        self.advantages = _linear(Layer(weight[exits] - weight[Action.NEUTRAL], bias[exits] - bias[Action.NEUTRAL]))
 
     def logits_in_full(self, inputs: Tensor) -> Tensor:
         """Logits summed as the policy's own forward sums them.
@@ -389,11 +385,6 @@ class _QuickActor:
         latent: npt.NDArray[np.float32] = accounts @ self._account_weight.T
         latent += seen
         return latent
-
-
-def _exit_of(seen: Observation) -> Action:
-    """The exit of the side that is held."""
-    return Action.LONG_EXIT if seen.side > 0 else Action.SHORT_EXIT
 
 
 def _linear(layer: Layer) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:

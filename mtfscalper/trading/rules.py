@@ -1,7 +1,7 @@
 """The trading rules: fills, fees, leverage, stop-loss, ROI, trailing stop, funding, forced exits.
 
 One branch-free function over an array namespace, so that a single environment (Python numbers), a batch of them
-(NumPy) and, later, a device (torch) run the same lines. The clock is the one of freqtrade's backtester: the action
+(NumPy) and one on a device (torch) run the same lines. The clock is the one of freqtrade's backtester: the action
 of candle k fills at its open, then its high and low test the exits. Money is float64.
 
 Formulas (freqtrade ``LocalTrade.calc_profit_ratio``), with s = side, f = fee, L = leverage, F = funding a unit:

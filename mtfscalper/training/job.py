@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import KW_ONLY, dataclass, replace
-from pathlib import Path
 
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -16,20 +13,17 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import get_device, set_random_seed
 
 from mtfscalper.envs.build import SupervisedSubprocVecEnv, build_vec_env, underlying
-from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.machine import memory_bytes
-from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.network import MaskedActorCriticPolicy, features_extractor
-from mtfscalper.policy.user_network import UserNetwork
-from mtfscalper.settings import Settings
 from mtfscalper.training.callbacks import Door, OnEvaluation, PhaseClock
 from mtfscalper.training.compiled import CompiledFunction
-from mtfscalper.training.evaluation import KeepBest, can_evaluate, shortest_run
+from mtfscalper.training.evaluation import KeepBest
 from mtfscalper.training.fit import build_model, learn, network_arguments
 from mtfscalper.training.memory import check_memory
 from mtfscalper.training.population import train_population, why_not_on_device
 from mtfscalper.training.ppo import FusedPPO
 from mtfscalper.training.report import TrainingReport
+from mtfscalper.training.request import TrainingRequest
 from mtfscalper.training.reward_check import check_reward
 from mtfscalper.training.vec_env_choice import fastest_vec_env
 
@@ -50,64 +44,8 @@ def stop_on(event: threading.Event) -> OnEvaluation:
     return check
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingJob:
-    """One training. It can be pickled.
-
-    :ivar train: candles to train on
-    :ivar evaluation: held-out candles, or None to return the last policy
-    :ivar env: how candles are traded and rewarded
-    :ivar seed: in place of the settings' own
-    :ivar initial_model: zip of a model to go on from
-    :ivar tensorboard_dir: where TensorBoard's files go, None for none
-    :ivar network: the class that ``rl_config.network`` names
-    :ivar part: which of several trainings it is, in words for the log, "" for one by itself
-    """
-
-    settings: Settings
-    train: MarketTape
-    evaluation: MarketTape | None
-    env: EnvSettings
-    _: KW_ONLY
-    seed: int | None = None
-    initial_model: bytes | None = None
-    tensorboard_dir: Path | None = None
-    network: UserNetwork | None = None
-    part: str = ""
-
-    def seeded(self) -> TrainingJob:
-        """The same training, its seed among its settings."""
-        if self.seed is None:
-            return self
-        rl = self.settings.rl.model_copy(update={"seed": self.seed})
-        return replace(self, settings=self.settings.model_copy(update={"rl": rl}), seed=None)
-
-    def begin_report(self) -> TrainingReport:
-        """What is known of the training before it begins."""
-        return TrainingReport(
-            pair=self.train.pair,
-            model_type=self.settings.rl.model_type,
-            timesteps_asked=self.settings.rl.train_cycles * len(self.train),
-            process_id=os.getpid(),
-            torch_threads=torch.get_num_threads(),
-            torch_interop_threads=torch.get_num_interop_threads(),
-            train_candles=len(self.train),
-            train_tape_sha256=self.train.digest(),
-            evaluation_candles=len(self.evaluation) if self.evaluation is not None else 0,
-        )
-
-    def evaluation_every(self, rollout_steps: int) -> int | None:
-        """Timesteps between two evaluations; None, and one log line, where nothing can be evaluated."""
-        if self.evaluation is None or not can_evaluate(self.evaluation, self.env):
-            logger.info(
-                "No evaluation: the held-out part has no run of %d candles (data_split_parameters.test_size); the last "
-                "policy is returned.",
-                shortest_run(self.env),
-            )
-            return None
-        # A2C and the off-policy algorithms call every few steps a rollout; for them, one pass over the training
-        # candles is a fair pause.
-        return rollout_steps if 10 * rollout_steps >= len(self.train) else len(self.train)
+class TrainingJob(TrainingRequest):
+    """One training. It can be pickled."""
 
     def run(self, on_evaluation: OnEvaluation | None = None) -> tuple[BaseAlgorithm, TrainingReport]:
         """Train, evaluate after every update, and return the best policy by evaluation.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -21,10 +20,8 @@ from mtfscalper.training.fit import build_model, model_zip, network_arguments
 from mtfscalper.training.member_envs import Stage
 from mtfscalper.training.ppo import FusedPPO
 from mtfscalper.training.report import TrainingReport
+from mtfscalper.training.request import TrainingRequest
 from mtfscalper.training.reward_check import check_reward
-
-if TYPE_CHECKING:
-    from mtfscalper.training.job import TrainingJob
 
 Trained = tuple[BaseAlgorithm, TrainingReport]
 
@@ -43,7 +40,7 @@ class Member:
     :ivar best: its best evaluation so far
     """
 
-    def __init__(self, job: TrainingJob, on_evaluation: OnEvaluation | None) -> None:
+    def __init__(self, job: TrainingRequest, on_evaluation: OnEvaluation | None) -> None:
         self.job = job = job.seeded()
         self._on_evaluation = on_evaluation
         rl, ppo = job.settings.rl, job.settings.ppo

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from mtfscalper.envs.device_env import DeviceEnv, DeviceStep, RolloutSums
+from mtfscalper.envs.device_env import EXACT_ARITHMETIC, DeviceEnv, DeviceStep, RolloutSums
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.trading.account import Candle
+from mtfscalper.training.compiled import CompiledFunction
 
 
 class Stage:
@@ -48,11 +50,11 @@ class MemberEnvs:
     Shapes are a DeviceEnv's: (n_members * n_envs,), member by member.
     """
 
-    def __init__(self, stages: Sequence[Stage], n_envs: int, device: torch.device, first_row: int = 0) -> None:
+    def __init__(self, stages: Sequence[Stage], n_envs: int, device: torch.device, *, compiled: bool = False) -> None:
         """
         :param stages: of each member, in the order of :func:`in_groups`
         :param n_envs: environments of each member
-        :param first_row: the number of the first stage's first candle in observations; the others follow
+        :param compiled: whether steps are compiled, where the compiler works
         """
         runs: list[list[Stage]] = []
         for stage in stages:
@@ -60,9 +62,13 @@ class MemberEnvs:
                 runs[-1].append(stage)
             else:
                 runs.append([stage])
-        self._envs = [DeviceEnv([stage.tape for stage in run], run[0].settings, n_envs, device) for run in runs]
+        compiler = partial(CompiledFunction, options=EXACT_ARITHMETIC) if compiled else None
+        self._envs = [
+            DeviceEnv([stage.tape for stage in run], run[0].settings, n_envs, device, compiler=compiler) for run in runs
+        ]
         self._sizes = [len(run) * n_envs for run in runs]
         self._first_rows: list[int] = []
+        first_row = 0
         for run in runs:
             self._first_rows.append(first_row)
             first_row += sum(len(stage.tape) for stage in run)

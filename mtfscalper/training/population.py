@@ -11,7 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,9 +33,7 @@ from mtfscalper.training.member_evaluation import MemberEvaluation
 from mtfscalper.training.member_networks import MemberNetworks
 from mtfscalper.training.member_rollout import MemberRollout
 from mtfscalper.training.memory import check_memory, member_bytes
-
-if TYPE_CHECKING:
-    from mtfscalper.training.job import TrainingJob
+from mtfscalper.training.request import TrainingRequest
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +58,7 @@ class Shape(NamedTuple):
     device: str
 
     @classmethod
-    def of_job(cls, job: TrainingJob) -> Shape:
+    def of_job(cls, job: TrainingRequest) -> Shape:
         rl, ppo = job.settings.rl, job.settings.ppo
         return cls(
             net_arch=rl.net_arch,
@@ -126,13 +124,13 @@ class Population:
         networks.load()
         self.networks = networks
         self._generators = [torch.Generator(device).manual_seed(member.job.settings.rl.seed) for member in self.members]
-        self._envs = MemberEnvs(stages, first.rl.n_envs, device)
+        compiled = compiles_on(first.rl.compile, device)
+        self._envs = MemberEnvs(stages, first.rl.n_envs, device, compiled=compiled)
         self.rollout = MemberRollout(
             networks, self._envs, self._generators, n_steps=first.ppo.n_steps, n_envs=first.rl.n_envs, device=device
         )
         n_rows = sum(len(stage.tape) for stage in stages)
         self._evaluation = MemberEvaluation(networks, held_out, n_rows, device)
-        compiled = compiles_on(first.rl.compile, device)
         self._gradients = CompiledFunction(minibatch_gradients) if compiled else minibatch_gradients
         self._update = DeviceUpdate(networks, first.ppo.batch_size, first.ppo.n_epochs, self._gradients)
 
@@ -229,7 +227,7 @@ class Population:
 
 
 def train_population(
-    jobs: Sequence[TrainingJob], on_evaluation: Sequence[OnEvaluation | None] | None = None
+    jobs: Sequence[TrainingRequest], on_evaluation: Sequence[OnEvaluation | None] | None = None
 ) -> list[Trained]:
     """Train several jobs at once, each as :meth:`mtfscalper.training.job.TrainingJob.run` would alone.
 
@@ -274,7 +272,7 @@ def train_population(
     return train_population(jobs[:half], doors[:half]) + train_population(jobs[half:], doors[half:])
 
 
-def _tell_memory(jobs: Sequence[TrainingJob], device: torch.device) -> None:
+def _tell_memory(jobs: Sequence[TrainingRequest], device: torch.device) -> None:
     """Log what a member takes, and refuse one that cannot fit."""
     most = 0
     for job in jobs:
@@ -284,7 +282,7 @@ def _tell_memory(jobs: Sequence[TrainingJob], device: torch.device) -> None:
     logger.info("%s: %d at once on %s, %.0f MB or more for each.", _pairs(jobs), len(jobs), device, most / 1e6)
 
 
-def _pairs(jobs: Sequence[TrainingJob]) -> str:
+def _pairs(jobs: Sequence[TrainingRequest]) -> str:
     return ", ".join(dict.fromkeys(job.train.pair for job in jobs))
 
 

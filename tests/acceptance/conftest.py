@@ -1,9 +1,14 @@
 """What several of the minutes-long tests need."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
 import torch
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell in the background ignores Ctrl-C, and so would the bots that are started here and ended by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ import pytest
 import torch
 from builders import candle_table, make_settings, make_tape
 from device_equivalence import Tapes, assert_equal_to_batches
+from device_watch import NoHost
 from equivalence import OF_CANDLES, all_rules_settings, eventful_tape
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from mtfscalper.envs.device_env import DeviceEnv
 from mtfscalper.market.tape import TapeError
@@ -198,27 +198,6 @@ def test_sums_are_of_each_member_and_begin_anew_when_they_are_drained() -> None:
 
 
 # Nothing for the host
-
-_DRAWS = ("rand", "randn", "randint", "randperm", "bernoulli", "uniform", "normal", "multinomial", "exponential")
-_READS = ("_local_scalar_dense", "item", "is_nonzero", "equal", "nonzero", "masked_select", "unique", "lift_fresh")
-
-
-class NoHost(TorchDispatchMode):
-    """Fails at whatever makes the host wait for the device, or has a shape or an address that depends on values."""
-
-    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = function.overloadpacket.__name__.rstrip("_")
-        tensors = [
-            value for value in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(value, torch.Tensor)
-        ]
-        assert name not in _DRAWS, name
-        assert not any(name.lstrip("_").startswith(read.lstrip("_")) for read in _READS), name
-        if name.startswith(("index", "_index", "index_put")):
-            assert not any(tensor.dtype == torch.bool for tensor in tensors[1:]), f"{name} with a mask"
-        result = function(*args, **(kwargs or {}))
-        made = [value for value in torch.utils._pytree.tree_leaves(result) if isinstance(value, torch.Tensor)]
-        assert len({tensor.device for tensor in (*tensors, *made)}) <= 1, f"{name} from device to device"
-        return result
 
 
 @pytest.mark.parametrize("entry_mode", ENTRY_MODES)

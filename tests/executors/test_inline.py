@@ -6,7 +6,6 @@ import pytest
 from builders import make_tape, random_candles
 from tiny_training import env_settings_of, parameters, random_tape, same, tiny_settings
 
-from mtfscalper.executors.choice import executor_for
 from mtfscalper.executors.executor import Outcome
 from mtfscalper.executors.inline import InlineExecutor
 from mtfscalper.market.tape import MarketTape, TapeError
@@ -59,9 +58,3 @@ def test_what_ends_the_whole_program_comes_through() -> None:
 
     with pytest.raises(KeyboardInterrupt):
         InlineExecutor().run([job_on(random_tape())], interrupt)
-
-
-def test_trainings_in_this_process_are_not_planned() -> None:
-    executor = executor_for(tiny_settings())
-    assert isinstance(executor, InlineExecutor)
-    assert not executor.together

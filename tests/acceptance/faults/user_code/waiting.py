@@ -23,7 +23,7 @@ WAITS_IN_FIRST_EXIT = "FAULTS_WAITS_IN_FIRST_EXIT"
 WAITS_IN_TRAINING = "FAULTS_WAITS_IN_TRAINING"
 # Which training of the run that is, from 1.
 TRAINING_NUMBER = "FAULTS_TRAINING_NUMBER"
-# The file of a frame, and that of frames, one for each analysis.
+# The file of a view's frame, and the folder of a bot's, one for each analysis.
 FRAME, FRAMES = "FAULTS_FRAME", "FAULTS_FRAMES"
 COLUMNS = ("date", LONG_SIGNAL, SHORT_SIGNAL, *PREDICTION_COLUMNS, "do_predict", "enter_long", "enter_short")
 LONGEST_SECONDS = 600
@@ -43,6 +43,22 @@ class WaitingStrategy(MtfScalper_RL_Hybrid):
     """The project's strategy, decision for decision."""
 
     _has_waited = False
+    _written_at: datetime | None = None
+
+    def bot_loop_start(self, current_time: datetime, **kwargs) -> None:
+        """Write down what the last analysis made, before the next one."""
+        super().bot_loop_start(current_time, **kwargs)
+        if FRAMES not in os.environ:
+            return
+        # Not in populate_exit_trend: that is asked beforehand too, about columns that no policy made.
+        frame, analysed_at = self.dp.get_analyzed_dataframe(self.dp.current_whitelist()[0], self.timeframe)
+        if frame.empty or analysed_at == self._written_at:
+            return
+        self._written_at = analysed_at
+        folder = Path(os.environ[FRAMES])
+        whole, half = folder / f"{time.monotonic_ns()}.feather", folder / "half"
+        _columns_of(frame).to_feather(half)
+        half.rename(whole)
 
     def custom_exit(
         self, pair: str, trade: Trade, current_time: datetime, current_rate: float, current_profit: float, **kwargs
@@ -54,17 +70,15 @@ class WaitingStrategy(MtfScalper_RL_Hybrid):
         return super().custom_exit(pair, trade, current_time, current_rate, current_profit, **kwargs)
 
     def populate_exit_trend(self, dataframe: DataFrame, metadata: dict) -> DataFrame:
-        """The last step of an analysis: every column is there."""
+        """The last step of an analysis: every column is there. The last one of a view is what it shows."""
         dataframe = super().populate_exit_trend(dataframe, metadata)
-        seen = dataframe.reindex(columns=COLUMNS).fillna({"enter_long": 0, "enter_short": 0})
         if FRAME in os.environ:
-            seen.to_feather(os.environ[FRAME])
-        if FRAMES in os.environ:
-            folder = Path(os.environ[FRAMES])
-            whole, half = folder / f"{time.monotonic_ns()}.feather", folder / "half"
-            seen.to_feather(half)
-            half.rename(whole)
+            _columns_of(dataframe).to_feather(os.environ[FRAME])
         return dataframe
+
+
+def _columns_of(frame: DataFrame) -> DataFrame:
+    return frame.reindex(columns=COLUMNS).fillna({"enter_long": 0, "enter_short": 0})
 
 
 class WaitingModel(MtfScalperFreqaiModel):
