@@ -1,4 +1,7 @@
-"""Training on a device against training on the CPU, members against themselves alone, graphs against none."""
+"""Training on a device against training on the CPU, members against themselves alone, graphs against none.
+
+Compiled is the last alone: compiling for each number of members would take most of the time.
+"""
 
 from collections.abc import Iterator
 from typing import Any
@@ -34,7 +37,7 @@ def parameter_check(name: str, pairs: list[tuple[Tensor, Tensor]], device: torch
 
 def update(task: Task) -> Iterator[Check]:
     """Ten epochs of three members, each against FusedPPO on the CPU, from one rollout and one order."""
-    population, size = task.population(3), task.size
+    population, size = task.population(3, compile=False), task.size
     population.collect()
     start = [parameters(member.model) for member in population.members]
     theirs, orders, first_row = [], [], 0
@@ -79,11 +82,11 @@ def two_rounds(population: Population) -> list[torch.Tensor]:
 
 def members(task: Task) -> Iterator[Check]:
     """Each of three members against itself alone: two rollouts and two updates."""
-    together = task.population(3)
+    together = task.population(3, compile=False)
     actions = two_rounds(together)
     n_envs, different, pairs = task.size.n_envs, [0, 0], []
     for number, member in enumerate(together.members):
-        alone = task.population([number])
+        alone = task.population([number], compile=False)
         columns = slice(number * n_envs, (number + 1) * n_envs)
         for at, own in enumerate(two_rounds(alone)):
             different[at] += int((own != actions[at][:, columns]).sum())
