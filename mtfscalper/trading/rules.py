@@ -204,7 +204,7 @@ def _enter(
 ) -> tuple[Account, Array]:
     """Open the trades that are asked for and permitted, and pay the funding of every trade.
 
-    What :func:`_close` makes of a flat account, no entry needs to reset.
+    What :func:`step` makes of a flat account, no entry needs to reset.
     """
     flat = xp.logical_and(account.side == 0, can_afford_entry(xp, rules, account))
     stake = account.equity * rules.stake_ratio if rules.fixed_stake_ratio is None else rules.fixed_stake_ratio
