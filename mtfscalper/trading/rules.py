@@ -147,7 +147,7 @@ def force_exit(xp: Namespace, rules: TradingRules, account: Account, candle: Can
 
     :return: flat accounts, of which only the equity is an array, and what was filled
     """
-    account = _settle_funding(account, candle)
+    account = account._replace(funding=_settled_funding(account, account.side, candle))
     unit = _unit(rules, account)
     in_trade = account.side != 0
     nobody = xp.logical_and(in_trade, False)
@@ -159,9 +159,12 @@ def force_exit(xp: Namespace, rules: TradingRules, account: Account, candle: Can
     return FLAT._replace(equity=_equity(xp, account, fill.profit_ratio, unit.paid)), fill
 
 
-def _settle_funding(account: Account, candle: Candle) -> Account:
-    """Pay or receive what is due on the open trade at the candle's open."""
-    return account._replace(funding=account.funding - account.side * candle.funding)
+def _settled_funding(account: Account, side: Array, candle: Candle) -> Array:
+    """The account's funding with what is due on a trade at the candle's open.
+
+    :param side: of the trade, which may be about to be entered
+    """
+    return account.funding - side * candle.funding
 
 
 def _test_exits(
@@ -256,11 +259,11 @@ def _enter(
         stop_trailed=account.stop_trailed,
         held_candles=held_candles,
         best_profit=account.best_profit,
-        funding=account.funding,
+        funding=_settled_funding(account, side, candle),
         stake=stake,
         equity=account.equity,
     )
-    return _settle_funding(opened, candle), entered
+    return opened, entered
 
 
 def _of_side(xp: Namespace, short: Array, of_long: Array, of_short: Array) -> Array:
