@@ -11,51 +11,32 @@ import json
 import platform
 import sys
 import tempfile
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from env_contenders import RULES, on_device, single, vectorised
 from freqtrade.freqai.prediction_models.ReinforcementLearner import ReinforcementLearner
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from mtfscalper.envs.build import build_vec_env
+from mtfscalper.envs.device_env import EXACT_ARITHMETIC, DeviceEnv
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.machine import usable_processors
 from mtfscalper.market.tape import MarketTape, price_scale
 from mtfscalper.offline.synthetic import generate_market
-from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.trading.reward import RewardSettings
-from mtfscalper.trading.trading_rules import TradingRules
 
 PAIR = "BTC/USDT:USDT"
 N_CANDLES = 8640
 N_FEATURES = 46
 STOCK = "freqtrade Base5ActionRLEnv x 1"
-
-# Every rule at work: leverage, stop, ROI table, trailing stop, funding, longest duration.
-RULES = TradingRules(
-    fee_ratio=0.0005,
-    stoploss_ratio=0.04,
-    max_trade_duration_candles=96,
-    timeframe_minutes=5,
-    leverage_long=3.0,
-    leverage_short=3.0,
-    minimal_roi=((0, 0.06), (60, 0.03), (240, 0.015)),
-    trailing_stop=True,
-    trailing_stop_positive=0.015,
-    trailing_stop_positive_offset=0.02,
-    trailing_only_offset_is_reached=True,
-    max_drawdown_ratio=0.9,
-)
-
-Contender = Callable[[float], float]
 
 
 def market() -> tuple[pd.DataFrame, np.ndarray]:
@@ -94,42 +75,6 @@ def stock_environment(candles: pd.DataFrame, features: np.ndarray) -> Any:
     )
 
 
-def single(env: Any) -> Contender:
-    """Steps a second of one environment by itself."""
-    actions = np.random.default_rng(1).integers(0, N_ACTIONS, 4096).tolist()
-    env.reset(seed=1)
-
-    def run(seconds: float) -> float:
-        steps, started = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - started) < seconds:
-            for action in actions[:64]:
-                _, _, terminated, truncated, _ = env.step(action)
-                if terminated or truncated:
-                    env.reset()
-            steps += 64
-        return steps / elapsed
-
-    return run
-
-
-def vectorised(vec_env: Any) -> Contender:
-    """Environment steps a second of a vector environment."""
-    n_envs = vec_env.num_envs
-    actions = np.random.default_rng(1).integers(0, N_ACTIONS, (64, n_envs))
-    vec_env.seed(1)
-    vec_env.reset()
-
-    def run(seconds: float) -> float:
-        steps, started = 0, time.perf_counter()
-        while (elapsed := time.perf_counter() - started) < seconds:
-            for row in actions[: max(1, 64 // n_envs)]:
-                vec_env.step(row)
-                steps += n_envs
-        return steps / elapsed
-
-    return run
-
-
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=7, help="interleaved rounds (default 7)")
@@ -154,6 +99,10 @@ def main(argv: list[str] | None = None) -> int:
         contenders = {STOCK: single(stock_environment(candles, features))}
         contenders["TradingEnv x 1"] = single(TradingEnv(tape, settings))
         contenders |= {name: vectorised(vec_env) for name, vec_env in vec_envs.items()}
+        compiler = partial(torch.compile, dynamic=False, options=EXACT_ARITHMETIC)
+        for n_envs in (64, 4096):
+            contenders[f"torch x {n_envs}"] = on_device(DeviceEnv([tape], settings, n_envs, "cpu"))
+        contenders["torch, compiled x 4096"] = on_device(DeviceEnv([tape], settings, 4096, "cpu", compiler=compiler))
         rates: dict[str, list[float]] = {name: [] for name in contenders}
         for run in contenders.values():
             run(0.1)

@@ -12,9 +12,8 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 import timeit
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from copy import deepcopy
 from functools import partial
 from importlib.metadata import version
@@ -25,12 +24,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from bench_training import facts
 from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcementLearningModel
 from gymnasium import spaces
+from ppo_rounds import Seconds, collector, rounds_of
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from roofline import Roofline
+from run_facts import facts
 from sbx_ppo import (
     ARGUMENTS,
     N_EPOCHS,
@@ -42,17 +42,15 @@ from sbx_ppo import (
     SBX_REMEDY,
     Contender,
     SbxProcess,
-    Seconds,
-    collector,
     env_settings,
     flops,
     make_tape,
-    rounds_of,
 )
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.ppo import MlpPolicy
+from tables import table
 from torch import Tensor
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
@@ -69,13 +67,9 @@ from mtfscalper.training.ppo import FusedPPO, loss_gradients
 NETWORK: dict[str, Any] = {"net_arch": NET_ARCH, "activation_fn": torch.nn.ReLU}
 SB3 = "stable-baselines3 PPO"
 SBX = "SBX (JAX)"
-# Products of n x k by k x m matrices: a minibatch's middle layer, and larger ones that come nearer to the peak.
-SHAPES = ((256, 512, 512), (2048, 512, 512), (2048, 1024, 1024))
 FREQTRADE_ROWS = 1000
 DECISION_ROUNDS = 7
 
-# Of each figure the heading of its column, and its format.
-Columns = dict[str, tuple[str, str]]
 TRAINING_COLUMNS = {
     "rollout_seconds": ("rollout", "{:.2f} s"),
     "update_seconds": ("update", "{:.2f} s"),
@@ -100,38 +94,6 @@ DECISION_COLUMNS = {
     "peak_gflops": ("peak", "{:.0f}"),
     "share_of_peak": ("of peak", "{:.0%}"),
 }
-
-
-class Roofline:
-    """Rates of matrix products in GFLOP/s, measured time and again."""
-
-    def __init__(self, dtypes: Iterable[torch.dtype]) -> None:
-        self._rates = {dtype: {shape: list[float]() for shape in SHAPES} for dtype in dtypes}
-
-    def measure(self, seconds: float = 0.1) -> None:
-        """Time products of every type and shape."""
-        for dtype, by_shape in self._rates.items():
-            for (n, k, m), rates in by_shape.items():
-                left, right, out = (torch.randn(shape).to(dtype) for shape in ((n, k), (k, m), (n, m)))
-                torch.mm(left, right, out=out)
-                stop = time.perf_counter() + seconds
-                while (started := time.perf_counter()) < stop:
-                    torch.mm(left, right, out=out)
-                    rates.append(2e-9 * n * k * m / (time.perf_counter() - started))
-
-    def medians(self) -> dict[str, dict[str, float]]:
-        """By shape and type."""
-        return {
-            f"{n} x {k} by {k} x {m}": {
-                str(dtype).removeprefix("torch."): float(np.median(rates[n, k, m]))
-                for dtype, rates in self._rates.items()
-            }
-            for n, k, m in SHAPES
-        }
-
-    def peak(self, dtype: torch.dtype) -> float:
-        """The best shape's median."""
-        return max(float(np.median(rates)) for rates in self._rates[dtype].values())
 
 
 def masked_model(algorithm: type[PPO], tape: MarketTape, lookback: int, n_envs: int, precision: str = "fp32") -> PPO:
@@ -314,17 +276,6 @@ def show(facts: dict[str, Any], console: Console) -> None:
     console.print(table("parameters after an update, beside stable-baselines3's", EQUALITY_COLUMNS, apart))
     rows = {f"lookback {lookback}": one for lookback, one in facts["decisions"].items()}
     console.print(table("decisions, one row", DECISION_COLUMNS, rows))
-
-
-def table(title: str, columns: Columns, rows: dict[str, dict[str, float | None]]) -> Table:
-    """A table of numbers under a column of names."""
-    made = Table("", title=title)
-    for heading, _ in columns.values():
-        made.add_column(heading, justify="right", no_wrap=True)
-    for name, figures in rows.items():
-        values = [(figures.get(key), form) for key, (_, form) in columns.items()]
-        made.add_row(name, *("" if value is None else form.format(value) for value, form in values))
-    return made
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,10 +12,11 @@ from typing import Any
 
 import matplotlib
 import torch
-from bench_training import facts, train
+from bench_training import train
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from run_facts import facts
 
 from mtfscalper.machine import has_bf16
 

@@ -1,7 +1,8 @@
-"""What decisions about open trades cost: one query, and their share of a year's backtest with four pairs.
+"""What decisions cost: about an open trade, of a flat account, and as a share of a year's backtest with four pairs.
 
-The query is timed beside a whole forward of the same policy and beside the copy of a trade that freqtrade makes for
-every call of a strategy's callback. The backtest is freqtrade's own, on the synthetic market, with hardly trained
+The query about a trade is timed beside a whole forward of the same policy and beside the copy of a trade that freqtrade
+makes for every call of a strategy's callback; both kinds of decision once with one policy and once with an ensemble of
+eight, whose ratio is reported. The backtest is freqtrade's own, on the synthetic market, with hardly trained
 policies of the main configuration's network: their decisions are worth nothing, and cost what any others do.
 
     python benchmarks/bench_trade_decisions.py --json bench_trade_decisions.json
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,20 +37,24 @@ from rich.table import Table
 
 from mtfscalper.envs.trading_env import observation_space
 from mtfscalper.freqai.decision_record import DecisionRecord, Question
+from mtfscalper.freqai.exit_policy import PREPARED_CANDLES
 from mtfscalper.machine import usable_processors
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import freqtrade_command, offline_config, project_options
 from mtfscalper.offline.synthetic import write_market
-from mtfscalper.policy.inference import Actor, FastTradeDecider, PolicyDecider, WholeTradeDecider
+from mtfscalper.policy.ensemble import EnsemblePolicy, members_of
+from mtfscalper.policy.inference import FastTradeDecider, PolicyDecider, WholeTradeDecider, actors_of
 from mtfscalper.policy.network import LookbackExtractor, MaskedActorCriticPolicy
 from mtfscalper.strategy import TradeDecisions
 from mtfscalper.trading.actions import N_ACTIONS
-from mtfscalper.trading.observation import Observation
+from mtfscalper.trading.observation import N_ACCOUNT, Observation
 
 ROOT = Path(__file__).parents[1]
 NET_ARCH = [512, 512, 256]
 N_FEATURES = 54
 N_CANDLES = 2016
+LOOKBACKS = (1, 30)
+ENSEMBLES = (1, 8)
 PAIRS = ("BTC/USDT:USDT", "ETH/USDT:USDT", "SOL/USDT:USDT", "XRP/USDT:USDT")
 YEAR = "20231101-20241101"
 # Before a timerange lie the days of training and of the slowest indicator.
@@ -66,8 +72,9 @@ def timings(ask: Callable[[int], Any], n: int = 2000) -> list[float]:
     return (1e6 * np.array(seconds)).tolist()
 
 
-def policy_of(lookback: int) -> MaskedActorCriticPolicy:
-    return MaskedActorCriticPolicy(
+def policy_of(lookback: int, ensemble: int) -> MaskedActorCriticPolicy | EnsemblePolicy:
+    kind, more = (MaskedActorCriticPolicy, {}) if ensemble == 1 else (EnsemblePolicy, {"n_members": ensemble})
+    policy = kind(
         observation_space(),
         spaces.Discrete(N_ACTIONS),
         lambda _: 3e-4,
@@ -75,7 +82,13 @@ def policy_of(lookback: int) -> MaskedActorCriticPolicy:
         activation_fn=torch.nn.ReLU,
         features_extractor_class=LookbackExtractor,
         features_extractor_kwargs={"n_features": N_FEATURES, "lookback": lookback},
+        **more,
     )
+    with torch.no_grad():
+        for member in members_of(policy):
+            # As after training: an untrained policy is of two minds everywhere, and near ties are worked out twice.
+            member.action_net.weight.mul_(3.0 / member.action_net.weight.norm(dim=1, keepdim=True))
+    return policy
 
 
 def a_trade() -> LocalTrade:
@@ -90,27 +103,64 @@ def query_table(console: Console) -> dict[str, float]:
     asked = [Observation(row, 1.0, 0.3, 0.5, 0.1, 0.0, 0.0) for row in range(30, 1930)]
     trade = a_trade()
     contenders: dict[str, Callable[[int], Any]] = {"freqtrade's copy of a trade": lambda _: deepcopy(trade)}
-    for lookback in (1, 30):
-        policy = policy_of(lookback)
-        query = FastTradeDecider(Actor.from_policy(policy), features, lookback)
+    for lookback, ensemble in product(LOOKBACKS, ENSEMBLES):
+        policy, of = policy_of(lookback, ensemble), f"lookback {lookback}, ensemble {ensemble}"
+        query = FastTradeDecider(actors_of(policy), features, lookback)
         whole = WholeTradeDecider(PolicyDecider(policy, features))
-        contenders[f"query, lookback {lookback}"] = lambda index, query=query: query.decide([asked[index % 1900]])
-        contenders[f"whole forward, lookback {lookback}"] = lambda index, whole=whole: whole.decide(
-            [asked[index % 1900]]
+        contenders[f"query, {of}"] = lambda index, query=query: query.decide([asked[index % 1900]])
+        # As a backtest prepares the answers of a trade.
+        contenders[f"query among {PREPARED_CANDLES}, {of}"] = lambda index, query=query: query.decide(
+            asked[index % 1800 : index % 1800 + PREPARED_CANDLES]
         )
+        contenders[f"whole forward, {of}"] = lambda index, whole=whole: whole.decide([asked[index % 1900]])
     figures = {}
     table = Table(title=f"one decision about an open trade, net_arch {NET_ARCH}, {N_FEATURES} features")
     for column in ("", "median", "10 %", "90 %"):
         table.add_column(column, justify="right" if column else "left")
     for name, ask in contenders.items():
         timings(ask, 100)
-        tenth, median, ninetieth = np.percentile(timings(ask), [10, 50, 90])
+        each = np.array(timings(ask)) / (PREPARED_CANDLES if "among" in name else 1)
+        tenth, median, ninetieth = np.percentile(each, [10, 50, 90])
         figures[name] = float(median)
         table.add_row(name, f"{median:.0f} us", f"{tenth:.0f} us", f"{ninetieth:.0f} us")
     figures["row of the record"] = record_us()
     table.add_row("a row of the record, files included", f"{figures['row of the record']:.1f} us", "", "")
     console.print(table)
     return figures
+
+
+def flat_table(console: Console) -> dict[str, float]:
+    """Medians of flat decisions on a period's candles at once, in microseconds a candle."""
+    features = np.random.default_rng(0).normal(size=(N_CANDLES, N_FEATURES)).astype(np.float32)
+    asked = np.zeros((N_CANDLES, 1 + N_ACCOUNT), dtype=np.float32)
+    asked[:, 0] = np.arange(N_CANDLES)
+    figures = {}
+    table = Table(title=f"flat decisions on {N_CANDLES} candles, net_arch {NET_ARCH}, {N_FEATURES} features")
+    for column in ("", "median a candle", "10 %", "90 %"):
+        table.add_column(column, justify="right" if column else "left")
+    for lookback, ensemble in product(LOOKBACKS, ENSEMBLES):
+        decider = PolicyDecider(policy_of(lookback, ensemble), features)
+        timings(lambda _, decider=decider: decider.decide(asked), 2)
+        each = np.array(timings(lambda _, decider=decider: decider.decide(asked), 15)) / N_CANDLES
+        tenth, median, ninetieth = np.percentile(each, [10, 50, 90])
+        name = f"flat, lookback {lookback}, ensemble {ensemble}"
+        figures[name] = float(median)
+        table.add_row(name, f"{median:.1f} us", f"{tenth:.1f} us", f"{ninetieth:.1f} us")
+    console.print(table)
+    return figures
+
+
+def ensemble_ratios(console: Console, figures: dict[str, float]) -> dict[str, float]:
+    """What an ensemble costs, as a multiple of one policy.
+
+    :param figures: of both, in one unit
+    """
+    one, many = (f", ensemble {n}" for n in ENSEMBLES)
+    names = [name.removesuffix(many) for name in figures if name.endswith(many)]
+    ratios = {name: figures[name + many] / figures[name + one] for name in names}
+    for name, ratio in ratios.items():
+        console.print(f"{name}: an ensemble of {ENSEMBLES[-1]} takes {ratio:.1f} times as long as one policy")
+    return ratios
 
 
 def record_us(n: int = 200_000) -> float:
@@ -271,7 +321,9 @@ def main(argv: list[str] | None = None) -> int:
         "command": " ".join(["python", *sys.argv]),
         "machine": f"{platform.machine()}, {usable_processors()} processors",
         "query_us": query_table(console),
+        "flat_us": flat_table(console),
     }
+    facts["ensemble_ratio"] = ensemble_ratios(console, facts["query_us"] | facts["flat_us"])
     if not options.no_backtest:
         with tempfile.TemporaryDirectory() as scratch:
             span = Span(PAIRS[: options.pairs], options.timerange, TRAINING | options.rl_config)

@@ -9,7 +9,6 @@ whatever else the machine does hits them alike. A quarter of an hour a round on 
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -23,9 +22,10 @@ from main_config import ROOT
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from run_facts import facts
 from training_contenders import CONTENDERS
 
-from mtfscalper.machine import has_bf16, usable_processors
+from mtfscalper.machine import has_bf16
 
 LOOKBACKS = (1, 30)
 # With as many workers as ours; freqtrade itself starts one on two processors.
@@ -122,19 +122,6 @@ def compare(rounds: int, cycles: int, path: Path) -> None:
         table, summaries[f"lookback {lookback}"] = table_of(runs, lookback, contenders)
         Console().print(table)
     path.write_text(json.dumps(facts() | {"summary": summaries, "runs": [run._asdict() for run in runs]}, indent=1))
-
-
-def facts() -> dict[str, str]:
-    """What a benchmark ran on, and how to run it again."""
-    describe = ["git", "describe", "--always", "--dirty"]
-    commit = subprocess.run(describe, capture_output=True, text=True, cwd=ROOT).stdout.strip()
-    return {
-        "command": " ".join(["python", *sys.argv]),
-        "commit": commit or "not under git",
-        "machine": f"{platform.machine()}, {usable_processors()} processors",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-    }
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -11,10 +11,7 @@ import os
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Callable
-from functools import partial
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +19,8 @@ import numpy as np
 import torch
 from bench_env_step import N_CANDLES, PAIR, RULES, market
 from main_config import PPO_ARGUMENTS, RL_CONFIG, ROOT
-from stable_baselines3.common.callbacks import CallbackList
-from stable_baselines3.common.logger import Logger
+from ppo_rounds import Seconds, rounds_of
+from ppo_rounds import flops as network_flops
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from mtfscalper.envs.build import build_vec_env
@@ -31,7 +28,6 @@ from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import MarketTape, price_scale
-from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.trading.observation import N_ACCOUNT
 from mtfscalper.trading.reward import RewardSettings
 
@@ -50,13 +46,6 @@ SBX_REMEDY = f"""SBX is left out: no {SBX_PYTHON}. To make it, in {ROOT}:
   python3 -m venv .venv-sbx
   echo {sysconfig.get_path("purelib")} > $(echo .venv-sbx/lib/python*/site-packages)/shared.pth
   .venv-sbx/bin/python -m pip install sbx-rl"""
-
-
-class Seconds(NamedTuple):
-    """How long a rollout and the update after it took."""
-
-    rollout: float
-    update: float
 
 
 class Contender(NamedTuple):
@@ -86,32 +75,8 @@ def env_settings(lookback: int) -> EnvSettings:
 
 
 def flops(lookback: int) -> tuple[int, int]:
-    """Floating-point operations of the matrix products of one sample in one epoch, and of one decision."""
-    hidden = [n_in * n_out for n_in, n_out in pairwise([N_FEATURES * lookback + N_ACCOUNT, *NET_ARCH])]
-    n_weights = 2 * sum(hidden) + NET_ARCH[-1] * (N_ACTIONS + 1)
-    # Forward, gradient of weights and gradient of inputs, which the two first layers do not need.
-    return 6 * n_weights - 2 * 2 * hidden[0], 2 * (sum(hidden) + NET_ARCH[-1] * N_ACTIONS)
-
-
-def collector(model: OnPolicyAlgorithm) -> Callable[[], bool]:
-    """What fills a model's rollout buffer when called."""
-    model.set_logger(Logger(None, []))
-    _, callback = model._setup_learn(SAMPLES, CallbackList([]))
-    return partial(model.collect_rollouts, model.env, callback, model.rollout_buffer, model.n_steps)
-
-
-def rounds_of(model: OnPolicyAlgorithm) -> Callable[[], Seconds]:
-    """What runs one rollout and one update when called."""
-    collect = collector(model)
-
-    def run() -> Seconds:
-        started = time.perf_counter()
-        collect()
-        collected = time.perf_counter()
-        model.train()
-        return Seconds(collected - started, time.perf_counter() - collected)
-
-    return run
+    """:func:`ppo_rounds.flops` of the networks here."""
+    return network_flops(N_FEATURES * lookback + N_ACCOUNT, NET_ARCH)
 
 
 class SbxProcess:

@@ -16,10 +16,10 @@ import time
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench_training import facts
 from main_config import MAIN_CONFIG, PPO_ARGUMENTS, RL_CONFIG, ROOT
 from rich.console import Console
 from rich.table import Table
+from run_facts import facts
 
 from mtfscalper.offline import SYNTHETIC_DATADIR
 from mtfscalper.offline.exchange import ReplayExchange

@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from mtfscalper.ppo_settings import PositiveInt, PPOSettings, Section
-from mtfscalper.settings_text import accepted_values, did_you_mean, parse_section, settings_table
+from mtfscalper.settings_text import did_you_mean, parse_section, settings_table
 from mtfscalper.stock_keys import unread_keys
 from mtfscalper.trading.reward import RewardSettings
 from mtfscalper.user_code import IMPORT_PATH
@@ -47,7 +47,9 @@ class RLSettings(Section):
     train_cycles: PositiveInt = Field(
         30, description="passes over the training period. Timesteps = cycles × candles, rounded up to whole rollouts"
     )
-    n_envs: Annotated[int, Field(ge=1, le=1024)] = Field(8, description="parallel environments")
+    n_envs: Annotated[int, Field(ge=1, le=65_536)] = Field(
+        8, description="parallel environments; more than 1024 with `batched` and `torch` alone"
+    )
     net_arch: _Layers = Field((512, 512, 256), description="hidden layers of the policy, and of the value network")
     net_arch_value: _Layers | None = Field(
         None, description="hidden layers of the value network. null: those of `net_arch`"
@@ -60,10 +62,11 @@ class RLSettings(Section):
         description="a features extractor of yours, with PPO. The hidden layers stand behind it; its module lies in "
         "the user directory or its `freqaimodels`, see `mtfscalper/policy/user_network.py`",
     )
-    vec_env: Literal["subproc", "dummy", "batched", "auto"] = Field(
+    vec_env: Literal["subproc", "dummy", "batched", "torch", "auto"] = Field(
         "subproc",
         description="how environments run. `subproc`: a process for each; `dummy`: all in this process, one after the "
-        "other; `batched`: all in this process, by one NumPy call; `auto`: each is timed for about a second with this "
+        "other; `batched`: all in this process, by one NumPy call; `torch`: on `device`, and with them the whole of "
+        "PPO, all periods of a pair at once; `auto`: of the first three each is timed for about a second with this "
         "tape and network, the fastest trains and is remembered for this machine. One that cannot start falls back",
     )
     cpu_count: PositiveInt = Field(
@@ -110,6 +113,11 @@ class RLSettings(Section):
         default_factory=RewardSettings, description="the reward, in a table of its own in the README"
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(42, description="environment i starts with seed + i")
+    ensemble: Annotated[int, Field(ge=1, le=64)] = Field(
+        1,
+        description="how many policies are trained alike, each from a seed of its own, to decide as one: each action's "
+        "probability is the mean of what they give it. With PPO; training takes so many times as long",
+    )
     trust_models: tuple[_Digest, ...] = Field(
         (),
         description="policies that this user directory did not seal and that are unpickled all the same. The message "
@@ -224,7 +232,6 @@ class Settings(Section):
         training_parameters = {key: value for key, value in training_parameters.items() if key not in moved}
         rl_values = _merge(section, moved, complaints, set(RLSettings.model_fields))
         rl_values = {key: value for key, value in rl_values.items() if key not in ppo_keys}
-        complaints += _not_built_yet(rl_values)
         elsewhere = dict.fromkeys(set(moved) - set(section), "freqai.model_training_parameters")
         rl = parse_section(RLSettings, rl_values, complaints, "freqai.rl_config", elsewhere, also_known=ppo_keys)
         if rl_values.get("model_type", "PPO") == "PPO":
@@ -326,23 +333,8 @@ def _merge(
     return {**training_parameters, **section}
 
 
-# Values known by name that this release refuses, where a plain "not accepted" would look like a misspelling.
-_NOT_BUILT_YET = {"vec_env": "torch"}
-
-
-def _not_built_yet(section: dict[str, Any]) -> list[str]:
-    """Complaints about such values, which are taken out of the section."""
-    complaints = []
-    for key, value in _NOT_BUILT_YET.items():
-        if section.get(key) == value:
-            complaints.append(
-                f"freqai.rl_config.{key} is {value!r}, which this release does not have yet; "
-                f"accepted: {accepted_values(RLSettings, key)}; remedy: set one of these"
-            )
-            del section[key]
-    return complaints
-
-
+# Environments that are processes, or stand in a loop of Python.
+_MOST_PROCESSES = 1024
 # Policies that can be built on these observations, of algorithms that have others than MlpPolicy.
 _POLICIES = {"ARS": ("MlpPolicy", "LinearPolicy"), "RecurrentPPO": ("MlpLstmPolicy",)}
 # What only PPO's training here can do, and what another algorithm's may say of it.
@@ -350,6 +342,7 @@ _PPO_ALONE: dict[str, tuple[Any, ...]] = {
     "precision": ("auto", "fp32"),
     "compile": ("auto", False),
     "initial_exit_probability": (RLSettings.model_fields["initial_exit_probability"].default,),
+    "ensemble": (1,),
 }
 _WITHOUT_VALUE_NETWORK = {"DQN", "QRDQN", "ARS"}
 
@@ -361,6 +354,11 @@ def _impossible_combinations(rl: RLSettings, ppo: PPOSettings) -> list[str]:
         complaints.append(
             f"freqai.rl_config.batch_size is {ppo.batch_size}; accepted: at most n_envs x n_steps = "
             f"{rl.n_envs} x {ppo.n_steps} = {rollout}; remedy: lower batch_size or raise n_steps"
+        )
+    if rl.n_envs > _MOST_PROCESSES and rl.vec_env not in ("batched", "torch"):
+        complaints.append(
+            f"freqai.rl_config.n_envs is {rl.n_envs}; accepted: at most {_MOST_PROCESSES} with vec_env "
+            f"{rl.vec_env!r}; remedy: lower it, or set vec_env to 'batched' or 'torch'"
         )
     policies = _POLICIES.get(rl.model_type, ("MlpPolicy",))
     if rl.policy_type not in policies:

@@ -54,6 +54,7 @@ RL_DEFAULTS = {
     "max_training_drawdown_pct": 0.5,
     "model_reward_parameters": RewardSettings(),
     "seed": 42,
+    "ensemble": 1,
     "trust_models": (),
     "kept_runs": 2,
 }
@@ -193,7 +194,7 @@ def test_the_config_is_left_as_it_was() -> None:
     before = json.dumps(config)
     Settings.from_config(config)
     assert json.dumps(config) == before
-    config["freqai"]["rl_config"] = {"vec_env": "torch"}
+    config["freqai"]["rl_config"] = {"vec_env": "threads"}
     before = json.dumps(config)
     with pytest.raises(SettingsError):
         Settings.from_config(config)
@@ -241,6 +242,7 @@ WRONG_TYPES = {
     "max_training_drawdown_pct": ["0.5", True, NAN, None],
     "model_reward_parameters": [1, "rr", [1.0], None],
     "seed": ["42", 42.0, True, None],
+    "ensemble": ["8", 8.0, True, None],
     "trust_models": ["sha256:" + "0" * 64, 1, True, None],
     "kept_runs": ["2", 2.0, True, None],
 }
@@ -306,6 +308,8 @@ def test_a_wrong_type_is_refused_by_name(key: str, value: Any) -> None:
         ("max_training_drawdown_pct", 1.1),
         ("seed", -1),
         ("seed", 2**31),
+        ("ensemble", 0),
+        ("ensemble", 65),
         ("model_type", "SAC"),
         ("policy_type", "CnnPolicy"),
         ("progress_bar", 1),
@@ -339,11 +343,16 @@ def test_an_unknown_key_like_no_other_is_to_be_removed() -> None:
     assert message.endswith("remedy: remove it")
 
 
-def test_a_vector_environment_of_a_later_release_is_refused_as_such() -> None:
-    message = refusal({"vec_env": "torch"})
-    assert_one_complaint(message, "freqai.rl_config.vec_env", "torch")
-    assert "which this release does not have yet" in message
-    assert "'subproc', 'dummy', 'batched' or 'auto'" in message
+@pytest.mark.parametrize("vec_env", ["subproc", "dummy", "auto"])
+def test_more_environments_than_a_loop_can_step_are_refused(vec_env: str) -> None:
+    message = refusal({"vec_env": vec_env, "n_envs": 2048})
+    assert_one_complaint(message, "freqai.rl_config.n_envs", 2048)
+    assert f"at most 1024 with vec_env '{vec_env}'" in message
+
+
+@pytest.mark.parametrize("vec_env", ["batched", "torch"])
+def test_a_batch_may_have_thousands_of_environments(vec_env: str) -> None:
+    assert parse({"vec_env": vec_env, "n_envs": 65_536}).rl.n_envs == 65_536
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1", "mps"])
@@ -354,7 +363,13 @@ def test_a_device_may_be_named_by_its_number(device: str) -> None:
 @pytest.mark.parametrize(
     ("section", "key", "value", "accepted"),
     [
-        ("freqai.rl_config", "n_envs", 0, "integer from 1 to 1024 (parallel environments); remedy: set it so, or"),
+        (
+            "freqai.rl_config",
+            "n_envs",
+            0,
+            "integer from 1 to 65536 (parallel environments; more than 1024 with `batched` and `torch` "
+            "alone); remedy: set it so, or",
+        ),
         ("freqai.rl_config", "seed", -1, "integer from 0 to 2147483647 ("),
         ("freqai.rl_config", "max_training_drawdown_pct", 0, "number in (0, 1] (share of the peak"),
         ("freqai.rl_config", "gamma", 2, "number in [0, 1] ("),
@@ -537,7 +552,7 @@ def test_several_mistakes_are_all_named_at_once() -> None:
         {
             "n_env": 4,
             "seed": "x",
-            "vec_env": "torch",
+            "vec_env": "threads",
             "gamma": 7,
             "clip_range": 0.1,
             "model_reward_parameters": {"rr": NAN, "idle": 1},
@@ -619,6 +634,15 @@ def test_ppo_keys_another_algorithm_does_not_read_are_listed_for_a_warning() -> 
     assert Settings.from_config(config).ignored_ppo_keys(config) == ["batch_size", "gamma"]
     config["freqai"]["rl_config"]["model_type"] = "PPO"
     assert Settings.from_config(config).ignored_ppo_keys(config) == []
+
+
+@pytest.mark.parametrize("model_type", ["A2C", "MaskablePPO"])
+def test_an_ensemble_of_another_algorithm_is_refused(model_type: str) -> None:
+    message = refusal({"model_type": model_type, "ensemble": 8})
+    assert_one_complaint(message, "freqai.rl_config.ensemble", 8)
+    assert f"accepted: 1 with {model_type}" in message
+    assert parse({"model_type": model_type, "ensemble": 1}).rl.ensemble == 1
+    assert parse({"ensemble": 8}).rl.ensemble == 8
 
 
 @pytest.mark.parametrize("model_type", ["PPO", "A2C", "DQN", "TRPO", "ARS", "RecurrentPPO", "MaskablePPO", "QRDQN"])

@@ -18,6 +18,7 @@ from mtfscalper.trading.arrays import BatchNamespace
 from mtfscalper.trading.episode import Market, Scene
 from mtfscalper.trading.observation import TradeView
 from mtfscalper.trading.reward import RewardSettings, weighted_terms
+from mtfscalper.trading.rules import may_run_out
 from mtfscalper.trading.trading_rules import TradingRules
 from mtfscalper.user_code import UserCode
 
@@ -209,7 +210,8 @@ class EpisodeMap:
     def scene(self, settings: EnvSettings, xp: BatchNamespace | None = None) -> Scene:
         """The stage of the episodes, see :func:`scene_on`."""
         always_permitted = (self.market.long_permitted | self.market.short_permitted).all()
-        return scene_on(self.market, settings, None if always_permitted else self.next_entry, xp)
+        jumps = may_run_out(settings.rules) or not always_permitted
+        return scene_on(self.market, settings, self.next_entry if jumps else None, xp)
 
     def random_start(self, generator: np.random.Generator) -> Start:
         """Any candle that can be decided, each as likely as the others."""

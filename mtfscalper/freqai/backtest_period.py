@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,6 +72,7 @@ class BacktestPeriod:
     was_put_back: bool = False
     account_before: Account = FLAT
     account_after: Account = FLAT
+    _told: set[str] = field(default_factory=set)
 
     @property
     def decisions(self) -> Path:
@@ -89,6 +90,20 @@ class BacktestPeriod:
         aside = artefacts.move_aside(self.folder)
         logger.warning("%s: %s is trained anew: %s. Its files now lie in %s.", self.pair, self.name, unsealed, aside)
 
+    def needs_training(self) -> bool:
+        """Whether neither predictions nor a policy can be reused; tells why.
+
+        That predictions may go on from another account is not seen: no period before this one has been gone through.
+        """
+        predictions, stale = self._find(lambda folder: self._why_predictions_are_stale(folder, None))
+        if predictions is not None:
+            return False
+        self._tell_predictions_stale(stale)
+        policy, stale = self._find(self._why_model_is_stale)
+        if policy is None:
+            self._tell_model_stale(stale)
+        return policy is None
+
     def reuse_predictions(self, account: Account) -> bool:
         """Put sealed predictions that hold today, with all that belongs to them, where FreqAI reads them.
 
@@ -97,8 +112,7 @@ class BacktestPeriod:
         """
         source, stale = self._find(lambda folder: self._why_predictions_are_stale(folder, account))
         if source is None:
-            if stale is not None:
-                logger.info("%s: predictions of %s are made anew: %s.", self.pair, self.name, stale)
+            self._tell_predictions_stale(stale)
             self.predictions.unlink(missing_ok=True)
             return False
         files = self._install(source, lambda role: True)
@@ -118,9 +132,20 @@ class BacktestPeriod:
         if source is not None:
             self._install(source, lambda role: role in self._model_roles)
             return True
-        if stale is not None:
-            logger.info("%s: %s is trained anew: %s.", self.pair, self.name, stale)
+        self._tell_model_stale(stale)
         return False
+
+    def _tell_predictions_stale(self, stale: str | None) -> None:
+        self._tell(stale and f"{self.pair}: predictions of {self.name} are made anew: {stale}.")
+
+    def _tell_model_stale(self, stale: str | None) -> None:
+        self._tell(stale and f"{self.pair}: {self.name} is trained anew: {stale}.")
+
+    def _tell(self, line: str | None) -> None:
+        """Say what cannot be reused, once: a period may be looked at before it is begun."""
+        if line is not None and line not in self._told:
+            self._told.add(line)
+            logger.info("%s", line)
 
     def _find(self, why_stale: Callable[[Path], str | None]) -> tuple[Path | None, str | None]:
         """The folder of sealed files that hold today, FreqAI's before the versions; else why the first one's do not."""
@@ -158,10 +183,10 @@ class BacktestPeriod:
         stale = artefacts.why_stale(folder, self.model_fingerprint, roles, self.seals)
         return stale or self._why_computed_differs(folder, _TRAINED)
 
-    def _why_predictions_are_stale(self, folder: Path, account: Account) -> str | None:
+    def _why_predictions_are_stale(self, folder: Path, account: Account | None) -> str | None:
         """Why the predictions in a folder cannot be used, None if they can.
 
-        :param account: the account that the period before this one ended with
+        :param account: the account that the period before this one ended with, None for any
         """
         needed = {"model": self.needs_model, "decisions": self.decision_mode == "exact"}
         roles = ("predictions", "metadata", _TRAINED, _PREDICTED, *(role for role, needs in needed.items() if needs))
@@ -169,7 +194,8 @@ class BacktestPeriod:
         stale = stale or self._why_computed_differs(folder, _TRAINED) or self._why_computed_differs(folder, _PREDICTED)
         if stale is not None:
             return stale
-        if (artefacts.read_manifest(folder) or {}).get("account_before") != list(account):
+        before = (artefacts.read_manifest(folder) or {}).get("account_before")
+        if account is not None and before != list(account):
             return "the period before it now ends with another account"
         return None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from copy import copy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,17 @@ class PeriodKitchen(FreqaiDataKitchen):
     def period(self) -> BacktestPeriod:
         """The period at hand."""
         return self.run.periods[self.model_filename]
+
+    def of_period(self, training: TimeRange) -> PeriodKitchen:
+        """Another kitchen, for one period alone: what is left in that one is not left in this one.
+
+        :param training: what the period is trained on
+        """
+        kitchen = copy(self)
+        kitchen.data, kitchen.unique_classes, kitchen.unique_class_list = dict(self.data), {}, []
+        kitchen.set_paths(self.pair, int(training.stopts))
+        kitchen.set_new_model_names(self.pair, int(training.stopts))
+        return kitchen
 
     def take(self, frame: StrategyFrame) -> None:
         """Take what the strategy computed: reused periods are compared with it, and the others are made from it."""
@@ -140,6 +152,7 @@ class BacktestRun:
     :ivar archive: where the run keeps what it seals
     :ivar account: handed on from period to period, where the policy runs through the rules (decision_mode "replay")
     :ivar periods: those begun, by FreqAI's name for their model
+    :ivar looked_at: those that were looked at and not begun yet, by the same
     :ivar finished: the last one whose files are all there
     :ivar computed: what the strategy computes of the candles, see :class:`StrategyFrame`
     :ivar reports: of the trainings so far
@@ -154,6 +167,7 @@ class BacktestRun:
     archive: Archive
     account: Account = FLAT
     periods: dict[str, BacktestPeriod] = field(default_factory=dict)
+    looked_at: dict[str, BacktestPeriod] = field(default_factory=dict)
     left_out: frozenset[int] = frozenset()
     finished: BacktestPeriod | None = None
     computed: DataFrame = field(default_factory=DataFrame)
@@ -180,12 +194,19 @@ class BacktestRun:
         training, _ = self._ranges(dk)
         return bool(self.candles.frame["date"].iloc[0] > training.startdt)
 
+    def was_listed_too_late(self, dk: PeriodKitchen, failure: Exception) -> bool:
+        """Whether a training cannot be, because the pair had too few candles by then.
+
+        :param failure: of the training of the period at hand of a kitchen
+        """
+        return isinstance(failure, TapeError) and self.listed_late(dk)
+
     def leaves_out(self, dk: PeriodKitchen, failure: Exception) -> bool:
         """Whether the period at hand of a kitchen decides nothing: its pair was listed too late to train on it.
 
         :param failure: of the training
         """
-        if not isinstance(failure, TapeError) or not self.listed_late(dk):
+        if not self.was_listed_too_late(dk, failure):
             return False
         _, test = self._ranges(dk)
         logger.warning(
@@ -199,7 +220,18 @@ class BacktestRun:
         self.periods.pop(dk.model_filename)
         return True
 
+    def look_at(self, dk: PeriodKitchen) -> BacktestPeriod:
+        """The period at hand of a kitchen, before it is begun; never with continual learning."""
+        period = self.looked_at[dk.model_filename] = self._period(dk)
+        return period
+
     def begin_period(self, dk: PeriodKitchen) -> BacktestPeriod:
+        """The period at hand of a kitchen, from now on one of the run's."""
+        name = dk.model_filename
+        period = self.periods[name] = self.looked_at.pop(name) if name in self.looked_at else self._period(dk)
+        return period
+
+    def _period(self, dk: PeriodKitchen) -> BacktestPeriod:
         """Work out what the period at hand of a kitchen depends on."""
         train, test = self._ranges(dk)
         frames = [self.candles.frame, *self.other_candles]
@@ -214,7 +246,7 @@ class BacktestRun:
         if predecessor is not None:
             model_fingerprint["model before it"] = predecessor.model_made
         mode = self.settings.rl.decision_mode
-        period = BacktestPeriod(
+        return BacktestPeriod(
             pair=dk.pair,
             first_ms=int(test.startts) * 1000,
             stop_ms=int(test.stopts) * 1000,
@@ -238,8 +270,6 @@ class BacktestRun:
             needs_model=self.settings.save_backtest_models or self.settings.continual_learning,
             seals=self.seals,
         )
-        self.periods[dk.model_filename] = period
-        return period
 
     @staticmethod
     def _ranges(dk: PeriodKitchen) -> tuple[Any, Any]:

@@ -76,6 +76,15 @@ def dead_hooks() -> frozenset[str]:
     return frozenset((of_models | of_environments) - set(LIVE_HOOKS))
 
 
+def own_trainings(model: type, ours: type) -> list[str]:
+    """The hooks in which a model trains in its own way, and which it wants called for each training.
+
+    :param model: the class that freqtrade found
+    :param ours: the class it inherits its training from
+    """
+    return [name for name in ("train", "fit") if getattr(model, name) is not getattr(ours, name)]
+
+
 def check_hooks(model: type, ours: type) -> None:
     """Refuse a model that overrides a hook without effect.
 

@@ -20,26 +20,27 @@ from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
+from mtfscalper.executors.choice import executor_for
 from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.exit_policy import ExitPolicy
-from mtfscalper.freqai.hooks import check_hooks
+from mtfscalper.freqai.hooks import check_hooks, own_trainings
 from mtfscalper.freqai.live import LivePairs
-from mtfscalper.freqai.preparation import Preparation, training_data
+from mtfscalper.freqai.planned_trainings import PlannedTrainings, train_missing
+from mtfscalper.freqai.preparation import Preparation
 from mtfscalper.freqai.sharing import Writers
 from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.trade_decisions import follow_plan
 from mtfscalper.freqai.traded_strategy import NO_STRATEGY_SEEN, TradedStrategy
-from mtfscalper.freqai.training_folder import write_notes
+from mtfscalper.freqai.training_folder import noted
 from mtfscalper.freqai.views import is_view, may_be_view, with_sealed_columns
 from mtfscalper.freqai.written_config import config_in_force
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
 from mtfscalper.training.job import TrainingJob, stop_on
-from mtfscalper.training.report import doubts
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         # Policy, pipeline and feature names change as one: FreqAI replaces them one after the other, while it predicts.
         self._preparations: WeakKeyDictionary[BaseAlgorithm, Preparation] = WeakKeyDictionary()
         self._run: BacktestRun | None = None
+        self._planned = PlannedTrainings()
         self._live = LivePairs(self.settings)
 
     # ------------------------------------------------------------------ FreqAI's entry points
@@ -97,6 +99,8 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self.dk = kitchen
         kitchen.take(frame)
         with Writers(self._archive).of_pair(pair), bookkeeping.clear_file_errors():
+            executor, own = executor_for(self.settings), own_trainings(type(self), MtfScalperFreqaiModel)
+            self._planned = train_missing(frame.rows, kitchen, strategy, self._planned_job, executor, own)
             done = super().start_backtesting(frame.rows, metadata, kitchen, strategy)
             follow_plan(strategy, pair, self._run.write_plan(), self._archive)
         self._run.tell_doubts()
@@ -153,23 +157,9 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             initial_model = dk.run.initial_model(dk.period, self.model)
         else:
             initial_model = self._live.initial_model(self.dd.model_dictionary.get(dk.pair))
-        tensorboard_dir = Path(dk.full_path) / "tensorboard" / dk.pair.split("/")[0]
-        job = TrainingJob(
-            self.settings,
-            data_dictionary["train_tape"],
-            data_dictionary["evaluation_tape"],
-            self.traded.terms.environment(dk.pair),
-            initial_model=initial_model,
-            tensorboard_dir=tensorboard_dir if self.activate_tensorboard else None,
-            network=self._user.network,
-        )
-        model, report = job.run(stop_on(self._stop_event) if self.live else None)
-        write_notes(Path(dk.data_path), dk.pair, report, self.traded.terms.terms(dk.pair))
-        if isinstance(dk, PeriodKitchen):
-            dk.run.reports.append(report)
-        elif doubted := doubts([report]):
-            logger.warning("%s", doubted)
-        return model
+        job = self.traded.job(data_dictionary, dk, tensorboard=self.activate_tensorboard, initial_model=initial_model)
+        [outcome] = executor_for(self.settings).run([job], stop_on(self._stop_event) if self.live else None)
+        return noted(outcome, dk, self.traded.terms.terms(dk.pair))
 
     def predict(
         self, unfiltered_df: DataFrame, dk: FreqaiDataKitchen, **kwargs: Any
@@ -209,6 +199,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         error = self._training_failure
         if error is None:
             return
+        self._planned.tell_lost()
         raise OperationalException(
             f"Training of {dk.pair}, period {dk.model_filename}, failed: {type(error).__name__}: {error}"
         ) from error
@@ -239,10 +230,18 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         return self._traded
 
     def _train(self, unfiltered_df: DataFrame, pair: str, dk: FreqaiDataKitchen) -> BaseAlgorithm:
-        logger.info("-------------------- Starting training %s --------------------", pair)
-        candles = self.traded.candles_to_train(pair, unfiltered_df, dk, self.dd)
-        pipeline = self.define_data_pipeline(threads=dk.thread_count)
-        model = self.fit(training_data(unfiltered_df, dk, pipeline, candles, self.settings), dk)
+        outcome = self._planned.take(unfiltered_df, dk) if isinstance(dk, PeriodKitchen) else None
+        if outcome is not None:
+            model = noted(outcome, dk, self.traded.terms.terms(pair))
+        else:
+            logger.info("-------------------- Starting training %s --------------------", pair)
+            model = self.fit(self._training_data(unfiltered_df, pair, dk), dk)
+            logger.info("-------------------- Done training %s --------------------", pair)
         self._preparations[model] = Preparation(dk.feature_pipeline, list(dk.training_features_list))
-        logger.info("-------------------- Done training %s --------------------", pair)
         return model
+
+    def _training_data(self, frame: DataFrame, pair: str, dk: FreqaiDataKitchen) -> dict[str, Any]:
+        return self.traded.training_data(pair, frame, dk, self.dd, self.define_data_pipeline(threads=dk.thread_count))
+
+    def _planned_job(self, frame: DataFrame, dk: PeriodKitchen) -> TrainingJob:
+        return self.traded.job(self._training_data(frame, dk.pair, dk), dk, tensorboard=self.activate_tensorboard)

@@ -16,6 +16,8 @@ from mtfscalper.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# What FreqAI's kitchen keeps of a training in its ``data``.
+_KEPT_DATA = ("filter_drop_index_training", "labels_mean", "labels_std")
 _RAW_PRICE_FEATURES = ("%-raw_open", "%-raw_high", "%-raw_low", "%-raw_close")
 
 
@@ -68,6 +70,16 @@ def training_data(
         evaluation_tape = candles.tape(test_rows, data["test_features"])
     logger.info("Training on %d candles, evaluating on %d.", len(train_rows), len(test_rows))
     return {**data, "train_tape": train_tape, "evaluation_tape": evaluation_tape}
+
+
+def hand_over(made: FreqaiDataKitchen, dk: FreqaiDataKitchen) -> None:
+    """Give a kitchen what :func:`training_data` left in another one."""
+    dk.data_dictionary, dk.feature_pipeline, dk.train_dates = (
+        made.data_dictionary,
+        made.feature_pipeline,
+        made.train_dates,
+    )
+    dk.data |= {name: made.data[name] for name in _KEPT_DATA}
 
 
 def trained_features(features: DataFrame, settings: Settings) -> DataFrame:

@@ -115,7 +115,12 @@ def _device_complaints(settings: Settings) -> Iterator[str]:
     device = settings.rl.device
     why = why_device_is_missing(device)
     if why is not None:
+        remedy = "set it so, or install a torch that can use the device"
+        if settings.rl.vec_env == "torch":
+            remedy += (
+                "; without a GPU, configs/config_rl_fast.json in the place of configs/config_rl_gpu.json is fastest"
+            )
         yield (
             f"freqai.rl_config.device is {device!r}, and {why}; accepted: 'cpu', 'auto' or a device that is there; "
-            "remedy: set it so, or install a torch that can use the device"
+            f"remedy: {remedy}"
         )

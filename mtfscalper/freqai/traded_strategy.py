@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from freqtrade.freqai.data_drawer import FreqaiDataDrawer
@@ -13,11 +14,13 @@ from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.candles import CandleSource, PairCandles
 from mtfscalper.freqai.fingerprint import run_fingerprint
+from mtfscalper.freqai.preparation import training_data
 from mtfscalper.freqai.strategy_frame import StrategyFrame, bots_stop_too, check_strategy
 from mtfscalper.freqai.strategy_rules import PairTerms, UserParts
 from mtfscalper.freqai.unsimulated import name_unsimulated
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
+from mtfscalper.training.job import TrainingJob
 
 NO_STRATEGY_SEEN = (
     "No strategy is known yet whose trades would be learned; accepted: train, fit and predict after start, "
@@ -92,15 +95,23 @@ class TradedStrategy:
         """
         return self.terms.with_signals(self.source.candles(pair, frame), frame)
 
-    def candles_to_train(
-        self, pair: str, frame: DataFrame, dk: FreqaiDataKitchen, drawer: FreqaiDataDrawer
-    ) -> PairCandles:
-        """The candles that are trained on, with what the strategy says of its trades.
+    def training_data(
+        self, pair: str, frame: DataFrame, dk: FreqaiDataKitchen, drawer: FreqaiDataDrawer, pipeline: Any
+    ) -> dict[str, Any]:
+        """What a pair's policy is trained on, see :func:`mtfscalper.freqai.preparation.training_data`.
 
         :param frame: of the training, one row a candle
         :param dk: FreqAI's kitchen
         :param drawer: FreqAI's, with all the candles that it has; what the strategy says is worked out on those
+        :param pipeline: to be fitted
         """
+        candles = self._candles_to_train(pair, frame, dk, drawer)
+        return training_data(frame, dk, pipeline, candles, self.settings)
+
+    def _candles_to_train(
+        self, pair: str, frame: DataFrame, dk: FreqaiDataKitchen, drawer: FreqaiDataDrawer
+    ) -> PairCandles:
+        """The candles that are trained on, with what the strategy says of its trades."""
         if isinstance(dk, PeriodKitchen):
             return dk.run.candles
         if self.settings is self._asked:
@@ -110,3 +121,23 @@ class TradedStrategy:
         historic = drawer.historic_data
         known = historic.get(pair, {}).get(self._config["timeframe"], frame)
         return self.terms.read(self.source.candles(pair, known), known, historic)
+
+    def job(
+        self, data: dict[str, Any], dk: FreqaiDataKitchen, *, tensorboard: bool, initial_model: bytes | None = None
+    ) -> TrainingJob:
+        """The training of a pair's policy.
+
+        :param data: with the tapes, ``train_tape`` and ``evaluation_tape``
+        :param dk: FreqAI's kitchen, of the pair
+        :param tensorboard: whether files for TensorBoard are written
+        :param initial_model: zip of a model to go on from
+        """
+        return TrainingJob(
+            self.settings,
+            data["train_tape"],
+            data["evaluation_tape"],
+            self.terms.environment(dk.pair),
+            initial_model=initial_model,
+            tensorboard_dir=Path(dk.full_path) / "tensorboard" / dk.pair.split("/")[0] if tensorboard else None,
+            network=self._user.network,
+        )

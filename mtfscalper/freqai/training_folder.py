@@ -6,19 +6,39 @@ import json
 import logging
 from pathlib import Path
 
+from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
+from stable_baselines3.common.base_class import BaseAlgorithm
+
 from mtfscalper import artefacts
+from mtfscalper.executors.executor import Outcome
+from mtfscalper.freqai.backtest_run import PeriodKitchen
 from mtfscalper.freqai.exit_policy import TradeTerms
-from mtfscalper.training.report import TrainingReport
+from mtfscalper.training.report import doubts
 
 logger = logging.getLogger(__name__)
 
 
-def write_notes(folder: Path, pair: str, report: TrainingReport, terms: TradeTerms) -> None:
-    """Note in a model's folder how it was trained."""
+def noted(outcome: Outcome, dk: FreqaiDataKitchen, terms: TradeTerms) -> BaseAlgorithm:
+    """The policy of a training, once the model's folder says how it was trained.
+
+    :param outcome: of the training; where it failed, this raises what it raised
+    :param dk: FreqAI's kitchen, of the pair and the model
+    :param terms: the policy was trained for
+    """
+    if isinstance(outcome, Exception):
+        raise outcome
+    model, report = outcome
+    folder = Path(dk.data_path)
     logger.info("%s", report.summary())
-    with artefacts.told(f"{pair}: the report of a training"):
+    with artefacts.told(f"{dk.pair}: the report of a training"):
         artefacts.write_json(folder / artefacts.REPORT_NAME, report.as_json())
         artefacts.write_json(folder / artefacts.TERMS_NAME, terms.as_json())
+    if isinstance(dk, PeriodKitchen):
+        # A backtest tells its doubts once, of all its trainings.
+        dk.run.reports.append(report)
+    elif doubted := doubts([report]):
+        logger.warning("%s", doubted)
+    return model
 
 
 def trained_terms(folder: Path, now: TradeTerms) -> TradeTerms:

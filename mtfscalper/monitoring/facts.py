@@ -127,7 +127,7 @@ class Decided:
 
 @dataclass(frozen=True)
 class TrainedPeriod:
-    """One pair and period: its own report, what was seen from outside, and what it left on disk."""
+    """One training, of a pair and period or of a member of its ensemble: its report, what was seen, what is on disk."""
 
     name: str
     report: TrainingReport

@@ -31,6 +31,7 @@ from mtfscalper.monitoring.facts import (
 )
 from mtfscalper.monitoring.sampler import ROOT, WORKER, Recording, Span
 from mtfscalper.policy.inference import PolicyDecider
+from mtfscalper.policy.joined_model import split_model
 from mtfscalper.policy.network import MaskedActorCriticPolicy, features_extractor, hidden_layers, prefer_holding
 from mtfscalper.settings import Settings
 from mtfscalper.trading.observation import Observation
@@ -54,25 +55,27 @@ def trained_periods(models: Path, recording: Recording, settings: Settings) -> t
     """
     folders = sorted(models.glob("sub-train-*"))
     reports = sorted(((read_report(folder), folder) for folder in folders), key=lambda item: _began(item[0]))
-    periods = []
-    for number, (report, folder) in enumerate(reports):
-        following = _began(reports[number + 1][0]) if number + 1 < len(reports) else None
+    began = [_began(training) for report, _ in reports for training in report.trainings]
+    periods: list[TrainedPeriod] = []
+    for report, folder in reports:
         model_path, features_path = _only(folder, "*_model.zip"), _only(folder, "*_trained_df.pkl")
         try:
-            model = PPO.load(model_path, device=settings.rl.device)
+            members = split_model(PPO.load(model_path, device=settings.rl.device))
             features = np.asarray(pd.read_pickle(features_path), dtype=np.float32)
         except Exception as error:
             raise ArtefactError(f"a file in {folder} cannot be read: {type(error).__name__}: {error}") from error
-        untrained = untrained_policy(model, settings)
-        periods.append(
-            TrainedPeriod(
-                name=f"{report.pair} {folder.name.rsplit('_', 1)[-1]}",
-                report=report,
-                watched=watched_training(report, recording, following),
-                saved=saved_policy(model, untrained),
-                decided=decided(model, untrained, features, settings),
+        for training, model in zip(report.trainings, members, strict=True):
+            untrained = untrained_policy(model, settings)
+            following = next(iter(began[len(periods) + 1 :]), None)
+            periods.append(
+                TrainedPeriod(
+                    name=f"{report.pair} {folder.name.rsplit('_', 1)[-1]}",
+                    report=training,
+                    watched=watched_training(training, recording, following),
+                    saved=saved_policy(model, untrained),
+                    decided=decided(model, untrained, features, settings),
+                )
             )
-        )
     return tuple(periods)
 
 

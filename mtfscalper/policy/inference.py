@@ -23,11 +23,14 @@ from torch import Tensor, nn
 from mtfscalper.envs.lookback_observation import expand_observations
 from mtfscalper.market.lookback import lookbacks_ending_at
 from mtfscalper.policy.algorithms import algorithm_class
+from mtfscalper.policy.ensemble import EnsemblePolicy, mean_probabilities, member_states, members_of
 from mtfscalper.policy.network import (
     HiddenLayer,
     LookbackExtractor,
     MaskedActorCriticPolicy,
     has_relu_layers,
+    impossible_actions,
+    masked_logits,
     through_layers,
 )
 from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
@@ -37,14 +40,17 @@ from mtfscalper.trading.observation import N_ACCOUNT, Observation
 # Observations that go through the network at once: matrix products of fewer rows are slower, of more no faster.
 MAX_BATCH = 1024
 
-# Two ways to sum a layer differ by the rounding of float32, some 1e-6 of a logit. Where leaving and holding are nearer
-# to each other than this, the sums are taken in the policy's own order.
-NEAR_TIE = 1e-3
+# Two ways to sum a layer differ by the rounding of float32, some 1e-6 of a logit. Where the probabilities of leaving
+# and of holding are nearer to each other than this, the sums are taken in the policy's own order.
+NEAR_TIE = 5e-4
 
 # Of so many candles at once the features' part of the first layer is worked out, and kept.
 BLOCK_ROWS = 256
 
 _HIDDEN = "mlp_extractor.policy_net"
+
+# What can be done in a trade beside holding it.
+_EXITS = (Action.LONG_EXIT, Action.SHORT_EXIT)
 
 _relu: Callable[..., Any] = partial(np.maximum, np.float32(0.0))
 
@@ -100,10 +106,13 @@ class Decider(Protocol):
 
 
 class PolicyDecider:
-    """The PPO policy of this package, which gathers what it looks back on."""
+    """A PPO policy of this package, or an ensemble of such, which gathers what it looks back on."""
 
     def __init__(
-        self, policy: MaskedActorCriticPolicy, features: npt.NDArray[np.float32], max_batch: int = MAX_BATCH
+        self,
+        policy: MaskedActorCriticPolicy | EnsemblePolicy,
+        features: npt.NDArray[np.float32],
+        max_batch: int = MAX_BATCH,
     ) -> None:
         """
         :param features: scaled features of the tape to decide on, shape (n_candles, n_features)
@@ -111,18 +120,16 @@ class PolicyDecider:
         """
         self._policy = policy
         self._max_batch = max_batch
-        extractor = policy.features_extractor
-        assert isinstance(extractor, LookbackExtractor)
-        self._extractor = extractor
+        self._extractor = policy.features_extractor
         self._features = features
         self._tape = self._extractor.as_tape(features)
 
     def trade_decider(self) -> TradeDecider:
         """See :class:`Decider`."""
-        actor = Actor.from_policy(self._policy)
-        if actor is None:
+        actors = actors_of(self._policy)
+        if not actors:
             return WholeTradeDecider(self)
-        return FastTradeDecider(actor, self._features, self._extractor.lookback)
+        return FastTradeDecider(actors, self._features, self._extractor.lookback)
 
     def decide(self, observations: npt.NDArray[np.float32]) -> Decisions:
         """See :class:`Decider`."""
@@ -199,7 +206,7 @@ def decider_for(
     :param lookback: candles an observation looks back
     :param max_batch: rows of a forward
     """
-    if isinstance(model.policy, MaskedActorCriticPolicy):
+    if isinstance(model.policy, MaskedActorCriticPolicy | EnsemblePolicy):
         return PolicyDecider(model.policy, features, max_batch)
     return LookbackDecider(model, features, lookback, max_batch)
 
@@ -221,21 +228,6 @@ class Actor(NamedTuple):
     logits: Layer
 
     @classmethod
-    def from_policy(cls, policy: ActorCriticPolicy) -> Actor | None:
-        """The actor of a policy in memory, good until the policy is trained on; None if it has other layers."""
-        return cls.from_state(policy.state_dict()) if has_relu_layers(policy) else None
-
-    @classmethod
-    def from_zip(cls, path: Path) -> Actor | None:
-        """The actor of a model that stable-baselines3 saved, without making the model; None if it has other layers."""
-        with zipfile.ZipFile(path) as archive:
-            if not _zip_has_relu_layers(json.loads(archive.read("data"))):
-                return None
-            state = torch.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
-        # Copied: the file's tensors lie in one piece of memory with the critic's.
-        return deepcopy(cls.from_state(state))
-
-    @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> Actor:
         """The actor among a policy's parameters."""
         # Layers and activations are numbered in turn.
@@ -244,12 +236,30 @@ class Actor(NamedTuple):
         return cls(hidden, _layer(state, "action_net"))
 
 
+def actors_of(policy: MaskedActorCriticPolicy | EnsemblePolicy) -> tuple[Actor, ...]:
+    """The actors of a policy's members, good until they are trained on; none if they have other layers."""
+    members = members_of(policy)
+    return (
+        tuple(Actor.from_state(member.state_dict()) for member in members) if all(map(has_relu_layers, members)) else ()
+    )
+
+
+def actors_in_zip(path: Path) -> tuple[Actor, ...]:
+    """The actors of a model that stable-baselines3 saved, without making the model; none if it has other layers."""
+    with zipfile.ZipFile(path) as archive:
+        if not _zip_has_relu_layers(json.loads(archive.read("data"))):
+            return ()
+        state = torch.load(io.BytesIO(archive.read("policy.pth")), map_location="cpu", weights_only=True)
+    # Copied: the file's tensors lie in one piece of memory with the critic's.
+    return tuple(deepcopy(Actor.from_state(member)) for member in member_states(state))
+
+
 def _zip_has_relu_layers(data: Mapping[str, Any]) -> bool:
     """:func:`mtfscalper.policy.network.has_relu_layers` of what stable-baselines3 wrote about a policy."""
     policy, arguments = data["policy_class"], data["policy_kwargs"]
     # A class is written as its repr. A user's network cannot be written as JSON, and makes a string of its arguments.
     return (
-        policy["__module__"] == MaskedActorCriticPolicy.__module__
+        policy["__module__"] in (MaskedActorCriticPolicy.__module__, EnsemblePolicy.__module__)
         and arguments.get("activation_fn") == repr(nn.ReLU)
         and arguments.get("features_extractor_class") == repr(LookbackExtractor)
         and isinstance(arguments.get("features_extractor_kwargs"), dict)
@@ -270,24 +280,67 @@ class WholeTradeDecider:
     def decide(self, observations: Sequence[Observation]) -> list[TradeDecision]:
         """See :class:`TradeDecider`."""
         decided = self._decider.decide(np.array(observations, dtype=np.float32))
-        sides = (Action.LONG_EXIT if seen.side > 0 else Action.SHORT_EXIT for seen in observations)
-        probabilities = (float(row[leave]) for row, leave in zip(decided.probabilities, sides, strict=True))
+        exits = (_EXITS[seen.side < 0] for seen in observations)
+        probabilities = (float(row[leave]) for row, leave in zip(decided.probabilities, exits, strict=True))
         return list(map(TradeDecision, decided.actions.tolist(), probabilities))
 
 
 class FastTradeDecider:
-    """Asks the policy of this package about open trades on the candles of one period.
+    """Asks a policy of this package, or an ensemble of such, about open trades on the candles of one period."""
+
+    def __init__(self, actors: Sequence[Actor], features: npt.NDArray[np.float32], lookback: int) -> None:
+        """
+        :param actors: of the policy's members
+        :param features: scaled features, shape (n_candles, n_features)
+        :param lookback: candles an observation looks back
+        :raises ValueError: if an actor was trained with other features or another lookback
+        """
+        self._features, self._lookback = features, lookback
+        self._actors = [_QuickActor(actor, features, lookback) for actor in actors]
+
+    def decide(self, observations: Sequence[Observation]) -> list[TradeDecision]:
+        """See :class:`TradeDecider`."""
+        rows = [int(seen.row) for seen in observations]
+        accounts = np.array([seen.account for seen in observations], dtype=np.float32)
+        advantages = [
+            through_layers((rows, accounts), actor.hidden, actor.advantages).tolist() for actor in self._actors
+        ]
+        decisions = []
+        for seen, *of_each in zip(observations, *advantages, strict=True):
+            column = int(seen.side < 0)
+            # Of two actions, the softmax is a logistic function: this hyperbolic tangent is what the probability of
+            # the one is ahead of the other's, and cannot overflow.
+            lead = sum(math.tanh(advantage[column] / 2) for advantage in of_each) / len(of_each)
+            if abs(lead) < NEAR_TIE:
+                lead = self._lead_in_full(seen)
+            action = int(_EXITS[column] if lead > 0 else Action.NEUTRAL)
+            decisions.append(TradeDecision(action, 0.5 + lead / 2))
+        return decisions
+
+    def _lead_in_full(self, seen: Observation) -> float:
+        """The probability of leaving less the one of holding, by the very operations of the policy's own forward."""
+        observation = torch.tensor([seen], dtype=torch.float32)
+        lookback = torch.from_numpy(lookbacks_ending_at(self._features, np.array([int(seen.row)]), self._lookback))
+        inputs = torch.cat([lookback, observation[:, 1:]], dim=1)
+        impossible = impossible_actions(observation)
+        with torch.inference_mode():
+            logits = [masked_logits(actor.logits_in_full(inputs), impossible) for actor in self._actors]
+            [probabilities] = mean_probabilities([torch.distributions.Categorical(logits=one).probs for one in logits])
+        return float(probabilities[_EXITS[seen.side < 0]]) - float(probabilities[Action.NEUTRAL])
+
+
+class _QuickActor:
+    """One actor on the candles of one period.
 
     The features' part of the first layer is worked out for many candles at once, when the first of them is asked
-    for; a decision adds the account's part and goes through the layers that follow.
+    for; a question adds the account's part and goes through the layers that follow.
+
+    :ivar hidden: layers that read rows of the features and the accounts' states, shape (n, n_account)
+    :ivar advantages: from what the last of them gives to the logits of :data:`_EXITS` less the one of holding, (n, 2)
     """
 
     def __init__(self, actor: Actor, features: npt.NDArray[np.float32], lookback: int) -> None:
-        """
-        :param features: scaled features, shape (n_candles, n_features)
-        :param lookback: candles an observation looks back
-        :raises ValueError: if the actor was trained with other features or another lookback
-        """
+        """See :class:`FastTradeDecider`."""
         first, *hidden = actor.hidden
         self._features, self._lookback = features, lookback
         self._torch_hidden: list[HiddenLayer] = [(_torch_linear(layer), torch.relu) for layer in actor.hidden]
@@ -303,28 +356,18 @@ class FastTradeDecider:
         self._seen_bias = first.bias
         self._seen_blocks: dict[int, npt.NDArray[np.float32]] = {}
         self._account_weight = np.ascontiguousarray(first.weight[:, n_seen:])
-        # In a trade two actions can be done: by what leaving is ahead of holding, long, then short.
-        exits = [Action.LONG_EXIT, Action.SHORT_EXIT]
         weight, bias = actor.logits
-        self._hidden: list[HiddenLayer] = [(self._first_layer, _relu), *((_linear(layer), _relu) for layer in hidden)]
-        self._advantages = _linear(Layer(weight[exits] - weight[Action.NEUTRAL], bias[exits] - bias[Action.NEUTRAL]))
+        self.hidden: list[HiddenLayer] = [(self._first_layer, _relu), *((_linear(layer), _relu) for layer in hidden)]
+        exits = list(_EXITS)
+        self.advantages = _linear(Layer(weight[exits] - weight[Action.NEUTRAL], bias[exits] - bias[Action.NEUTRAL]))
 
-    def decide(self, observations: Sequence[Observation]) -> list[TradeDecision]:
-        """See :class:`TradeDecider`."""
-        rows = [int(seen.row) for seen in observations]
-        accounts = np.array([seen.account for seen in observations], dtype=np.float32)
-        advantages = through_layers((rows, accounts), self._hidden, self._advantages)
-        decisions = []
-        for row, account, seen, (long, short) in zip(rows, accounts, observations, advantages.tolist(), strict=True):
-            is_long = seen.side > 0
-            advantage = long if is_long else short
-            leave = Action.LONG_EXIT if is_long else Action.SHORT_EXIT
-            if abs(advantage) < NEAR_TIE:
-                advantage = self._advantage_in_full(row, account, leave)
-            # Of two actions, the softmax is a logistic function; half its hyperbolic tangent cannot overflow.
-            probability = 0.5 + 0.5 * math.tanh(advantage / 2)
-            decisions.append(TradeDecision(int(leave if advantage > 0 else Action.NEUTRAL), probability))
-        return decisions
+    def logits_in_full(self, inputs: Tensor) -> Tensor:
+        """Logits summed as the policy's own forward sums them.
+
+        :param inputs: lookbacks and accounts' states, shape (n, n_inputs)
+        :return: shape (n, 5)
+        """
+        return through_layers(inputs, self._torch_hidden, self._torch_logits)
 
     def _first_layer(self, inputs: tuple[Sequence[int], npt.NDArray[np.float32]]) -> npt.NDArray[np.float32]:
         """The first linear layer.
@@ -342,14 +385,6 @@ class FastTradeDecider:
         latent: npt.NDArray[np.float32] = accounts @ self._account_weight.T
         latent += seen
         return latent
-
-    def _advantage_in_full(self, row: int, account: npt.NDArray[np.float32], leave: Action) -> float:
-        """The logit of leaving less the one of holding, summed as the policy's own forward sums it."""
-        seen = lookbacks_ending_at(self._features, np.array([row]), self._lookback)[0]
-        inputs = torch.from_numpy(np.concatenate([seen, account]))[None]
-        with torch.inference_mode():
-            logits = through_layers(inputs, self._torch_hidden, self._torch_logits)[0]
-            return float(logits[leave] - logits[Action.NEUTRAL])
 
 
 def _linear(layer: Layer) -> Callable[[npt.NDArray[np.float32]], npt.NDArray[np.float32]]:
@@ -380,8 +415,8 @@ def trade_decider_from_zip(
     :param features: scaled features, shape (n_candles, n_features)
     :param lookback: candles an observation looks back
     """
-    actor = Actor.from_zip(path) if model_type == "PPO" else None
-    if actor is not None:
-        return FastTradeDecider(actor, features, lookback)
+    actors = actors_in_zip(path) if model_type == "PPO" else ()
+    if actors:
+        return FastTradeDecider(actors, features, lookback)
     model = algorithm_class(model_type).load(path, device="cpu")
     return decider_for(model, features, lookback).trade_decider()

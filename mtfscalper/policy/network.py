@@ -126,12 +126,27 @@ class LookbackExtractor(BaseFeaturesExtractor):
         :param observations: compact, shape (n, 1 + n_account)
         :return: shape (n, features_dim)
         """
+        return self.refine(self.gathered(observations))
+
+    def gathered(self, observations: Tensor) -> Tensor:
+        """What compact observations stand for, before the user's network.
+
+        :param observations: compact, shape (n, 1 + n_account)
+        :return: shape (n, n_gathered), good until the next call
+        """
         if not len(self.features):
             raise RuntimeError(
                 "this policy gathers its features from a tape and has none; remedy: call "
                 "policy.features_extractor.set_features(features) with the tape's scaled features first"
             )
-        gathered = self.gather(self.features, observations, self._room(len(observations)))
+        return self.gather(self.features, observations, self._room(len(observations)))
+
+    def refine(self, gathered: Tensor) -> Tensor:
+        """The network's features of what was gathered.
+
+        :param gathered: of :meth:`gathered`
+        :return: shape (n, features_dim)
+        """
         if self.network is None:
             return gathered
         candles = gathered[:, :-N_ACCOUNT].reshape(-1, self.lookback, self.n_features)
@@ -166,6 +181,8 @@ class LookbackExtractor(BaseFeaturesExtractor):
 class MaskedActorCriticPolicy(ActorCriticPolicy):
     """SB3's actor-critic policy, with minus infinity on the logits of actions the rules would not accept."""
 
+    features_extractor: LookbackExtractor
+
     def __init__(self, *args: Any, precision: str = "fp32", **kwargs: Any) -> None:
         """
         :param precision: ``fp32``, or ``bf16`` for autocast in the hidden layers; logits and losses stay float32
@@ -192,11 +209,26 @@ class MaskedActorCriticPolicy(ActorCriticPolicy):
 
     def get_distribution(self, obs: Any) -> Distribution:
         """The distribution over the actions that can be done."""
-        return self._masked(self._actor(self.features_extractor(obs)), obs)
+        return self.distribution_of(self.features_extractor.gathered(obs), obs)
 
     def predict_values(self, obs: Any) -> Tensor:
         """Estimated values, shape (n, 1)."""
-        return self._critic(self.features_extractor(obs))
+        return self.values_of(self.features_extractor.gathered(obs))
+
+    def distribution_of(self, gathered: Tensor, obs: Tensor) -> Distribution:
+        """The distribution over the actions that can be done, by what was gathered from whatever tape.
+
+        :param gathered: of :meth:`LookbackExtractor.gathered`
+        :param obs: the compact observations of it
+        """
+        return self._masked(self._actor(self.features_extractor.refine(gathered)), obs)
+
+    def values_of(self, gathered: Tensor) -> Tensor:
+        """Estimated values, shape (n, 1).
+
+        :param gathered: of :meth:`LookbackExtractor.gathered`
+        """
+        return self._critic(self.features_extractor.refine(gathered))
 
     def logits_and_values(self, obs: Any) -> tuple[Tensor, Tensor]:
         """

@@ -86,7 +86,8 @@ class BatchNamespace(Namespace, Protocol):
 
     def asarray(self, values: npt.NDArray[Any]) -> Array: ...
     def to_numpy(self, values: Array) -> npt.NDArray[Any]: ...
-    def columns(self, matrix: Array, rows: Array) -> Array: ...
+    def table(self, columns: Sequence[npt.NDArray[Any]]) -> Array: ...
+    def columns(self, table: Array, rows: Array) -> Array: ...
     def float32_rows(self, columns: Sequence[Any]) -> Array: ...
     def any(self, mask: Array) -> bool: ...
     def indices(self, mask: Array) -> Array: ...
@@ -139,9 +140,14 @@ class NumpyNamespace:
         return put_members(cls, group, positions, function(*take_members(arguments, positions)))
 
     @staticmethod
-    def columns(matrix: npt.NDArray[Any], rows: npt.NDArray[np.integer]) -> npt.NDArray[Any]:
-        """The columns of some rows of a matrix, each contiguous."""
-        return matrix.take(rows, axis=0).T.copy()
+    def table(columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:
+        """Columns to look rows up in; the numbers of a row lie together in memory."""
+        return np.stack(columns, axis=1).astype(np.float64)
+
+    @staticmethod
+    def columns(table: npt.NDArray[np.float64], rows: npt.NDArray[np.integer]) -> npt.NDArray[np.float64]:
+        """The columns of some rows of a table, each contiguous."""
+        return table.take(rows, axis=0).T.copy()
 
     @staticmethod
     def float32_rows(columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:

@@ -14,9 +14,9 @@ import numpy.typing as npt
 
 from mtfscalper.trading.account import Account, Candle, Fill
 from mtfscalper.trading.actions import N_ACTIONS, ActionTable
-from mtfscalper.trading.arrays import Array, BatchNamespace, Namespace, map_arrays
+from mtfscalper.trading.arrays import Array, BatchNamespace, Namespace
 from mtfscalper.trading.reward import RewardSettings, Transition, WeightedTerm, reward_terms
-from mtfscalper.trading.rules import force_exit, mark, step
+from mtfscalper.trading.rules import can_afford_entry, force_exit, mark, may_run_out, step
 from mtfscalper.trading.trading_rules import TradingRules
 
 
@@ -53,13 +53,11 @@ class Market(NamedTuple):
 
     def in_batches(self, xp: BatchNamespace) -> Callable[[Array], Moment]:
         """The moments of many candles at once."""
-        # One row a candle: a candle's numbers lie together in memory.
-        rows = xp.asarray(np.stack(self._columns(), axis=1).astype(np.float64))
-
+        table = xp.table(self._columns())
         make_candle = self._candle
 
         def moments(candles: Array) -> Moment:
-            *candle, next_open, position, permissions = xp.columns(rows, candles)
+            *candle, next_open, position, permissions = xp.columns(table, candles)
             return Moment(make_candle(candle), next_open, position, permissions)
 
         return moments
@@ -126,7 +124,8 @@ def advance(
 
     What is not permitted is not done, and what enters by itself (``classic``) does so whatever is asked for. The
     episode's last candle follows at once: it tests the exits, and closes what is left at its open. A flat account goes
-    on to the next candle with a permitted entry: until there nothing changes.
+    on to the next candle with a permitted entry: until there nothing changes. One that is too small to enter again goes
+    to the episode's last candle, whatever is permitted before it: nothing would change until there.
 
     :param action: members of :class:`mtfscalper.trading.actions.Action`
     :return: the state at the next candle, what was filled, and the reward's terms by name, weighted
@@ -138,7 +137,7 @@ def advance(
 
     def end(account: Account, fill: Fill, candle: Array) -> tuple[Account, Array, Array, Fill]:
         closed, forced = force_exit(xp, rules, account, scene.moments(candle).candle)
-        fill = map_arrays(lambda ours, theirs: xp.where(forced.exited, ours, theirs), forced, fill)
+        fill = Fill(*xp.where_each(forced.exited, forced, fill))
         return closed, 0.0 * closed.equity, closed.equity, fill
 
     account, profit, equity, fill = xp.replace_where(
@@ -166,7 +165,10 @@ def advance(
     )
     if scene.next_entry is not None:
         waits = xp.logical_and(account.side == 0, xp.logical_not(terminated))
-        candle = xp.where(waits, scene.next_entry[candle], candle)
+        following = scene.next_entry[candle]
+        if may_run_out(rules):
+            following = xp.where(can_afford_entry(xp, rules, account), following, state.last)
+        candle = xp.where(waits, following, candle)
     return EpisodeState(account, profit, candle, state.last, equity, peak, terminated), fill, terms
 
 

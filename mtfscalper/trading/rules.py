@@ -1,7 +1,7 @@
 """The trading rules: fills, fees, leverage, stop-loss, ROI, trailing stop, funding, forced exits.
 
 One branch-free function over an array namespace, so that a single environment (Python numbers), a batch of them
-(NumPy) and, later, a device (torch) run the same lines. The clock is the one of freqtrade's backtester: the action
+(NumPy) and one on a device (torch) run the same lines. The clock is the one of freqtrade's backtester: the action
 of candle k fills at its open, then its high and low test the exits. Money is float64.
 
 Formulas (freqtrade ``LocalTrade.calc_profit_ratio``), with s = side, f = fee, L = leverage, F = funding a unit:
@@ -26,7 +26,7 @@ EQUITY_FLOOR = 1e-6
 _NONE, _EXIT_SIGNAL, _MAX_DURATION, _STOP_LOSS, _ROI, _TRAILING_STOP_LOSS, _FORCE_EXIT, _LIQUIDATION = map(
     int, ExitReason
 )
-_NEUTRAL, _LONG_ENTER, _LONG_EXIT, _SHORT_ENTER, _SHORT_EXIT = map(int, Action)
+_, _LONG_ENTER, _LONG_EXIT, _SHORT_ENTER, _SHORT_EXIT = map(int, Action)
 
 
 class _Unit(NamedTuple):
@@ -104,6 +104,20 @@ def mark(xp: Namespace, rules: TradingRules, account: Account, open_rate: Array)
     return see_profit(xp, account, profit), profit, _equity(xp, account, profit, unit.paid)
 
 
+def may_run_out(rules: TradingRules) -> bool:
+    """Whether an account can become too small for another entry before its drawdown ends the episode."""
+    return rules.fixed_stake_ratio is not None or rules.max_drawdown_ratio >= 1 - EQUITY_FLOOR
+
+
+def can_afford_entry(xp: Namespace, rules: TradingRules, account: Account) -> Array:
+    """Whether the equity of a flat account is enough to enter at all."""
+    enough = account.equity > EQUITY_FLOOR
+    if rules.fixed_stake_ratio is not None:
+        # As in freqtrade, an equity too small for the stake enters no more.
+        enough = xp.logical_and(enough, account.equity * rules.available_ratio >= rules.fixed_stake_ratio)
+    return enough
+
+
 def step(xp: Namespace, rules: TradingRules, account: Account, action: Array, candle: Candle) -> tuple[Account, Fill]:
     """Carry out one action at a candle's open, then let the candle test the exits.
 
@@ -115,11 +129,55 @@ def step(xp: Namespace, rules: TradingRules, account: Account, action: Array, ca
     :param action: members of :class:`Action`
     :return: the accounts after the candle, and what was filled
     """
-    account, entered, unit = _enter(xp, rules, account, action, candle)
+    account, entered = _enter(xp, rules, account, action, candle)
+    unit = _unit(rules, account)
+    # The round trip's fees are the first profit there is to see.
+    fees = _ratio(account, unit, candle.open * unit.kept)
+    account = account._replace(best_profit=xp.where(entered, fees, account.best_profit))
+    wanted = action == xp.where(account.side < 0, _SHORT_EXIT, _LONG_EXIT)
+    account, reason, close_rate = _test_exits(xp, rules, account, candle, unit, entered, wanted)
+    fill = _fill(xp, account, entered, reason, close_rate, _profit_ratio(account, unit, close_rate))
+    held = account._replace(held_candles=account.held_candles + (account.side != 0))
+    kept = xp.where_each(fill.exited, FLAT[:-1], held[:-1])
+    return Account._make([*kept, _equity(xp, account, fill.profit_ratio, unit.paid)]), fill
+
+
+def force_exit(xp: Namespace, rules: TradingRules, account: Account, candle: Candle) -> tuple[Account, Fill]:
+    """The last candle, as the backtester ends its data: what survives the exits is closed at the candle's open.
+
+    :return: flat accounts, of which only the equity is an array, and what was filled
+    """
+    account = account._replace(funding=_settled_funding(account, account.side, candle))
+    unit = _unit(rules, account)
+    in_trade = account.side != 0
+    nobody = xp.logical_and(in_trade, False)
+    account, reason, close_rate = _test_exits(xp, rules, account, candle, unit, entered=nobody, wanted=nobody)
+    survives = xp.logical_and(in_trade, reason == _NONE)
+    reason = xp.where(survives, _FORCE_EXIT, reason)
+    close_rate = xp.where(survives, _nearest_price_step(xp, candle.open, account.price_scale), close_rate)
+    fill = _fill(xp, account, nobody, reason, close_rate, _profit_ratio(account, unit, close_rate))
+    return FLAT._replace(equity=_equity(xp, account, fill.profit_ratio, unit.paid)), fill
+
+
+def _settled_funding(account: Account, side: Array, candle: Candle) -> Array:
+    """The account's funding with what is due on a trade at the candle's open.
+
+    :param side: of the trade, which may be about to be entered
+    """
+    return account.funding - side * candle.funding
+
+
+def _test_exits(
+    xp: Namespace, rules: TradingRules, account: Account, candle: Candle, unit: _Unit, entered: Array, wanted: Array
+) -> tuple[Account, Array, Array]:
+    """Let a candle test the exits of the trades that are open in it.
+
+    :param entered: whether the trade was entered at this candle's open
+    :param wanted: whether the action leaves it there
+    :return: the accounts with their stops trailed, why trades are closed, and the rates at which they are
+    """
     extremes = _extremes(xp, account, unit, candle)
     account = _trail(xp, rules, account, extremes)
-
-    wanted = action == xp.where(account.side < 0, _SHORT_EXIT, _LONG_EXIT)
     if candle.long_exit is not None:
         signalled = xp.where(account.side < 0, candle.short_exit, candle.long_exit) != 0
         # A trade that is entered at this open has no signal from before it.
@@ -141,40 +199,18 @@ def step(xp: Namespace, rules: TradingRules, account: Account, action: Array, ca
     # An order outside the candle is not filled and lapses, as under an unfilledtimeout of one candle: the worst case
     # of a trailing stop can lie there.
     within = xp.logical_and(candle.low <= close_rate, close_rate <= candle.high)
-    reason = xp.where(xp.logical_and(extremes.in_trade, within), reason, _NONE)
-    fill = _fill(xp, account, entered, reason != _NONE, reason, close_rate, _profit_ratio(account, unit, close_rate))
-    held = account._replace(held_candles=account.held_candles + extremes.in_trade)
-    return _close(xp, held, fill, unit), fill
-
-
-def force_exit(xp: Namespace, rules: TradingRules, account: Account, candle: Candle) -> tuple[Account, Fill]:
-    """The last candle, as the backtester ends its data: what survives the exits is closed at the candle's open.
-
-    :return: flat accounts, and what was filled
-    """
-    tested, fill = step(xp, rules, account, _NEUTRAL, candle)
-    survives = tested.side != 0
-    tested = tested._replace(held_candles=xp.where(survives, account.held_candles, tested.held_candles))
-    unit = _unit(rules, tested)
-    close_rate = _nearest_price_step(xp, candle.open, tested.price_scale)
-    profit = _profit_ratio(tested, unit, close_rate)
-    forced = _fill(xp, tested, fill.entered, survives, _FORCE_EXIT, close_rate, profit)
-    return _close(xp, tested, forced, unit), Fill(*xp.where_each(survives, forced, fill))
+    return account, xp.where(xp.logical_and(extremes.in_trade, within), reason, _NONE), close_rate
 
 
 def _enter(
     xp: Namespace, rules: TradingRules, account: Account, action: Array, candle: Candle
-) -> tuple[Account, Array, _Unit]:
+) -> tuple[Account, Array]:
     """Open the trades that are asked for and permitted, and pay the funding of every trade.
 
-    What :func:`_close` makes of a flat account, no entry needs to reset.
+    What :func:`step` makes of a flat account, no entry needs to reset.
     """
-    flat = xp.logical_and(account.side == 0, account.equity > EQUITY_FLOOR)
-    stake = account.equity * rules.stake_ratio
-    if rules.fixed_stake_ratio is not None:
-        # As in freqtrade, an equity too small for the stake enters no more.
-        flat = xp.logical_and(flat, account.equity * rules.available_ratio >= rules.fixed_stake_ratio)
-        stake = rules.fixed_stake_ratio
+    flat = xp.logical_and(account.side == 0, can_afford_entry(xp, rules, account))
+    stake = account.equity * rules.stake_ratio if rules.fixed_stake_ratio is None else rules.fixed_stake_ratio
     entered, side, short = xp.logical_and(flat, action == _LONG_ENTER), 1.0, False
     if rules.can_short:
         short = xp.logical_and(flat, action == _SHORT_ENTER)
@@ -223,14 +259,11 @@ def _enter(
         stop_trailed=account.stop_trailed,
         held_candles=held_candles,
         best_profit=account.best_profit,
-        funding=account.funding - side * candle.funding,
+        funding=_settled_funding(account, side, candle),
         stake=stake,
         equity=account.equity,
     )
-    unit = _unit(rules, opened)
-    # The round trip's fees are the first profit there is to see.
-    fees = _ratio(opened, unit, candle.open * unit.kept)
-    return opened._replace(best_profit=xp.where(entered, fees, account.best_profit)), entered, unit
+    return opened, entered
 
 
 def _of_side(xp: Namespace, short: Array, of_long: Array, of_short: Array) -> Array:
@@ -381,9 +414,8 @@ def _of_age(xp: Namespace, starts: Sequence[int], values: Sequence[float], minut
     return value
 
 
-def _fill(
-    xp: Namespace, account: Account, entered: Array, exited: Array, reason: Array, close_rate: Array, profit: Array
-) -> Fill:
+def _fill(xp: Namespace, account: Account, entered: Array, reason: Array, close_rate: Array, profit: Array) -> Fill:
+    exited = reason != _NONE
     nothing = 0.0 * close_rate
     return Fill(
         entered,
@@ -395,9 +427,3 @@ def _fill(
             (nothing, nothing, nothing, nothing, nothing),
         ),
     )
-
-
-def _close(xp: Namespace, account: Account, fill: Fill, unit: _Unit) -> Account:
-    """Settle the trades that were exited; the others' profit in the fill is 0."""
-    equity = _equity(xp, account, fill.profit_ratio, unit.paid)
-    return Account._make([*xp.where_each(fill.exited, FLAT[:-1], account[:-1]), equity])

@@ -13,23 +13,39 @@ from mtfscalper.trading.arrays import map_arrays
 
 
 class TorchNamespace:
-    """The namespace over float64 tensors of one device."""
+    """The namespace over float64 tensors of one device.
+
+    Numbers that stand where a tensor is chosen are made tensors of the device once and kept: a run of the same lines
+    makes no further ones, and can be captured as a CUDA graph after a first run.
+    """
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
         self.device = torch.device(device)
+        self._constants: dict[tuple[Any, torch.dtype], torch.Tensor] = {}
 
     def where(self, condition: torch.Tensor, when_true: Any, when_false: Any) -> torch.Tensor:
-        if not isinstance(when_true, torch.Tensor) and not isinstance(when_false, torch.Tensor):
+        true_is_number, false_is_number = (not isinstance(value, torch.Tensor) for value in (when_true, when_false))
+        if true_is_number and false_is_number:
             # Of two numbers torch would make float32.
             either = isinstance(when_true, float) or isinstance(when_false, float)
             dtype = torch.float64 if either else torch.int64
-            when_true = torch.full((), when_true, dtype=dtype, device=self.device)
+            when_true, when_false = self._constant(when_true, dtype), self._constant(when_false, dtype)
+        elif true_is_number:
+            when_true = self._constant(when_true, torch.result_type(when_false, when_true))
+        elif false_is_number:
+            when_false = self._constant(when_false, torch.result_type(when_true, when_false))
         return torch.where(condition, when_true, when_false)
 
     def where_each(
         self, condition: torch.Tensor, when_true: Sequence[Any], when_false: Sequence[Any]
     ) -> list[torch.Tensor]:
         return [self.where(condition, *pair) for pair in zip(when_true, when_false, strict=True)]
+
+    def _constant(self, value: float | bool, dtype: torch.dtype) -> torch.Tensor:
+        key = (value, dtype)
+        if key not in self._constants:
+            self._constants[key] = torch.full((), value, dtype=dtype, device=self.device)
+        return self._constants[key]
 
     @staticmethod
     def logical_and(left: Any, right: Any) -> Any:
@@ -74,13 +90,17 @@ class TorchNamespace:
         """
         return map_arrays(lambda new, old: self.where(mask, new, old), function(*arguments), group)
 
+    def table(self, columns: Sequence[npt.NDArray[Any]]) -> torch.Tensor:
+        """Columns to look rows up in; the numbers of a column lie together, so that one call makes contiguous ones."""
+        return self.asarray(np.stack(columns).astype(np.float64))
+
     @staticmethod
-    def columns(matrix: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        return matrix[rows].T.contiguous()
+    def columns(table: torch.Tensor, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return table.gather(1, rows.expand(len(table), -1)).unbind()
 
     @staticmethod
     def float32_rows(columns: Sequence[torch.Tensor]) -> torch.Tensor:
-        return torch.stack([column.to(torch.float32) for column in columns], dim=1)
+        return torch.stack(list(columns), dim=1).to(torch.float32)
 
     @staticmethod
     def any(mask: torch.Tensor) -> bool:
@@ -95,3 +115,32 @@ class TorchNamespace:
         changed = values.clone()
         changed[indices] = members
         return changed
+
+
+class Layout:
+    """How the tensors of nested tuples lie, as the rows of one matrix for each type."""
+
+    def __init__(self, example: Any) -> None:
+        """
+        :param example: nested tuples of tensors of shape (n,); every group laid out has its types
+        """
+        self._example = example
+        self._dtypes = tuple(dict.fromkeys(leaf.dtype for leaf in _leaves(example)))
+
+    def pack(self, group: Any) -> tuple[torch.Tensor, ...]:
+        """
+        :return: of each type, its tensors, shape (n_tensors, n)
+        """
+        leaves = _leaves(group)
+        return tuple(torch.stack([leaf for leaf in leaves if leaf.dtype == dtype]) for dtype in self._dtypes)
+
+    def unpack(self, matrices: Sequence[torch.Tensor]) -> Any:
+        """The group that was packed, as views of the matrices."""
+        rows = {matrix.dtype: iter(matrix.unbind()) for matrix in matrices}
+        return map_arrays(lambda leaf: next(rows[leaf.dtype]), self._example)
+
+
+def _leaves(group: Any) -> list[torch.Tensor]:
+    found: list[torch.Tensor] = []
+    map_arrays(found.append, group)
+    return found

@@ -15,9 +15,12 @@ logger = logging.getLogger(__name__)
 class CompiledFunction:
     """A function under ``torch.compile``, or as it is where the compiler does not work."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any] | None = None) -> None:
+        """
+        :param options: of ``torch.compile``
+        """
         self._plain = function
-        self._function = torch.compile(function, dynamic=False)
+        self._function = torch.compile(function, dynamic=False, options=options)
 
     @property
     def compiled(self) -> bool:

@@ -35,13 +35,23 @@ class Evaluation(NamedTuple):
     seconds: float
 
 
+def can_evaluate(tape: MarketTape, settings: EnvSettings) -> bool:
+    """Whether a tape has a run of candles that is long enough for an evaluation."""
+    return any(stop - start >= shortest_run(settings) for start, stop in tape.segments)
+
+
+def shortest_run(settings: EnvSettings) -> int:
+    """Candles without a gap that an evaluation needs at least."""
+    return settings.lookback + 2
+
+
 def evaluate(model: BaseAlgorithm, tape: MarketTape, settings: EnvSettings) -> Evaluation:
     """Play every segment of a tape once, deterministically, closing an open trade at its end."""
     started = time.perf_counter()
     log_return, profits = 0.0, []
     for segment in tape.split():
         first_row = settings.lookback - 1
-        if len(segment) < settings.lookback + 2:
+        if len(segment) < shortest_run(settings):
             continue
         decider = decider_for(model, segment.features, settings.lookback, _MAX_BATCH)
         result = closed_loop.run(decider, segment, settings, first_row, len(segment) - 1, last_candle_closes=True)

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from contextlib import ExitStack
-from dataclasses import KW_ONLY, dataclass
-from pathlib import Path
 
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -16,19 +13,17 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import get_device, set_random_seed
 
 from mtfscalper.envs.build import SupervisedSubprocVecEnv, build_vec_env, underlying
-from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.machine import memory_bytes
-from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.network import MaskedActorCriticPolicy, features_extractor
-from mtfscalper.policy.user_network import UserNetwork
-from mtfscalper.settings import Settings
 from mtfscalper.training.callbacks import Door, OnEvaluation, PhaseClock
 from mtfscalper.training.compiled import CompiledFunction
 from mtfscalper.training.evaluation import KeepBest
 from mtfscalper.training.fit import build_model, learn, network_arguments
 from mtfscalper.training.memory import check_memory
+from mtfscalper.training.population import train_population, why_not_on_device
 from mtfscalper.training.ppo import FusedPPO
 from mtfscalper.training.report import TrainingReport
+from mtfscalper.training.request import TrainingRequest
 from mtfscalper.training.reward_check import check_reward
 from mtfscalper.training.vec_env_choice import fastest_vec_env
 
@@ -49,28 +44,8 @@ def stop_on(event: threading.Event) -> OnEvaluation:
     return check
 
 
-@dataclass(frozen=True, eq=False)
-class TrainingJob:
-    """One training. It can be pickled.
-
-    :ivar train: candles to train on
-    :ivar evaluation: held-out candles, or None to return the last policy
-    :ivar env: how candles are traded and rewarded
-    :ivar seed: in place of the settings' own
-    :ivar initial_model: zip of a model to go on from
-    :ivar tensorboard_dir: where TensorBoard's files go, None for none
-    :ivar network: the class that ``rl_config.network`` names
-    """
-
-    settings: Settings
-    train: MarketTape
-    evaluation: MarketTape | None
-    env: EnvSettings
-    _: KW_ONLY
-    seed: int | None = None
-    initial_model: bytes | None = None
-    tensorboard_dir: Path | None = None
-    network: UserNetwork | None = None
+class TrainingJob(TrainingRequest):
+    """One training. It can be pickled."""
 
     def run(self, on_evaluation: OnEvaluation | None = None) -> tuple[BaseAlgorithm, TrainingReport]:
         """Train, evaluate after every update, and return the best policy by evaluation.
@@ -84,28 +59,23 @@ class TrainingJob:
         :raises mtfscalper.user_code.UserCodeError: if the user's network cannot be used
         :raises mtfscalper.training.reward_check.RewardTermError: if a term of the user's cannot be used
         """
-        settings, train = self.settings, self.train
-        if self.seed is not None:
-            settings = settings.model_copy(update={"rl": settings.rl.model_copy(update={"seed": self.seed})})
-        rl = settings.rl
-        timesteps = rl.train_cycles * len(train)
-        report = TrainingReport(
-            pair=train.pair,
-            model_type=rl.model_type,
-            timesteps_asked=timesteps,
-            process_id=os.getpid(),
-            torch_threads=torch.get_num_threads(),
-            torch_interop_threads=torch.get_num_interop_threads(),
-            train_candles=len(train),
-            train_tape_sha256=train.digest(),
-            evaluation_candles=len(self.evaluation) if self.evaluation is not None else 0,
-        )
+        settings, train = self.seeded().settings, self.train
+        rl, name = settings.rl, str(settings.rl.vec_env)
+        if name == "torch":
+            why_not = why_not_on_device(settings)
+            if why_not is None:
+                return train_population([self], [on_evaluation])[0]
+            logger.warning("vec_env 'torch' does not train this (%s); training goes on with 'batched'.", why_not)
+            name = "batched"
+        if self.part:
+            logger.info("%s: training %s, with seed %d.", train.pair, self.part, rl.seed)
+        report = self.begin_report()
+        timesteps = report.timesteps_asked
         check_memory(settings, memory_bytes(get_device(rl.device)), train.n_features)
         compact = rl.model_type == "PPO"
         started = time.perf_counter()
         network = network_arguments(settings, train.n_features, self.network)
         report.reward_profit_correlation = check_reward(train, self.env, rl.seed)
-        name: str = rl.vec_env
         if name == "auto":
             name = fastest_vec_env(settings, train, self.env, network, compact=compact)
         set_random_seed(rl.seed)
@@ -150,19 +120,12 @@ class TrainingJob:
                 report.timesteps,
             )
         report.seconds = time.perf_counter() - started
+        if self.part:
+            logger.info("%s: %s", self.part, report.summary())
         return model, report
 
     def _keep_best(self, rollout_steps: int, on_evaluation: OnEvaluation | None) -> KeepBest | None:
-        tape, needed = self.evaluation, self.env.lookback + 2
-        if tape is None or not any(stop - start >= needed for start, stop in tape.segments):
-            logger.info(
-                "No evaluation: the held-out part has no run of %d candles (data_split_parameters.test_size); the last "
-                "policy is returned.",
-                needed,
-            )
+        every = self.evaluation_every(rollout_steps)
+        if every is None or self.evaluation is None:
             return None
-        # A2C and the off-policy algorithms call every few steps a rollout; for them, one pass over the training
-        # candles is a fair pause.
-        long = 10 * rollout_steps >= len(self.train)
-        every = rollout_steps if long else len(self.train)
-        return KeepBest(tape, self.env, every_timesteps=every, on_evaluation=on_evaluation)
+        return KeepBest(self.evaluation, self.env, every_timesteps=every, on_evaluation=on_evaluation)

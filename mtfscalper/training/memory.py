@@ -16,6 +16,8 @@ from mtfscalper.trading.actions import N_ACTIONS
 _FLOAT = 4
 # Of every weight: itself, its gradient, Adam's two moments, and the best policy by evaluation.
 _COPIES_OF_WEIGHTS = 5
+# Of a member of an ensemble that has been trained, while the next one trains: itself and Adam's two moments.
+_COPIES_OF_A_MEMBER = 3
 # Of every step of a PPO rollout beside its observation: an action of eight bytes and six float32 (training/storage.py).
 _STEP = 8 + 6 * _FLOAT
 
@@ -77,7 +79,34 @@ def memory_needed(settings: Settings, n_features: int = 1) -> tuple[Need, ...]:
     section = "rl_config" if is_ppo else "model_training_parameters"
     rollout = int(n_steps) * rl.n_envs * step
     needs.append(Need(f"freqai.{section}.n_steps", n_steps, f"a rollout of n_envs {rl.n_envs}", rollout, ("n_envs",)))
+    trained = (rl.ensemble - 1) * _FLOAT * (weights + first_weights) * _COPIES_OF_A_MEMBER
+    what = "keeping its members that are trained already"
+    needs.append(Need("freqai.rl_config.ensemble", rl.ensemble, what, trained, ("net_arch",)))
     return tuple(needs)
+
+
+# Of every step of a rollout on a device, on top: what an episode would have gone on to, and the numbers drawn before.
+_DEVICE_STEP = 1 + 3 * _FLOAT
+# Of every candle on a device: prices and what is permitted, and what an account that starts there begins with.
+_DEVICE_CANDLE = 48 * 8
+# Of every environment on a device: accounts before, while and after they are stepped.
+_DEVICE_ENV = 160 * 8
+
+
+def member_bytes(settings: Settings, n_features: int, n_candles: int) -> int:
+    """Memory that one training takes at least where all of it lies on a device.
+
+    :param n_candles: to train on and held out
+    """
+    n_inputs = observation_space().shape[0]
+    steps = settings.ppo.n_steps * settings.rl.n_envs * (_DEVICE_STEP + n_inputs * _FLOAT)
+    candles = n_candles * (_DEVICE_CANDLE + n_features * _FLOAT)
+    return (
+        sum(need.n_bytes for need in memory_needed(settings, n_features))
+        + steps
+        + candles
+        + settings.rl.n_envs * _DEVICE_ENV
+    )
 
 
 def check_memory(settings: Settings, available: int, n_features: int = 1) -> None:

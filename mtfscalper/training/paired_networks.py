@@ -25,9 +25,8 @@ from mtfscalper.policy.network import (
     hidden_layers,
     through_layers,
 )
+from mtfscalper.training.member_adam import MOMENTS
 
-# What Adam keeps of each parameter.
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 # Options of Adam that a step here does not have.
 _VARIANTS = ("amsgrad", "maximize", "decoupled_weight_decay")
 # Parameters that a step takes at once: their gradients in float32 stay in the processor's cache.
@@ -104,7 +103,7 @@ class PairedNetworks:
         exact, device = heads[0].parameters[0].dtype, policy.device
         n_hidden, n_heads = (sum(math.prod(slot.shape) for slot in slots) for slots in (hidden, heads))
         self._flat = torch.zeros(n_hidden + n_heads, dtype=exact, device=device)
-        self._moments = {name: torch.zeros_like(self._flat) for name in _MOMENTS}
+        self._moments = {name: torch.zeros_like(self._flat) for name in MOMENTS}
         # Hidden layers compute with the parameters themselves, or with what they round to.
         self._dtype = torch.bfloat16 if policy.precision == "bf16" else exact
         self._is_bf16 = self._dtype != exact

@@ -6,7 +6,7 @@ rounding of float32. Its zips open with plain ``stable_baselines3.PPO.load``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -24,8 +24,12 @@ from mtfscalper.training.rollout import collect_rollout
 from mtfscalper.training.storage import Rollout, Samples
 
 # What is logged of each minibatch, under stable-baselines3's names.
-_METRICS = ("entropy_loss", "policy_gradient_loss", "value_loss", "approx_kl", "clip_fraction", "loss")
-_KL = _METRICS.index("approx_kl")
+METRICS = ("entropy_loss", "policy_gradient_loss", "value_loss", "approx_kl", "clip_fraction", "loss")
+_KL = METRICS.index("approx_kl")
+# An update ends where the policy has moved by so many times ``target_kl``: stable-baselines3's own margin.
+KL_MARGIN = 1.5
+# A setting: of one training a number, of K members' trainings a tensor of shape (K, 1).
+Setting = float | Tensor
 
 
 class LossSettings(NamedTuple):
@@ -38,15 +42,15 @@ class LossSettings(NamedTuple):
     :ivar vf_coef: weight of the values' squared error against the policy's loss
     """
 
-    clip_range: float
-    clip_range_vf: float | None
+    clip_range: Setting
+    clip_range_vf: Setting | None
     normalize_advantage: bool
-    ent_coef: float
-    vf_coef: float
+    ent_coef: Setting
+    vf_coef: Setting
 
 
 class Terms(NamedTuple):
-    """Of each sample what the metrics are made of, each of shape (n,).
+    """Of each sample what the metrics are made of, each of shape (..., n).
 
     :ivar log_ratio: logarithm of the new over the old probability of the action
     :ivar surrogate: advantage times ratio, clipped
@@ -64,56 +68,77 @@ def loss_gradients(
 ) -> tuple[Tensor, Tensor, Terms]:
     """The gradient of PPO's loss (https://arxiv.org/abs/1707.06347, equation 9) with respect to what the networks say.
 
-    :param logits: of the masked policy, shape (n, 5)
-    :param values: shape (n, 1)
+    Leading axes are trainings of their own, each with a minibatch and a loss of its own.
+
+    :param logits: of the masked policy, shape (..., n, 5)
+    :param values: shape (..., n), as the columns of ``samples``
     :return: gradients of both, and what :func:`minibatch_metrics` needs
     """
-    inverse_batch = 1 / len(logits)
+    n_samples = values.shape[-1]
+    inverse_batch = 1 / n_samples
     advantages = samples.advantages
-    if settings.normalize_advantage and len(advantages) > 1:
-        advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
-    log_probabilities = torch.log_softmax(logits, dim=1)
+    if settings.normalize_advantage and n_samples > 1:
+        advantages = (advantages - advantages.mean(-1, keepdim=True)) / (advantages.std(-1, keepdim=True) + 1e-8)
+    log_probabilities = torch.log_softmax(logits, dim=-1)
     probabilities = log_probabilities.exp()
-    negative_entropy = (probabilities * log_probabilities).sum(dim=1, keepdim=True)
-    chosen = samples.actions.unsqueeze(1)
-    log_ratio = log_probabilities.gather(1, chosen).squeeze(1) - samples.log_probs
+    negative_entropy = (probabilities * log_probabilities).sum(dim=-1, keepdim=True)
+    chosen = samples.actions.unsqueeze(-1)
+    log_ratio = log_probabilities.gather(-1, chosen).squeeze(-1) - samples.log_probs
     ratio = log_ratio.exp()
     # L_clip = mean(min(A r, A clip(r))); where the clipped one is the smaller, r has no influence.
     unclipped = advantages * ratio
-    surrogate = torch.minimum(unclipped, advantages * ratio.clamp(1 - settings.clip_range, 1 + settings.clip_range))
+    surrogate = torch.minimum(unclipped, advantages * _clamp(ratio, 1 - settings.clip_range, 1 + settings.clip_range))
     # d(-L_clip) / d log p(a), as r = exp(log p(a) - log p_old(a))
-    log_prob_gradient = (torch.where(unclipped <= surrogate, unclipped, 0.0) * -inverse_batch).unsqueeze(1)
+    log_prob_gradient = (unclipped.masked_fill(unclipped > surrogate, 0.0) * -inverse_batch).unsqueeze(-1)
     # d(-H) / d logit_j = p_j (log p_j + H), and d log p(a) / d logit_j = [j = a] - p_j
-    entropy_gradient = (log_probabilities - negative_entropy) * (settings.ent_coef * inverse_batch)
+    entropy_gradient = (log_probabilities - negative_entropy) * _per_action(settings.ent_coef * inverse_batch)
     logit_gradient = probabilities * (entropy_gradient - log_prob_gradient)
-    logit_gradient.scatter_add_(1, chosen, log_prob_gradient)
-    predicted = values.squeeze(1)
+    logit_gradient.scatter_add_(-1, chosen, log_prob_gradient)
     if settings.clip_range_vf is None:
-        value_error = predicted - samples.returns
+        value_error = values - samples.returns
         value_gradient = value_error
     else:
-        value_change = predicted - samples.values
-        clipped = value_change.clamp(-settings.clip_range_vf, settings.clip_range_vf)
+        value_change = values - samples.values
+        clipped = _clamp(value_change, -settings.clip_range_vf, settings.clip_range_vf)
         value_error = samples.values + clipped - samples.returns
-        value_gradient = torch.where(value_change.abs() <= settings.clip_range_vf, value_error, 0.0)
-    value_gradient = value_gradient.unsqueeze(1) * (2 * settings.vf_coef * inverse_batch)
-    return logit_gradient, value_gradient, Terms(negative_entropy.squeeze(1), log_ratio, surrogate, value_error)
+        value_gradient = value_error.masked_fill(value_change.abs() > settings.clip_range_vf, 0.0)
+    value_gradient = value_gradient * (2 * settings.vf_coef * inverse_batch)
+    return logit_gradient, value_gradient, Terms(negative_entropy.squeeze(-1), log_ratio, surrogate, value_error)
 
 
-def minibatch_metrics(terms: Sequence[Terms], settings: LossSettings) -> Tensor:
-    """The metrics of :data:`_METRICS`, for many minibatches at once.
+def approx_kl(log_ratio: Tensor) -> Tensor:
+    """How far a policy has moved: the divergence KL(old || new) in nats, http://joschka.net/blog/kl-approx.html.
 
-    :param terms: of minibatches of one size
-    :return: one row a minibatch
+    :param log_ratio: of :class:`Terms`, shape (..., n)
+    :return: shape (..., 1)
     """
-    negative_entropy, log_ratio, surrogate, value_error = (torch.stack(column) for column in zip(*terms, strict=True))
-    ratio_change = log_ratio.exp() - 1
-    entropy_loss, policy_loss = negative_entropy.mean(dim=1), -surrogate.mean(dim=1)
-    value_loss = value_error.square().mean(dim=1)
+    return (log_ratio.exp() - 1 - log_ratio).mean(dim=-1, keepdim=True)
+
+
+def minibatch_metrics(terms: Terms, settings: LossSettings) -> Tensor:
+    """The metrics of :data:`METRICS`, for many minibatches at once.
+
+    :param terms: of minibatches of one size; where settings differ by member, members are the last axis but one
+    :return: shape (..., 6): for the samples' axis the metrics
+    """
+    entropy_loss = terms.negative_entropy.mean(dim=-1, keepdim=True)
+    policy_loss = -terms.surrogate.mean(dim=-1, keepdim=True)
+    value_loss = terms.value_error.square().mean(dim=-1, keepdim=True)
     loss = policy_loss + settings.ent_coef * entropy_loss + settings.vf_coef * value_loss
-    approx_kl = (ratio_change - log_ratio).mean(dim=1)
-    clip_fraction = (ratio_change.abs() > settings.clip_range).float().mean(dim=1)
-    return torch.stack([entropy_loss, policy_loss, value_loss, approx_kl, clip_fraction, loss], dim=1)
+    ratio_change = terms.log_ratio.exp() - 1
+    clip_fraction = (ratio_change.abs() > settings.clip_range).float().mean(dim=-1, keepdim=True)
+    metrics = [entropy_loss, policy_loss, value_loss, approx_kl(terms.log_ratio), clip_fraction, loss]
+    return torch.cat(metrics, dim=-1)
+
+
+def _clamp(values: Tensor, low: Setting, high: Setting) -> Tensor:
+    # torch.clamp takes two numbers or two tensors, and its types say so one by one.
+    return values.clamp(low, high)  # type: ignore[arg-type]
+
+
+def _per_action(setting: Setting) -> Setting:
+    """A setting as it meets an array with an axis of actions behind the samples'."""
+    return setting.unsqueeze(-1) if isinstance(setting, Tensor) else setting
 
 
 class FusedPPO(PPO):
@@ -216,17 +241,17 @@ class FusedPPO(PPO):
         for samples in rollout.rows(order).minibatches(self.batch_size):
             logits, values = networks.forward(samples.observations)
             logits = masked_logits(logits, samples.impossible)
-            logit_gradient, value_gradient, own_terms = self.loss_gradients(logits, values, samples, settings)
-            terms.append(own_terms)
+            logit_gradient, value_gradient, own = self.loss_gradients(logits, values.squeeze(1), samples, settings)
+            terms.append(own)
             if self.target_kl is not None:
-                kl_exceeded = float(minibatch_metrics([own_terms], settings)[0, _KL]) > 1.5 * self.target_kl
+                kl_exceeded = float(approx_kl(own.log_ratio)) > KL_MARGIN * self.target_kl
                 if kl_exceeded:
                     break
-            networks.backward(logit_gradient, value_gradient)
+            networks.backward(logit_gradient, value_gradient.unsqueeze(1))
             networks.step(learning_rate, self.max_grad_norm)
         n_full = n_rows // self.batch_size
         # The last minibatch may be smaller than the others.
-        parts = [part for part in (terms[:n_full], terms[n_full:]) if part]
+        parts = [Terms(*map(torch.stack, zip(*part, strict=True))) for part in (terms[:n_full], terms[n_full:]) if part]
         return torch.cat([minibatch_metrics(part, settings) for part in parts]), kl_exceeded
 
     def release_memory(self) -> None:
@@ -246,7 +271,7 @@ class FusedPPO(PPO):
         :param metrics: of each epoch, one row a minibatch
         """
         rows = torch.cat(metrics).cpu().numpy().astype(np.float64)
-        for name, column in zip(_METRICS, rows.T, strict=True):
+        for name, column in zip(METRICS, rows.T, strict=True):
             if name == "approx_kl":
                 # Of this stable-baselines3 averages the last epoch alone.
                 value = column[-len(metrics[-1]) :].mean()

@@ -19,9 +19,12 @@ class TrainingReport:
 
     :ivar fused: whether rollouts and updates were this package's own, not stable-baselines3's
     :ivar rollout_timesteps: of all environments between two updates; 0 for an algorithm without rollouts
+    :ivar population: trainings that ran at once, as one batch, itself included; they share seconds and phases
     :ivar phases: (name, start, stop) of every rollout and update, seconds since 1970
     :ivar reward_terms: sums by name over all rollouts
     :ivar reward_profit_correlation: see :func:`mtfscalper.training.reward_check.reward_profit_correlation`
+    :ivar members: of an ensemble, one report for each. Its own counts and times are then sums over them, its
+        evaluation is one of all together
     """
 
     pair: str
@@ -33,6 +36,7 @@ class TrainingReport:
     vec_env: str = ""
     n_envs: int = 0
     rollout_timesteps: int = 0
+    population: int = 1
     worker_pids: list[int] = field(default_factory=list)
     torch_threads: int = 0
     torch_interop_threads: int = 0
@@ -47,6 +51,12 @@ class TrainingReport:
     best_evaluation: dict[str, float] | None = None
     reward_terms: dict[str, float] = field(default_factory=dict)
     reward_profit_correlation: float = 0.0
+    members: list[TrainingReport] = field(default_factory=list)
+
+    @property
+    def trainings(self) -> list[TrainingReport]:
+        """One report for each policy that was trained."""
+        return self.members or [self]
 
     def seconds_of(self, phase: str) -> float:
         """Seconds spent in the phases of one name."""
@@ -56,10 +66,17 @@ class TrainingReport:
         """The training in one sentence, for a log."""
         best = self.best_evaluation
         found = f"{best['log_return']:+.4f} log return after costs, {best['trades']:.0f} trades" if best else "none"
+        if self.members:
+            each = [member.best_evaluation for member in self.members]
+            alone = ", ".join(f"{one['log_return']:+.4f}" if one else "none" for one in each)
+            found = f"evaluation of all {len(each)} as one: {found}; best of each by itself: {alone}"
+        else:
+            found = f"best of {len(self.evaluations)} evaluations: {found}"
+        at_once = f", one of {self.population} at once" if self.population > 1 else ""
         return (
             f"{self.pair}: trained {self.timesteps} timesteps on {self.train_candles} candles in {self.seconds:.0f} s "
-            f"({self.vec_env} x {self.n_envs}; rollouts {self.seconds_of('rollout'):.0f} s, updates "
-            f"{self.seconds_of('update'):.0f} s); best of {len(self.evaluations)} evaluations: {found}."
+            f"({self.vec_env} x {self.n_envs}{at_once}; rollouts {self.seconds_of('rollout'):.0f} s, updates "
+            f"{self.seconds_of('update'):.0f} s); {found}."
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -73,7 +90,8 @@ class TrainingReport:
         :raises TypeError: if a value is missing or unknown
         """
         phases = [(str(name), float(start), float(stop)) for name, start, stop in values["phases"]]
-        return cls(**{**values, "phases": phases})
+        members = [cls.from_json(member) for member in values.get("members", ())]
+        return cls(**{**values, "phases": phases, "members": members})
 
 
 def doubts(reports: Sequence[TrainingReport]) -> str | None:
@@ -82,7 +100,7 @@ def doubts(reports: Sequence[TrainingReport]) -> str | None:
     :param reports: of one training, or of those of a whole backtest
     :return: None where there is nothing to doubt
     """
-    lines = list(_doubts(reports))
+    lines = list(_doubts([training for report in reports for training in report.trainings]))
     if not lines:
         return None
     return "\n  ".join([f"{reports[0].pair}: little can be said of what was trained:", *lines])

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from mtfscalper.policy.network import impossible_actions
+from mtfscalper.trading.actions import N_ACTIONS
 
 
 def generalised_advantage(
@@ -17,8 +18,8 @@ def generalised_advantage(
     episode_starts: Tensor,
     last_values: Tensor,
     last_dones: Tensor,
-    gamma: float,
-    gae_lambda: float,
+    gamma: float | Tensor,
+    gae_lambda: float | Tensor,
 ) -> Tensor:
     """Advantage estimation (Schulman et al. 2016, https://arxiv.org/abs/1506.02438, equation 16).
 
@@ -28,8 +29,9 @@ def generalised_advantage(
     :param episode_starts: 1 where the step is the first of an episode, else 0
     :param last_values: values of what was observed after the last step, shape (n_envs,)
     :param last_dones: 1 where the last step ended an episode, else 0, shape (n_envs,)
-    :param gamma: discount per step, in [0, 1]
-    :param gae_lambda: weight of longer sums of rewards against the values' own estimates, in [0, 1]
+    :param gamma: discount per step, in [0, 1]; one for all, or one for each environment, shape (n_envs,)
+    :param gae_lambda: weight of longer sums of rewards against the values' own estimates, in [0, 1]; one for all or
+        for each environment
     :return: shape (n_steps, n_envs)
     """
     next_values = torch.cat([values[1:], last_values[None]])
@@ -45,8 +47,14 @@ def generalised_advantage(
     return advantages
 
 
+# Columns of samples with more than one number a row.
+_WIDE = ("observations", "impossible")
+
+
 class Samples(NamedTuple):
     """Steps of a rollout as flat tensors on the policy's device; one row a step of one environment.
+
+    Of K members every shape has K before it.
 
     :ivar observations: compact, float32, shape (n, 1 + n_account)
     :ivar impossible: actions that the rules would not have accepted, bool, shape (n, 5)
@@ -72,6 +80,34 @@ class Samples(NamedTuple):
     def minibatches(self, size: int) -> Iterator[Samples]:
         """Parts of so many rows; the last one may be smaller."""
         return map(Samples, *(torch.split(column, size) for column in self))
+
+    def packed(self) -> Tensor:
+        """All columns in one tensor of float32, so that choosing rows is one operation; see :meth:`from_packed`.
+
+        :return: shape (n_packed, ..., n)
+        """
+        columns = [
+            column.movedim(-1, 0) if name in _WIDE else column.unsqueeze(0) for name, column in self._asdict().items()
+        ]
+        return torch.cat([column.float() for column in columns])
+
+    @classmethod
+    def from_packed(cls, packed: Tensor) -> Samples:
+        """
+        :param packed: of :meth:`packed`, or some of its rows
+        """
+        impossible, single = torch.split(packed[-_N_OTHERS:], [N_ACTIONS, _N_OTHERS - N_ACTIONS])
+        actions, *others = single.unbind()
+        return cls(packed_observations(packed), impossible.movedim(0, -1) > 0, actions.long(), *others)
+
+
+# Numbers of a packed row behind its observation.
+_N_OTHERS = N_ACTIONS + len(Samples._fields) - len(_WIDE)
+
+
+def packed_observations(packed: Tensor) -> Tensor:
+    """The observations of :meth:`Samples.packed`, a view."""
+    return packed[:-_N_OTHERS].movedim(0, -1)
 
 
 class Rollout(NamedTuple):
@@ -109,7 +145,9 @@ class Rollout(NamedTuple):
         columns["actions"] = columns["actions"].long()
         return cls(**columns)
 
-    def estimate(self, last_values: Tensor, last_dones: Tensor, gamma: float, gae_lambda: float) -> None:
+    def estimate(
+        self, last_values: Tensor, last_dones: Tensor, gamma: float | Tensor, gae_lambda: float | Tensor
+    ) -> None:
         """Work out advantages and returns, see :func:`generalised_advantage`."""
         self.advantages.copy_(
             generalised_advantage(

@@ -28,6 +28,7 @@ from mtfscalper.freqai.run_plan import RunPlan
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.closed_loop import ClosedLoop
 from mtfscalper.training.job import TrainingJob
+from mtfscalper.training.member import Member
 
 OTHER_PAIR = "ETH/USDT:USDT"
 ROOT = Path(__file__).parents[2]
@@ -192,11 +193,16 @@ class Watch:
         """
         self.trained: list[str] = []
         self.replayed: list[ClosedLoop] = []
-        real_training, real_run = TrainingJob.run, closed_loop.run
+        real_training, real_finish, real_run = TrainingJob.run, Member.finish, closed_loop.run
 
         def train(job: TrainingJob, *arguments: Any) -> Any:
+            return changed(job, *real_training(job, *arguments))
+
+        def finish(member: Member, *arguments: Any) -> Any:
+            return changed(member.job, *real_finish(member, *arguments))
+
+        def changed(job: TrainingJob, model: Any, report: Any) -> Any:
             self.trained.append(job.train.pair)
-            model, report = real_training(job, *arguments)
             if policy == "random":
                 # The same weights for the same period, whatever was trained before it.
                 randomise(model.policy, seed=int(job.train.dates_ms[0] // 86_400_000))
@@ -214,6 +220,8 @@ class Watch:
         # Else an edit of the package while tests run would make everything anew.
         monkeypatch.setattr(artefacts, "code_hash", lambda: "this code")
         monkeypatch.setattr(TrainingJob, "run", train)
+        # One of a population, which no job runs.
+        monkeypatch.setattr(Member, "finish", finish)
         monkeypatch.setattr(closed_loop, "run", run)
 
     def forget(self) -> None:

@@ -31,6 +31,7 @@ from mtfscalper.monitoring.sampler import FORKSERVER, ROOT, WORKER, ProcessReadi
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.settings import Settings
 from mtfscalper.trading.observation import N_ACCOUNT
+from mtfscalper.training.ensemble import join, member_jobs
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.report import TrainingReport
 
@@ -67,17 +68,22 @@ def settings() -> Settings:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Path:
     """A folder as FreqAI leaves it, from a training of seconds."""
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("models")
+    leave_training(folder, settings)
+    (folder / "run_params.json").write_text(json.dumps(small_config()))
+    return folder
+
+
+def leave_training(folder: Path, settings: Settings) -> None:
+    torch.set_num_threads(1)
     period = folder / "sub-train-BTC_1727740800"
     period.mkdir()
     tape = small_tape(700)
-    model, report = TrainingJob(settings, tape, small_tape(120), make_settings("classic")).run()
+    job = TrainingJob(settings, tape, small_tape(120), make_settings("classic"))
+    model, report = join(job, [member.run() for member in member_jobs(job)])
     model.save(period / "cb_btc_1727740800_model.zip")
     pd.DataFrame(tape.features.astype(np.float64)).to_pickle(period / "cb_btc_1727740800_trained_df.pkl")
     artefacts.write_json(period / artefacts.REPORT_NAME, report.as_json())
-    (folder / "run_params.json").write_text(json.dumps(small_config()))
-    return folder
 
 
 def test_a_saved_model_is_read_by_plain_ppo(models: Path, settings: Settings) -> None:
@@ -97,6 +103,20 @@ def test_a_saved_model_is_read_by_plain_ppo(models: Path, settings: Settings) ->
     # Nothing was watched.
     assert period.watched.worker_counts == ()
     assert not period.watched.in_watched_process
+
+
+def test_each_member_of_an_ensemble_is_a_training_of_its_own(tmp_path: Path) -> None:
+    ensemble = Settings.from_config(small_config(ensemble=2, learning_rate=1e-300))
+    leave_training(tmp_path, ensemble)
+    seen = Recording(1, {}, (), ())
+    periods = trained_periods(tmp_path, seen, ensemble)
+    assert [period.report.timesteps for period in periods] == [704, 704]
+    assert [period.saved.epochs_run for period in periods] == [22, 22]
+    assert [period.decided.equal for period in periods] == [700, 700]
+    assert [len(period.report.evaluations) for period in periods] == [1, 1]
+    # Each is compared with the untrained network of its own seed, from which it has not moved.
+    assert [period.saved.tensors_moved for period in periods] == [0, 0]
+    assert periods[0].saved.policy_layers == (16, 8)
 
 
 def load(models: Path) -> PPO:

@@ -13,10 +13,11 @@ from torch import nn
 from mtfscalper.envs.build import build_vec_env
 from mtfscalper.policy import inference
 from mtfscalper.policy.inference import (
-    Actor,
     FastTradeDecider,
     PolicyDecider,
     WholeTradeDecider,
+    actors_in_zip,
+    actors_of,
     decider_for,
     trade_decider_from_zip,
 )
@@ -40,12 +41,24 @@ def in_trade(lookback: int, n: int = 600) -> list[Observation]:
     return [seen for seen in observations if seen.side != 0][:n]
 
 
+def exit_of(seen: Observation) -> Action:
+    return Action.LONG_EXIT if seen.side > 0 else Action.SHORT_EXIT
+
+
+def advantage_of(policy: MaskedActorCriticPolicy, seen: Observation, features: np.ndarray) -> float:
+    """The logit of leaving less the one of holding, by the policy's own forward."""
+    observation, extractor = torch.tensor([seen], dtype=torch.float32), policy.features_extractor
+    with torch.inference_mode(), extractor.on_tape(extractor.as_tape(features)):
+        logits = policy.logits_and_values(observation)[0][0]
+    return float(logits[exit_of(seen)] - logits[Action.NEUTRAL])
+
+
 @pytest.mark.parametrize("lookback", [1, 4])
 @pytest.mark.parametrize("net_arch", [(64,), (48, 32, 16)])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_trade_decider_decides_as_the_whole_policy(lookback: int, net_arch: tuple[int, ...], precision: str) -> None:
     policy, features = random_policy(lookback, net_arch=net_arch, precision=precision), features_of()
-    fast = FastTradeDecider(Actor.from_policy(policy), features, lookback)
+    fast = FastTradeDecider(actors_of(policy), features, lookback)
     whole = WholeTradeDecider(PolicyDecider(policy, features))
     actions = set()
     asked = in_trade(lookback)
@@ -59,20 +72,13 @@ def test_a_trade_decider_decides_as_the_whole_policy(lookback: int, net_arch: tu
 def test_near_ties_are_decided_by_the_policys_own_sums(monkeypatch: pytest.MonkeyPatch) -> None:
     policy, features = random_policy(net_arch=(64, 64)), features_of()
     monkeypatch.setattr(inference, "NEAR_TIE", np.inf)
-    exact = FastTradeDecider(Actor.from_policy(policy), features, 1)
-    extractor = policy.features_extractor
-    assert isinstance(extractor, LookbackExtractor)
+    exact, whole = FastTradeDecider(actors_of(policy), features, 1), PolicyDecider(policy, features)
     for seen in in_trade(1, 200):
-        observation = torch.tensor([seen], dtype=torch.float32)
-        with torch.inference_mode(), extractor.on_tape(extractor.as_tape(features)):
-            logits = policy.action_net(policy.mlp_extractor(extractor(observation))[0])[0]
-        leave = Action.LONG_EXIT if seen.side > 0 else Action.SHORT_EXIT
-        advantage = float(logits[leave] - logits[Action.NEUTRAL])
-        # To the last bit: the same sums in the same order.
-        account = np.array(seen.account, dtype=np.float32)
-        assert exact._advantage_in_full(int(seen.row), account, leave) == advantage
+        probabilities = whole.decide(np.array([seen], dtype=np.float32)).probabilities[0].astype(float)
+        lead = probabilities[exit_of(seen)] - probabilities[Action.NEUTRAL]
         [decision] = exact.decide([seen])
-        assert (decision.action != Action.NEUTRAL) == (advantage > 0)
+        # To the last bit: the same sums in the same order.
+        assert decision == (exit_of(seen) if lead > 0 else Action.NEUTRAL, 0.5 + lead / 2)
 
 
 def test_where_the_quick_sums_and_the_policys_own_disagree_the_policy_decides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -81,17 +87,14 @@ def test_where_the_quick_sums_and_the_policys_own_disagree_the_policy_decides(mo
     disagreed = 0
     for seen in asked:
         policy = random_policy(net_arch=(64, 64))
-        leave = Action.LONG_EXIT if seen.side > 0 else Action.SHORT_EXIT
-        bias = policy.action_net.bias.data
-        account = np.array(seen.account, dtype=np.float32)
-        near = FastTradeDecider(Actor.from_policy(policy), features, 1)
-        bias[leave] -= near._advantage_in_full(int(seen.row), account, leave)
+        leave, bias = exit_of(seen), policy.action_net.bias.data
+        bias[leave] -= advantage_of(policy, seen, features)
         for _ in range(8):
             bias[leave] = torch.nextafter(bias[leave], torch.tensor(np.inf))
-            decider = FastTradeDecider(Actor.from_policy(policy), features, 1)
-            full = decider._advantage_in_full(int(seen.row), account, leave)
+            decider = FastTradeDecider(actors_of(policy), features, 1)
             [decision] = decider.decide([seen])
-            assert (decision.action != Action.NEUTRAL) == (full > 0)
+            [whole] = WholeTradeDecider(PolicyDecider(policy, features)).decide([seen])
+            assert decision.action == whole.action
             with monkeypatch.context() as patch:
                 # The control: without a second look some answers are others.
                 patch.setattr(inference, "NEAR_TIE", 0.0)
@@ -105,7 +108,7 @@ def test_an_exact_tie_is_held_as_the_policy_holds_it() -> None:
     with torch.no_grad():
         policy.action_net.weight.zero_()
         policy.action_net.bias.zero_()
-    fast = FastTradeDecider(Actor.from_policy(policy), features, 1)
+    fast = FastTradeDecider(actors_of(policy), features, 1)
     seen = Observation(7, 1.0, 0.3, 0.5, 0.1, 0.0, 0.0)
     assert fast.decide([seen]) == [(Action.NEUTRAL, 0.5)]
     assert WholeTradeDecider(PolicyDecider(policy, features)).decide([seen]) == [(Action.NEUTRAL, 0.5)]
@@ -128,7 +131,7 @@ def test_the_actor_of_a_zip_is_that_of_the_policy(tmp_path: Path) -> None:
         device="cpu",
     )
     model.save(tmp_path / "model.zip")
-    ours, theirs = Actor.from_policy(model.policy), Actor.from_zip(tmp_path / "model.zip")
+    [ours], [theirs] = actors_of(model.policy), actors_in_zip(tmp_path / "model.zip")
     assert [layer.weight.shape for layer in theirs.hidden] == [(8, N_FEATURES + 6), (6, 8)]
     for one, other in zip((*ours.hidden, ours.logits), (*theirs.hidden, theirs.logits), strict=True):
         np.testing.assert_array_equal(one.weight, other.weight)
@@ -136,10 +139,9 @@ def test_the_actor_of_a_zip_is_that_of_the_policy(tmp_path: Path) -> None:
 
 
 def test_other_features_are_refused() -> None:
-    actor = Actor.from_policy(random_policy(2))
-    assert actor is not None
+    actors = actors_of(random_policy(2))
     with pytest.raises(ValueError, match=r"3 features of each of 2 candles are 6 inputs .* accepted: the 14 inputs"):
-        FastTradeDecider(actor, features_of()[:, :3], 2)
+        FastTradeDecider(actors, features_of()[:, :3], 2)
 
 
 def saved(path: Path, policy: Any, **policy_kwargs: Any) -> PPO:

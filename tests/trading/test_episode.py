@@ -80,3 +80,21 @@ def test_a_trade_that_ends_in_the_decided_candle_is_dated_there() -> None:
     state = EpisodeState(FLAT, 0.0, first, game.segments[0].last, 1.0, 1.0, False)
     after, fill, _ = advance(SCALAR, game.scene(settings), state, Action.LONG_ENTER)
     assert (fill.reason, exit_candle(state, fill), after.candle) == (ExitReason.STOP_LOSS, first, first + 1)
+
+
+@pytest.mark.parametrize("entry_mode", ["classic", "gated", "agent"])
+def test_an_account_too_small_to_enter_again_goes_to_the_last_candle(entry_mode: str) -> None:
+    rules = {"fixed_stake_ratio": 0.9, "available_ratio": 1.0, "stake_ratio": 1.0, "max_drawdown_ratio": 0.5}
+    settings = all_rules_settings(entry_mode, **rules)
+    game = EpisodeMap.from_tapes(eventful_tape(), settings)
+    scene, (_, first, last) = game.scene(settings), game.segments[0]
+    entry = int(game.next_entry[first])
+    for equity, goes_to in ((0.9, game.next_entry[entry + 1]), (0.899, last)):
+        small = FLAT._replace(equity=equity)
+        state = EpisodeState(small, 0.0, entry, last, equity, 1.0, False)
+        after, fill, terms = advance(SCALAR, scene, state, Action.NEUTRAL)
+        assert fill.entered == (entry_mode == "classic" and equity == 0.9)
+        if fill.entered:
+            continue
+        assert (after.candle, after.terminated, after.equity) == (goes_to, False, equity)
+        assert terms["equity"] == 0

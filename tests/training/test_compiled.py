@@ -16,6 +16,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from mtfscalper.policy.network import masked_logits
 from mtfscalper.training.compiled import CompiledFunction
+from mtfscalper.training.device import minibatch_gradients
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.ppo import FusedPPO, LossSettings, loss_gradients
 
@@ -25,11 +26,24 @@ def test_the_compiled_loss_has_the_gradients_of_the_plain_one() -> None:
     made = with_a_rollout(model(FusedPPO))
     assert isinstance(made, FusedPPO)
     samples = made.rollout_buffer.samples().rows(slice(0, 64))
-    logits, values = torch.randn(64, 5), torch.randn(64, 1)
+    logits, values = torch.randn(64, 5), torch.randn(64)
     logits = masked_logits(logits, samples.impossible)
     settings = LossSettings(0.2, 0.1, True, 0.01, 0.5)
     compiled = CompiledFunction(loss_gradients)
     theirs, ours = (function(logits, values, samples, settings) for function in (loss_gradients, compiled))
+    torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    assert compiled.compiled
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
+def test_the_compiled_gradients_of_members_are_the_plain_ones() -> None:
+    made = with_a_rollout(model(FusedPPO))
+    assert isinstance(made, FusedPPO)
+    packed = torch.unflatten(made.rollout_buffer.samples().rows(slice(0, 64)).packed(), 1, (2, 32))
+    logits, values = torch.randn(2, 32, 5), torch.randn(2, 32)
+    settings = LossSettings(*(torch.tensor([[0.2], [0.1]]),) * 2, True, *(torch.tensor([[0.01], [0.5]]),) * 2)
+    compiled = CompiledFunction(minibatch_gradients)
+    theirs, ours = (function(packed, logits, values, settings) for function in (minibatch_gradients, compiled))
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
     assert compiled.compiled
 

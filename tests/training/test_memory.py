@@ -30,6 +30,13 @@ def test_the_figures_are_those_worked_out_by_hand() -> None:
     assert by_key["freqai.conv_width"] == 4 * (2 * 12 * 10 * 5 + 50 * 12)
     # Twice: row and account, six float32 and an action of eight bytes.
     assert by_key["freqai.rl_config.n_steps"] == 2 * 200 * (4 * (1 + n_account) + 6 * 4 + 8)
+    assert by_key["freqai.rl_config.ensemble"] == 0
+
+
+def test_members_that_wait_for_the_last_one_are_counted() -> None:
+    by_key = needed(settings(3, net_arch=[10, 20], ensemble=5), n_features=4)
+    # As above, and 12 numbers of the lookback into the 10 of the first layer; itself and two moments.
+    assert by_key["freqai.rl_config.ensemble"] == 4 * 4 * 3 * 2 * (70 + 220 + 105 + 12 * 10)
 
 
 def test_the_shipped_settings_need_less_than_a_gigabyte() -> None:
@@ -41,6 +48,7 @@ def test_the_shipped_settings_need_less_than_a_gigabyte() -> None:
     [
         ({"n_steps": 1_000_000_000}, "freqai.rl_config.n_steps", "1000000000", "lower n_steps, n_envs"),
         ({"net_arch": [10_000_000]}, "freqai.rl_config.net_arch", "[10000000]", "lower net_arch, net_arch_value or"),
+        ({"net_arch": [5_000_000], "ensemble": 64}, "freqai.rl_config.ensemble", "64", "lower ensemble, net_arch"),
         ({"conv_width": 100_000_000}, "freqai.conv_width", "100000000", "lower conv_width, net_arch or the number"),
     ],
 )

@@ -36,6 +36,12 @@ def test_a_report_comes_back_from_json_as_it_was() -> None:
     assert TrainingReport.from_json(json.loads(json.dumps(report.as_json()))) == report
 
 
+def test_a_report_of_before_there_were_ensembles_is_read() -> None:
+    report = TrainingReport("P", "PPO", 1)
+    values = {name: value for name, value in report.as_json().items() if name != "members"}
+    assert TrainingReport.from_json(values) == report
+
+
 def report_of(asked: int = 1000, rollout: int = 100, evaluations: int = 5, trades: int | None = 50) -> TrainingReport:
     best = None if trades is None else {"trades": float(trades)}
     made = [{"trades": 1.0}] * evaluations

@@ -9,11 +9,11 @@ import pytest
 import torch
 from gymnasium import spaces
 from stable_baselines3.common.buffers import RolloutBuffer
-from test_ppo import DECLINED, model
+from test_ppo import DECLINED, model, with_a_rollout
 
 from mtfscalper.training import ppo
 from mtfscalper.training.ppo import FusedPPO
-from mtfscalper.training.storage import Rollout, generalised_advantage
+from mtfscalper.training.storage import Rollout, Samples, generalised_advantage
 
 
 def test_the_advantage_of_three_steps_is_the_one_worked_by_hand() -> None:
@@ -94,3 +94,14 @@ def test_a_rollout_lies_on_the_policys_device_in_the_shapes_it_says() -> None:
     assert rollout.observations.shape == (6, 4, 7)
     assert {tuple(column.shape) for column in rollout[1:]} == {(6, 4)}
     assert rollout.actions.dtype == torch.int64
+
+
+def test_samples_are_packed_and_unpacked_without_a_change() -> None:
+    made = with_a_rollout(model(FusedPPO))
+    samples: Any = made.rollout_buffer.samples()
+    packed = samples.packed()
+    assert packed.shape == (7 + 5 + 5, len(samples.actions))
+    for name, column in Samples.from_packed(packed)._asdict().items():
+        assert torch.equal(column, getattr(samples, name))
+        assert column.dtype == getattr(samples, name).dtype
+    assert samples.impossible.any()

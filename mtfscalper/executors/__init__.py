@@ -1,0 +1,1 @@
+"""Where trainings run. Knows jobs, and nothing of what they are for."""

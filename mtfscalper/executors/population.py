@@ -1,0 +1,41 @@
+"""Trainings of one shape all at once, on the device that the settings name."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from mtfscalper.executors.executor import Outcome
+from mtfscalper.training.callbacks import OnEvaluation
+from mtfscalper.training.job import TrainingJob, TrainingStoppedError
+from mtfscalper.training.population import Shape, train_population
+
+logger = logging.getLogger(__name__)
+
+
+class PopulationExecutor:
+    """Runs jobs as :func:`mtfscalper.training.population.train_population` does; those of another shape after them."""
+
+    together = True
+
+    def run(self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None) -> list[Outcome]:
+        """See :meth:`mtfscalper.executors.executor.Executor.run`."""
+        outcomes: dict[int, Outcome] = {}
+        shapes: dict[Shape, list[int]] = {}
+        for at, job in enumerate(jobs):
+            shapes.setdefault(Shape.of_job(job), []).append(at)
+        for positions in shapes.values():
+            outcomes |= zip(positions, _outcomes([jobs[at] for at in positions], on_evaluation), strict=True)
+        return [outcomes[at] for at in range(len(jobs))]
+
+
+def _outcomes(jobs: list[TrainingJob], on_evaluation: OnEvaluation | None) -> list[Outcome]:
+    try:
+        return [*train_population(jobs, [on_evaluation] * len(jobs))]
+    except TrainingStoppedError as error:
+        return [error] * len(jobs)
+    except Exception as error:
+        if len(jobs) == 1:
+            return [error]
+        logger.warning("%d trainings at once fail (%s); each is tried alone.", len(jobs), error)
+        return [outcome for job in jobs for outcome in _outcomes([job], on_evaluation)]

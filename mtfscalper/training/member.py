@@ -1,0 +1,165 @@
+"""One training of a population: what it is made of, what is said of it, and what comes out."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.utils import set_random_seed
+
+from mtfscalper.envs.build import build_vec_env
+from mtfscalper.envs.device_env import RolloutSums
+from mtfscalper.policy.network import MaskedActorCriticPolicy, features_extractor
+from mtfscalper.training.callbacks import OnEvaluation
+from mtfscalper.training.device import UPDATE_METRICS
+from mtfscalper.training.evaluation import Evaluation
+from mtfscalper.training.fit import build_model, model_zip, network_arguments
+from mtfscalper.training.member_envs import Stage
+from mtfscalper.training.ppo import FusedPPO
+from mtfscalper.training.report import TrainingReport
+from mtfscalper.training.request import TrainingRequest
+from mtfscalper.training.reward_check import check_reward
+
+Trained = tuple[BaseAlgorithm, TrainingReport]
+
+
+class EndMemberError(Exception):
+    """Raised by an ``on_evaluation``: its training ends here, and returns its best policy so far; the others go on."""
+
+
+class Member:
+    """One training of a population.
+
+    :ivar job: its seed among its settings
+    :ivar n_rollouts: how many it learns from
+    :ivar every: timesteps between two evaluations, None for no evaluation
+    :ivar has_ended: whether it learns no more
+    :ivar best: its best evaluation so far
+    """
+
+    def __init__(self, job: TrainingRequest, on_evaluation: OnEvaluation | None) -> None:
+        self.job = job = job.seeded()
+        self._on_evaluation = on_evaluation
+        rl, ppo = job.settings.rl, job.settings.ppo
+        self.report = report = job.begin_report()
+        report.vec_env, report.n_envs, report.fused = "torch", rl.n_envs, True
+        report.rollout_timesteps = rl.n_envs * ppo.n_steps
+        report.reward_profit_correlation = check_reward(job.train, job.env, rl.seed)
+        self.n_rollouts = -(-report.timesteps_asked // report.rollout_timesteps)
+        self.every = job.evaluation_every(report.rollout_timesteps)
+        self.has_ended = False
+        self.best: Evaluation | None = None
+        self._history: list[Evaluation] = []
+        self._terms: Counter[str] = Counter()
+        self.model = self._built()
+        report.precision = self.policy.precision
+
+    def _built(self) -> FusedPPO:
+        job = self.job
+        set_random_seed(job.settings.rl.seed)
+        # It tells a model its spaces and the number of environments, and is not stepped.
+        env = build_vec_env("batched", job.train, job.env, job.settings.rl.n_envs)
+        try:
+            network = network_arguments(job.settings, job.train.n_features)
+            model = build_model(job.settings, job.train, env, network, job.initial_model, job.tensorboard_dir)
+            assert isinstance(model, FusedPPO)
+            model._setup_learn(self.report.timesteps_asked)
+        finally:
+            env.close()
+        model.env = None
+        return model
+
+    @property
+    def policy(self) -> MaskedActorCriticPolicy:
+        policy = self.model.policy
+        assert isinstance(policy, MaskedActorCriticPolicy)
+        return policy
+
+    @property
+    def stage(self) -> Stage:
+        """What it is trained on."""
+        return Stage(self.job.train, self.job.env)
+
+    @property
+    def held_out(self) -> Stage | None:
+        """What it is evaluated on."""
+        return None if self.every is None or self.job.evaluation is None else Stage(self.job.evaluation, self.job.env)
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it is to be evaluated before the next rollout; what is untrained is not."""
+        if self.has_ended or self.every is None or not self.model.num_timesteps:
+            return False
+        last = self._history[-1].timesteps if self._history else 0
+        return self.has_learned or self.model.num_timesteps - last >= self.every
+
+    @property
+    def has_learned(self) -> bool:
+        """Whether it has had all its rollouts."""
+        return self.model.num_timesteps >= self.n_rollouts * self.report.rollout_timesteps
+
+    def note_evaluation(self, result: Evaluation) -> bool:
+        """
+        :return: whether it is the best so far; of equals, the later one, which has seen more
+        """
+        self._history.append(result)
+        for name in ("log_return", "trades", "win_ratio"):
+            self.model.logger.record(f"eval/{name}", getattr(result, name))
+        if self.best is not None and result.log_return < self.best.log_return:
+            return False
+        self.best = result
+        return True
+
+    def note_rollout(self, sums: RolloutSums, iteration: int) -> None:
+        """Log a rollout under stable-baselines3's names, as it does before the update."""
+        model = self.model
+        model.num_timesteps += self.report.rollout_timesteps
+        self._terms.update(sums.reward_terms)
+        for name, total in self._terms.items():
+            model.logger.record(f"reward/{name}", total / model.num_timesteps)
+        if sums.episodes:
+            model.logger.record("rollout/ep_rew_mean", sums.episode_rewards / sums.episodes)
+            model.logger.record("rollout/ep_len_mean", sums.episode_decisions / sums.episodes)
+        model._update_current_progress_remaining(model.num_timesteps, self.report.timesteps_asked)
+        model.dump_logs(iteration)
+
+    def note_update(self, metrics: Sequence[float]) -> None:
+        """Log an update.
+
+        :param metrics: of :data:`UPDATE_METRICS`
+        """
+        values = dict(zip(UPDATE_METRICS, metrics, strict=True))
+        self.model._n_updates += round(values.pop("n_epochs"))
+        for name, value in values.items():
+            self.model.logger.record(f"train/{name}", value)
+        self.model.logger.record("train/n_updates", self.model._n_updates, exclude="tensorboard")
+
+    def ask(self, result: Evaluation | None) -> None:
+        """Let whoever runs the training see it, and end it."""
+        if self._on_evaluation is None or self.has_ended:
+            return
+        try:
+            self._on_evaluation(result)
+        except EndMemberError:
+            self.has_ended = True
+
+    def finish(self, population: int, seconds: float) -> Trained:
+        """The model with its best policy, ready to decide, and what the training did.
+
+        :param population: members that trained at once
+        :param seconds: that all of them took
+        """
+        report, model = self.report, self.model
+        report.timesteps, report.population, report.seconds = model.num_timesteps, population, seconds
+        report.reward_terms = dict(self._terms)
+        report.evaluations = [result._asdict() for result in self._history]
+        report.best_evaluation = self.best._asdict() if self.best else None
+        if model.device.type != "cpu":
+            # As whoever opens its zip has it: decisions are made on the CPU.
+            model = FusedPPO.load(io.BytesIO(model_zip(model)), device="cpu")
+        model.release_memory()
+        features_extractor(model).features = torch.empty(0, self.job.train.n_features)
+        return model, report

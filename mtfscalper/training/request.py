@@ -1,0 +1,80 @@
+"""What a training is made of, whoever runs it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import KW_ONLY, dataclass, replace
+from pathlib import Path
+from typing import Self
+
+import torch
+
+from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.market.tape import MarketTape
+from mtfscalper.policy.user_network import UserNetwork
+from mtfscalper.settings import Settings
+from mtfscalper.training.evaluation import can_evaluate, shortest_run
+from mtfscalper.training.report import TrainingReport
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingRequest:
+    """What one training is made of. It can be pickled.
+
+    :ivar train: candles to train on
+    :ivar evaluation: held-out candles, or None to return the last policy
+    :ivar env: how candles are traded and rewarded
+    :ivar seed: in place of the settings' own
+    :ivar initial_model: zip of a model to go on from
+    :ivar tensorboard_dir: where TensorBoard's files go, None for none
+    :ivar network: the class that ``rl_config.network`` names
+    :ivar part: which of several trainings it is, in words for the log, "" for one by itself
+    """
+
+    settings: Settings
+    train: MarketTape
+    evaluation: MarketTape | None
+    env: EnvSettings
+    _: KW_ONLY
+    seed: int | None = None
+    initial_model: bytes | None = None
+    tensorboard_dir: Path | None = None
+    network: UserNetwork | None = None
+    part: str = ""
+
+    def seeded(self) -> Self:
+        """The same training, its seed among its settings."""
+        if self.seed is None:
+            return self
+        rl = self.settings.rl.model_copy(update={"seed": self.seed})
+        return replace(self, settings=self.settings.model_copy(update={"rl": rl}), seed=None)
+
+    def begin_report(self) -> TrainingReport:
+        """What is known of the training before it begins."""
+        return TrainingReport(
+            pair=self.train.pair,
+            model_type=self.settings.rl.model_type,
+            timesteps_asked=self.settings.rl.train_cycles * len(self.train),
+            process_id=os.getpid(),
+            torch_threads=torch.get_num_threads(),
+            torch_interop_threads=torch.get_num_interop_threads(),
+            train_candles=len(self.train),
+            train_tape_sha256=self.train.digest(),
+            evaluation_candles=len(self.evaluation) if self.evaluation is not None else 0,
+        )
+
+    def evaluation_every(self, rollout_steps: int) -> int | None:
+        """Timesteps between two evaluations; None, and one log line, where nothing can be evaluated."""
+        if self.evaluation is None or not can_evaluate(self.evaluation, self.env):
+            logger.info(
+                "No evaluation: the held-out part has no run of %d candles (data_split_parameters.test_size); the last "
+                "policy is returned.",
+                shortest_run(self.env),
+            )
+            return None
+        # A2C and the off-policy algorithms call every few steps a rollout; for them, one pass over the training
+        # candles is a fair pause.
+        return rollout_steps if 10 * rollout_steps >= len(self.train) else len(self.train)
