@@ -1,11 +1,12 @@
 """Every form of the environment over 50,000 steps with all rules active: equal, step by step."""
 
+from collections import Counter
 from collections.abc import Callable
 
 import numpy as np
 import pytest
 import torch
-from equivalence import all_rules_settings, assert_equal_trajectories, compare, dummy_env, eventful_tape
+from equivalence import OF_CANDLES, all_rules_settings, assert_equal_trajectories, compare, dummy_env, eventful_tape
 from stable_baselines3.common.vec_env import VecEnv
 
 from mtfscalper.envs.batched_env import BatchedTradingEnv
@@ -32,13 +33,17 @@ FORMS: dict[str, tuple[Callable[[MarketTape, EnvSettings], VecEnv], float]] = {
 @pytest.mark.parametrize("form", FORMS)
 def test_every_vector_environment_equals_single_environments(form: str, entry_mode: str) -> None:
     torch.set_num_threads(1)
-    tape, settings = eventful_tape(), all_rules_settings(entry_mode, random_start=True, max_drawdown_ratio=0.15)
     make, money = FORMS[form]
-    other = make(tape, settings)
-    try:
-        seen = assert_equal_trajectories(dummy_env(tape, settings, N_ENVS), other, N_STEPS, money=money)
-    finally:
-        other.close()
+    seen: Counter[str] = Counter()
+    # Trades of one leverage, and such whose terms are the candle's.
+    for terms, rules in ((False, {}), (True, OF_CANDLES)):
+        tape = eventful_tape(terms=terms)
+        settings = all_rules_settings(entry_mode, random_start=True, max_drawdown_ratio=0.15, **rules)
+        other = make(tape, settings)
+        try:
+            seen += assert_equal_trajectories(dummy_env(tape, settings, N_ENVS), other, N_STEPS // 2, money=money)
+        finally:
+            other.close()
     print(form, entry_mode, dict(seen))
     assert set(seen) == {EXIT_REASON_NAMES[reason] for reason in ExitReason if reason} | {"terminated", "truncated"}
 
