@@ -25,9 +25,9 @@ from mtfscalper.training import population
 from mtfscalper.training.evaluation import Evaluation, evaluate
 from mtfscalper.training.fit import model_zip
 from mtfscalper.training.job import TrainingJob, TrainingStoppedError
-from mtfscalper.training.member import EndMemberError
+from mtfscalper.training.member import EndMemberError, Member
 from mtfscalper.training.member_rollout import MemberRollout, draw_actions
-from mtfscalper.training.population import PopulationError, train_population
+from mtfscalper.training.population import Population, PopulationError, train_population
 
 
 def job(seed: int = 1, entry_mode: str = "gated", *, env: EnvSettings | None = None, **rl: Any) -> TrainingJob:
@@ -60,6 +60,31 @@ def test_a_member_is_the_training_that_it_is_alone(entry_mode: str) -> None:
         assert [one["trades"] for one in our_report.evaluations] == [one["trades"] for one in their_report.evaluations]
     assert distance(together[0][0], together[1][0]) > 1e-2
     assert [report.timesteps for _, report in together] == [192, 256, 256]
+
+
+@pytest.mark.parametrize("n_members", [1, 3, 8])
+def test_a_member_acts_and_learns_as_alone_whatever_the_number_of_members(n_members: int) -> None:
+    def begun(*jobs: TrainingJob) -> Population:
+        made = Population([Member(one, None) for one in jobs])
+        made.rollout.reset()
+        return made
+
+    jobs = [job(seed, learning_rate=1e-3 * seed) for seed in range(1, n_members + 1)]
+    together, alone = begun(*jobs), [begun(one) for one in jobs]
+    n_envs = jobs[0].settings.rl.n_envs
+    for _ in range(2):
+        for trainings in (together, *alone):
+            trainings.collect()
+        for own, columns in zip(alone, together.rollout.buffer.actions.split(n_envs, dim=1), strict=True):
+            assert torch.equal(columns, own.rollout.buffer.actions)
+        for trainings in (together, *alone):
+            trainings.update()
+    assert len(set(together.rollout.buffer.actions.flatten().tolist())) > 2
+    for trainings in (together, *alone):
+        trainings.networks.store()
+    for ours, theirs in zip(together.members, alone, strict=True):
+        for name, value in parameters(theirs.members[0].model).items():
+            torch.testing.assert_close(parameters(ours.model)[name], value, rtol=1e-5, atol=2e-6)
 
 
 def test_in_float64_eight_members_are_what_each_is_alone() -> None:
