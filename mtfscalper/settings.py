@@ -83,8 +83,8 @@ class RLSettings(Section):
     )
     compile: bool | Literal["auto"] = Field(
         "auto",
-        description="whether `torch.compile` compiles PPO's loss. `auto`: on a GPU. Without a C++ compiler training "
-        "goes on without, with one warning",
+        description="whether `torch.compile` compiles PPO's loss, and the steps of `torch` environments. `auto`: the "
+        "loss, on a GPU. Without a C++ compiler training goes on without, with one warning",
     )
     entry_mode: EntryMode | Literal["auto"] = Field(
         "auto",

@@ -124,13 +124,15 @@ class Population:
         networks.load()
         self.networks = networks
         self._generators = [torch.Generator(device).manual_seed(member.job.settings.rl.seed) for member in self.members]
-        compiled = compiles_on(first.rl.compile, device)
-        self._envs = MemberEnvs(stages, first.rl.n_envs, device, compiled=compiled)
+        # Compiled anew for each population, which takes longer than it saves in a training of usual length: only who
+        # asks for it has it.
+        self._envs = MemberEnvs(stages, first.rl.n_envs, device, compiled=first.rl.compile is True)
         self.rollout = MemberRollout(
             networks, self._envs, self._generators, n_steps=first.ppo.n_steps, n_envs=first.rl.n_envs, device=device
         )
         n_rows = sum(len(stage.tape) for stage in stages)
         self._evaluation = MemberEvaluation(networks, held_out, n_rows, device)
+        compiled = compiles_on(first.rl.compile, device)
         self._gradients = CompiledFunction(minibatch_gradients) if compiled else minibatch_gradients
         self._update = DeviceUpdate(networks, first.ppo.batch_size, first.ppo.n_epochs, self._gradients)
 
