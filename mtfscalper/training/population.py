@@ -282,6 +282,8 @@ def _tell_memory(jobs: Sequence[TrainingRequest], device: torch.device) -> None:
         n_candles = len(job.train) + (len(job.evaluation) if job.evaluation is not None else 0)
         most = max(most, member_bytes(job.settings, job.train.n_features, n_candles))
     logger.info("%s: %d at once on %s, %.0f MB or more for each.", _pairs(jobs), len(jobs), device, most / 1e6)
+    if device.type == "cpu":
+        logger.warning("vec_env 'torch' is made for a GPU; on this machine's processor 'batched' is faster.")
 
 
 def _pairs(jobs: Sequence[TrainingRequest]) -> str:

@@ -224,6 +224,7 @@ def test_what_does_not_fit_is_halved(monkeypatch: pytest.MonkeyPatch, caplog: py
     assert (sizes[0], set(sizes)) == (3, {1, 2, 3})
     assert "3 trainings at once need more memory than cpu has: 2 and 1 of them follow each other." in caplog.text
     assert "MB or more for each" in caplog.text
+    assert "vec_env 'torch' is made for a GPU; on this machine's processor 'batched' is faster" in caplog.text
     for (ours, _), (theirs, _) in zip(halves, whole, strict=True):
         assert distance(ours, theirs) < 1e-5
 
