@@ -7,7 +7,6 @@ import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -153,13 +152,6 @@ def test_a_job_says_where_it_trains_and_what_else_does(caplog: pytest.LogCapture
     _, report = job(activation="tanh").run()
     assert report.vec_env == "BatchedTradingEnv"
     assert "vec_env 'torch' does not train this (activation is 'tanh', and only 'relu' does)" in caplog.text
-
-
-def test_compiled_it_learns_the_same(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
-    [(plain, _)], [(model, report)] = train_population([job(1)]), train_population([job(1, compile=True)])
-    assert report.compiled
-    assert distance(model, plain) < 1e-5
 
 
 def test_trainings_of_different_shapes_are_refused() -> None:
