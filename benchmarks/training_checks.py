@@ -54,7 +54,7 @@ def update(task: Task) -> Iterator[Check]:
         model.train()
         theirs.append(parameters(model))
     DeviceUpdate(population.networks, size.batch_size, size.n_epochs).run_in_order(
-        population.rollout.buffer, population.settings(), torch.stack(orders, dim=1).to(task.device)
+        population.rollout.buffer, population.settings, torch.stack(orders, dim=1).to(task.device)
     )
     population.networks.store()
     ours = [parameters(member.model) for member in population.members]

@@ -73,6 +73,16 @@ def has_ended(episode: EpisodeState) -> Tensor:
     return ended
 
 
+def flat_episodes(candles: Tensor, last: Tensor) -> EpisodeState:
+    """Accounts at the beginning of their episodes.
+
+    :param candles: numbers of the candles at which they stand, shape (n,)
+    :param last: numbers of the candles that end the episodes, shape (n,)
+    """
+    zeros = torch.zeros(candles.shape, dtype=torch.float64, device=candles.device)
+    return EpisodeState(_flat_accounts(zeros), zeros, candles, last, zeros + 1.0, zeros + 1.0, zeros != 0)
+
+
 class DevicePlay:
     """Accounts that play on the candles of a scene, from decision to decision."""
 
@@ -89,16 +99,6 @@ class DevicePlay:
     def enters_by_itself(self) -> bool:
         """Whether accounts enter without a decision."""
         return self._passes > 0
-
-    def flat(self, candles: Tensor, last: Tensor) -> EpisodeState:
-        """Accounts at the beginning of their episodes.
-
-        :param candles: numbers of the candles at which they stand, shape (n,)
-        :param last: numbers of the candles that end the episodes, shape (n,)
-        """
-        zeros = torch.zeros(candles.shape, dtype=torch.float64, device=candles.device)
-        account = _flat_accounts(zeros)
-        return EpisodeState(account, zeros, candles, last, zeros + 1.0, zeros + 1.0, zeros != 0)
 
     def decide(self, episode: EpisodeState, actions: Tensor) -> tuple[EpisodeState, Gains]:
         """Act, then let the candles without a decision pass.
@@ -214,7 +214,7 @@ class StartTable:
 
         candles = np.concatenate([game.next_entry[first:last] for _, first, last in game.segments])
         lasts = np.repeat([segment.last for segment in game.segments], lengths)
-        episode = play.flat(xp.asarray(candles), xp.asarray(lasts))
+        episode = flat_episodes(xp.asarray(candles), xp.asarray(lasts))
         episode, gains = play.let_pass(episode, play.no_gains(episode.equity))
         following = [
             before + member.start_after(segment).segment

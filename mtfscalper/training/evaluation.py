@@ -12,11 +12,13 @@ import numpy as np
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import Logger
 
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import decider_for
+from mtfscalper.training.report import TrainingReport
 
 # Smaller than where speed counts: the lookbacks of many rows would be the most memory that a training takes.
 _MAX_BATCH = 256
@@ -61,11 +63,51 @@ def evaluate(model: BaseAlgorithm, tape: MarketTape, settings: EnvSettings) -> E
     return Evaluation(model.num_timesteps, log_return, len(profits), wins, time.perf_counter() - started)
 
 
+class Judgement:
+    """When the policy of one training is evaluated, what was found each time, and which was the best.
+
+    The best is the one with the highest log return; of equals, the later one, which has seen more.
+
+    :ivar history: every evaluation
+    """
+
+    def __init__(self, every_timesteps: int) -> None:
+        """
+        :param every_timesteps: evaluate after so many timesteps since the last time
+        """
+        self.history: list[Evaluation] = []
+        self.best: Evaluation | None = None
+        self._every = every_timesteps
+
+    def is_due(self, timesteps: int) -> bool:
+        """Whether to evaluate before the next rollout."""
+        last = self.history[-1].timesteps if self.history else 0
+        return timesteps - last >= self._every
+
+    def note(self, result: Evaluation, logger: Logger) -> bool:
+        """
+        :return: whether it is the best so far
+        """
+        self.history.append(result)
+        for name in ("log_return", "trades", "win_ratio"):
+            logger.record(f"eval/{name}", getattr(result, name))
+        if self.best is not None and result.log_return < self.best.log_return:
+            return False
+        self.best = result
+        return True
+
+    def tell(self, report: TrainingReport) -> None:
+        """Write into a report what was found."""
+        report.evaluations = [result._asdict() for result in self.history]
+        report.best_evaluation = self.best._asdict() if self.best else None
+
+
 class KeepBest(BaseCallback):
     """Evaluates the policy after every update and keeps the parameters of the best one.
 
-    The first rollout's policy is untrained and is not evaluated. The best is the one with the highest log return;
-    of equals, the later one, which has seen more.
+    The first rollout's policy is untrained and is not evaluated.
+
+    :ivar judgement: what was found
     """
 
     def __init__(
@@ -80,19 +122,16 @@ class KeepBest(BaseCallback):
         :param on_evaluation: is told each evaluation, and may raise
         """
         super().__init__()
-        self.history: list[Evaluation] = []
-        self.best: Evaluation | None = None
+        self.judgement = Judgement(every_timesteps)
         self._tape = tape
         self._settings = settings
-        self._every = every_timesteps
         self._on_evaluation = on_evaluation
         # On disk, one array after the other: a fifth of what a training keeps otherwise, and read once.
         self._best_parameters = tempfile.TemporaryFile()  # noqa: SIM115 - until close()
-        self._started_at = 0
 
     def restore(self) -> None:
         """Give the model the best parameters seen."""
-        if self.best is not None:
+        if self.judgement.best is not None:
             self._best_parameters.seek(0)
             for value in self.model.policy.state_dict().values():
                 value.copy_(torch.from_numpy(np.load(self._best_parameters)))
@@ -101,12 +140,8 @@ class KeepBest(BaseCallback):
         """Give up the file; there is nothing to restore afterwards."""
         self._best_parameters.close()
 
-    def _on_training_start(self) -> None:
-        self._started_at = self.model.num_timesteps
-
     def _on_rollout_start(self) -> None:
-        last = self.history[-1].timesteps if self.history else self._started_at
-        if self.model.num_timesteps - last >= self._every:
+        if self.judgement.is_due(self.model.num_timesteps):
             self._evaluate()
 
     def _on_training_end(self) -> None:
@@ -117,14 +152,9 @@ class KeepBest(BaseCallback):
 
     def _evaluate(self) -> None:
         result = evaluate(self.model, self._tape, self._settings)
-        self.history.append(result)
-        self.logger.record("eval/log_return", result.log_return)
-        self.logger.record("eval/trades", result.trades)
-        self.logger.record("eval/win_ratio", result.win_ratio)
-        if self.best is None or result.log_return >= self.best.log_return:
+        if self.judgement.note(result, self.logger):
             self._best_parameters.seek(0)
             for value in self.model.policy.state_dict().values():
                 np.save(self._best_parameters, value.cpu().numpy())
-            self.best = result
         if self._on_evaluation is not None:
             self._on_evaluation(result)

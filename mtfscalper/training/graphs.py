@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Generic, TypeVar
 
 import torch
@@ -17,7 +17,7 @@ _WARM_UP_CALLS = 3
 
 
 class GraphedFunction(Generic[_T]):
-    """A function without arguments that reads and writes tensors at fixed addresses and waits for nothing.
+    """A function without arguments that reads and writes tensors at fixed addresses, and neither waits nor draws.
 
     On a CUDA device its first calls run as they are, on a stream of their own; then it is captured, and every later
     call is one launch of the graph and returns the same tensors with new contents. On other devices, and where it
@@ -26,17 +26,11 @@ class GraphedFunction(Generic[_T]):
     :ivar captured: whether calls are launches of a graph
     """
 
-    def __init__(
-        self, function: Callable[[], _T], device: torch.device, generators: Sequence[torch.Generator] = ()
-    ) -> None:
-        """
-        :param generators: that it draws from, on the device
-        """
+    def __init__(self, function: Callable[[], _T], device: torch.device) -> None:
         self.captured = False
         self._function = function
         self._call: Callable[[], _T] = function
         if device.type == "cuda":
-            self._generators = generators
             self._calls_left = _WARM_UP_CALLS
             self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
             self._call = self._warm_up
@@ -58,8 +52,6 @@ class GraphedFunction(Generic[_T]):
     def _capture(self) -> _T:
         graph = torch.cuda.CUDAGraph()
         try:
-            for generator in self._generators:
-                graph.register_generator_state(generator)
             with torch.cuda.graph(graph, stream=self._stream):
                 result = self._function()
         except RuntimeError as error:

@@ -107,8 +107,7 @@ class TrainingJob(TrainingRequest):
                 model.release_memory()
             if keep_best is not None:
                 keep_best.restore()
-                report.evaluations = [result._asdict() for result in keep_best.history]
-                report.best_evaluation = keep_best.best._asdict() if keep_best.best else None
+                keep_best.judgement.tell(report)
         if compact:
             features_extractor(model).features = torch.empty(0, train.n_features, device=model.device)
         report.timesteps = model.num_timesteps

@@ -15,7 +15,7 @@ from mtfscalper.envs.device_env import RolloutSums
 from mtfscalper.policy.network import MaskedActorCriticPolicy, features_extractor
 from mtfscalper.training.callbacks import OnEvaluation
 from mtfscalper.training.device import UPDATE_METRICS
-from mtfscalper.training.evaluation import Evaluation
+from mtfscalper.training.evaluation import Evaluation, Judgement
 from mtfscalper.training.fit import build_model, model_zip, network_arguments
 from mtfscalper.training.member_envs import Stage
 from mtfscalper.training.ppo import FusedPPO
@@ -35,9 +35,8 @@ class Member:
 
     :ivar job: its seed among its settings
     :ivar n_rollouts: how many it learns from
-    :ivar every: timesteps between two evaluations, None for no evaluation
+    :ivar judgement: its evaluations, None where it has none
     :ivar has_ended: whether it learns no more
-    :ivar best: its best evaluation so far
     """
 
     def __init__(self, job: TrainingRequest, on_evaluation: OnEvaluation | None) -> None:
@@ -49,10 +48,9 @@ class Member:
         report.rollout_timesteps = rl.n_envs * ppo.n_steps
         report.reward_profit_correlation = check_reward(job.train, job.env, rl.seed)
         self.n_rollouts = -(-report.timesteps_asked // report.rollout_timesteps)
-        self.every = job.evaluation_every(report.rollout_timesteps)
+        every = job.evaluation_every(report.rollout_timesteps)
+        self.judgement = None if every is None else Judgement(every)
         self.has_ended = False
-        self.best: Evaluation | None = None
-        self._history: list[Evaluation] = []
         self._terms: Counter[str] = Counter()
         self.model = self._built()
         report.precision = self.policy.precision
@@ -86,32 +84,27 @@ class Member:
     @property
     def held_out(self) -> Stage | None:
         """What it is evaluated on."""
-        return None if self.every is None or self.job.evaluation is None else Stage(self.job.evaluation, self.job.env)
+        tape = self.job.evaluation
+        return None if self.judgement is None or tape is None else Stage(tape, self.job.env)
 
     @property
     def is_due(self) -> bool:
         """Whether it is to be evaluated before the next rollout; what is untrained is not."""
-        if self.has_ended or self.every is None or not self.model.num_timesteps:
+        timesteps = self.model.num_timesteps
+        if self.has_ended or self.judgement is None or not timesteps:
             return False
-        last = self._history[-1].timesteps if self._history else 0
-        return self.has_learned or self.model.num_timesteps - last >= self.every
+        return self.has_learned or self.judgement.is_due(timesteps)
 
     @property
     def has_learned(self) -> bool:
         """Whether it has had all its rollouts."""
         return self.model.num_timesteps >= self.n_rollouts * self.report.rollout_timesteps
 
-    def note_evaluation(self, result: Evaluation) -> bool:
+    def note_evaluation(self, result: Evaluation | None) -> bool:
         """
-        :return: whether it is the best so far; of equals, the later one, which has seen more
+        :return: whether it is the best so far
         """
-        self._history.append(result)
-        for name in ("log_return", "trades", "win_ratio"):
-            self.model.logger.record(f"eval/{name}", getattr(result, name))
-        if self.best is not None and result.log_return < self.best.log_return:
-            return False
-        self.best = result
-        return True
+        return self.judgement is not None and result is not None and self.judgement.note(result, self.model.logger)
 
     def note_rollout(self, sums: RolloutSums, iteration: int) -> None:
         """Log a rollout under stable-baselines3's names, as it does before the update."""
@@ -137,6 +130,11 @@ class Member:
             self.model.logger.record(f"train/{name}", value)
         self.model.logger.record("train/n_updates", self.model._n_updates, exclude="tensorboard")
 
+    @property
+    def has_best(self) -> bool:
+        """Whether any evaluation has chosen a policy; without one the last is returned."""
+        return self.judgement is not None and self.judgement.best is not None
+
     def ask(self, result: Evaluation | None) -> None:
         """Let whoever runs the training see it, and end it."""
         if self._on_evaluation is None or self.has_ended:
@@ -155,8 +153,8 @@ class Member:
         report, model = self.report, self.model
         report.timesteps, report.population, report.seconds = model.num_timesteps, population, seconds
         report.reward_terms = dict(self._terms)
-        report.evaluations = [result._asdict() for result in self._history]
-        report.best_evaluation = self.best._asdict() if self.best else None
+        if self.judgement is not None:
+            self.judgement.tell(report)
         if model.device.type != "cpu":
             # As whoever opens its zip has it: decisions are made on the CPU.
             model = FusedPPO.load(io.BytesIO(model_zip(model)), device="cpu")

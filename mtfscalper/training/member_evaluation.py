@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from mtfscalper.envs.device_episodes import flat_episodes
 from mtfscalper.envs.episodes import candles_of, permitted_entries, scene_on
 from mtfscalper.policy.network import impossible_actions, masked_logits
-from mtfscalper.trading.account import FLAT, Account
 from mtfscalper.trading.arrays import map_arrays
 from mtfscalper.trading.episode import EpisodeState, Market, Scene, advance
 from mtfscalper.trading.observation import observe
@@ -62,19 +62,9 @@ class _Field:
         ends = np.cumsum([len(tape) for tape in tapes])
         starts = ends - [len(tape) for tape in tapes]
         self._rows = xp.asarray(np.array([run.row for run in runs]) - starts)
-        n = len(runs)
-        ones = torch.ones(n, dtype=torch.float64, device=device)
-        self.first = EpisodeState(
-            account=Account(*(torch.full((n,), value, device=device).to(_number(value)) for value in FLAT)),
-            profit=0.0 * ones,
-            candle=xp.asarray(starts + settings.lookback),
-            last=xp.asarray(ends - 1),
-            equity=ones,
-            peak=ones,
-            terminated=torch.zeros(n, dtype=torch.bool, device=device),
-        )
+        self.first = flat_episodes(xp.asarray(starts + settings.lookback), xp.asarray(ends - 1))
         self.state: EpisodeState = map_arrays(torch.clone, self.first)
-        self.trades = torch.zeros(n, dtype=torch.int64, device=device)
+        self.trades = torch.zeros(len(runs), dtype=torch.int64, device=device)
         self.wins = torch.zeros_like(self.trades)
 
     def __len__(self) -> int:
@@ -225,7 +215,3 @@ def _evaluation(timesteps: int, columns: Sequence[npt.NDArray[Any]], seconds: fl
     n_trades = int(trades.sum())
     win_ratio = float(wins.sum() / n_trades) if n_trades else 0.0
     return Evaluation(timesteps, float(np.log(equity).sum()), n_trades, win_ratio, seconds)
-
-
-def _number(value: float | bool) -> torch.dtype:
-    return torch.bool if isinstance(value, bool) else torch.float64

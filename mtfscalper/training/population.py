@@ -107,6 +107,7 @@ class Population:
 
     :ivar members: in that order
     :ivar networks: of all members
+    :ivar settings: what each member learns with
     :ivar rollout: what is collected
     """
 
@@ -123,6 +124,7 @@ class Population:
         networks = MemberNetworks([member.policy for member in self.members], features)
         networks.load()
         self.networks = networks
+        self.settings = self._ppo_settings()
         self._generators = [torch.Generator(device).manual_seed(member.job.settings.rl.seed) for member in self.members]
         # Compiled anew for each population, which takes longer than it saves in a training of usual length: only who
         # asks for it has it.
@@ -150,8 +152,7 @@ class Population:
                 iteration += 1
                 self._learn(iteration)
                 progress.advance(task)
-        # Without an evaluation the last policy is the one.
-        self.networks.restore_best(self._mask(member.best is not None for member in self.members))
+        self.networks.restore_best(self._mask(member.has_best for member in self.members))
         self.networks.store()
         for member in self.members:
             member.report.compiled = isinstance(self._gradients, CompiledFunction) and self._gradients.compiled
@@ -162,7 +163,7 @@ class Population:
 
     def collect(self) -> list[RolloutSums]:
         """Collect a rollout of every member, and say what happened in it."""
-        self.rollout.collect(self.settings(), self._after_step)
+        self.rollout.collect(self.settings, self._after_step)
         return self._envs.drain()
 
     def update(self) -> list[list[float]]:
@@ -172,7 +173,7 @@ class Population:
         """
         learning = self._mask(not member.has_ended for member in self.members)
         metrics: list[list[float]] = self._update.run(
-            self.rollout.buffer, self.settings(), self._generators, learning
+            self.rollout.buffer, self.settings, self._generators, learning
         ).tolist()
         return metrics
 
@@ -181,12 +182,11 @@ class Population:
         due = [member.is_due for member in self.members]
         if any(due):
             results = self.evaluate()
-            judged = zip(self.members, due, results, strict=True)
-            better = [
-                is_due and result is not None and member.note_evaluation(result) for member, is_due, result in judged
-            ]
-            self.networks.keep_best(self._mask(better))
-            for member, is_due, result in zip(self.members, due, results, strict=True):
+            judged = list(zip(self.members, due, results, strict=True))
+            self.networks.keep_best(
+                self._mask(is_due and member.note_evaluation(result) for member, is_due, result in judged)
+            )
+            for member, is_due, result in judged:
                 if is_due:
                     member.ask(result)
         for member in self.members:
@@ -211,8 +211,7 @@ class Population:
         for member in self.members:
             member.ask(None)
 
-    def settings(self) -> MemberPPOSettings:
-        """What each member learns with."""
+    def _ppo_settings(self) -> MemberPPOSettings:
         each = [member.job.settings.ppo for member in self.members]
 
         def of_each(name: str) -> Tensor | None:

@@ -98,7 +98,7 @@ def test_signals_set_outside_stay_in_the_frame_where_the_agent_enters(
 ) -> None:
     Watch(monkeypatch)
     run = run_of(tmp_path, market, "OutsideSignalsStrategy", "agent")
-    run.run()
+    assert {"classic_long", "classic_short"} <= set(run.run().columns)
     # The strategy's entries read them.
     run.trades()
 

@@ -34,14 +34,10 @@ class Graph:
 
     def __init__(self) -> None:
         self.replays = 0
-        self.generators: list[torch.Generator] = []
         self.made.append(self)
 
     def replay(self) -> None:
         self.replays += 1
-
-    def register_generator_state(self, generator: torch.Generator) -> None:
-        self.generators.append(generator)
 
 
 @pytest.fixture
@@ -75,8 +71,7 @@ def test_on_a_cpu_every_call_runs_as_it_is() -> None:
 
 def test_on_cuda_three_calls_warm_up_and_then_a_graph_is_captured_and_launched(cuda: type[Graph]) -> None:
     calls: list[int] = []
-    generator = torch.Generator()
-    graphed = GraphedFunction(lambda: calls.append(1), CUDA, [generator])
+    graphed = GraphedFunction(lambda: calls.append(1), CUDA)
     for _ in range(3):
         graphed()
     assert not cuda.made
@@ -87,7 +82,6 @@ def test_on_cuda_three_calls_warm_up_and_then_a_graph_is_captured_and_launched(c
     assert len(calls) == 4
     [graph] = cuda.made
     assert graph.replays == 4
-    assert graph.generators == [generator]
 
 
 def test_a_launch_returns_the_tensors_that_were_captured(cuda: type[Graph]) -> None:
