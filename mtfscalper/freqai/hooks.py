@@ -112,9 +112,10 @@ def _without_effect(model: type, ours: type) -> Iterator[str]:
         overridden -= called
     yield from overridden
     # A class that stands behind this one in the order of inheritance: this one's methods win.
+    defined = {name for kind in ours.__mro__ if not kind.__module__.startswith("freqtrade.") for name in vars(kind)}
     for kind in mro[mro.index(ours) + 1 :]:
         if kind not in ours.__mro__ and issubclass(kind, BaseReinforcementLearningModel):
-            yield from (name for name in vars(kind) if name in dead or (name in vars(ours) and name in LIVE_HOOKS))
+            yield from (name for name in vars(kind) if name in dead or (name in defined and name in LIVE_HOOKS))
 
 
 def _names_used(kinds: Iterable[type], without: set[str]) -> Iterator[str]:

@@ -14,7 +14,6 @@ from freqtrade.configuration import TimeRange
 from freqtrade.enums import TRADE_MODES
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
-from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcementLearningModel
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -24,28 +23,28 @@ from mtfscalper.executors.choice import executor_for
 from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
-from mtfscalper.freqai.exit_policy import ExitPolicy
+from mtfscalper.freqai.bot_hooks import BotHooks
 from mtfscalper.freqai.hooks import check_hooks, own_trainings
 from mtfscalper.freqai.live import LivePairs
+from mtfscalper.freqai.owner import Owner
 from mtfscalper.freqai.planned_trainings import PlannedTrainings, train_missing
 from mtfscalper.freqai.preparation import Preparation
 from mtfscalper.freqai.sharing import Writers
 from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.trade_decisions import follow_plan
-from mtfscalper.freqai.traded_strategy import NO_STRATEGY_SEEN, TradedStrategy
+from mtfscalper.freqai.traded_strategy import TradedStrategy
 from mtfscalper.freqai.training_folder import noted
 from mtfscalper.freqai.views import is_view, may_be_view, with_sealed_columns
 from mtfscalper.freqai.written_config import config_in_force
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.seals import Seals
-from mtfscalper.settings import Settings
 from mtfscalper.training.job import TrainingJob, stop_on
 
 logger = logging.getLogger(__name__)
 
 
-class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
+class MtfScalperFreqaiModel(BotHooks):
     """PPO on parallel trading environments for FreqAI; see the README for its settings."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -77,6 +76,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self._run: BacktestRun | None = None
         self._planned = PlannedTrainings()
         self._live = LivePairs(self.settings)
+        self._owner = Owner()
 
     # ------------------------------------------------------------------ FreqAI's entry points
 
@@ -110,35 +110,6 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
     def ensure_data_exists(self, len_dataframe_backtest: int, tr_backtest: TimeRange, pair: str) -> bool:
         """Whether a period is worth a training: FreqAI passes over the others, whose columns stay 0."""
         return self._run is None or int(self.training_timerange.stopts) not in self._run.left_out
-
-    def start_live(
-        self, dataframe: DataFrame, metadata: dict[str, Any], strategy: IStrategy, dk: FreqaiDataKitchen
-    ) -> FreqaiDataKitchen:
-        """A bot's pass over a pair, kept to note the pair's candles."""
-        self._learn_from(strategy)
-        if not self._live.has_seen(pair := metadata["pair"]):
-            self.traded.compute(dk, dataframe, pair)
-        self.traded.source.funding.refresh_unwatched(pair)
-        self._live.see(self.traded.candles_to_decide(pair, dataframe))
-        return super().start_live(dataframe, metadata, strategy, dk)
-
-    def start_scanning(self, *args: Any, **kwargs: Any) -> None:
-        """FreqAI's training thread, and one that keeps the funding rates up to date beside it."""
-        super().start_scanning(*args, **kwargs)
-        self._threads.append(self.traded.source.funding.start_watching(self._stop_event))
-
-    def extract_data_and_train_model(
-        self,
-        new_trained_timerange: TimeRange,
-        pair: str,
-        strategy: IStrategy,
-        dk: FreqaiDataKitchen,
-        data_load_timerange: TimeRange,
-    ) -> None:
-        """A bot's training of a pair, on all the funding there has been."""
-        self._learn_from(strategy)
-        self.traded.source.funding.refresh([pair])
-        super().extract_data_and_train_model(new_trained_timerange, pair, strategy, dk, data_load_timerange)
 
     def train(self, unfiltered_df: DataFrame, pair: str, dk: FreqaiDataKitchen, **kwargs: Any) -> Any:
         """The best policy by evaluation for one pair and period; None for one that there is too little to train on."""
@@ -190,10 +161,6 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
         self.dd.meta_data_dictionary.pop(dk.pair, None)
         return True
 
-    def exit_policy(self, pair: str, row_ms: int) -> ExitPolicy | None:
-        """See :class:`mtfscalper.freqai.trade_decisions.ExitPolicySource`; a bot asks with its last prediction."""
-        return self._live.policies.get(pair)
-
     def _append_null_backtesting_predictions(self, dk: FreqaiDataKitchen, dataframe_backtest: DataFrame) -> None:
         """A failed training fails the run: FreqAI would cache neutral predictions. A period left out stays empty."""
         error = self._training_failure
@@ -204,30 +171,7 @@ class MtfScalperFreqaiModel(BaseReinforcementLearningModel):
             f"Training of {dk.pair}, period {dk.model_filename}, failed: {type(error).__name__}: {error}"
         ) from error
 
-    def _on_stop(self) -> None:
-        # Training ends at its next step (the stop event) and closes its environments itself: here it would hang.
-        self.dd.save_historic_predictions_to_disk()  # type: ignore[no-untyped-call]
-
     # ------------------------------------------------------------------ training
-
-    def _learn_from(self, strategy: IStrategy) -> None:
-        """Note whose trades are learned: FreqAI's hooks are called by themselves too, without :meth:`start`."""
-        if not self._is_set_up:
-            self._set_up()
-        if self._traded is None or self._traded.strategy is not strategy:
-            self._traded = TradedStrategy(strategy, self.config, self._asked, self._user)
-
-    @property
-    def settings(self) -> Settings:
-        """What is in force: the config's settings, once a strategy has decided what they leave to it."""
-        return self._asked if self._traded is None else self._traded.settings
-
-    @property
-    def traded(self) -> TradedStrategy:
-        """Whose trades are learned."""
-        if self._traded is None:
-            raise OperationalException(NO_STRATEGY_SEEN)
-        return self._traded
 
     def _train(self, unfiltered_df: DataFrame, pair: str, dk: FreqaiDataKitchen) -> BaseAlgorithm:
         outcome = self._planned.take(unfiltered_df, dk) if isinstance(dk, PeriodKitchen) else None

@@ -1,0 +1,94 @@
+"""FreqAI's hooks of a bot: its passes over its pairs, its trainings beside them, and its end."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any
+
+from freqtrade.configuration import TimeRange
+from freqtrade.exceptions import OperationalException
+from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
+from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcementLearningModel
+from freqtrade.strategy import IStrategy
+from pandas import DataFrame
+
+from mtfscalper.freqai.exit_policy import ExitPolicy
+from mtfscalper.freqai.live import LivePairs
+from mtfscalper.freqai.owner import Owner
+from mtfscalper.freqai.strategy_rules import UserParts
+from mtfscalper.freqai.traded_strategy import NO_STRATEGY_SEEN, TradedStrategy
+from mtfscalper.settings import Settings
+
+
+class BotHooks(BaseReinforcementLearningModel):
+    """What FreqAI calls in ``freqtrade trade``, and whose trades are learned, which backtests ask too."""
+
+    _asked: Settings
+    _user: UserParts
+    _live: LivePairs
+    _owner: Owner
+    _traded: TradedStrategy | None
+    _is_set_up: bool
+
+    @abstractmethod
+    def _set_up(self) -> None:
+        """Begin, where the constructor did not."""
+
+    def start_live(
+        self, dataframe: DataFrame, metadata: dict[str, Any], strategy: IStrategy, dk: FreqaiDataKitchen
+    ) -> FreqaiDataKitchen:
+        """A bot's pass over a pair, kept to note the pair's candles."""
+        self._learn_from(strategy)
+        self._owner.reach_by(strategy.dp)
+        if not self._live.has_seen(pair := metadata["pair"]):
+            self.traded.compute(dk, dataframe, pair)
+        self.traded.source.funding.refresh_unwatched(pair)
+        self._live.see(self.traded.candles_to_decide(pair, dataframe))
+        return super().start_live(dataframe, metadata, strategy, dk)
+
+    def start_scanning(self, *args: Any, **kwargs: Any) -> None:
+        """FreqAI's training thread, and one that keeps the funding rates up to date beside it."""
+        super().start_scanning(*args, **kwargs)
+        self._threads.append(self.traded.source.funding.start_watching(self._stop_event))
+
+    def extract_data_and_train_model(
+        self,
+        new_trained_timerange: TimeRange,
+        pair: str,
+        strategy: IStrategy,
+        dk: FreqaiDataKitchen,
+        data_load_timerange: TimeRange,
+    ) -> None:
+        """A bot's training of a pair, on all the funding there has been."""
+        self._learn_from(strategy)
+        self.traded.source.funding.refresh([pair])
+        super().extract_data_and_train_model(new_trained_timerange, pair, strategy, dk, data_load_timerange)
+
+    def exit_policy(self, pair: str, row_ms: int) -> ExitPolicy | None:
+        """See :class:`mtfscalper.freqai.trade_decisions.ExitPolicySource`; a bot asks with its last prediction."""
+        return self._live.policies.get(pair)
+
+    def _on_stop(self) -> None:
+        # Training ends at its next step (the stop event) and closes its environments itself: here it would hang.
+        self.dd.save_historic_predictions_to_disk()  # type: ignore[no-untyped-call]
+
+    # ------------------------------------------------------------------ whose trades are learned
+
+    def _learn_from(self, strategy: IStrategy) -> None:
+        """Note whose trades are learned: FreqAI's hooks are called by themselves too, without :meth:`start`."""
+        if not self._is_set_up:
+            self._set_up()
+        if self._traded is None or self._traded.strategy is not strategy:
+            self._traded = TradedStrategy(strategy, self.config, self._asked, self._user)
+
+    @property
+    def settings(self) -> Settings:
+        """What is in force: the config's settings, once a strategy has decided what they leave to it."""
+        return self._asked if self._traded is None else self._traded.settings
+
+    @property
+    def traded(self) -> TradedStrategy:
+        """Whose trades are learned."""
+        if self._traded is None:
+            raise OperationalException(NO_STRATEGY_SEEN)
+        return self._traded
