@@ -171,7 +171,7 @@ class MtfScalper_RL_Hybrid(PolicyExits, IStrategy):
 
     def set_freqai_targets(self, dataframe: DataFrame, metadata: dict, **kwargs) -> DataFrame:
         """A policy has no targets; its columns are declared here."""
-        return declare_prediction_columns(dataframe)
+        return declare_prediction_columns(dataframe, fallback=self.rl_settings.fallback is not None)
 
     # ------------------------------------------------------------------ signals
 

@@ -26,6 +26,7 @@ LAYERS = (
     "stock_keys",
     "settings_text",
     "ppo_settings",
+    "fold_settings",
     "settings",
     "envs",
     "policy",

@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
         ("held_candles", pa.int32()),
         ("probability", pa.float64()),
         ("leave", pa.bool_()),
+        ("falls_back", pa.bool_()),
     ]
 )
 
@@ -51,6 +52,7 @@ class Question(NamedTuple):
     :ivar side: ``long`` or ``short``
     :ivar profit: see :class:`mtfscalper.freqai.exit_policy.ExitDecision`, as the next three
     :ivar leave: what was answered
+    :ivar falls_back: see :class:`mtfscalper.freqai.exit_policy.ExitDecision`
     """
 
     pair: str
@@ -62,6 +64,7 @@ class Question(NamedTuple):
     held_candles: int
     probability: float
     leave: bool
+    falls_back: bool = False
 
 
 def records_folder(config: Mapping[str, Any]) -> Path:

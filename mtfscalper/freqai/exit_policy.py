@@ -37,6 +37,7 @@ class ExitDecision(NamedTuple):
     :ivar profit: ratio to the stake if closed at this open, costs and leverage included
     :ivar best_profit: highest such ratio at the opens so far
     :ivar held_candles: candles since the entry candle
+    :ivar falls_back: whether the rules end the trades of this policy, whatever it prefers: it never leaves
     """
 
     leave: bool
@@ -44,6 +45,7 @@ class ExitDecision(NamedTuple):
     profit: float
     best_profit: float
     held_candles: int
+    falls_back: bool = False
 
 
 class TradeTerms(NamedTuple):
@@ -119,7 +121,13 @@ class ExitPolicy:
     :mod:`mtfscalper.freqai.live` makes one at each closed candle, from the policy in memory.
     """
 
-    def __init__(self, terms: TradeTerms, history: PriceHistory, period: DecidingPeriod) -> None:
+    def __init__(
+        self, terms: TradeTerms, history: PriceHistory, period: DecidingPeriod, falls_back: bool = False
+    ) -> None:
+        """
+        :param falls_back: whether the rules end the policy's trades
+        """
+        self.falls_back = falls_back
         self.terms = terms
         self.history = history
         self.period = period
@@ -155,11 +163,12 @@ class ExitPolicy:
         else:
             [(action, probability)] = period.decider.decide([seen])
         return ExitDecision(
-            leave=action != Action.NEUTRAL,
+            leave=action != Action.NEUTRAL and not self.falls_back,
             probability=probability,
             profit=profit,
             best_profit=account.best_profit,
             held_candles=int(account.held_candles),
+            falls_back=self.falls_back,
         )
 
     def _prepare(self, now: Account, now_ms: int) -> dict[int, tuple[Observation, TradeDecision]]:

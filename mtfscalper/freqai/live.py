@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.candles import PairCandles
 from mtfscalper.freqai.exit_policy import DecidingPeriod, ExitPolicy, TradeTerms
+from mtfscalper.freqai.fallback import falls_back
 from mtfscalper.freqai.predictions import decide_in_columns, flat_columns, period_rows
 from mtfscalper.freqai.training_folder import trained_terms
 from mtfscalper.policy.inference import decider_for
@@ -32,6 +34,7 @@ class LivePairs:
         self._continual_learning = settings.continual_learning
         self._candles: dict[str, PairCandles] = {}
         self.policies: dict[str, ExitPolicy] = {}
+        self._fallen_back: WeakKeyDictionary[BaseAlgorithm, bool] = WeakKeyDictionary()
 
     def has_seen(self, pair: str) -> bool:
         """Whether the bot has passed over a pair before."""
@@ -69,11 +72,21 @@ class LivePairs:
         tape = candles.tape(rows, features, usable)
         decider = decider_for(model, tape.features, environment.lookback)
         seen = period_rows(tape, environment, len(tape))
-        columns = flat_columns(dk.label_list, decider, tape, environment, seen.decidable)
+        fallen_back = self._has_fallen_back(model, dk)
+        columns = flat_columns(dk.label_list, decider, tape, environment, seen.decidable, fallen_back)
         first_ms, now_ms = int(tape.dates_ms[0]), int(tape.dates_ms[-1]) + candles.timeframe_ms
         terms = trained_terms(Path(dk.data_path), TradeTerms.from_environment(environment, self._rl.model_type))
-        policy = ExitPolicy(terms, candles.history(), DecidingPeriod(first_ms, now_ms, seen, decider.trade_decider()))
+        period = DecidingPeriod(first_ms, now_ms, seen, decider.trade_decider())
+        policy = ExitPolicy(terms, candles.history(), period, fallen_back)
         self.policies[dk.pair] = policy
         if self._rl.decision_mode == "replay":
             decide_in_columns(columns, policy, Trade.get_trades_proxy(pair=dk.pair, is_open=True), now_ms)
         return columns
+
+    def _has_fallen_back(self, model: BaseAlgorithm, dk: FreqaiDataKitchen) -> bool:
+        """Whether the rules end the trades of a policy, found out and told once."""
+        if self._rl.fallback is None:
+            return False
+        if model not in self._fallen_back:
+            self._fallen_back[model] = falls_back(Path(dk.data_path), dk.pair)
+        return self._fallen_back[model]

@@ -41,11 +41,17 @@ class PlannedPeriod:
     :ivar first_ms: the first row that it decides on
     :ivar stop_ms: the first row that it no longer decides on
     :ivar folder: of its version, relative to the archive
+    :ivar falls_back: whether the rules end the policy's trades
     """
 
     first_ms: int
     stop_ms: int
     folder: str
+    falls_back: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """What the plan's file says; of a period that does not fall back nothing of that, as before any could."""
+        return {name: value for name, value in asdict(self).items() if name != "falls_back" or value}
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ class RunPlan:
         return {
             "pair": self.pair,
             "terms": self.terms.as_json(),
-            "periods": [asdict(period) for period in self.periods],
+            "periods": [period.as_json() for period in self.periods],
             "history_sha256": self.history_sha256,
         }
 

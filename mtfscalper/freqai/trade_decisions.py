@@ -180,6 +180,7 @@ class TradeDecisions:
                     decision.held_candles,
                     decision.probability,
                     leave,
+                    decision.falls_back,
                 )
                 self._record.add(question, policy.history.dates_ms[-1])
         return decision
@@ -189,7 +190,7 @@ class TradeDecisions:
 
         :raises DecisionLostError: in backtests, if whoever is asked for that fails
         """
-        if self._leaves is None:
+        if self._leaves is None or decision.falls_back:
             return decision.leave
         try:
             return bool(self._leaves(decision))
