@@ -55,6 +55,9 @@ RL_DEFAULTS = {
     "model_reward_parameters": RewardSettings(),
     "seed": 42,
     "ensemble": 1,
+    "evaluation_folds": None,
+    "evaluation_mode": "mean",
+    "fallback": None,
     "trust_models": (),
     "kept_runs": 2,
 }
@@ -243,6 +246,9 @@ WRONG_TYPES = {
     "model_reward_parameters": [1, "rr", [1.0], None],
     "seed": ["42", 42.0, True, None],
     "ensemble": ["8", 8.0, True, None],
+    "evaluation_folds": ["4", 4.0, True],
+    "evaluation_mode": ["best", 1, None],
+    "fallback": [True, "rules", 1],
     "trust_models": ["sha256:" + "0" * 64, 1, True, None],
     "kept_runs": ["2", 2.0, True, None],
 }
@@ -310,6 +316,8 @@ def test_a_wrong_type_is_refused_by_name(key: str, value: Any) -> None:
         ("seed", 2**31),
         ("ensemble", 0),
         ("ensemble", 65),
+        ("evaluation_folds", 1),
+        ("evaluation_folds", 101),
         ("model_type", "SAC"),
         ("policy_type", "CnnPolicy"),
         ("progress_bar", 1),

@@ -7,6 +7,7 @@ import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from freqai_runs import PAIR, PERIODS, FreqtradeBacktest, Watch, predictions
@@ -16,10 +17,12 @@ from live_bot import LiveBot
 from mtfscalper.artefacts import REPORT_NAME, read_manifest
 from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, FALLBACK_COLUMN, LONG_ENTER_COLUMN
 from mtfscalper.freqai.decision_record import newest_decisions, records_folder
+from mtfscalper.freqai.fallback import falls_back
 from mtfscalper.freqai.run_plan import RunPlan
 from mtfscalper.trading.actions import Action
 from mtfscalper.training import guard
 from mtfscalper.training.paired import PairedResult
+from mtfscalper.training.report import TrainingReport
 from mtfscalper.training.request import TrainingRequest
 
 GUARDED = {"fallback": "classic", "max_trade_duration_candles": 24, "decision_mode": "replay"}
@@ -46,25 +49,28 @@ def verdicts(monkeypatch: pytest.MonkeyPatch) -> dict[int, PairedResult]:
     said: dict[int, PairedResult] = {}
 
     def judged(job: TrainingRequest, model: Any) -> PairedResult:
-        assert job.judging is not None
+        assert_apart(job)
         return said.setdefault(int(job.train.dates_ms[0]) // 86_400_000, BEATEN)
 
     monkeypatch.setattr(guard, "judge", judged)
     return said
 
 
-def day(period: int) -> int:
-    """The first day, of two, that a period is trained on."""
-    return period // 86_400 - 2 + 1
+def assert_apart(job: TrainingRequest) -> None:
+    """Nothing of a trade or an observation of one tape is of another: 24 candles of a trade, one looked back on."""
+    assert job.evaluation is not None
+    assert job.judging is not None
+    tapes = (job.train, job.evaluation, job.judging)
+    part = np.repeat([0, 1, 2], [len(tape) for tape in tapes])
+    dates = np.concatenate([tape.dates_ms for tape in tapes])
+    order = np.argsort(dates)
+    changes = np.flatnonzero(np.diff(part[order]))
+    assert len(changes) >= 2
+    assert (np.diff(dates[order])[changes] > 25 * 300_000).all()
 
 
 def exits(rows: pd.DataFrame) -> pd.Series[bool]:
     return rows[ACTION_COLUMN].isin([Action.LONG_EXIT, Action.SHORT_EXIT])
-
-
-def of_period(rows: pd.DataFrame, period: int) -> pd.DataFrame:
-    seconds = rows["date"].dt.as_unit("s").astype("int64")
-    return rows[(seconds >= period + 86_400) & (seconds < period + 2 * 86_400)]
 
 
 def test_in_replay_mode_the_rules_end_the_trades_of_the_period_that_falls_back(
@@ -187,17 +193,11 @@ def test_a_bot_lets_the_rules_end_the_trades_and_says_so_once_for_each_training(
 
 
 @pytest.mark.parametrize("damage", ["lost", "garbled", "unjudged"])
-def test_a_bots_policy_that_nothing_shows_to_be_good_falls_back(
-    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, verdicts: dict[int, PairedResult], damage: str
-) -> None:
-    from mtfscalper.freqai.fallback import falls_back
-
+def test_a_bots_policy_that_nothing_shows_to_be_good_falls_back(tmp_path: Path, damage: str) -> None:
     path = tmp_path / REPORT_NAME
     if damage == "garbled":
         path.write_text("{")
     elif damage == "unjudged":
-        from mtfscalper.training.report import TrainingReport
-
         path.write_text(json.dumps(TrainingReport(PAIR, "PPO", 1).as_json()))
     assert falls_back(tmp_path, PAIR)
 

@@ -63,8 +63,7 @@ def test_a_policy_that_never_leaves_makes_the_trades_of_its_entries_with_classic
     decider = PolicyDecider(policy, tape.features)
     result = closed_loop.run(decider, tape, settings, 0, N - 1, last_candle_closes=True, policy_exits=False)
     assert len(result.trades) > 20
-    assert result.exit_probability.max() > 0.9
-    assert not np.isin(result.actions[result.exit_probability > 0], [Action.LONG_EXIT, Action.SHORT_EXIT]).all()
+    assert (result.exit_probability > 0.5).sum() > 20
     assert "exit_signal" not in {trade.exit_reason for trade in result.trades}
     entries = [Entry(trade.open_ms, trade.is_short) for trade in result.trades]
     assert relive(tape, settings.rules, entries) == list(result.trades)
