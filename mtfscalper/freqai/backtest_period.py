@@ -13,7 +13,7 @@ from typing import Any
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Versions
 from mtfscalper.freqai.computed_frame import ComputedFrame, FrameSlice
-from mtfscalper.freqai.fallback import falls_back
+from mtfscalper.freqai.fallback import falls_back, judged_in
 from mtfscalper.freqai.run_plan import PlannedPeriod
 from mtfscalper.seals import Seals
 from mtfscalper.trading.account import FLAT, Account
@@ -139,7 +139,7 @@ class BacktestPeriod:
         self.reuses_model = source is not None
         if source is not None:
             self._install(source, lambda role: role in self._model_roles)
-            self.falls_back = self.is_guarded and falls_back(self.folder, self.pair)
+            self.falls_back = self.is_guarded and falls_back(judged_in(self.folder), self.pair)
             return True
         self._tell_model_stale(stale)
         return False

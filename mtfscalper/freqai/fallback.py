@@ -1,4 +1,8 @@
-"""Whether a policy has fallen back, so that the rules end its trades: read off the report of its training."""
+"""Whether a policy has fallen back, so that the rules end its trades.
+
+Only of policies that were to be judged (``rl_config.fallback``): one that nothing shows to beat classic exits falls
+back, whatever is the matter with the report of its training.
+"""
 
 from __future__ import annotations
 
@@ -7,45 +11,34 @@ import logging
 from pathlib import Path
 
 from mtfscalper import artefacts
+from mtfscalper.training.paired import PairedResult
 from mtfscalper.training.report import TrainingReport
 
 logger = logging.getLogger(__name__)
 
 
-def falls_back(folder: Path, pair: str) -> bool:
-    """Whether the rules end the trades of the policy in a folder, told in one log line.
-
-    Only of policies that were to be judged (``rl_config.fallback``): one that nothing shows to beat classic exits falls
-    back, whatever is the matter with its report.
-
-    :param folder: of the policy
-    """
+def judged_in(folder: Path) -> PairedResult | str:
+    """How the policy in a folder was judged, by the report of its training; why that is not known, in words."""
     path = folder / artefacts.REPORT_NAME
     try:
         report = TrainingReport.from_json(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        logger.warning(
-            "%s: the rules end the policy's trades until the next training: %s cannot be read (%s: %s), so that "
-            "nothing shows whether it beats classic exits.",
-            pair,
-            path,
-            type(error).__name__,
-            error,
-        )
-        return True
-    if report.judged is None:
-        logger.warning(
-            "%s: the rules end the policy's trades until the next training: it was trained without "
-            "freqai.rl_config.fallback, so that nothing shows whether it beats classic exits.",
-            pair,
-        )
-        return True
-    ends = "the rules end its trades" if report.falls_back else "the policy ends its trades"
+        return f"{path} cannot be read ({type(error).__name__}: {error})"
+    return report.judged or f"{path} is of a training without freqai.rl_config.fallback"
+
+
+def falls_back(judged: PairedResult | str, pair: str) -> bool:
+    """Whether a policy falls back, told in one log line.
+
+    :param judged: see :func:`judged_in`
+    """
+    fallen = isinstance(judged, str) or not judged.is_beaten
+    why = f"nothing shows that it beats classic exits: {judged}" if isinstance(judged, str) else judged.in_words()
     logger.log(
-        logging.WARNING if report.falls_back else logging.INFO,
+        logging.WARNING if fallen else logging.INFO,
         "%s: %s until the next training (rl_config.fallback): %s.",
         pair,
-        ends,
-        report.judged.in_words(),
+        "the rules end the policy's trades" if fallen else "the policy ends its trades",
+        why,
     )
-    return report.falls_back
+    return fallen

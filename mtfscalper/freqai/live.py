@@ -13,14 +13,16 @@ from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.executors.executor import Outcome
 from mtfscalper.freqai.candles import PairCandles
 from mtfscalper.freqai.exit_policy import DecidingPeriod, ExitPolicy, TradeTerms
-from mtfscalper.freqai.fallback import falls_back
+from mtfscalper.freqai.fallback import falls_back, judged_in
 from mtfscalper.freqai.predictions import decide_in_columns, flat_columns, period_rows
 from mtfscalper.freqai.training_folder import trained_terms
 from mtfscalper.policy.inference import decider_for
 from mtfscalper.settings import Settings
 from mtfscalper.training.fit import model_zip
+from mtfscalper.training.paired import PairedResult
 
 
 class LivePairs:
@@ -34,6 +36,8 @@ class LivePairs:
         self._continual_learning = settings.continual_learning
         self._candles: dict[str, PairCandles] = {}
         self.policies: dict[str, ExitPolicy] = {}
+        # Of policies trained here: FreqAI changes policy and folder one after the other, while it predicts.
+        self._judged: WeakKeyDictionary[BaseAlgorithm, PairedResult] = WeakKeyDictionary()
         self._fallen_back: WeakKeyDictionary[BaseAlgorithm, bool] = WeakKeyDictionary()
 
     def has_seen(self, pair: str) -> bool:
@@ -51,6 +55,11 @@ class LivePairs:
         :return: None where a training starts anew
         """
         return model_zip(model) if model is not None and self._continual_learning else None
+
+    def note_training(self, outcome: Outcome) -> None:
+        """Note how the policy of a training was judged."""
+        if not isinstance(outcome, Exception) and outcome[1].judged is not None:
+            self._judged[outcome[0]] = outcome[1].judged
 
     def predict(
         self,
@@ -88,5 +97,6 @@ class LivePairs:
         if self._rl.fallback is None:
             return False
         if model not in self._fallen_back:
-            self._fallen_back[model] = falls_back(Path(dk.data_path), dk.pair)
+            judged = self._judged.get(model) or judged_in(Path(dk.data_path))
+            self._fallen_back[model] = falls_back(judged, dk.pair)
         return self._fallen_back[model]

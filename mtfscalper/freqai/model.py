@@ -130,6 +130,7 @@ class MtfScalperFreqaiModel(BotHooks):
             initial_model = self._live.initial_model(self.dd.model_dictionary.get(dk.pair))
         job = self.traded.job(data_dictionary, dk, tensorboard=self.activate_tensorboard, initial_model=initial_model)
         [outcome] = executor_for(self.settings).run([job], stop_on(self._stop_event) if self.live else None)
+        self._live.note_training(outcome)
         return noted(outcome, dk, self.traded.terms.terms(dk.pair))
 
     def predict(

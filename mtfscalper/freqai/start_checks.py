@@ -9,7 +9,6 @@ from typing import Any
 
 from freqtrade.config_schema import CONF_SCHEMA
 from freqtrade.exceptions import OperationalException
-from freqtrade.exchange import timeframe_to_seconds
 from stable_baselines3.common.utils import get_device
 
 from mtfscalper.freqai.strategy_rules import settings_of_config
@@ -48,7 +47,7 @@ def checked_settings(config: dict[str, Any]) -> Settings:
     :raises OperationalException: naming every wrong key, the value, the values accepted and the remedy
     """
     settings = settings_of_config(config)
-    complaints = [*_device_complaints(settings), *_folds_complaints(settings, config.get("timeframe"))]
+    complaints = list(_device_complaints(settings))
     if not complaints:
         try:
             check_memory(settings, memory_bytes(get_device(settings.rl.device)))
@@ -110,24 +109,6 @@ def misspelt_keys(freqai: Mapping[str, Any]) -> Iterator[str]:
                     f"{where}.{key} is {section[key]!r}, a key that FreqAI does not read; accepted: "
                     f"{where}.{close[0]}, which is like it; remedy: write it so, or remove it"
                 )
-
-
-def _folds_complaints(settings: Settings, timeframe: str | None) -> Iterator[str]:
-    plan = settings.fold_plan
-    if plan is None or timeframe is None:
-        return
-    candles = settings.train_period_days * 86_400 // timeframe_to_seconds(timeframe)
-    if candles >= settings.candles_needed:
-        return
-    rl = settings.rl
-    folds = f"evaluation_folds is {rl.evaluation_folds}" if rl.evaluation_folds else f"fallback is {rl.fallback!r}"
-    yield (
-        f"freqai.rl_config.{folds}, and freqai.train_period_days {settings.train_period_days}, which are {candles} "
-        f"candles of {timeframe}; accepted: at least {settings.candles_needed} candles, for an embargo of "
-        f"{plan.embargo_candles} (conv_width + max_trade_duration_candles) lies on either side of each held-out "
-        "stretch; remedy: raise train_period_days, or hold out fewer stretches or another share "
-        "(data_split_parameters.test_size)"
-    )
 
 
 def _device_complaints(settings: Settings) -> Iterator[str]:

@@ -72,7 +72,17 @@ def _period_complaints(settings: Settings, config: Mapping[str, Any]) -> Iterato
             f"accepted: number >= {candle / _DAY_SECONDS:.6f}; remedy: raise it"
         )
     candles = settings.train_period_days * _DAY_SECONDS // candle
-    if candles < settings.candles_needed:
+    plan = settings.fold_plan
+    if candles < settings.candles_needed and plan is not None:
+        key = "fallback" if settings.rl.evaluation_folds is None else "evaluation_folds"
+        yield (
+            f"freqai.rl_config.{key} is {getattr(settings.rl, key)!r}, with which a training needs "
+            f"{settings.candles_needed} candles (beside each held-out stretch lies an embargo of "
+            f"{plan.embargo_candles}, conv_width + max_trade_duration_candles); accepted: what needs at most the "
+            f"{candles} candles of {timeframe} in freqai.train_period_days {settings.train_period_days}; remedy: raise "
+            "train_period_days, or hold out fewer stretches or another share (data_split_parameters.test_size)"
+        )
+    elif candles < settings.candles_needed:
         yield (
             f"freqai.conv_width is {settings.lookback!r}, with which a training needs {settings.candles_needed} "
             f"candles (conv_width + 2, beside the share {settings.test_size} held out); accepted: what needs at most "

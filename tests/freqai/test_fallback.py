@@ -17,7 +17,7 @@ from live_bot import LiveBot
 from mtfscalper.artefacts import REPORT_NAME, read_manifest
 from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, FALLBACK_COLUMN, LONG_ENTER_COLUMN
 from mtfscalper.freqai.decision_record import newest_decisions, records_folder
-from mtfscalper.freqai.fallback import falls_back
+from mtfscalper.freqai.fallback import falls_back, judged_in
 from mtfscalper.freqai.run_plan import RunPlan
 from mtfscalper.trading.actions import Action
 from mtfscalper.training import guard
@@ -143,7 +143,8 @@ def test_in_exact_mode_it_never_leaves_and_its_probability_is_recorded(
     run = FreqtradeBacktest(tmp_path, market, freqai=overlay(decision_mode="exact"))
     rows = run.run()
     assert set(rows[FALLBACK_COLUMN]) == {1.0}
-    run.strategy.policy_leaves = lambda decision: decision.probability > 0.1
+    # What a strategy that overrides policy_leaves would have said.
+    run.strategy.trade_decisions._leaves = lambda decision: decision.probability > 0.1
     trades = run.trades()
     assert len(trades) > 5
     assert not trades["exit_reason"].str.startswith("rl").any()
@@ -170,7 +171,7 @@ def test_a_bot_lets_the_rules_end_the_trades_and_says_so_once_for_each_training(
         bot.open_trade(candles_ago=3)
         bot.next_candle()
         frame = bot.analyse()
-    told = [line for line in caplog.messages if "the rules end its trades until the next training" in line]
+    told = [line for line in caplog.messages if "the rules end the policy's trades until the next training" in line]
     assert len(told) == 1
     assert "on 40 trades of 12 days that chose nothing" in told[0]
     assert frame[FALLBACK_COLUMN].iloc[-1] == 1
@@ -193,13 +194,17 @@ def test_a_bot_lets_the_rules_end_the_trades_and_says_so_once_for_each_training(
 
 
 @pytest.mark.parametrize("damage", ["lost", "garbled", "unjudged"])
-def test_a_bots_policy_that_nothing_shows_to_be_good_falls_back(tmp_path: Path, damage: str) -> None:
+def test_a_bots_policy_that_nothing_shows_to_be_good_falls_back(
+    tmp_path: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
     path = tmp_path / REPORT_NAME
     if damage == "garbled":
         path.write_text("{")
     elif damage == "unjudged":
         path.write_text(json.dumps(TrainingReport(PAIR, "PPO", 1).as_json()))
-    assert falls_back(tmp_path, PAIR)
+    assert falls_back(judged_in(tmp_path), PAIR)
+    assert "nothing shows that it beats classic exits" in caplog.text
+    assert len(caplog.messages) == 1
 
 
 def test_a_guarded_policy_without_its_report_is_trained_anew(
