@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 
 from mtfscalper import artefacts
-from mtfscalper.training.paired import PairedResult
+from mtfscalper.training.paired_result import PairedResult
 from mtfscalper.training.report import TrainingReport
 
 logger = logging.getLogger(__name__)

@@ -22,7 +22,7 @@ from mtfscalper.freqai.training_folder import trained_terms
 from mtfscalper.policy.inference import decider_for
 from mtfscalper.settings import Settings
 from mtfscalper.training.fit import model_zip
-from mtfscalper.training.paired import PairedResult
+from mtfscalper.training.paired_result import PairedResult
 
 
 class LivePairs:

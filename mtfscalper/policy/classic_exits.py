@@ -63,10 +63,9 @@ def relive(tape: MarketTape, rules: TradingRules, entries: Sequence[Entry]) -> l
             }
         )
         ends = candle == last[alive]
-        stepped = step(NUMPY, rules, account, action, now)
-        forced = force_exit(NUMPY, rules, account, now)
-        account = Account(*(np.where(ends, *pair) for pair in zip(forced[0], stepped[0], strict=True)))
-        fill = Fill(*(np.where(ends, *pair) for pair in zip(forced[1], stepped[1], strict=True)))
+        _, forced = force_exit(NUMPY, rules, account, now)
+        account, stepped = step(NUMPY, rules, account, action, now)
+        fill = Fill(*(np.where(ends, *pair) for pair in zip(forced, stepped, strict=True)))
         refused = (account.side == 0) & ~fill.exited
         if refused.any():
             raise ValueError(_no_trade(tape, entries[int(alive[refused][0])], "the rules let none be entered there"))

@@ -13,7 +13,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from mtfscalper.policy.classic_exits import Entry, relive
 from mtfscalper.trading.trades import ClosedTrade
 from mtfscalper.training.evaluation import play_segments
-from mtfscalper.training.paired import PairedResult, paired
+from mtfscalper.training.paired import paired
+from mtfscalper.training.paired_result import PairedResult
 from mtfscalper.training.report import TrainingReport
 from mtfscalper.training.request import TrainingRequest
 

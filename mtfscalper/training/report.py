@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mtfscalper.artefacts import plain_json
-from mtfscalper.training.paired import PairedResult
+from mtfscalper.training.paired_result import PairedResult
 
 # Below these, the policy that was best is so by chance as much as by merit.
 ENOUGH_TRADES = 20

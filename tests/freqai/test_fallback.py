@@ -21,7 +21,7 @@ from mtfscalper.freqai.fallback import falls_back, judged_in
 from mtfscalper.freqai.run_plan import RunPlan
 from mtfscalper.trading.actions import Action
 from mtfscalper.training import guard
-from mtfscalper.training.paired import PairedResult
+from mtfscalper.training.paired_result import PairedResult
 from mtfscalper.training.report import TrainingReport
 from mtfscalper.training.request import TrainingRequest
 
@@ -124,7 +124,10 @@ def test_in_replay_mode_the_rules_end_the_trades_of_the_period_that_falls_back(
     # What is on disk is believed, and says the same: predictions, and a policy alone.
     watch.forget()
     verdicts.clear()
-    again = FreqtradeBacktest(tmp_path / "fallen", market, freqai=overlay()).run()
+    reused = FreqtradeBacktest(tmp_path / "fallen", market, freqai=overlay())
+    again = reused.run()
+    assert watch.replayed == []
+    assert [period.falls_back for period in RunPlan.newest(reused.archive, PAIR).periods] == [False, True, False]
     pd.testing.assert_frame_equal(predictions(again), predictions(fallen))
     assert (again[FALLBACK_COLUMN] == fallen[FALLBACK_COLUMN]).all()
     other_mode = FreqtradeBacktest(tmp_path / "fallen", market, freqai=overlay(decision_mode="exact"))

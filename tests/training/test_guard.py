@@ -21,7 +21,7 @@ from mtfscalper.training.evaluation import Evaluation, Judgement, evaluate, lowe
 from mtfscalper.training.guard import judge
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.member import Member
-from mtfscalper.training.paired import PairedResult
+from mtfscalper.training.paired_result import PairedResult
 from mtfscalper.training.report import TrainingReport, doubts
 
 GUARDED = {"fallback": "classic", "entry_mode": "classic"}
@@ -165,21 +165,27 @@ def test_the_lower_end_of_a_log_return_goes_by_how_much_stretches_differ() -> No
     assert in_stretches() == 0.0
 
 
+# The first is better in sum, the second at the lower end.
+RESULTS = (Evaluation(64, 0.9, 5, 0.5, 0.0, -0.4), Evaluation(128, 0.3, 5, 0.5, 0.0, 0.2))
+
+
+class Silent:
+    """In the place of stable-baselines3's logger: remembers what was recorded."""
+
+    def __init__(self) -> None:
+        self.names: set[str] = set()
+
+    def record(self, name: str, _: float) -> None:
+        self.names.add(name)
+
+
 @pytest.mark.parametrize(("mode", "best"), [("mean", 0), ("lower", 1)])
 def test_the_best_policy_is_the_one_that_the_mode_asks_for(mode: Any, best: int) -> None:
-    class Silent:
-        def __init__(self) -> None:
-            self.names: set[str] = set()
-
-        def record(self, name: str, _: float) -> None:
-            self.names.add(name)
-
     logger = Silent()
-    results = [Evaluation(64, 0.9, 5, 0.5, 0.0, -0.4), Evaluation(128, 0.3, 5, 0.5, 0.0, 0.2)]
     judgement = Judgement(64, mode)
-    for result in results:
+    for result in RESULTS:
         judgement.note(result, logger)  # type: ignore[arg-type]
-    assert judgement.best == results[best]
+    assert judgement.best == RESULTS[best]
     assert ("eval/lower_log_return" in logger.names) == (mode == "lower")
 
 
@@ -203,5 +209,8 @@ def test_a_population_evaluates_the_lower_end_that_one_training_does() -> None:
     expected = evaluate(model, held_out, env)
     assert expected.lower_log_return < expected.log_return
     assert report.best_evaluation["lower_log_return"] == pytest.approx(expected.lower_log_return, abs=1e-12)
-    member = Member(job, None)
-    assert member.judgement is not None
+    judgement = Member(job, None).judgement
+    assert judgement is not None
+    for result in RESULTS:
+        judgement.note(result, Silent())  # type: ignore[arg-type]
+    assert judgement.best == RESULTS[1]

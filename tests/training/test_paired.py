@@ -7,7 +7,8 @@ import pytest
 
 from mtfscalper.trading.trades import ClosedTrade
 from mtfscalper.training.mean_interval import lower_end, standard_error
-from mtfscalper.training.paired import ENOUGH_TRADES_TO_JUDGE, PairedResult, paired
+from mtfscalper.training.paired import paired
+from mtfscalper.training.paired_result import ENOUGH_TRADES_TO_JUDGE, PairedResult
 
 DAY_MS = 86_400_000
 EIGHT_HOURS_MS = DAY_MS // 3
