@@ -140,10 +140,54 @@ def _seal(args: argparse.Namespace) -> int:
     return 0
 
 
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "result", type=Path, nargs="?", metavar="RESULT", help="a backtest's export, or a folder of them (the newest)"
+    )
+    parser.add_argument("--userdir", type=Path, help="freqtrade's user directory (default: RESULT's, else user_data)")
+    parser.add_argument(
+        "--datadir", type=Path, help="the candles of the backtest (default: those of the user directory)"
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="overrides the config in RESULT; repeatable",
+    )
+    parser.add_argument("--strategy", help="which, where RESULT holds several")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too, as JSON")
+
+
+def _report(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from mtfscalper.artefacts import write_json
+    from mtfscalper.reporting.report import report_of
+    from mtfscalper.reporting.run_result import Asked, ReportError
+    from mtfscalper.reporting.tables import print_report
+
+    asked = Asked(args.result, args.strategy, args.userdir, tuple(args.config), args.datadir)
+    waiting = Console(stderr=True)
+    try:
+        with waiting.status("") as status:
+            report = report_of(asked, lambda text: status.update(f"{text} ..."))
+        print_report(report, Console(highlight=False))
+        if args.json is not None:
+            write_json(args.json, report.as_json())
+            print(f"The report as JSON: {args.json}")
+    except (ReportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
 COMMANDS = (
     Command("demo", "train and backtest at once, without network or own data", _demo_arguments, _demo),
     Command("replay-exchange", "serve candles to freqtrade on 127.0.0.1", _replay_exchange_arguments, _replay_exchange),
     Command("synthetic", "write the synthetic market to a directory", _synthetic_arguments, _synthetic),
+    Command("report", "say whether a backtest's policy earned anything over its entries", _report_arguments, _report),
     Command("seal", "let policies of your own from another machine be used here", _seal_arguments, _seal),
 )
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +28,8 @@ BUFFERED_ROWS = 16_384
 # Of a kind of run, how many files stay: a backtest has one, a bot one for each day.
 KEPT_FILES = {"backtest": 20, "dry_run": 90, "live": 90}
 _FOLDER = "decisions"
+# In the name of a file: when its first rows were written, UTC.
+_BEGUN = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
 _METADATA = b"mtfscalper"
 _TIME = pa.timestamp("ms", tz="UTC")
 SCHEMA = pa.schema(
@@ -202,17 +206,42 @@ def newest_decisions(folder: Path, pair: str, plan: str) -> pd.DataFrame | None:
     :return: a row for each question, with the columns of :data:`SCHEMA`; None if no such backtest is recorded
     """
     for path in sorted(folder.glob(f"{RunMode.BACKTEST.value}_*.feather"), key=_written, reverse=True):
-        try:
-            with pa.OSFile(str(path)) as source:
-                reader = pa.ipc.open_file(source)
-                said = json.loads((reader.schema.metadata or {}).get(_METADATA, b"{}"))
-                if said.get("plans", {}).get(pair) == plan:
-                    table = reader.read_all()
-                    frame: pd.DataFrame = table.to_pandas()
-                    return frame[frame["pair"] == pair].reset_index(drop=True)
-        except (OSError, pa.ArrowException, ValueError, AttributeError, KeyError) as error:
-            logger.warning("%s cannot be read (%s), and is passed over.", path, error)
+        with _told_unreadable(path), pa.OSFile(str(path)) as source:
+            reader = pa.ipc.open_file(source)
+            said = json.loads((reader.schema.metadata or {}).get(_METADATA, b"{}"))
+            if said.get("plans", {}).get(pair) == plan:
+                table = reader.read_all()
+                frame: pd.DataFrame = table.to_pandas()
+                return frame[frame["pair"] == pair].reset_index(drop=True)
     return None
+
+
+def plans_between(folder: Path, first: datetime, last: datetime) -> dict[str, str]:
+    """The plans that backtests decided by, whose record was begun between two moments; reads, and writes nothing.
+
+    :param folder: of the identifier's records
+    :return: pair to the name of its plan, of the latest such backtest
+    """
+    plans: dict[str, str] = {}
+    for path in sorted(folder.glob(f"{RunMode.BACKTEST.value}_*.feather"), key=_written):
+        begun = _BEGUN.search(path.stem)
+        if begun is None:
+            continue
+        moment = datetime.strptime(begun[0], "%Y-%m-%d_%H-%M-%S").replace(tzinfo=UTC)
+        if first <= moment <= last:
+            with _told_unreadable(path), pa.OSFile(str(path)) as source:
+                said = json.loads((pa.ipc.open_file(source).schema.metadata or {}).get(_METADATA, b"{}"))
+                plans.update(said.get("plans", {}))
+    return plans
+
+
+@contextmanager
+def _told_unreadable(path: Path) -> Iterator[None]:
+    """Pass a record that cannot be read over, with a warning."""
+    try:
+        yield
+    except (OSError, pa.ArrowException, ValueError, AttributeError, KeyError) as error:
+        logger.warning("%s cannot be read (%s), and is passed over.", path, error)
 
 
 def _written(path: Path) -> float:
