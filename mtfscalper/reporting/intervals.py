@@ -57,7 +57,7 @@ def mean_interval(sums: _Floats, counts: _Floats, seed: int, *, draws: int = DRA
         return Interval(mean, None, None)
     if not np.any(sums - mean * counts):
         return Interval(mean, mean, mean)
-    # Importing it imports statsmodels, which takes a second.
+    # Here, because it imports statsmodels, which takes a second.
     from arch.bootstrap import StationaryBootstrap, optimal_block_length
     from scipy.stats import t
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,13 +15,13 @@ from mtfscalper import artefacts
 from mtfscalper.freqai.policy_exits import POLICY_REASON
 from mtfscalper.reporting.breakdowns import Excursion, Group, breakdowns, excursions, with_excursions
 from mtfscalper.reporting.daily import DAY_MS
-from mtfscalper.reporting.offline_exchange import config_of_run, fee_of_run, offline_exchange
+from mtfscalper.reporting.offline_exchange import config_of_run, fee_of_run, offline_exchange, quiet_freqtrade
 from mtfscalper.reporting.origin import Origin, moment, origin_of
 from mtfscalper.reporting.periods import PeriodResult, period_results
 from mtfscalper.reporting.policies import ExitGrid, RunPolicies, exit_grid, policies_of
 from mtfscalper.reporting.rivals import Compared, Rival, compare
 from mtfscalper.reporting.run_candles import tapes_of_run
-from mtfscalper.reporting.run_result import Asked, RunResult
+from mtfscalper.reporting.run_result import Asked, ReportError, RunResult
 from mtfscalper.reporting.run_rules import rules_of_run
 from mtfscalper.reporting.sharpe import DeflatedSharpe, deflated_sharpe
 from mtfscalper.reporting.trades import trades_of_freqtrade
@@ -87,14 +88,20 @@ def report_of(asked: Asked, progress: Callable[[str], None] = lambda _: None) ->
     """Read a backtest, let its entries live again and put it beside its rivals. Trains nothing, writes nothing.
 
     :param progress: is told what is worked out next
-    :raises mtfscalper.reporting.run_result.ReportError: if it cannot be had
+    :raises ReportError: if it cannot be had
     """
+    if find_spec("arch") is None:
+        raise ReportError(
+            "the package arch is not installed, which draws the intervals of a report; accepted: 8.0 or newer; remedy: "
+            "pip install 'mtfscalper[report]'"
+        )
     progress("reading the result")
     result = RunResult.read(asked)
     policies = policies_of(result)
     config = config_of_run(result)
-    exchange = offline_exchange(config, result.pairs)
-    tapes = tapes_of_run(result, config, exchange)
+    with quiet_freqtrade():
+        exchange = offline_exchange(config, result.pairs)
+        tapes = tapes_of_run(result, config, exchange)
     strategy, fee = strategy_of_run(result), fee_of_run(result)
     rules = rules_of_run(result, fee, policies.plans, None if isinstance(strategy, NotRun) else strategy)
     trades = trades_of_freqtrade(result.trades, timeframe_to_msecs(result.timeframe))

@@ -20,6 +20,7 @@ from mtfscalper.reporting.run_result import RunResult
 from mtfscalper.reporting.statistics import Statistics, mean_statistics, statistics_of, statistics_of_holding
 from mtfscalper.reporting.trades import with_exits
 from mtfscalper.reporting.without_freqai import NotRun, WithoutFreqai
+from mtfscalper.reporting.wording import percent
 from mtfscalper.trading.trading_rules import TradingRules
 
 RANDOM_DRAWS = 100
@@ -183,12 +184,13 @@ def _random(bench: _Bench) -> Rival:
         for draw, of_draw in enumerate(daily)
     ]
     means = [float(one.per_trade or 0.0) for one in each]
-    low, high = np.quantile(means, [0.05, 0.95])
+    low, high = map(float, np.quantile(means, [0.05, 0.95]))
     ours = float(trades["profit_ratio"].mean())
     beaten = sum(mean < ours for mean in means)
     shares = marks.assign(profit_ratio=marks["profit_ratio"] / RANDOM_DRAWS)
     mean_daily = np.mean(daily, axis=0)
-    note = f"90 % of the draws earn {low:+.3%} to {high:+.3%} a trade; the run beats {beaten} of {RANDOM_DRAWS}"
+    span = f"{percent(low, 3)} to {percent(high, 3)}"
+    note = f"90 % of the draws earn {span} a trade; the run beats {beaten} of {RANDOM_DRAWS}"
     a_trade = bench.a_trade(shares)[1]
     return bench.rival("random_exits", name, mean_statistics(each), mean_daily, note, a_trade)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import NormalDist
 from typing import NamedTuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 
 # Markets of coins do not close.
 DAYS_A_YEAR = 365
+_NORMAL = NormalDist()
 _EULER_MASCHERONI = 0.5772156649015329
 
 
@@ -46,12 +48,10 @@ def expected_best_sharpe(variance: float, trials: int) -> float:
 
     :param variance: of the trials' Sharpe ratios
     """
-    from scipy.stats import norm
-
     if trials < 2:
         return 0.0
-    first, second = norm.ppf(1 - 1 / trials), norm.ppf(1 - 1 / (trials * math.e))
-    return math.sqrt(variance) * float((1 - _EULER_MASCHERONI) * first + _EULER_MASCHERONI * second)
+    first, second = _NORMAL.inv_cdf(1 - 1 / trials), _NORMAL.inv_cdf(1 - 1 / (trials * math.e))
+    return math.sqrt(variance) * ((1 - _EULER_MASCHERONI) * first + _EULER_MASCHERONI * second)
 
 
 def probabilistic_sharpe(sharpe: float, benchmark: float, n: int, skewness: float, kurtosis: float) -> float:
@@ -62,10 +62,8 @@ def probabilistic_sharpe(sharpe: float, benchmark: float, n: int, skewness: floa
     :param skewness: of the returns, 0 for normal ones
     :param kurtosis: of the returns, 3 for normal ones
     """
-    from scipy.stats import norm
-
     variance = 1 - skewness * sharpe + (kurtosis - 1) / 4 * sharpe**2
-    return float(norm.cdf((sharpe - benchmark) * math.sqrt(n - 1) / math.sqrt(max(variance, 1e-12))))
+    return _NORMAL.cdf((sharpe - benchmark) * math.sqrt(n - 1) / math.sqrt(max(variance, 1e-12)))
 
 
 def deflated_sharpe(returns: npt.NDArray[np.float64], sharpes: Sequence[float]) -> DeflatedSharpe | None:
@@ -74,17 +72,16 @@ def deflated_sharpe(returns: npt.NDArray[np.float64], sharpes: Sequence[float]) 
     :param sharpes: annual ones of all the trials, this one included
     :return: None for fewer than two trials, or returns that do not vary
     """
-    from scipy.stats import kurtosis, skew
-
     if len(sharpes) < 2 or len(returns) < 3 or not returns.std() > 0:
         return None
     daily = np.asarray(sharpes) / math.sqrt(DAYS_A_YEAR)
     best = expected_best_sharpe(float(daily.var(ddof=1)), len(sharpes))
+    scores = (returns - returns.mean()) / returns.std()
     probability = probabilistic_sharpe(
         annual_sharpe(returns) / math.sqrt(DAYS_A_YEAR),
         best,
         len(returns),
-        float(skew(returns)),
-        float(kurtosis(returns, fisher=False)),
+        float(np.mean(scores**3)),
+        float(np.mean(scores**4)),
     )
     return DeflatedSharpe(len(sharpes), best * math.sqrt(DAYS_A_YEAR), probability)

@@ -16,6 +16,7 @@ from mtfscalper.reporting.origin import moment
 from mtfscalper.reporting.periods import PeriodResult, Stretch
 from mtfscalper.reporting.report import Report
 from mtfscalper.reporting.rivals import Rival
+from mtfscalper.reporting.wording import money, number, percent
 
 _COLOURS = {"for": "green", "against": "red", "none": "yellow", "too_few": "yellow", "no_trades": "yellow"}
 _GROUPED = {
@@ -44,8 +45,8 @@ def print_report(report: Report, console: Console) -> None:
     if report.deflated_sharpe is not None:
         best = report.deflated_sharpe
         console.print(
-            f"Of {best.trials} different backtests of this strategy on these days the best would show a Sharpe ratio of "
-            f"{best.expected_best:.2f} if none earned anything: this run's is above zero with probability "
+            f"Of {best.trials} different backtests of this strategy on these days the best would show a Sharpe ratio "
+            f"of {best.expected_best:.2f} if none earned anything: this run's is above zero with probability "
             f"{best.probability:.2f} (deflated Sharpe ratio)."
         )
     if report.periods:
@@ -89,13 +90,13 @@ def _profits(report: Report) -> Table:
             continue
         table.add_row(
             escape(rival.name),
-            _percent(figures.profit_ratio, 1),
-            _percent(figures.per_trade, 3),
+            percent(figures.profit_ratio, 1),
+            percent(figures.per_trade, 3),
             "–" if figures.trades is None else f"{figures.trades:,}",
-            f"{figures.sharpe:.2f}",
-            f"{figures.sortino:.2f}",
+            number(figures.sharpe),
+            number(figures.sortino),
             f"{100 * figures.max_drawdown_ratio:.1f} %",
-            _number(figures.profit_factor),
+            number(figures.profit_factor),
             _interval(rival),
             style="bold" if rival is report.run else None,
         )
@@ -108,10 +109,10 @@ def _costs(report: Report) -> Table:
         figures = rival.statistics
         if figures is None:
             continue
-        money = (figures.gross, -figures.fees, figures.funding, figures.net)
+        amounts = (figures.gross, -figures.fees, figures.funding, figures.net)
         table.add_row(
             escape(rival.name),
-            *(_money(value) for value in money),
+            *(money(value) for value in amounts),
             "–" if rival.a_day is None else _span(rival.a_day, 3),
             style="bold" if rival is report.run else None,
         )
@@ -139,7 +140,7 @@ def _periods(periods: Sequence[PeriodResult]) -> Table:
             _a_day(period.traded),
             str(period.traded.trades),
             _a_day(period.classic),
-            "–" if period.gap_a_day is None else _percent(period.gap_a_day, 3),
+            percent(period.gap_a_day, 3),
             str(len(period.evaluations)),
         )
     return table
@@ -152,9 +153,9 @@ def _groups(title: str, groups: Sequence[Group]) -> Table:
             escape(group.key),
             f"{group.trades:,}",
             f"{100 * group.win_ratio:.0f} %",
-            _money(group.profit),
-            _percent(group.per_trade, 3),
-            _percent(group.over_classic, 3),
+            money(group.profit),
+            percent(group.per_trade, 3),
+            percent(group.over_classic, 3),
         )
     return table
 
@@ -166,7 +167,7 @@ def _excursions(report: Report) -> Table:
     )
     for one in report.excursions:
         moves = (one.adverse, one.favourable, one.exit)
-        table.add_row(escape(one.reason), f"{one.trades:,}", *(_percent(move, 2) for move in moves))
+        table.add_row(escape(one.reason), f"{one.trades:,}", *(percent(move, 2) for move in moves))
     return table
 
 
@@ -209,24 +210,11 @@ def _interval(rival: Rival) -> str:
 
 
 def _span(interval: Interval, digits: int) -> str:
-    mean = _percent(interval.mean, digits)
+    mean = percent(interval.mean, digits)
     if interval.low is None or interval.high is None:
         return f"{mean} (too few to say)"
-    return f"{mean} ({_percent(interval.low, digits)} to {_percent(interval.high, digits)})"
-
-
-def _percent(ratio: float | None, digits: int) -> str:
-    return "–" if ratio is None else f"{100 * ratio:+.{digits}f} %"
+    return f"{mean} ({percent(interval.low, digits)} to {percent(interval.high, digits)})"
 
 
 def _a_day(stretch: Stretch | None) -> str:
-    return "–" if stretch is None else _percent(stretch.a_day, 3)
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.2f}"
-
-
-def _money(value: float) -> str:
-    # A cost of nothing is no minus.
-    return f"{value + 0.0:+,.2f}" if value else "0.00"
+    return "–" if stretch is None else percent(stretch.a_day, 3)

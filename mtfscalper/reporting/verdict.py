@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from mtfscalper.reporting.intervals import ENOUGH_DAYS, ENOUGH_TRADES, LEVEL, Interval
+from mtfscalper.reporting.wording import percent
 
 FINDINGS = {
     "for": "evidence of an edge",
@@ -48,20 +49,18 @@ def judge(
     who = "the policy's exits" if policy else "the run's exits"
     if not trades or run is None or classic is None:
         return Verdict("no_trades", f"The run made no trade: {FINDINGS['no_trades']}.", "", 0, days, a_trade)
-    over = f"Over {_count(trades, 'trade')} on {_count(days, 'day')} {who} earned {_percent(a_trade.mean)} a trade"
+    over = f"Over {_count(trades, 'trade')} on {_count(days, 'day')} {who} earned {percent(a_trade.mean, 3)} a trade"
     rival = "beside the same entries with classic exits"
-    held = f"The trades earned {_percent(run)} each after costs, their entries with classic exits {_percent(classic)}."
+    held = (
+        f"The trades earned {percent(run, 3)} each after costs, their entries with classic exits {percent(classic, 3)}."
+    )
     if a_trade.low is None or a_trade.high is None:
         needed = f"an interval needs {ENOUGH_TRADES} trades and {ENOUGH_DAYS} days"
         return Verdict("too_few", f"{over} {rival}: {FINDINGS['too_few']} ({needed}).", held, trades, days, a_trade)
     finding = {1: "for", 0: "none", -1: "against"}[a_trade.sign]
-    interval = f"({LEVEL * 100:.0f} % interval {_percent(a_trade.low)} to {_percent(a_trade.high)})"
+    interval = f"({LEVEL * 100:.0f} % interval {percent(a_trade.low, 3)} to {percent(a_trade.high, 3)})"
     said = FINDINGS[finding] if policy else FINDINGS[finding].replace("the policy costs", "they cost")
     return Verdict(finding, f"{over} {interval} {rival}: {said}.", held, trades, days, a_trade)
-
-
-def _percent(ratio: float) -> str:
-    return f"{100 * ratio:+.3f} %".replace("-", "−")
 
 
 def _count(number: int, what: str) -> str:

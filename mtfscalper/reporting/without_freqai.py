@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +13,7 @@ from freqtrade.optimize.backtesting import Backtesting
 from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy import IStrategy
 
-from mtfscalper.reporting.offline_exchange import config_of_run
+from mtfscalper.reporting.offline_exchange import config_of_run, quiet_freqtrade
 from mtfscalper.reporting.reliving import ExitSignals
 from mtfscalper.reporting.run_result import RunResult
 from mtfscalper.reporting.trades import trades_of_freqtrade
@@ -63,7 +60,7 @@ def run_without_freqai(result: RunResult, exchange: Exchange) -> WithoutFreqai |
     :param exchange: with a market for each of the run's pairs
     """
     try:
-        with _quiet():
+        with quiet_freqtrade():
             backtesting = Backtesting(_without_freqai(result), exchange, progress_callback=lambda _: None)
             try:
                 return _run(result, backtesting)
@@ -116,18 +113,6 @@ def _signals(result: RunResult, frame: pd.DataFrame) -> ExitSignals:
 def _without_freqai(result: RunResult) -> dict[str, Any]:
     section = {**(result.config.get("freqai") or {}), "enabled": False}
     return config_of_run(result, freqai=section, runmode=RunMode.BACKTEST)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """freqtrade tells of a run of its own, which the user has not asked for."""
-    logger = logging.getLogger("freqtrade")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _one_line(error: Exception) -> str:
