@@ -17,6 +17,8 @@ from mtfscalper.reporting.run_result import RunResult
 
 # Steps so small that neither rates nor amounts are rounded by them: the steps of rates are seen in the candles.
 _STEP = 1e-8
+# What a future's taker pays on Binance.
+_USUAL_FEE = 0.0005
 _NO_LIMIT = {"min": None, "max": None}
 # For an exchange whose tiers do not come with freqtrade.
 _TIER = {"minNotional": 0, "maxNotional": 1e15, "maintenanceMarginRate": 0.004, "maxLeverage": 125.0, "maintAmt": 0.0}
@@ -62,10 +64,10 @@ def config_of_run(result: RunResult, **changes: Any) -> dict[str, Any]:
 
 
 def fee_of_run(result: RunResult) -> float:
-    """The fee of each side that most trades paid; without trades the config's, else the one of this project's tests."""
+    """The fee of each side that most trades paid; without trades the config's, else five basis points."""
     if len(result.trades):
         return float(result.trades["fee_open"].median())
-    return float(result.config.get("fee") or 0.0005)
+    return float(result.config.get("fee") or _USUAL_FEE)
 
 
 def offline_exchange(config: dict[str, Any], pairs: list[str]) -> Exchange:

@@ -44,8 +44,7 @@ class PeriodResult(NamedTuple):
 
     :ivar first_ms: the first row that its policy decided on, milliseconds since 1970
     :ivar stop_ms: the first row that it no longer decided on
-    :ivar training: the chosen policy on the candles that it was trained on; None where it was not measured
-    :ivar evaluation: the same on the candles held out, by which it was chosen; None without an evaluation
+    :ivar evaluation: its policy on the candles held out, by which it was chosen; None without an evaluation
     :ivar traded: on the candles after those
     :ivar classic: the same entries with classic exits
     :ivar gap_a_day: log return of a day that the evaluation promised, less what was traded: the overfitting
@@ -56,7 +55,6 @@ class PeriodResult(NamedTuple):
     pair: str
     first_ms: int
     stop_ms: int
-    training: Stretch | None
     evaluation: Stretch | None
     traded: Stretch
     classic: Stretch
@@ -89,14 +87,13 @@ def _result(
     )
     days = (min(period.stop_ms, last_ms) - period.first_ms) / _DAY_MS
     traded, held = (_stretch(of[within], sealed.rules, days) for of in (trades, classic))
-    evaluation = training = None
+    evaluation = None
     if report is not None and report.best_evaluation:
         evaluation = _told(report.best_evaluation, report.evaluation_candles, timeframe_ms)
     return PeriodResult(
         pair=sealed.pair,
         first_ms=period.first_ms,
         stop_ms=period.stop_ms,
-        training=training,
         evaluation=evaluation,
         traded=traded,
         classic=held,

@@ -123,7 +123,7 @@ def _periods(periods: Sequence[PeriodResult]) -> Table:
     table = _table(
         "Period by period: log return a day",
         (
-            *("pair", "from", "to", "trained", "evaluation", "by trades", "traded", "trades", "classic exits", "gap"),
+            *("pair", "from", "to", "evaluation", "by trades", "traded", "trades", "classic exits", "gap"),
             "evaluations",
         ),
         left=3,
@@ -134,7 +134,6 @@ def _periods(periods: Sequence[PeriodResult]) -> Table:
             escape(period.pair),
             moment(period.first_ms)[:10],
             moment(period.stop_ms)[:10],
-            _a_day(period.training),
             _a_day(evaluation),
             "–" if evaluation is None else str(evaluation.trades),
             _a_day(period.traded),
