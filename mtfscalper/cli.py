@@ -157,18 +157,26 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
         help="overrides the config in RESULT; repeatable",
     )
     parser.add_argument("--strategy", help="which, where RESULT holds several")
+    parser.add_argument(
+        "--strategy-path",
+        type=Path,
+        metavar="DIR",
+        help="where the strategy's file lies (default: as in RESULT's config)",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too, as JSON")
 
 
 def _report(args: argparse.Namespace) -> int:
+    from freqtrade.exceptions import OperationalException
     from rich.console import Console
 
     from mtfscalper.artefacts import write_json
+    from mtfscalper.market.tape import TapeError
     from mtfscalper.reporting.report import report_of
     from mtfscalper.reporting.run_result import Asked, ReportError
     from mtfscalper.reporting.tables import print_report
 
-    asked = Asked(args.result, args.strategy, args.userdir, tuple(args.config), args.datadir)
+    asked = Asked(args.result, args.strategy, args.userdir, tuple(args.config), args.datadir, args.strategy_path)
     waiting = Console(stderr=True)
     try:
         with waiting.status("") as status:
@@ -177,8 +185,8 @@ def _report(args: argparse.Namespace) -> int:
         if args.json is not None:
             write_json(args.json, report.as_json())
             print(f"The report as JSON: {args.json}")
-    except (ReportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+    except (ReportError, TapeError, OperationalException, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from freqtrade.enums import MarginMode, RunMode, TradingMode
-from freqtrade.exchange import Exchange
+from freqtrade.exchange import Binance, Exchange
 from freqtrade.resolvers import ExchangeResolver
 
 from mtfscalper.reporting.run_result import RunResult
@@ -76,8 +76,9 @@ def offline_exchange(config: dict[str, Any], pairs: list[str]) -> Exchange:
     is_futures = config["trading_mode"] == TradingMode.FUTURES
     exchange._markets = {pair: _market(pair, config["fee"], is_futures=is_futures) for pair in pairs}
     if is_futures:
-        # Those that come with freqtrade, where it has any.
-        exchange.fill_leverage_tiers()
+        if isinstance(exchange, Binance):
+            # Its tiers come with freqtrade; others would be asked for theirs.
+            exchange.fill_leverage_tiers()
         exchange._leverage_tiers = {pair: exchange._leverage_tiers.get(pair, [_TIER]) for pair in pairs}
     return exchange
 

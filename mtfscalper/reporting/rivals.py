@@ -93,7 +93,7 @@ class _Bench:
         """A rival that trades."""
         marks = daily_profits(trades, self.tapes, self.rules)
         daily = self.day_profits(marks)
-        a_trade = self.a_trade(marks)[1] if paired else None
+        a_trade = self.a_trade(self.differences(marks)) if paired else None
         return self.rival(key, name, statistics_of(trades, daily, self.balance), daily, note, a_trade)
 
     def rival(
@@ -113,13 +113,15 @@ class _Bench:
     def equity(self, daily: _Floats) -> tuple[float, ...]:
         return tuple((self.balance + np.cumsum(daily)).tolist())
 
-    def a_trade(self, marks: pd.DataFrame) -> tuple[pd.Series[float], Interval]:
-        """The run's profits of a day less those of the same entries with other exits, and what that makes a trade."""
+    def differences(self, marks: pd.DataFrame) -> pd.Series[float]:
+        """The run's profits of a day less those of the same entries with other exits, of days on which either trades."""
         ours, theirs = (of.groupby("day")["profit_ratio"].sum() for of in (self.marks, marks))
-        differences = ours.sub(theirs, fill_value=0.0).sort_index()
+        return ours.sub(theirs, fill_value=0.0).sort_index()
+
+    def a_trade(self, differences: pd.Series[float]) -> Interval:
+        """What such differences make a trade."""
         begun = (self.trades["open_ms"] // DAY_MS).value_counts().reindex(differences.index, fill_value=0)
-        counts = begun.to_numpy(dtype=np.float64)
-        return differences, mean_interval(differences.to_numpy(dtype=np.float64), counts, SEED)
+        return mean_interval(differences.to_numpy(dtype=np.float64), begun.to_numpy(dtype=np.float64), SEED)
 
 
 def compare(
@@ -141,13 +143,15 @@ def compare(
     progress("re-living the entries")
     bench = _Bench(result, trades, tapes, rules)
     classic = relive(trades, tapes, rules)
-    paired, verdict = bench.a_trade(daily_profits(classic, tapes, rules))
+    paired = bench.differences(daily_profits(classic, tapes, rules))
     run = Rival("run", "this run", statistics_of(trades, bench.daily, bench.balance), equity=bench.equity(bench.daily))
-    rivals = [bench.traded("classic_exits", "same entries, classic exits", classic, paired=True)]
+    beside = bench.traded("classic_exits", "same entries, classic exits", classic, paired=True)
+    assert beside.a_trade is not None
+    rivals = [beside]
     rivals += _strategy(bench, without)
     progress(f"leaving at random, {RANDOM_DRAWS} times")
     rivals += [_random(bench), *_holdings(bench)]
-    return Compared(run, tuple(rivals), classic, paired, verdict)
+    return Compared(run, tuple(rivals), classic, paired, beside.a_trade)
 
 
 def _strategy(bench: _Bench, without: WithoutFreqai | NotRun) -> list[Rival]:
@@ -191,7 +195,7 @@ def _random(bench: _Bench) -> Rival:
     mean_daily = np.mean(daily, axis=0)
     span = f"{percent(low, 3)} to {percent(high, 3)}"
     note = f"90 % of the draws earn {span} a trade; the run beats {beaten} of {RANDOM_DRAWS}"
-    a_trade = bench.a_trade(shares)[1]
+    a_trade = bench.a_trade(bench.differences(shares))
     return bench.rival("random_exits", name, mean_statistics(each), mean_daily, note, a_trade)
 
 

@@ -30,6 +30,7 @@ class Asked(NamedTuple):
     """What the user names; None takes what the result says, or freqtrade's own place.
 
     :ivar result: an export, or a folder of them
+    :ivar strategy_path: the folder of the strategy's file
     :ivar configs: configuration files that override the config in the export, later ones the earlier ones
     """
 
@@ -38,6 +39,7 @@ class Asked(NamedTuple):
     user_data_dir: Path | None = None
     configs: Sequence[Path] = ()
     datadir: Path | None = None
+    strategy_path: Path | None = None
 
 
 class RunResult(NamedTuple):
@@ -85,6 +87,8 @@ class RunResult(NamedTuple):
             )
         stats = {name: value for name, value in strategies[strategy].items() if name != "trades"}
         config = _config_of(path, asked.configs)
+        if asked.strategy_path is not None:
+            config["strategy_path"] = str(asked.strategy_path)
         user_data_dir = asked.user_data_dir or _user_data_dir(path, config)
         datadir = _datadir(asked, user_data_dir, stats, config)
         return cls(path, strategy, stats, config, load_backtest_data(path, strategy), user_data_dir, datadir)
