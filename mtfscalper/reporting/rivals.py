@@ -114,7 +114,7 @@ class _Bench:
         return tuple((self.balance + np.cumsum(daily)).tolist())
 
     def differences(self, marks: pd.DataFrame) -> pd.Series[float]:
-        """The run's profits of a day less those of the same entries with other exits, of days on which either trades."""
+        """The run's profits of each day less those of the same entries with other exits, where either trades."""
         ours, theirs = (of.groupby("day")["profit_ratio"].sum() for of in (self.marks, marks))
         return ours.sub(theirs, fill_value=0.0).sort_index()
 

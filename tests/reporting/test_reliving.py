@@ -54,8 +54,9 @@ def freqtrades_trades(backtester: Backtester, candles: pd.DataFrame, rules: Trad
 @pytest.mark.parametrize("trailing", [False, True])
 def test_what_the_rules_end_in_freqtrade_they_end_here(backtester: Backtester, trailing: bool) -> None:
     reasons = Counter[str]()
-    for seed in range(6):
-        candles = random_candles(seed, N, volatility=0.004)
+    for seed in range(4):
+        # Quiet markets end trades by their duration, the others by stop and ROI.
+        candles = random_candles(seed, N, volatility=(0.0015, 0.005)[seed // 2])
         leverage = (1.0, 3.0)[seed % 2]
         rules = make_rules(
             leverage_long=leverage,
@@ -76,8 +77,8 @@ def test_what_the_rules_end_in_freqtrade_they_end_here(backtester: Backtester, t
             np.testing.assert_allclose(lived[money], trades[money], rtol=0, atol=1e-9 * STAKE)
         reasons.update(trades["exit_reason"])
         assert (trades["funding"] != 0).any()
-    ended = {"stop_loss", "roi", "max_duration"} | ({"trailing_stop_loss"} if trailing else set())
-    assert min(reasons[reason] for reason in ended - ({"stop_loss"} if trailing else set())) > 5
+    ended = ("roi", "max_duration", "trailing_stop_loss" if trailing else "stop_loss")
+    assert min(reasons[reason] for reason in ended) > 2
 
 
 def test_entries_live_alone_and_may_overlap() -> None:
