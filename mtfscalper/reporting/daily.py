@@ -29,7 +29,7 @@ def daily_profits(
     """
     parts = [_empty()]
     for pair, where in trades.groupby("pair").indices.items():
-        parts.append(_of_pair(trades.iloc[where], where, tapes[str(pair)], rules[str(pair)]))
+        parts.append(_of_pair(trades.iloc[where], np.asarray(where, dtype=np.intp), tapes[str(pair)], rules[str(pair)]))
     return pd.concat(parts, ignore_index=True).sort_values(["trade", "day"], ignore_index=True)
 
 
@@ -73,4 +73,4 @@ def _of_pair(
 
 def by_day(days: npt.NDArray[np.int64], values: npt.NDArray[np.float64], first: int, n: int) -> npt.NDArray[np.float64]:
     """Sums of values by day, for ``n`` days from a first one on."""
-    return np.bincount(days - first, weights=values, minlength=n)[:n]
+    return np.bincount(days - first, weights=values, minlength=n)[:n].astype(np.float64)

@@ -71,7 +71,8 @@ def mean_interval(sums: _Floats, counts: _Floats, seed: int, *, draws: int = DRA
     def error(_: Any, sums: _Floats, counts: _Floats) -> _Floats:
         return np.array([standard_error(sums, counts, block)])
 
-    bootstrap = StationaryBootstrap(block, sums, counts, seed=seed)
+    # Annotated as a whole number, and any mean length serves.
+    bootstrap = StationaryBootstrap(block, sums, counts, seed=seed)  # type: ignore[arg-type]
     drawn = bootstrap.conf_int(ratio, draws, method="studentized", size=_MADE_AT, std_err_func=error)
     degrees = max(len(sums) / block - 1, 3.0)
     beside = standard_error(sums, counts, block) * math.sqrt(len(sums) / (len(sums) - 1))

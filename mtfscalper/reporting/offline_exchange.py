@@ -11,6 +11,7 @@ from typing import Any
 
 from freqtrade.enums import MarginMode, RunMode, TradingMode
 from freqtrade.exchange import Binance, Exchange
+from freqtrade.exchange.exchange_types import LeverageTier
 from freqtrade.resolvers import ExchangeResolver
 
 from mtfscalper.reporting.run_result import RunResult
@@ -21,7 +22,13 @@ _STEP = 1e-8
 _USUAL_FEE = 0.0005
 _NO_LIMIT = {"min": None, "max": None}
 # For an exchange whose tiers do not come with freqtrade.
-_TIER = {"minNotional": 0, "maxNotional": 1e15, "maintenanceMarginRate": 0.004, "maxLeverage": 125.0, "maintAmt": 0.0}
+_TIER: LeverageTier = {
+    "minNotional": 0.0,
+    "maxNotional": 1e15,
+    "maintenanceMarginRate": 0.004,
+    "maxLeverage": 125.0,
+    "maintAmt": 0.0,
+}
 
 
 def config_of_run(result: RunResult, **changes: Any) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def run_without_freqai(result: RunResult, exchange: Exchange) -> WithoutFreqai |
             try:
                 return _run(result, backtesting)
             finally:
-                Backtesting.cleanup()
+                Backtesting.cleanup()  # type: ignore[no-untyped-call]
     except Exception as error:
         return NotRun(f"{result.strategy} does not run without FreqAI: {_one_line(error)}")
 

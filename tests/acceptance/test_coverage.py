@@ -8,6 +8,7 @@ fixed before anything was counted.
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ import pytest
 from arch.bootstrap import StationaryBootstrap
 from paired_differences import Differences, differences_on
 
+from mtfscalper.offline.synthetic import write_market
 from mtfscalper.reporting.intervals import mean_interval
 from mtfscalper.reporting.verdict import judge
 
@@ -25,15 +27,19 @@ DRAWS = 400
 SEED = 20_261_127
 # Longer than what lasts in them.
 BLOCK_DAYS = 5
+# The real candles are not the project's to ship.
 REAL = Path(__file__).parents[3] / "shared" / "data" / "binance"
 
 
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Differences]:
-    datadir = next((path for path in (REAL, Path("/work/shared/data/binance")) if path.is_dir()), None)
-    if datadir is None:
-        pytest.skip("the real candles are not the project's to ship; put them into ../shared/data/binance/futures")
-    return differences_on(datadir, tmp_path_factory.mktemp("real"))
+@pytest.fixture(scope="module", params=["synthetic", "real"])
+def market(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Differences]:
+    home, datadir = tmp_path_factory.mktemp("home"), REAL
+    if request.param == "synthetic":
+        datadir = tmp_path_factory.mktemp("market")
+        write_market(datadir, start=datetime(2024, 1, 1, tzinfo=UTC), stop=datetime(2024, 8, 1, tzinfo=UTC))
+    elif not datadir.is_dir():
+        pytest.skip(f"needs real candles in {datadir}")
+    return differences_on(datadir, home)
 
 
 def verdicts(of: Differences, days: int, edge: float = 0.0) -> dict[str, int]:
@@ -54,8 +60,8 @@ def verdicts(of: Differences, days: int, edge: float = 0.0) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("kind", ["own_exits", "random_exits"])
-def test_where_nothing_is_to_be_found_little_is(real: dict[str, Differences], kind: str) -> None:
-    of = real[kind]
+def test_where_nothing_is_to_be_found_little_is(market: dict[str, Differences], kind: str) -> None:
+    of = market[kind]
     counted = {days: verdicts(of, days) for days in (30, 60, len(of.sums))}
     print(f"\n{kind}: of {STUDIES} studies without an edge, by days: {counted}")
     whole = counted[len(of.sums)]
@@ -66,8 +72,8 @@ def test_where_nothing_is_to_be_found_little_is(real: dict[str, Differences], ki
 
 
 @pytest.mark.parametrize("edge", [0.3, -0.3])
-def test_an_edge_that_is_there_is_found(real: dict[str, Differences], edge: float) -> None:
-    counted = verdicts(real["random_exits"], len(real["random_exits"].sums), edge)
+def test_an_edge_that_is_there_is_found(market: dict[str, Differences], edge: float) -> None:
+    counted = verdicts(market["random_exits"], len(market["random_exits"].sums), edge)
     print(f"\nof {STUDIES} studies with an edge of {edge} deviations of a day: {counted}")
     assert counted["for" if edge > 0 else "against"] >= 0.9 * STUDIES
     assert counted["against" if edge > 0 else "for"] == 0
