@@ -171,7 +171,7 @@ def _report(
 def _trades(trades: pd.DataFrame, classic: pd.DataFrame) -> tuple[dict[str, Any], ...]:
     of_classic = ("close_ms", "close_rate", "profit_ratio", "profit", "exit_reason")
     shown = trades.assign(**{f"classic_{name}": classic[name].to_numpy() for name in of_classic})
-    return tuple(shown.to_dict("records"))
+    return tuple({str(name): value for name, value in trade.items()} for trade in shown.to_dict("records"))
 
 
 def _date(day: int) -> str:

@@ -121,7 +121,7 @@ class _Bench:
     def a_trade(self, differences: pd.Series[float]) -> Interval:
         """What such differences make a trade."""
         begun = (self.trades["open_ms"] // DAY_MS).value_counts().reindex(differences.index, fill_value=0)
-        return mean_interval(differences.to_numpy(dtype=np.float64), begun.to_numpy().astype(np.float64), SEED)
+        return mean_interval(differences.to_numpy().astype(np.float64), begun.to_numpy().astype(np.float64), SEED)
 
 
 def compare(

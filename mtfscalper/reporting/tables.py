@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from rich.console import Console
 from rich.markup import escape
@@ -198,7 +198,7 @@ def _print_origin(report: Report, console: Console) -> None:
     console.print(table)
 
 
-def _said(values: dict[str, object]) -> str:
+def _said(values: Mapping[str, object]) -> str:
     return ", ".join(
         f"{name} {value if isinstance(value, str) else json.dumps(value)}" for name, value in values.items()
     )

@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     write_market(market, start=datetime(2024, 9, 1, tzinfo=UTC), stop=datetime(2024, 9, 10, tzinfo=UTC), pairs=(PAIR,))
     (home / "backtest_results").mkdir()
     with pytest.MonkeyPatch.context() as patch:
-        watch = Watch(patch, "random", leaves=0.05)
+        watch = Watch(patch, "random", leaves=0.015)
         overlay = {"freqai": {"rl_config": {"decision_mode": "exact", "max_trade_duration_candles": 24}}}
         run = FreqtradeBacktest(home, market, **overlay)
         run.backtesting.config |= {"export": "trades", "exportdirectory": home / "backtest_results"}
@@ -185,7 +185,7 @@ def test_a_report_is_json_and_fits_a_terminal(made: Made) -> None:
     values = json.loads(json.dumps(made.report.as_json(), allow_nan=False))
     assert values["verdict"]["sentence"] == made.report.verdict.sentence
     assert len(values["trades"]) == len(made.report.trades)
-    console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console = Console(width=170, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
     print_report(made.report, console)
     text = console.export_text()
     assert "verdict" in text.splitlines()[0]
