@@ -12,11 +12,15 @@ from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcement
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
+from mtfscalper.freqai.archive import Archive
+from mtfscalper.freqai.bot_journal import BotJournal
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.live import LivePairs
+from mtfscalper.freqai.live_replay import LiveReplay
 from mtfscalper.freqai.owner import Owner
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.traded_strategy import NO_STRATEGY_SEEN, TradedStrategy
+from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
 
 
@@ -29,6 +33,10 @@ class BotHooks(BaseReinforcementLearningModel):
     _owner: Owner
     _traded: TradedStrategy | None
     _is_set_up: bool
+    _archive: Archive
+    _seals: Seals
+    _journal: BotJournal | None
+    _replay: LiveReplay | None
 
     @abstractmethod
     def _set_up(self) -> None:
@@ -44,7 +52,19 @@ class BotHooks(BaseReinforcementLearningModel):
             self.traded.compute(dk, dataframe, pair)
         self.traded.source.funding.refresh_unwatched(pair)
         self._live.see(self.traded.candles_to_decide(pair, dataframe))
-        return super().start_live(dataframe, metadata, strategy, dk)
+        done = super().start_live(dataframe, metadata, strategy, dk)
+        if self._journal is not None:
+            self._journal.note_pass(pair, done.return_dataframe, self._live.policy_of(pair, dataframe["date"].iloc[-1]))
+        return done
+
+    def start_backtesting_from_historic_predictions(
+        self, dataframe: DataFrame, metadata: dict[str, Any], dk: FreqaiDataKitchen
+    ) -> FreqaiDataKitchen:
+        """A backtest of what a bot did: see :mod:`mtfscalper.freqai.live_replay`."""
+        if self._replay is None or self._replay.traded is not self.traded:
+            self._replay = LiveReplay(self.traded, self.config, self._archive, self._seals)
+        dk.return_dataframe = self._replay.frame(dataframe, metadata["pair"], dk, self.dd.historic_predictions)
+        return dk
 
     def start_scanning(self, *args: Any, **kwargs: Any) -> None:
         """FreqAI's training thread, and one that keeps the funding rates up to date beside it."""
@@ -69,6 +89,8 @@ class BotHooks(BaseReinforcementLearningModel):
         return self._live.policies.get(pair)
 
     def _on_stop(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
         # Training ends at its next step (the stop event) and closes its environments itself: here it would hang.
         self.dd.save_historic_predictions_to_disk()  # type: ignore[no-untyped-call]
 

@@ -39,6 +39,7 @@ SCHEMA = pa.schema(
         ("held_candles", pa.int32()),
         ("probability", pa.float64()),
         ("leave", pa.bool_()),
+        ("policy", pa.string()),
     ]
 )
 
@@ -51,6 +52,7 @@ class Question(NamedTuple):
     :ivar side: ``long`` or ``short``
     :ivar profit: see :class:`mtfscalper.freqai.exit_policy.ExitDecision`, as the next three
     :ivar leave: what was answered
+    :ivar policy: that answered, by its folder: see :class:`mtfscalper.freqai.exit_policy.ExitPolicy`
     """
 
     pair: str
@@ -62,6 +64,7 @@ class Question(NamedTuple):
     held_candles: int
     probability: float
     leave: bool
+    policy: str = ""
 
 
 def records_folder(config: Mapping[str, Any]) -> Path:
@@ -213,6 +216,29 @@ def newest_decisions(folder: Path, pair: str, plan: str) -> pd.DataFrame | None:
         except (OSError, pa.ArrowException, ValueError, AttributeError, KeyError) as error:
             logger.warning("%s cannot be read (%s), and is passed over.", path, error)
     return None
+
+
+def bots_decisions(folder: Path, kind: str) -> list[Question]:
+    """All that bots were asked about their trades, in the order of time; reads, and writes nothing.
+
+    :param folder: of the identifier's records
+    :param kind: ``dry_run`` or ``live``
+    :return: earlier versions noted no ``policy``: theirs is empty
+    """
+    found: list[Question] = []
+    for path in folder.glob(f"{kind}_*.feather"):
+        try:
+            with pa.OSFile(str(path)) as source:
+                table = pa.ipc.open_file(source).read_all()
+            columns = {name: table.column(name) for name in table.column_names if name in SCHEMA.names}
+            for name in ("candle", "opened"):
+                columns[name] = columns[name].cast(pa.int64())
+            rows = zip(*(column.to_pylist() for column in columns.values()), strict=True)
+            # The fields of a question are the columns, in their order.
+            found += [Question(*row) for row in rows]
+        except (OSError, pa.ArrowException, KeyError, TypeError) as error:
+            logger.warning("%s cannot be read (%s), and is passed over.", path, error)
+    return sorted(found, key=lambda question: question.candle_ms)
 
 
 def _written(path: Path) -> float:

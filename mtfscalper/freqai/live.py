@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.persistence import Trade
 from pandas import DataFrame
@@ -41,6 +42,14 @@ class LivePairs:
         """Take in the candles that a pair has now."""
         self._candles[candles.pair] = candles
 
+    def policy_of(self, pair: str, row: pd.Timestamp) -> str:
+        """The folder of the policy that decided on a pair's last row; empty where none did.
+
+        :param row: its date
+        """
+        policy = self.policies.get(pair)
+        return policy.name if policy is not None and policy.decides(int(row.timestamp() * 1000)) else ""
+
     def initial_model(self, model: BaseAlgorithm | None) -> bytes | None:
         """The zip of the model that continual learning goes on from: predictions go on with the model itself meanwhile.
 
@@ -72,7 +81,8 @@ class LivePairs:
         columns = flat_columns(dk.label_list, decider, tape, environment, seen.decidable)
         first_ms, now_ms = int(tape.dates_ms[0]), int(tape.dates_ms[-1]) + candles.timeframe_ms
         terms = trained_terms(Path(dk.data_path), TradeTerms.from_environment(environment, self._rl.model_type))
-        policy = ExitPolicy(terms, candles.history(), DecidingPeriod(first_ms, now_ms, seen, decider.trade_decider()))
+        deciding = DecidingPeriod(first_ms, now_ms, seen, decider.trade_decider())
+        policy = ExitPolicy(terms, candles.history(), deciding, Path(dk.data_path).name)
         self.policies[dk.pair] = policy
         if self._rl.decision_mode == "replay":
             decide_in_columns(columns, policy, Trade.get_trades_proxy(pair=dk.pair, is_open=True), now_ms)

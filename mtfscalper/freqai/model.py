@@ -24,6 +24,8 @@ from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.bot_hooks import BotHooks
+from mtfscalper.freqai.bot_journal import BotJournal
+from mtfscalper.freqai.bot_record import repeats_bot
 from mtfscalper.freqai.hooks import check_hooks, own_trainings
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.owner import Owner
@@ -63,7 +65,9 @@ class MtfScalperFreqaiModel(BotHooks):
         self._user = UserParts.from_settings(self.settings, config)
         self._seals = Seals(Path(config["user_data_dir"]), rl.trust_models)
         self._archive = Archive.from_config(config)
-        Writers(self._archive).begin(config["runmode"])
+        if not repeats_bot(config):
+            # What only reads a bot's files need not wait for the bot's end.
+            Writers(self._archive).begin(config["runmode"])
         with bookkeeping.installed(self._seals, self._archive):
             super().__init__(config=config_in_force(config, self.settings))
         self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)
@@ -76,6 +80,8 @@ class MtfScalperFreqaiModel(BotHooks):
         self._run: BacktestRun | None = None
         self._planned = PlannedTrainings()
         self._live = LivePairs(self.settings)
+        self._journal = BotJournal.from_config(config)
+        self._replay = None
         self._owner = Owner()
 
     # ------------------------------------------------------------------ FreqAI's entry points
