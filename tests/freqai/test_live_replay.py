@@ -80,14 +80,6 @@ def make_bot(tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch) -> C
     return make
 
 
-@pytest.fixture(autouse=True)
-def told(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
-    """What would be printed as the process ends."""
-    functions: list[Callable[[], None]] = []
-    monkeypatch.setattr(live_replay.atexit, "register", functions.append)
-    return functions
-
-
 def started(bot: TradingBot) -> TradingBot:
     bot.analyse()
     bot.train()
