@@ -79,6 +79,9 @@ def _dry_run_arguments(parser: argparse.ArgumentParser) -> None:
         "--config", type=Path, action="append", default=[], metavar="FILE", help="further configuration; repeatable"
     )
     parser.add_argument(
+        "--faults", metavar="RATE|FILE", help="what goes wrong on the exchange: a share of all requests, or a script"
+    )
+    parser.add_argument(
         "--seed", type=int, default=DEFAULT_SEED, help="of the synthetic market and the faults (default: %(default)s)"
     )
     parser.add_argument(
@@ -109,6 +112,7 @@ def _dry_run(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from mtfscalper.offline.dry_run import DryRunRequest, run_dry_run
+    from mtfscalper.offline.faults import read_rules
 
     _let_termination_clean_up()
     request = DryRunRequest(
@@ -119,6 +123,7 @@ def _dry_run(args: argparse.Namespace) -> int:
         pairs=tuple(args.pairs or DEFAULT_PAIRS),
         configs=tuple(args.config),
         seed=args.seed,
+        rules=read_rules(args.faults) if args.faults else (),
         userdir=args.userdir,
         ui_port=args.ui,
     )

@@ -85,12 +85,16 @@ class Lockstep:
     def sleep(self, seconds: float) -> None:
         """See :class:`Pace`."""
         due_ns = self._clock.now_ns() + int(seconds * 1e9)
+        deadline = time.monotonic() + seconds
         if seconds < LOOK_SECONDS:
             # Somebody asks again and again for what another thread does.
             _true_sleep(seconds)
-        while (now_ns := self._clock.now_ns()) < due_ns:
+        while (now_ns := self._clock.now_ns()) < due_ns or self._clock.is_at_limit:
             if self._clock.is_at_limit:
-                _true_sleep(LOOK_SECONDS)
+                # Held here, between two passes, but not for ever: a bot that is ended sleeps too.
+                if (left := deadline - time.monotonic()) <= 0:
+                    return
+                _true_sleep(min(left, LOOK_SECONDS))
             elif self._is_busy():
                 began_ns = time.monotonic_ns()
                 _true_sleep(LOOK_SECONDS)

@@ -6,7 +6,6 @@ The bot is freqtrade's own, and so are its database, its log and its models. Exc
 import json
 import secrets
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -29,6 +28,7 @@ from mtfscalper.offline import (
 from mtfscalper.offline.bot_summary import BotSummary
 from mtfscalper.offline.candles import CandleStore
 from mtfscalper.offline.checkout import check_pairs, find_root, settings_of_files
+from mtfscalper.offline.faults import Rule
 from mtfscalper.offline.freqtrade_command import FREQAI_MODEL, MAIN_CONFIG, STRATEGY, as_typed
 from mtfscalper.offline.simulated_clock import SimulatedClock
 from mtfscalper.offline.stage import Stage, StagedBot, StageHome
@@ -56,6 +56,7 @@ class DryRunRequest(NamedTuple):
     :ivar pairs: pairs to trade
     :ivar configs: further freqtrade configuration files, later ones override earlier ones
     :ivar seed: of the synthetic market and of the faults
+    :ivar rules: of the faults that the exchange serves
     :ivar userdir: the bot's user directory; None makes a new one
     :ivar ui_port: port of FreqUI and the REST interface on the loopback address; None has none
     """
@@ -67,6 +68,7 @@ class DryRunRequest(NamedTuple):
     pairs: tuple[str, ...] = DEFAULT_PAIRS
     configs: tuple[Path, ...] = ()
     seed: int = DEFAULT_SEED
+    rules: tuple[Rule, ...] = ()
     userdir: Path | None = None
     ui_port: int | None = None
 
@@ -88,7 +90,7 @@ def run_dry_run(request: DryRunRequest, console: Console) -> int:
     start = _checked_start(request, CandleStore(market), home, settings.train_period_days)
     stop = start + timedelta(hours=request.hours)
 
-    with Stage(home, market, start, request.speed) as stage:
+    with Stage(home, market, start, request.speed, request.rules, request.seed) as stage:
         defaults = home.folder / "defaults.json"
         defaults.write_text(json.dumps(DEFAULTS, indent=2), encoding="utf-8")
         files = [*configs[: len(CONFIGS)], defaults, *configs[len(CONFIGS) :]]
@@ -112,7 +114,7 @@ def run_dry_run(request: DryRunRequest, console: Console) -> int:
             console.out("Interrupted: the bot is asked to end, a second Ctrl-C kills it.")
         status = _end(bot)
         simulated = stage.clock.now() - start
-    _conclude(console, home, simulated, time.monotonic() - began)
+    _conclude(console, stage, simulated, time.monotonic() - began)
     if interrupted:
         return EXIT_INTERRUPTED
     if not reached:
@@ -252,11 +254,14 @@ def _announce(
     console.print(Panel(escape("\n".join(lines)), title=COMMAND))
 
 
-def _conclude(console: Console, home: StageHome, simulated: timedelta, seconds: float) -> None:
+def _conclude(console: Console, stage: Stage, simulated: timedelta, seconds: float) -> None:
     hours = simulated.total_seconds() / 3600
     title = f"{hours:.1f} simulated hours in {_span(seconds)}"
-    console.print(BotSummary.of(home).table(title, Counter()))
+    home = stage.home
+    console.print(BotSummary.of(home).table(title, stage.faults.served))
     console.out(f"database   {home.database}")
     console.out(f"log        {home.log}")
     console.out(f"decisions  {home.decisions}")
+    if stage.faults.served:
+        console.out(f"faults     {home.faults}")
     console.out(f"go on      {COMMAND} --userdir {home.folder}")

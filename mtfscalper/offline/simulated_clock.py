@@ -137,6 +137,16 @@ class SimulatedClock:
             moment_ns = min(max(self.now_ns(), moment_ns), self.limit_ns)
             self._move(Movement(moment_ns, time.monotonic_ns(), 0, moment_ns))
 
+    def let_pass(self, seconds: float) -> float:
+        """Let simulated seconds pass for somebody else who is waiting for this process.
+
+        :return: how many true seconds this process has to wait for them; in lockstep none, for time is set forward
+        """
+        if self.speed is not None:
+            return seconds / self.speed
+        self.advance_to(self.now_ns() + int(seconds * 1e9))
+        return 0.0
+
     def _movement(self) -> Movement:
         while True:
             active = self._cells[_ACTIVE]

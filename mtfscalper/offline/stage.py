@@ -19,6 +19,7 @@ from typing import Any, Self
 from freqtrade.configuration.load_config import load_from_files
 
 from mtfscalper.offline.exchange import ReplayExchange
+from mtfscalper.offline.faults import Faults, Rule
 from mtfscalper.offline.freqtrade_command import Option, freqtrade_command, stop_process, write_overlay
 from mtfscalper.offline.simulated_clock import CLOCK_VARIABLE, SimulatedClock
 
@@ -41,6 +42,7 @@ class StageHome:
         self.database = folder / "tradesv3.dryrun.sqlite"
         self.datadir = folder / "data"
         self.overlay = folder / "stage.json"
+        self.faults = folder / "logs" / "faults.jsonl"
 
     @property
     def decisions(self) -> Path:
@@ -58,21 +60,36 @@ class Stage:
 
     :ivar clock: shared with every bot
     :ivar exchange: what the bots trade on
+    :ivar faults: what goes wrong on it
     """
 
-    def __init__(self, home: StageHome, market: Path, start: datetime, speed: int | None, port: int = 0) -> None:
+    def __init__(
+        self,
+        home: StageHome,
+        market: Path,
+        start: datetime,
+        speed: int | None,
+        rules: tuple[Rule, ...] = (),
+        seed: int = 0,
+        port: int = 0,
+    ) -> None:
         """
         :param home: taken as it is found: an earlier run's trades, models and candles are the bot's own
         :param market: freqtrade data directory that is replayed
         :param start: what the clock shows at first, with a timezone
         :param speed: times true time; None is as fast as the bot is, in lockstep
+        :param rules: of the faults that the exchange serves
+        :param seed: of these faults
         :param port: of the exchange on the loopback address; 0 takes a free one
         :raises ReplayError: when the directory or the port cannot be served
         """
         home.make()
         self.home = home
         self.clock = SimulatedClock.create(home.clock, start, speed)
-        self.exchange = ReplayExchange(market, port, clock=self.clock.now)
+        self.faults = Faults(rules, seed, home.faults)
+        self.exchange = ReplayExchange(
+            market, port, clock=self.clock.now, faults=self.faults, let_pass=self.clock.let_pass
+        )
 
     def __enter__(self) -> Self:
         self.exchange.__enter__()
