@@ -13,7 +13,8 @@ from rich.console import Console
 
 from mtfscalper.cli import COMMANDS, main
 from mtfscalper.offline import SYNTHETIC_DATADIR, ReplayError, demo
-from mtfscalper.offline.demo import DemoRequest, find_root, run_demo
+from mtfscalper.offline.checkout import find_root
+from mtfscalper.offline.demo import DemoRequest, run_demo
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import CONFIGS, run_freqtrade
 from mtfscalper.offline.synthetic import DEFAULT_PAIRS, MANIFEST_NAME, write_market
