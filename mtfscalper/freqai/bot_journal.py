@@ -23,6 +23,7 @@ from mtfscalper.freqai.decision_record import KEPT_FILES, records_folder
 logger = logging.getLogger(__name__)
 
 KINDS = ("dry_run", "live")
+_DAY_MS = 86_400_000
 _PRICES = ("open", "high", "low", "close")
 # Locks that freqtrade sets for the rest of an exit's candle, whatever the strategy's protections.
 _AUTO_LOCK = "Auto lock"
@@ -113,8 +114,8 @@ class BotJournal:
         # By pair: its trades as they were noted last, and up to when.
         self._noted: dict[str, dict[tuple[str, int, str], BotTrade]] = {}
         self._noted_ms: dict[str, int] = {}
-        # A bot that was killed has closed trades of which its journal does not know.
-        self._last_ms = _last_ms(folder, kind)
+        # A bot that was killed has closed trades of which its journal does not know; some are noted twice.
+        self._since_ms = max(0, _last_ms(folder, kind) - _DAY_MS)
         self._has_failed = False
         self._has_begun = False
 
@@ -152,7 +153,7 @@ class BotJournal:
         before = self._noted.get(pair, {})
         # An exchange may say late when it closed a trade, but never before that was opened.
         open_ms = [trade.opened_ms for trade in before.values() if trade.closed_ms is None]
-        since_ms = min([self._noted_ms.get(pair, self._last_ms or milliseconds(now)), *open_ms])
+        since_ms = min([self._noted_ms.get(pair, self._since_ms or milliseconds(now)), *open_ms])
         trades = [
             *Trade.get_trades_proxy(pair=pair, is_open=True),
             *Trade.get_trades_proxy(pair=pair, is_open=False, close_date=datetime.fromtimestamp(since_ms / 1000, UTC)),

@@ -21,6 +21,8 @@ from mtfscalper.freqai.sealing import HISTORY_NAMES, unsealed_history
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
 
+# Later than any moment, milliseconds since 1970.
+_ALWAYS = 2**62
 _OPTION = "--freqai-backtest-live-models"
 
 
@@ -69,9 +71,9 @@ class BotRecord:
             self._answers.setdefault(key, {}).setdefault(asked.candle_ms, Answer(decision, asked.policy))
             self._last_ms[key] = asked.candle_ms
         for trade in self.journal.trades:
-            if trade.exit_reason != NOT_FILLED:
-                end_ms = self.stop_ms if trade.closed_ms is None else trade.closed_ms
-                self._last_ms[self.key(trade)] = self._candle(end_ms)
+            if trade.exit_reason != NOT_FILLED and not self._has_lost_answers(trade):
+                is_open = trade.closed_ms is None
+                self._last_ms[self.key(trade)] = _ALWAYS if is_open else self._candle(trade.closed_ms or 0)
         self._policies = self._policies_in_use()
 
     @classmethod
@@ -117,6 +119,16 @@ class BotRecord:
             for key, answers in self._answers.items()
         }
 
+    def _has_lost_answers(self, trade: BotTrade) -> bool:
+        """Whether the bot must have been asked about a trade, and nothing is on record: files may be removed."""
+        if self.key(trade) in self._answers:
+            return False
+        _, entry_ms, _ = self.key(trade)
+        end_ms = _ALWAYS if trade.closed_ms is None else self._candle(trade.closed_ms)
+        # In the candle of its entry nobody is asked, and in that of its end a stop may come first.
+        asked_at = (one.row_ms + self._timeframe_ms for one in self.journal.passes if one.pair == trade.pair)
+        return any(entry_ms < candle < end_ms for candle in asked_at)
+
     def decided_passes(self, pair: str) -> list[Pass]:
         """The passes over a pair by which the bot traded, in the order of their rows: one for each.
 
@@ -142,7 +154,7 @@ class BotRecord:
         at = bisect_right(starts, row_ms) - 1
         if at < 0:
             return None
-        return names[at], starts[at], starts[at + 1] if at + 1 < len(starts) else 2**62
+        return names[at], starts[at], starts[at + 1] if at + 1 < len(starts) else _ALWAYS
 
     def _policies_in_use(self) -> dict[str, tuple[list[int], list[str]]]:
         found: dict[str, tuple[list[int], list[str]]] = {}

@@ -62,7 +62,9 @@ class LiveReplay:
             computed = self.traded.compute(kitchen, frame, pair)
             candles = self.traded.candles_to_decide(pair, frame)
             environment = self.traded.terms.environment(pair)
-            self._pairs[pair] = PairRows(kitchen, computed.rows, candles, environment, self.traded.settings)
+            # As FreqAI names features for a bot.
+            rows = kitchen.remove_special_chars_from_feature_names(computed.rows)
+            self._pairs[pair] = PairRows(kitchen, rows, candles, environment, self.traded.settings)
         for decisions in trade_decisions_of(strategy):
             decisions.follow_bot(pair, self)
         self._report.take(pair, frame)

@@ -209,7 +209,7 @@ class TradeDecisions:
             if self._live:
                 # The stop on the exchange stays; freqtrade logs this and asks again.
                 raise
-            raise DecisionLostError(_lost(trade, current_time, error)) from error
+            raise _lost(trade, current_time, error) from error
         if decision is not None:
             followed.decided_ms, followed.decision = now_ms, decision
             self._note(trade, current_time, Answer(decision, policy.name), now_ms, policy.history.dates_ms[-1])
@@ -252,7 +252,7 @@ class TradeDecisions:
         except Exception as error:
             if self._live:
                 raise
-            raise DecisionLostError(_lost(trade, current_time, error)) from error
+            raise _lost(trade, current_time, error) from error
 
     def note_exit(self, trade: LocalTrade, decision: ExitDecision) -> None:
         """Leave the probability of an exit in the trade's custom data, as :data:`PROBABILITY_KEY`."""
@@ -319,5 +319,8 @@ def check_asks_for_decisions(strategy: IStrategy) -> None:
         )
 
 
-def _lost(trade: LocalTrade, current_time: datetime, error: Exception) -> str:
-    return f"{trade.pair}, {current_time}: no decision about an open trade: {error}"
+def _lost(trade: LocalTrade, current_time: datetime, error: Exception) -> DecisionLostError:
+    message = f"{trade.pair}, {current_time}: no decision about an open trade: {error}"
+    # freqtrade's command ends at whatever is no error of its own, and says nothing.
+    logger.error("%s", message)
+    return DecisionLostError(message)

@@ -211,11 +211,11 @@ class _Comparer:
             seen = self._passes.get((bots.pair, backtests_exit - timeframe_ms))
             if seen is not None and self._is_late(seen):
                 return Kind.LATE
+        first_ms = self._candle(bots.opened_ms)
+        if any((bots.pair, candle) in self._scene.lost for candle in range(first_ms, backtests_exit + 1, timeframe_ms)):
+            return Kind.POLICY_LOST
         if {bots.exit_reason, backtests.exit_reason} & _PRICE_EXITS:
             return Kind.PRICES
-        held = range(bots_exit or backtests_exit, backtests_exit + timeframe_ms, timeframe_ms)
-        if any((bots.pair, candle) in self._scene.lost for candle in held):
-            return Kind.POLICY_LOST
         return Kind.UNEXPLAINED
 
     def _why_not_passed(self, pair: str, candle: int) -> Kind:

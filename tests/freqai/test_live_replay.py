@@ -105,7 +105,9 @@ def entries_and_exits(trades: list[BotTrade]) -> list[tuple[Any, ...]]:
     def candle(ms: int | None) -> Any:
         return None if ms is None else pd.Timestamp(ms, unit="ms", tz="UTC").floor("5min")
 
-    return [(candle(t.opened_ms), t.side, candle(t.closed_ms), t.exit_reason, t.open_rate, t.close_rate) for t in trades]
+    return [
+        (candle(t.opened_ms), t.side, candle(t.closed_ms), t.exit_reason, t.open_rate, t.close_rate) for t in trades
+    ]
 
 
 def bots_trades(bot: TradingBot) -> list[BotTrade]:
