@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import io
-import json
-import re
-import shutil
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from freqai_runs import PAIR, FreqtradeBacktest, Watch
-from freqtrade.exceptions import OperationalException
 from freqtrade.persistence import Trade
 from live_bot import FIVE_MINUTES, LiveBot
-from rich.console import Console
 
 from mtfscalper.freqai import live_replay
 from mtfscalper.freqai.bot_journal import BotTrade
-from mtfscalper.freqai.decision_record import records_folder
-from mtfscalper.freqai.trade_differences import Kind
 
 AGENT = {"entry_mode": "agent", "decision_mode": "exact"}
 # The bot's trades end by its decisions alone.
