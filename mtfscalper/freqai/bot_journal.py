@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 KINDS = ("dry_run", "live")
 _DAY_MS = 86_400_000
 _PRICES = ("open", "high", "low", "close")
+# Exits that depend on prices within a candle, which the bot was shown every few seconds and a candle does not keep.
+PRICE_EXITS = frozenset({"stop_loss", "trailing_stop_loss", "stoploss_on_exchange", "liquidation", "roi"})
 # Locks that freqtrade sets for the rest of an exit's candle, whatever the strategy's protections.
 _AUTO_LOCK = "Auto lock"
 # The reason by which a trade ended that freqtrade forgot.

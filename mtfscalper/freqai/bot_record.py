@@ -13,7 +13,7 @@ from freqtrade.exceptions import OperationalException
 from freqtrade.exchange import timeframe_to_msecs
 
 from mtfscalper.freqai.archive import Archive
-from mtfscalper.freqai.bot_journal import KINDS, NOT_FILLED, BotTrade, Pass, has_journal, read_journal
+from mtfscalper.freqai.bot_journal import KINDS, NOT_FILLED, PRICE_EXITS, BotTrade, Pass, has_journal, read_journal
 from mtfscalper.freqai.candle_clock import candle_open_ms
 from mtfscalper.freqai.decision_record import bots_decisions, records_folder
 from mtfscalper.freqai.exit_policy import ExitDecision
@@ -125,7 +125,9 @@ class BotRecord:
             return False
         _, entry_ms, _ = self.key(trade)
         end_ms = _ALWAYS if trade.closed_ms is None else self._candle(trade.closed_ms)
-        # In the candle of its entry nobody is asked, and in that of its end a stop may come first.
+        if trade.exit_reason not in PRICE_EXITS:
+            # In the candle of its end a stop may come before the question; in that of its entry nobody asks.
+            end_ms += 1
         asked_at = (one.row_ms + self._timeframe_ms for one in self.journal.passes if one.pair == trade.pair)
         return any(entry_ms < candle < end_ms for candle in asked_at)
 

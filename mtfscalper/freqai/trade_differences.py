@@ -8,11 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from mtfscalper.freqai.bot_journal import NOT_FILLED, BotTrade, Journal, Pass
+from mtfscalper.freqai.bot_journal import NOT_FILLED, PRICE_EXITS, BotTrade, Journal, Pass
 from mtfscalper.freqai.candle_clock import candle_open_ms
 
-# Exits that depend on prices within a candle, which the bot was shown every few seconds and a candle does not keep.
-_PRICE_EXITS = frozenset({"stop_loss", "trailing_stop_loss", "stoploss_on_exchange", "liquidation", "roi"})
 _EXITS_BY_HAND = frozenset({"force_exit", "emergency_exit", "force_sell", "emergency_sell"})
 _SAME_EXIT = {"stoploss_on_exchange": "stop_loss"}
 _END_OF_BACKTEST = "force_exit"
@@ -214,7 +212,7 @@ class _Comparer:
         first_ms = self._candle(bots.opened_ms)
         if any((bots.pair, candle) in self._scene.lost for candle in range(first_ms, backtests_exit + 1, timeframe_ms)):
             return Kind.POLICY_LOST
-        if {bots.exit_reason, backtests.exit_reason} & _PRICE_EXITS:
+        if {bots.exit_reason, backtests.exit_reason} & PRICE_EXITS:
             return Kind.PRICES
         return Kind.UNEXPLAINED
 

@@ -1,8 +1,8 @@
 """A dry run equals its backtest: ``freqtrade trade --dry-run``, then ``backtesting --freqai-backtest-live-models``.
 
 The bot trades two pairs of a replayed market through retrainings, a funding time, faults of the exchange and a kill,
-after which it stays down for a while. The backtest repeats what it did from what it left behind. Every trade is the same
-in both, or named.
+after which it stays down for a while. The backtest repeats what it did from what it left behind. Every trade is the
+same in both, or named.
 """
 
 from __future__ import annotations
