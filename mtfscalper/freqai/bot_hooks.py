@@ -12,8 +12,10 @@ from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcement
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
+from mtfscalper.freqai.bookkeeping import Bookkeeper
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.live import LivePairs
+from mtfscalper.freqai.live_pass import LivePasses
 from mtfscalper.freqai.owner import Owner
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.traded_strategy import NO_STRATEGY_SEEN, TradedStrategy
@@ -23,9 +25,11 @@ from mtfscalper.settings import Settings
 class BotHooks(BaseReinforcementLearningModel):
     """What FreqAI calls in ``freqtrade trade``, and whose trades are learned, which backtests ask too."""
 
+    dd: Bookkeeper
     _asked: Settings
     _user: UserParts
     _live: LivePairs
+    _passes: LivePasses
     _owner: Owner
     _traded: TradedStrategy | None
     _is_set_up: bool
@@ -44,7 +48,16 @@ class BotHooks(BaseReinforcementLearningModel):
             self.traded.compute(dk, dataframe, pair)
         self.traded.source.funding.refresh_unwatched(pair)
         self._live.see(self.traded.candles_to_decide(pair, dataframe))
-        return super().start_live(dataframe, metadata, strategy, dk)
+        try:
+            return super().start_live(dataframe, metadata, strategy, dk)
+        finally:
+            self._passes.mind_queue(self.train_queue, pair, strategy.dp.current_whitelist())
+
+    def build_strategy_return_arrays(
+        self, dataframe: DataFrame, dk: FreqaiDataKitchen, pair: str, trained_timestamp: int
+    ) -> None:
+        """The decision on the candle that closed last, joined with those before it by their dates."""
+        self._passes.decide(self, self.traded, dataframe, dk)
 
     def start_scanning(self, *args: Any, **kwargs: Any) -> None:
         """FreqAI's training thread, and one that keeps the funding rates up to date beside it."""
@@ -70,7 +83,7 @@ class BotHooks(BaseReinforcementLearningModel):
 
     def _on_stop(self) -> None:
         # Training ends at its next step (the stop event) and closes its environments itself: here it would hang.
-        self.dd.save_historic_predictions_to_disk()  # type: ignore[no-untyped-call]
+        self.dd.save_historic_predictions_to_disk()
 
     # ------------------------------------------------------------------ whose trades are learned
 
