@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
+import numpy as np
 from freqtrade.configuration import TimeRange
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
@@ -15,6 +16,7 @@ from pandas import DataFrame
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.owner import Owner
+from mtfscalper.freqai.predictions import EXPIRED, without_entries
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.traded_strategy import NO_STRATEGY_SEEN, TradedStrategy
 from mtfscalper.freqai.training_loop import TrainingLoop
@@ -48,6 +50,25 @@ class BotHooks(BaseReinforcementLearningModel):
         self.traded.source.funding.refresh_unwatched(pair)
         self._live.see(self.traded.candles_to_decide(pair, dataframe))
         return super().start_live(dataframe, metadata, strategy, dk)
+
+    def build_strategy_return_arrays(
+        self, dataframe: DataFrame, dk: FreqaiDataKitchen, pair: str, trained_timestamp: int
+    ) -> None:
+        """FreqAI's columns of a pass; a policy that has expired decides about an open trade, and enters none."""
+        name = f"expired {pair}"
+        if pair not in self.dd.model_return_values or not dk.check_if_model_expired(trained_timestamp):
+            super().build_strategy_return_arrays(dataframe, dk, pair, trained_timestamp)
+            self._owner.healed(name, f"{pair}: a new policy decides.")
+            return
+        self._owner.trouble(
+            name,
+            f"{pair}: its policy is older than freqai.expiration_hours. It goes on deciding about an open trade, and "
+            "nothing is entered until a training goes well.",
+        )
+        columns, usable = self.predict(dataframe.iloc[-self.CONV_WIDTH :], dk, first=False)
+        expired = np.full(len(usable), EXPIRED)
+        self.dd.append_model_predictions(pair, without_entries(columns), expired, dk, dataframe)
+        dk.return_dataframe = self.dd.attach_return_values_to_return_dataframe(pair, dataframe)
 
     def start_scanning(self, strategy: IStrategy) -> None:
         """FreqAI's training thread, and one that keeps the funding rates up to date beside it."""
