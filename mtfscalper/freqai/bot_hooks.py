@@ -19,6 +19,7 @@ from mtfscalper.freqai.live_pass import LivePasses
 from mtfscalper.freqai.owner import Owner
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.traded_strategy import NO_STRATEGY_SEEN, TradedStrategy
+from mtfscalper.freqai.training_loop import TrainingLoop
 from mtfscalper.settings import Settings
 
 
@@ -31,6 +32,7 @@ class BotHooks(BaseReinforcementLearningModel):
     _live: LivePairs
     _passes: LivePasses
     _owner: Owner
+    _trainings: TrainingLoop
     _traded: TradedStrategy | None
     _is_set_up: bool
 
@@ -44,6 +46,7 @@ class BotHooks(BaseReinforcementLearningModel):
         """A bot's pass over a pair, kept to note the pair's candles."""
         self._learn_from(strategy)
         self._owner.reach_by(strategy.dp)
+        self._trainings.look_after(strategy)
         if not self._live.has_seen(pair := metadata["pair"]):
             self.traded.compute(dk, dataframe, pair)
         self.traded.source.funding.refresh_unwatched(pair)
@@ -59,10 +62,14 @@ class BotHooks(BaseReinforcementLearningModel):
         """The decision on the candle that closed last, joined with those before it by their dates."""
         self._passes.decide(self, self.traded, dataframe, dk)
 
-    def start_scanning(self, *args: Any, **kwargs: Any) -> None:
+    def start_scanning(self, strategy: IStrategy) -> None:
         """FreqAI's training thread, and one that keeps the funding rates up to date beside it."""
-        super().start_scanning(*args, **kwargs)
+        self._trainings.start(strategy)
         self._threads.append(self.traded.source.funding.start_watching(self._stop_event))
+
+    def _start_scanning(self, strategy: IStrategy) -> None:
+        """FreqAI's loop of that thread."""
+        self._trainings.run(strategy)
 
     def extract_data_and_train_model(
         self,

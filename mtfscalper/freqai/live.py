@@ -111,7 +111,6 @@ class LivePairs:
         :param features: scaled, shape (n_rows, n_features)
         :param usable: rows whose features were all there, shape (n_rows,)
         :param environment: in force now
-        :return: nothing is entered where the policy was trained with something else
         """
         standing = self.standing(model, environment)
         environment = standing.environment if standing.changes else environment
@@ -119,8 +118,7 @@ class LivePairs:
         tape = candles.tape(rows, features, usable)
         decider = decider_for(model, tape.features, environment.lookback)
         seen = period_rows(tape, environment, len(tape))
-        decidable = np.zeros_like(seen.decidable) if standing.changes else seen.decidable
-        columns = flat_columns(dk.label_list, decider, tape, environment, decidable)
+        columns = flat_columns(dk.label_list, decider, tape, environment, seen.decidable)
         first_ms, now_ms = int(tape.dates_ms[0]), int(tape.dates_ms[-1]) + candles.timeframe_ms
         period = DecidingPeriod(first_ms, now_ms, seen, decider.trade_decider())
         policy = self.policies[dk.pair] = ExitPolicy(standing.terms, candles.history(), period)

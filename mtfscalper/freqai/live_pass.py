@@ -19,6 +19,7 @@ from mtfscalper.freqai.live import LivePairs, Standing
 from mtfscalper.freqai.owner import Owner, policy_trouble
 from mtfscalper.freqai.policy_folders import Origin
 from mtfscalper.freqai.prediction_history import DATE, DO_PREDICT, joined, tidied
+from mtfscalper.freqai.predictions import EXPIRED, without_entries
 from mtfscalper.freqai.traded_strategy import TradedStrategy
 from mtfscalper.freqai.trained_with import DROPS_PRICES, ENTRY_MODE, changes_since, features_apart, summary
 
@@ -27,8 +28,6 @@ logger = logging.getLogger(__name__)
 # By which clocks of one machine may differ between two looks at them.
 _CLOCK_SECONDS = 60
 _UNKNOWN = Origin(None, {})
-# FreqAI's mark of a policy that is older than expiration_hours.
-_EXPIRED = 2
 _STAYS = "an open trade keeps its stop and its longest duration"
 
 
@@ -61,8 +60,8 @@ class _Decided(NamedTuple):
     usable: npt.NDArray[np.int_]
 
     @classmethod
-    def nothing(cls, labels: list[str], usable: int = 0) -> _Decided:
-        return cls(DataFrame(0.0, index=[0], columns=labels), np.array([usable]))
+    def nothing(cls, labels: list[str]) -> _Decided:
+        return cls(DataFrame(0.0, index=[0], columns=labels), np.array([0]))
 
 
 class LivePasses:
@@ -95,14 +94,14 @@ class LivePasses:
             history[pair] = tidied(pair, history[pair], pd.Timestamp.now("UTC"))
             dk.return_dataframe = joined(frame, history[pair])
             return
-        if self._is_expired(dk):
-            decided = _Decided.nothing(dk.label_list, _EXPIRED)
-        else:
-            # As many rows as the policy looks back on, which may be another's number than the config's.
-            decided = self._ask(hooks, frame.iloc[-max(standing.terms.lookback, self._freqai["conv_width"]) :], dk)
-            decided = decided or _Decided.nothing(dk.label_list)
-            if standing.changes:
-                decided.usable[:] = 0
+        # As many rows as the policy looks back on, which may be another's number than the config's.
+        rows = frame.iloc[-max(standing.terms.lookback, self._freqai["conv_width"]) :]
+        decided = self._ask(hooks, rows, dk) or _Decided.nothing(dk.label_list)
+        is_expired = self._is_expired(dk)
+        if is_expired or standing.changes:
+            decided = _Decided(
+                without_entries(decided.columns), np.full(len(decided.usable), EXPIRED if is_expired else 0)
+            )
         self._note(hooks, decided, frame, dk)
         dk.return_dataframe = joined(frame, history[pair])
 
@@ -153,15 +152,16 @@ class LivePasses:
         return decided
 
     def _is_expired(self, dk: FreqaiDataKitchen) -> bool:
-        """Whether the policy is older than ``expiration_hours``: it is not asked, not about open trades either."""
-        pair = dk.pair
+        """Whether the policy is older than ``expiration_hours``."""
+        pair, hours = dk.pair, self._freqai.get("expiration_hours", 0)
+        name = f"expired {pair}"
         if not dk.check_if_model_expired(self._trained_timestamp(pair)):
+            self._owner.healed(name, f"{pair}: a new policy decides.")
             return False
-        self._pairs.policies.pop(pair, None)
         self._owner.trouble(
-            policy_trouble(pair),
-            f"{pair}: its policy is older than freqai.expiration_hours, {self._freqai['expiration_hours']}, and is not "
-            f"asked: nothing is entered (do_predict {_EXPIRED}), and {_STAYS}, until a training succeeds.",
+            name,
+            f"{pair}: its policy is older than freqai.expiration_hours, {hours}. It goes on deciding about an open trade, "
+            "and nothing is entered until a training goes well.",
         )
         return True
 

@@ -19,7 +19,7 @@ from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
-from mtfscalper.executors.choice import executor_for
+from mtfscalper.executors.choice import bots_executor, executor_for
 from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
@@ -36,11 +36,12 @@ from mtfscalper.freqai.trade_decisions import follow_plan
 from mtfscalper.freqai.traded_strategy import TradedStrategy
 from mtfscalper.freqai.trained_with import trained_with
 from mtfscalper.freqai.training_folder import noted
+from mtfscalper.freqai.training_loop import TrainingLoop
 from mtfscalper.freqai.views import is_view, may_be_view, with_sealed_columns
 from mtfscalper.freqai.written_config import config_in_force
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.seals import Seals
-from mtfscalper.training.job import TrainingJob, stop_on
+from mtfscalper.training.job import TrainingJob
 
 logger = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ class MtfScalperFreqaiModel(BotHooks):
         self._owner = self.dd.owner
         self._passes = LivePasses(self.dd, self._live, self._owner, self.freqai_info)
         self.dd.trained_with = self._trained_with
+        self._trainings = TrainingLoop(self, self._owner)
 
     # ------------------------------------------------------------------ FreqAI's entry points
 
@@ -132,7 +134,9 @@ class MtfScalperFreqaiModel(BotHooks):
         else:
             initial_model = self._live.initial_model(self.dd.model_dictionary.get(dk.pair))
         job = self.traded.job(data_dictionary, dk, tensorboard=self.activate_tensorboard, initial_model=initial_model)
-        [outcome] = executor_for(self.settings).run([job], stop_on(self._stop_event) if self.live else None)
+        progress = self._trainings.progress_of(dk.pair) if self.live else None
+        executor = executor_for(self.settings) if progress is None else bots_executor(self.settings, progress.check)
+        [outcome] = executor.run([job], None if progress is None else progress.mark)
         return noted(outcome, dk, self.traded.terms.terms(dk.pair))
 
     def predict(
