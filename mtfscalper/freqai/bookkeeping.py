@@ -23,11 +23,12 @@ import psutil
 from freqtrade.enums import TRADE_MODES, RunMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai import freqai_interface
-from freqtrade.freqai.data_drawer import FEATURE_PIPELINE, LABEL_PIPELINE, METADATA, FreqaiDataDrawer
+from freqtrade.freqai.data_drawer import FEATURE_PIPELINE, LABEL_PIPELINE, METADATA
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive
+from mtfscalper.freqai.candle_history import HistoryDrawer
 from mtfscalper.freqai.sealing import HISTORY_PURPOSE
 from mtfscalper.freqai.sharing import Writers
 from mtfscalper.seals import KEY_NAME, Seals
@@ -40,7 +41,7 @@ _LOOKS_ONLY = (RunMode.PLOT, RunMode.WEBSERVER)
 _START_DATE = "start_dry_live_date"
 
 
-class Bookkeeper(FreqaiDataDrawer):
+class Bookkeeper(HistoryDrawer):
     """FreqAI's data drawer, whose files are written whole and read only if they are what it wrote.
 
     Reading writes nothing: what is not ours is moved aside when its name is needed.

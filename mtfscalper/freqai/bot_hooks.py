@@ -12,6 +12,8 @@ from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcement
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
+from mtfscalper.freqai.bookkeeping import Bookkeeper
+from mtfscalper.freqai.candle_door import CandleDoor
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.owner import Owner
@@ -27,6 +29,8 @@ class BotHooks(BaseReinforcementLearningModel):
     _user: UserParts
     _live: LivePairs
     _owner: Owner
+    _door: CandleDoor
+    dd: Bookkeeper
     _traded: TradedStrategy | None
     _is_set_up: bool
 
@@ -40,6 +44,10 @@ class BotHooks(BaseReinforcementLearningModel):
         """A bot's pass over a pair, kept to note the pair's candles."""
         self._learn_from(strategy)
         self._owner.reach_by(strategy.dp)
+        self._door.guard(strategy.dp)
+        parameters = self.freqai_info["feature_parameters"]
+        pairs = [metadata["pair"], *parameters.get("include_corr_pairlist", [])]
+        self._door.check(pairs, parameters["include_timeframes"], strategy.dp)
         if not self._live.has_seen(pair := metadata["pair"]):
             self.traded.compute(dk, dataframe, pair)
         self.traded.source.funding.refresh_unwatched(pair)
@@ -70,7 +78,7 @@ class BotHooks(BaseReinforcementLearningModel):
 
     def _on_stop(self) -> None:
         # Training ends at its next step (the stop event) and closes its environments itself: here it would hang.
-        self.dd.save_historic_predictions_to_disk()  # type: ignore[no-untyped-call]
+        self.dd.save_historic_predictions_to_disk()
 
     # ------------------------------------------------------------------ whose trades are learned
 
