@@ -20,12 +20,13 @@ from weakref import WeakKeyDictionary
 from freqtrade.enums import TRADE_MODES, RunMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai import freqai_interface
-from freqtrade.freqai.data_drawer import FEATURE_PIPELINE, LABEL_PIPELINE, METADATA, FreqaiDataDrawer
+from freqtrade.freqai.data_drawer import FEATURE_PIPELINE, LABEL_PIPELINE, METADATA
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 
 from mtfscalper import artefacts
 from mtfscalper.freqai import checked_json
 from mtfscalper.freqai.archive import Archive
+from mtfscalper.freqai.candle_history import HistoryDrawer
 from mtfscalper.freqai.owner import Owner, policy_trouble
 from mtfscalper.freqai.policy_folders import Origin, PolicyFolders, PolicyName
 from mtfscalper.freqai.prediction_history import PredictionHistory, with_row
@@ -42,7 +43,7 @@ _LOOKS_ONLY = (RunMode.PLOT, RunMode.WEBSERVER)
 _START_DATE = "start_dry_live_date"
 
 
-class Bookkeeper(FreqaiDataDrawer):
+class Bookkeeper(HistoryDrawer):
     """FreqAI's data drawer, whose files are written whole and read only if they are what it wrote.
 
     Reading writes nothing: what is not ours is moved aside when its name is needed.

@@ -13,6 +13,7 @@ from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
 from mtfscalper.freqai.bookkeeping import Bookkeeper
+from mtfscalper.freqai.candle_door import CandleDoor
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.live_pass import LivePasses
@@ -33,6 +34,7 @@ class BotHooks(BaseReinforcementLearningModel):
     _passes: LivePasses
     _owner: Owner
     _trainings: TrainingLoop
+    _door: CandleDoor
     _traded: TradedStrategy | None
     _is_set_up: bool
 
@@ -47,6 +49,10 @@ class BotHooks(BaseReinforcementLearningModel):
         self._learn_from(strategy)
         self._owner.reach_by(strategy.dp)
         self._trainings.look_after(strategy)
+        self._door.guard(strategy.dp)
+        parameters = self.freqai_info["feature_parameters"]
+        pairs = [metadata["pair"], *parameters.get("include_corr_pairlist", [])]
+        self._door.check(pairs, parameters["include_timeframes"], strategy.dp)
         if not self._live.has_seen(pair := metadata["pair"]):
             self.traded.compute(dk, dataframe, pair)
         self.traded.source.funding.refresh_unwatched(pair)

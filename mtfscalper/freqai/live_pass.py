@@ -160,8 +160,8 @@ class LivePasses:
             return False
         self._owner.trouble(
             name,
-            f"{pair}: its policy is older than freqai.expiration_hours, {hours}. It goes on deciding about an open trade, "
-            "and nothing is entered until a training goes well.",
+            f"{pair}: its policy is older than freqai.expiration_hours, {hours}. It goes on deciding about an open "
+            "trade, and nothing is entered until a training goes well.",
         )
         return True
 

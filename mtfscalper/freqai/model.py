@@ -24,6 +24,7 @@ from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.bot_hooks import BotHooks
+from mtfscalper.freqai.candle_door import CandleDoor
 from mtfscalper.freqai.hooks import check_hooks, own_trainings
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.live_pass import LivePasses
@@ -82,6 +83,8 @@ class MtfScalperFreqaiModel(BotHooks):
         self._passes = LivePasses(self.dd, self._live, self._owner, self.freqai_info)
         self.dd.trained_with = self._trained_with
         self._trainings = TrainingLoop(self, self._owner)
+        self._door = CandleDoor(self._owner)
+        self.dd.candles.report_to(self._owner)
 
     # ------------------------------------------------------------------ FreqAI's entry points
 

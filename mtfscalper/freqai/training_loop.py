@@ -243,9 +243,9 @@ class TrainingLoop:
         """What FreqAI writes after a training."""
         if self._has_successor():
             return
-        self._model.dd.save_historic_predictions_to_disk()
+        self._model.dd.save_historic_predictions_to_disk()  # type: ignore[no-untyped-call]
         if self._model.freqai_info.get("write_metrics_to_disk", False):
-            self._model.dd.save_metric_tracker_to_disk()
+            self._model.dd.save_metric_tracker_to_disk()  # type: ignore[no-untyped-call]
         self._is_unsaved = False
 
     # ------------------------------------------------------------------ what fails
