@@ -101,7 +101,8 @@ class KeptPolicies:
             return None
         metadata = json.loads(artefacts.sealed_path(folder, "metadata").read_text())
         pipeline = cloudpickle.loads(artefacts.sealed_path(folder, "feature_pipeline").read_bytes())
-        terms = trained_terms(folder, TradeTerms.from_environment(pair.environment, pair.settings.rl.model_type))
+        rl = pair.settings.rl
+        terms = trained_terms(folder) or TradeTerms.from_environment(pair.environment, rl.model_type)
         # What was in use, and before it what its first rows look back on.
         dates_ms = pair.rows["date"].dt.as_unit("ms").astype("int64").to_numpy()
         first = max(0, int(np.searchsorted(dates_ms, first_ms)) - terms.lookback + 1)
@@ -109,7 +110,7 @@ class KeptPolicies:
         if rows.empty:
             return None
         features, usable = Preparation(pipeline, metadata["training_features_list"]).scaled(
-            pair.kitchen, rows, pair.settings
+            pair.kitchen, rows, drops_prices=rl.drop_ohlc_from_features
         )
         tape = pair.candles.tape(rows, features, usable)
         seen = period_rows(tape, replace(pair.environment, lookback=terms.lookback), len(tape))
