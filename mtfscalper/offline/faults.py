@@ -192,8 +192,11 @@ def random_rules(rate: float) -> tuple[Rule, ...]:
 
     :param rate: of all together, for each request
     """
-    kinds = RANDOM_KINDS
-    return tuple(Rule(kind, rate / len(kinds), seconds=_default_seconds(kind)) for kind in kinds)
+    share = rate / len(RANDOM_KINDS)
+    # A request brings hundreds of candles, each of which would have its own gap.
+    return tuple(
+        Rule(kind, share / 10 if kind == "missing" else share, seconds=_default_seconds(kind)) for kind in RANDOM_KINDS
+    )
 
 
 def read_rules(text: str) -> tuple[Rule, ...]:
