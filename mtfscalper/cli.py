@@ -137,10 +137,25 @@ def _replay_exchange_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=DEFAULT_PORT, help="port on 127.0.0.1 (default: %(default)s, 0: a free one)"
     )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=_moment,
+        metavar="DATE",
+        help="serve the candles as if this day were today, for a bot by true time (default: a week before the last)",
+    )
+    parser.add_argument(
+        "--as-dated", action="store_true", help="serve the candles under their own dates, for download-data"
+    )
+    parser.add_argument("--faults", metavar="RATE|FILE", help="see dry-run")
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of the faults (default: %(default)s)")
+    parser.add_argument(
+        "--write-config", type=Path, metavar="FILE", help="write the configuration that sends freqtrade here"
+    )
 
 
 def _replay_exchange(args: argparse.Namespace) -> int:
-    from mtfscalper.offline.exchange import ReplayExchange
+    from mtfscalper.offline.served import ReplayRequest, serve
     from mtfscalper.offline.synthetic import write_market
 
     _let_termination_clean_up()
@@ -149,19 +164,8 @@ def _replay_exchange(args: argparse.Namespace) -> int:
         datadir = SYNTHETIC_DATADIR
         if not datadir.exists() or not any(datadir.iterdir()):
             write_market(datadir)
-    with ReplayExchange(datadir, args.port) as exchange:
-        print(f"Replay exchange at {exchange.url}, serving {datadir}. Stop it with Ctrl-C.")
-        print("freqtrade uses it with: --config configs/offline.json")
-        if exchange.port != DEFAULT_PORT:
-            print(f"That file names port {DEFAULT_PORT}: write {exchange.port} in a copy of it.")
-        sys.stdout.flush()
-        try:
-            exchange.wait()
-        except KeyboardInterrupt:
-            print("Stopped.")
-            return 0
-    print("The replay exchange stopped by itself; see the error above.", file=sys.stderr)
-    return 1
+    request = ReplayRequest(datadir, args.port, args.start, args.as_dated, args.faults, args.seed, args.write_config)
+    return serve(request)
 
 
 def _synthetic_arguments(parser: argparse.ArgumentParser) -> None:

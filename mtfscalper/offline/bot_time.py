@@ -158,9 +158,9 @@ def install(clock: SimulatedClock) -> None:
     traveller = time_machine.travel(clock.now_ns() / 1e9).start()
     # The traveller is asked by every function that tells the time, those written in C included.
     traveller.time_ns = clock.now_ns  # type: ignore[method-assign]
-    time.sleep = _simulated_sleep(pace)
-    asyncio.sleep = _simulated_async_sleep(pace)  # type: ignore[assignment]
-    threading.Event.wait = _simulated_wait(pace)  # type: ignore[method-assign]
+    time.sleep = _simulated_sleep(pace)  # type: ignore[assignment]
+    asyncio.sleep = _simulated_async_sleep(pace)
+    threading.Event.wait = _simulated_wait(pace)  # type: ignore[assignment, method-assign]
 
 
 def _simulated_sleep(pace: Pace) -> Callable[[float], None]:

@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -90,7 +91,7 @@ def run_dry_run(request: DryRunRequest, console: Console) -> int:
     start = _checked_start(request, CandleStore(market), home, settings.train_period_days)
     stop = start + timedelta(hours=request.hours)
 
-    with Stage(home, market, start, request.speed, request.rules, request.seed) as stage:
+    with _alone_in(home), Stage(home, market, start, request.speed, request.rules, request.seed) as stage:
         defaults = home.folder / "defaults.json"
         defaults.write_text(json.dumps(DEFAULTS, indent=2), encoding="utf-8")
         files = [*configs[: len(CONFIGS)], defaults, *configs[len(CONFIGS) :]]
@@ -122,6 +123,18 @@ def run_dry_run(request: DryRunRequest, console: Console) -> int:
         console.out("\n".join(home.log.read_text(encoding="utf-8", errors="replace").splitlines()[-12:]))
         return EXIT_BOT_ENDED
     return 0
+
+
+@contextmanager
+def _alone_in(home: StageHome) -> Iterator[None]:
+    home.make()
+    try:
+        with FileLock(home.folder / ".dry_run.lock", timeout=0):
+            yield
+    except Timeout as error:
+        raise ReplayError(
+            f"{COMMAND}: another dry run uses {home.folder}; wait for its end, or choose another --userdir"
+        ) from error
 
 
 def _market(request: DryRunRequest, root: Path, here: Path) -> Path:

@@ -58,7 +58,7 @@ class Rule(NamedTuple):
     :ivar symbol: Binance's symbol; None is any
     :ivar since_ms: from when on, Unix milliseconds; a candle by its open
     :ivar until_ms: until when
-    :ivar count: how often at the most; None is any number
+    :ivar times: how often at the most; None is any number
     :ivar seconds: how long, or how far off
     """
 
@@ -68,7 +68,7 @@ class Rule(NamedTuple):
     symbol: str | None = None
     since_ms: int = 0
     until_ms: int = 2**62
-    count: int | None = None
+    times: int | None = None
     seconds: float = CANDLE_SECONDS
 
     def applies(self, path: str, symbol: str | None, moment_ms: int) -> bool:
@@ -164,7 +164,7 @@ class Faults:
         return [kline]
 
     def _is_used_up(self, number: int, rule: Rule) -> bool:
-        return rule.count is not None and self._used[number] >= rule.count
+        return rule.times is not None and self._used[number] >= rule.times
 
     def _drawn(self, rule: Rule, number: int, *what: object) -> bool:
         text = repr((self._seed, number, rule.kind, what))
@@ -192,15 +192,18 @@ def random_rules(rate: float) -> tuple[Rule, ...]:
 
     :param rate: of all together, for each request
     """
-    kinds = RANDOM_KINDS
-    return tuple(Rule(kind, rate / len(kinds), seconds=_default_seconds(kind)) for kind in kinds)
+    share = rate / len(RANDOM_KINDS)
+    # A request brings hundreds of candles, each of which would have its own gap.
+    return tuple(
+        Rule(kind, share / 10 if kind == "missing" else share, seconds=_default_seconds(kind)) for kind in RANDOM_KINDS
+    )
 
 
 def read_rules(text: str) -> tuple[Rule, ...]:
     """Rules of a command line: a rate for everything, or a file.
 
     :param text: a number from 0 to 1, or the path of a JSON or TOML file whose ``faults`` is a list of rules: ``kind``
-        and, where wanted, ``rate``, ``path``, ``symbol``, ``from``, ``until`` (UTC), ``count``, ``seconds``
+        and, where wanted, ``rate``, ``path``, ``symbol``, ``from``, ``until`` (UTC), ``times``, ``seconds``
     :raises ReplayError: naming what cannot be served
     """
     try:
@@ -234,7 +237,7 @@ def _rule(entry: Any, where: str) -> Rule:
         "symbol": str,
         "from": _milliseconds,
         "until": _milliseconds,
-        "count": int,
+        "times": int,
         "seconds": float,
     }
     if not isinstance(entry, dict) or not set(entry) <= set(fields):

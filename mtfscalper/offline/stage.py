@@ -127,17 +127,15 @@ class Stage:
         :param configs: configuration files, the one of :meth:`write_config` last
         :param options: further options of ``freqtrade trade``
         """
-        return freqtrade_command(
-            "trade",
-            configs,
-            program=BOT_PROGRAM,
-            userdir=self.home.folder,
-            datadir=self.home.datadir,
-            dry_run=True,
-            db_url=f"sqlite:///{self.home.database}",
-            no_color=True,
+        arguments: dict[str, Any] = {
+            "userdir": self.home.folder,
+            "datadir": self.home.datadir,
+            "dry_run": True,
+            "db_url": f"sqlite:///{self.home.database}",
+            "no_color": True,
             **options,
-        )
+        }
+        return freqtrade_command("trade", configs, program=BOT_PROGRAM, **arguments)
 
     def start_bot(self, command: Sequence[str], cwd: Path, environment: dict[str, str] | None = None) -> "StagedBot":
         """Start a bot.

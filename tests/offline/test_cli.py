@@ -200,7 +200,7 @@ def test_demo_outside_a_checkout_says_where_to_go(
     assert main(["demo"]) == 2
     assert "cd <checkout>" in capsys.readouterr().err
     with pytest.raises(ReplayError, match=r"config_rl_hybrid\.json"):
-        find_root(tmp_path)
+        find_root(tmp_path, "mtfscalper demo")
 
 
 def test_synthetic_writes_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
