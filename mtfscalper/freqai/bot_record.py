@@ -17,6 +17,7 @@ from mtfscalper.freqai.bot_journal import KINDS, NOT_FILLED, PRICE_EXITS, BotTra
 from mtfscalper.freqai.candle_clock import candle_open_ms
 from mtfscalper.freqai.decision_record import bots_decisions, records_folder
 from mtfscalper.freqai.exit_policy import ExitDecision
+from mtfscalper.freqai.prediction_history import PredictionHistory
 from mtfscalper.freqai.sealing import HISTORY_NAMES, unsealed_history
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
@@ -267,19 +268,16 @@ def bots_timerange(config: dict[str, Any]) -> str:
     record = BotRecord.from_config(config)
     start_ms, stop_ms = record.start_ms, record.stop_ms
     if start_ms is None:
-        from mtfscalper.freqai.bookkeeping import Bookkeeper
-
-        seals, archive = Seals(Path(config["user_data_dir"])), Archive.from_config(config)
+        archive, seals = Archive.from_config(config), Seals(Path(config["user_data_dir"]))
         folder = Path(config["user_data_dir"]) / "models" / archive.identifier
-        drawer = Bookkeeper(seals, archive, folder, config)
-        dates = [frame["date_pred"].max() for frame in drawer.historic_predictions.values() if len(frame)]
-        started = drawer.load_global_metadata_from_disk().get("start_dry_live_date")
-        if not dates or started is None:
+        frames = PredictionHistory(folder, archive.bot / HISTORY_NAMES[0], seals).read().values()
+        rows = [_milliseconds(date) for frame in frames for date in frame.loc[frame["do_predict"] == 1, "date_pred"]]
+        if not rows:
             raise OperationalException(
-                f"freqai.identifier is {archive.identifier!r}, whose bot has predicted nothing yet; accepted: a bot "
+                f"freqai.identifier is {archive.identifier!r}, whose bot has decided on nothing yet; accepted: a bot "
                 f"with a policy; remedy: let it run until its first training is over, then use {_OPTION}"
             )
-        start_ms, stop_ms = started * 1000, _milliseconds(max(dates)) + timeframe_to_msecs(config["timeframe"])
+        start_ms, stop_ms = min(rows), max(rows) + timeframe_to_msecs(config["timeframe"])
     # Survivors are closed at the open of the last candle, and nothing is entered there: one more than the bot had.
     stop_ms += timeframe_to_msecs(config["timeframe"])
     timerange = freqtrade.configuration.TimeRange("date", "date", start_ms // 1000, stop_ms // 1000)

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import re
+import shutil
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 from freqai_runs import PAIR, FreqtradeBacktest, Watch
+from freqtrade.exceptions import OperationalException
+from freqtrade.optimize.backtesting import Backtesting
 from freqtrade.persistence import Trade
 from live_bot import FIVE_MINUTES, LiveBot
+from rich.console import Console
 
 from mtfscalper.freqai import live_replay
 from mtfscalper.freqai.bot_journal import BotTrade
+from mtfscalper.freqai.columns import ACTION_COLUMN
+from mtfscalper.freqai.trade_differences import Kind
 
 AGENT = {"entry_mode": "agent", "decision_mode": "exact"}
 # The bot's trades end by its decisions alone.
@@ -127,23 +135,113 @@ def report(backtest: FreqtradeBacktest) -> Any:
     return backtest.strategy.freqai._replay._report
 
 
+def records(home: Path, pattern: str) -> list[Path]:
+    return sorted((home / "decisions" / "test").glob(pattern))
+
+
 @pytest.mark.parametrize("mode", ["exact", "replay"])
 def test_the_backtest_makes_the_bots_trades_through_a_retraining(
-    make_bot: Any, tmp_path: Path, market: Path, mode: str
+    make_bot: Any, tmp_path: Path, market: Path, told_at_exit: list[Callable[[], None]], mode: str
 ) -> None:
     bot = started(make_bot(decision_mode=mode))
-    bot.step(14)
+    bot.step(10)
     bot.train()
-    bot.step(14)
+    bot.step(10)
     trades = bots_trades(bot)
     bot.model.shutdown()
     assert len(trades) >= 4
-    policies = {one.policy for one in live_replay.BotRecord.from_config(bot.config).journal.passes}
-    assert len(policies - {""}) == 2
+    if mode == "exact":
+        # The plan of another run of the identifier, by which nothing of the bot's is decided.
+        FreqtradeBacktest(tmp_path, market, freqai={"rl_config": AGENT}, timerange="20240907-20240908").run()
     backtest = of_bot(tmp_path, market, decision_mode=mode)
     theirs = backtests_trades(backtest)
-    n_closed = sum(trade.closed_ms is not None for trade in trades)
-    assert entries_and_exits(theirs)[:n_closed] == entries_and_exits(trades)[:n_closed]
+    closed = [trade for trade in trades if trade.closed_ms is not None]
+    assert entries_and_exits(theirs)[: len(closed)] == entries_and_exits(closed)
     compared = report(backtest).compare(theirs)
     assert len(compared.same) == len(trades)
     assert compared.differences == []
+    assert backtest.timerange.startdt == bot_began(bot)
+    assert len(told_at_exit) == 1
+    if mode == "replay":
+        return
+    answers = [(row.candle, row.probability, row.leave, row.policy) for row in recorded(tmp_path, "dry_run_*.feather")]
+    assert [(row.candle, row.probability, row.leave, row.policy) for row in recorded(tmp_path, "backtest_*")] == answers
+    assert len({policy for *_, policy in answers}) == 2
+
+    # Without the record the bot's policies are asked, and say the same.
+    for path in records(tmp_path, "dry_run_*.feather"):
+        path.unlink()
+    by_policies = of_bot(tmp_path, market)
+    assert entries_and_exits(backtests_trades(by_policies)) == entries_and_exits(theirs)
+
+    # Without these too, trades are held, and the end says why they differ.
+    for folder in [*tmp_path.rglob("sub-train-BTC_172579*"), *tmp_path.rglob("sub-train-BTC_17258*")]:
+        shutil.rmtree(folder)
+    held = of_bot(tmp_path, market)
+    others = backtests_trades(held)
+    assert entries_and_exits(others) != entries_and_exits(theirs)
+    kinds = {difference.kind for difference in report(held).compare(others).differences}
+    assert kinds == {Kind.POLICY_LOST, Kind.FOLLOWS}
+    console = Console(file=io.StringIO(), width=160)
+    report(held).tell(console, others)
+    assert re.search(r"dry-run bot's trades and this backtest's: \d+ the same .*different", console.file.getvalue())
+    assert "the policy is no longer kept" in console.file.getvalue()
+
+
+def recorded(home: Path, pattern: str) -> list[Any]:
+    """The rows of the newest file."""
+    return list(pd.read_feather(records(home, pattern)[-1]).itertuples())
+
+
+def bot_began(bot: LiveBot) -> datetime:
+    """The first row that the bot decided on."""
+    passes = live_replay.BotRecord.from_config(bot.config).journal.passes
+    return datetime.fromtimestamp(next(one.row_ms for one in passes if one.policy) / 1000, UTC)
+
+
+def test_a_candle_that_the_bot_missed_is_no_decision(make_bot: Any, tmp_path: Path, market: Path) -> None:
+    bot = started(make_bot())
+    bot.step(2)
+    # It comes by again when two candles have closed.
+    bot.next_candle()
+    bot.step(3)
+    missed = bot.closed()["date"].iloc[-4]
+    bot.model.shutdown()
+    backtest = of_bot(tmp_path, market)
+    row = backtest.frame.set_index("date").loc[missed]
+    assert row["do_predict"] == 0
+    assert row[ACTION_COLUMN] == 0
+    decided = backtest.frame[backtest.frame["do_predict"] == 1]["date"]
+    assert len(decided) == 5
+    assert {difference.kind for difference in report(backtest).compare(backtests_trades(backtest)).differences} <= {
+        Kind.LEFT_OUT
+    }
+
+
+@pytest.mark.parametrize("mode", ["exact", "replay"])
+def test_without_a_bot_there_is_one_clear_error_before_candles_are_loaded(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    monkeypatch.setattr(Backtesting, "load_bt_data", None)
+    models = tmp_path / "models" / "another"
+    models.mkdir(parents=True)
+    (models / "historic_predictions.pkl").touch()
+    with pytest.raises(OperationalException, match=r"identifier is 'test'.*finds nothing.*\(another\); remedy"):
+        of_bot(tmp_path, market, decision_mode=mode)
+
+
+def test_a_history_without_record_and_policies_decides_nothing_in_exact_mode(
+    make_bot: Any, tmp_path: Path, market: Path
+) -> None:
+    bot = started(make_bot())
+    bot.step(2)
+    bot.model.shutdown()
+    shutil.rmtree(tmp_path / "decisions")
+    # As an earlier version left it: the policy that was trained last before each row is asked.
+    assert of_bot(tmp_path, market).frame["do_predict"].sum() == 2
+    shutil.rmtree(tmp_path / "decisions")
+    for folder in tmp_path.rglob("sub-train-*"):
+        shutil.rmtree(folder)
+    with pytest.raises(OperationalException, match=r"neither a bot's record of decisions .* nor a policy .*remedy"):
+        of_bot(tmp_path, market)
+    assert of_bot(tmp_path, market, decision_mode="replay").frame["do_predict"].sum() == 2
