@@ -19,6 +19,7 @@ from freqtrade.exceptions import OperationalException
 from freqtrade.persistence import Trade
 from freqtrade.strategy import IStrategy
 
+from mtfscalper.freqai.bot_record import take_bots_timerange
 from mtfscalper.freqai.candle_clock import candle_open, candles_between
 from mtfscalper.freqai.exit_policy import ExitDecision
 from mtfscalper.freqai.strategy_rules import settings_of_config
@@ -174,6 +175,7 @@ class PolicyExits(IStrategy, metaclass=_MixinFirst):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
+        take_bots_timerange(config)
         # Here already: freqtrade makes the FreqAI model, which checks too, only after loading all candles.
         self.prepare_to_ask()
 
