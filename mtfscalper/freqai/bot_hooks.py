@@ -14,6 +14,7 @@ from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
 from mtfscalper.freqai.exit_policy import ExitPolicy
+from mtfscalper.freqai.health_writer import HealthWriter
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.owner import Owner
 from mtfscalper.freqai.predictions import EXPIRED, without_entries
@@ -31,6 +32,7 @@ class BotHooks(BaseReinforcementLearningModel):
     _live: LivePairs
     _owner: Owner
     _trainings: TrainingLoop
+    _health: HealthWriter
     _traded: TradedStrategy | None
     _is_set_up: bool
 
@@ -49,7 +51,9 @@ class BotHooks(BaseReinforcementLearningModel):
             self.traded.compute(dk, dataframe, pair)
         self.traded.source.funding.refresh_unwatched(pair)
         self._live.see(self.traded.candles_to_decide(pair, dataframe))
-        return super().start_live(dataframe, metadata, strategy, dk)
+        done = super().start_live(dataframe, metadata, strategy, dk)
+        self._health.passed(pair, strategy, done.return_dataframe)
+        return done
 
     def build_strategy_return_arrays(
         self, dataframe: DataFrame, dk: FreqaiDataKitchen, pair: str, trained_timestamp: int
@@ -99,6 +103,7 @@ class BotHooks(BaseReinforcementLearningModel):
     def _on_stop(self) -> None:
         # Training ends at its next step (the stop event) and closes its environments itself: here it would hang.
         self.dd.save_historic_predictions_to_disk()  # type: ignore[no-untyped-call]
+        self._health.stopped()
 
     # ------------------------------------------------------------------ whose trades are learned
 

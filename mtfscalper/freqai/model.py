@@ -24,6 +24,7 @@ from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.bot_hooks import BotHooks
+from mtfscalper.freqai.health_writer import HealthWriter
 from mtfscalper.freqai.hooks import check_hooks, own_trainings
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.owner import Owner
@@ -78,7 +79,8 @@ class MtfScalperFreqaiModel(BotHooks):
         self._planned = PlannedTrainings()
         self._live = LivePairs(self.settings)
         self._owner = Owner()
-        self._trainings = TrainingLoop(self, self._owner)
+        self._trainings = TrainingLoop(self, self._owner, at_look=lambda: self._health.write())
+        self._health = HealthWriter(self, self._owner, self._trainings)
 
     # ------------------------------------------------------------------ FreqAI's entry points
 

@@ -206,6 +206,7 @@ class TrainingLoop:
             if not is_due:
                 return False
             self._own.progress = self._current = progress
+            self._at_look()
             model.train_timer("start")
             try:
                 dk.set_paths(pair, timerange.stopts)
