@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,13 +18,17 @@ import pyarrow as pa
 from freqtrade.enums import TRADE_MODES, RunMode
 
 from mtfscalper import artefacts
+from mtfscalper.freqai.stray_files import remove_stray_files
 
 logger = logging.getLogger(__name__)
 
-# Rows that wait for the file, in a backtest; a bot writes its rows down at every loop.
+# Rows that wait for the file, in a backtest; a bot writes each down before it acts on it.
 BUFFERED_ROWS = 16_384
 # Of a kind of run, how many files stay: a backtest has one, a bot one for each day.
 KEPT_FILES = {"backtest": 20, "dry_run": 90, "live": 90}
+# A bot that is started again shortly after midnight looks for the last day's decisions too, and after each of a few
+# stops a file of its own was begun.
+_LAST_FILES = 3
 _FOLDER = "decisions"
 _METADATA = b"mtfscalper"
 _TIME = pa.timestamp("ms", tz="UTC")
@@ -92,6 +96,7 @@ class DecisionRecord:
         self._rows: list[Question] = []
         self._path: Path | None = None
         self._last_ms = self._end_ms = 0
+        self._before: dict[tuple[str, int, int], Question] | None = None
         self._has_failed = False
 
     @classmethod
@@ -133,13 +138,34 @@ class DecisionRecord:
         if self._last_ms and is_other:
             # The next day of a bot; or the same strategy is backtested again.
             self.close()
-        elif self.is_bots and now_ms > self._last_ms:
-            # A strategy that does without the mixin has no other moment for it.
-            self.flush()
         self._rows.append(question)
         self._last_ms, self._end_ms = now_ms, end_ms
-        if len(self._rows) >= BUFFERED_ROWS or (not self.is_bots and now_ms >= end_ms):
+        if self.is_bots or len(self._rows) >= BUFFERED_ROWS or now_ms >= end_ms:
             self.flush()
+
+    def answered(self, pair: str, opened_ms: int, now_ms: int) -> Question | None:
+        """What a bot that ran before this one was told about a trade at a candle, None where it was not asked.
+
+        :param opened_ms: when the trade was opened, milliseconds since 1970
+        :param now_ms: the candle
+        """
+        if self._before is None:
+            self._before = {(row.pair, row.opened_ms, row.candle_ms): row for row in self._last_rows()}
+        return self._before.get((pair, opened_ms, now_ms))
+
+    def _last_rows(self) -> Iterator[Question]:
+        """The rows of the last files of this kind of bot."""
+        files = sorted(self._folder.glob(f"{self._kind}_*.feather"), key=_written, reverse=True)
+        for path in files[:_LAST_FILES]:
+            try:
+                with pa.OSFile(str(path)) as source:
+                    rows = pa.ipc.open_file(source).read_all().select(SCHEMA.names).cast(SCHEMA)
+                times = [rows.column(name).cast(pa.int64()) for name in ("candle", "opened")]
+                columns = [rows.column("pair"), *times, *rows.columns[len(times) + 1 :]]
+            except (OSError, pa.ArrowException, KeyError, ValueError) as error:
+                logger.warning("%s cannot be read (%s), and is passed over.", path, error)
+                continue
+            yield from map(Question, *(column.to_pylist() for column in columns))
 
     def at_loop(self, now_ms: int) -> None:
         """A candle of a backtest begins, or a loop of a bot.
@@ -179,9 +205,6 @@ class DecisionRecord:
         return pa.table([pa.array(values, field.type) for values, field in columns], schema=schema)
 
     def _new_path(self) -> Path:
-        # Here, because it imports FreqAI, which a strategy is loaded without.
-        from mtfscalper.freqai.bookkeeping import remove_stray_files
-
         remove_stray_files(self._folder.glob(".*.tmp"))
         files = sorted(self._folder.glob(f"{self._kind}_*.feather"), key=lambda file: file.stat().st_mtime)
         for old in files[: max(0, len(files) + 1 - KEPT_FILES[self._kind])]:

@@ -16,6 +16,7 @@ from freqtrade.freqai.freqai_interface import IFreqaiModel
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
+from mtfscalper.freqai.bookkeeping import Bookkeeper
 from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
 from mtfscalper.freqai.health import BotHealth, PairHealth
 from mtfscalper.freqai.owner import Owner
@@ -37,11 +38,12 @@ _PROBABILITIES = {
 class HealthWriter:
     """Writes the health of a bot. May be called from any thread; whatever goes wrong in it stops nothing."""
 
-    def __init__(self, model: IFreqaiModel, owner: Owner, trainings: TrainingLoop) -> None:
+    def __init__(self, model: IFreqaiModel, drawer: Bookkeeper, owner: Owner, trainings: TrainingLoop) -> None:
         """
         :param model: of the bot
+        :param drawer: the model's
         """
-        self._model, self._owner, self._trainings = model, owner, trainings
+        self._model, self._drawer, self._owner, self._trainings = model, drawer, owner, trainings
         self._folder = Path(model.full_path)
         self._process = Process.this()._asdict()
         self._strategy: IStrategy | None = None
@@ -106,13 +108,15 @@ class HealthWriter:
         )
 
     def _pair(self, pair: str, decided: PairHealth, strategy: IStrategy) -> PairHealth:
-        drawer, freqai = self._model.dd, self._model.freqai_info
-        entry = drawer.pair_dict.get(pair)
-        trained_at = float(entry["trained_timestamp"]) if entry else 0.0
+        drawer, freqai = self._drawer, self._model.freqai_info
+        policy, entry = drawer.policy_in_use(pair), drawer.pair_dict.get(pair)
+        trained_at = float(policy.trained_timestamp) if policy else 0.0
+        # 0 where it is to be replaced at once.
+        noted_at = float(entry["trained_timestamp"]) if entry else 0.0
         hours = float(freqai.get("expiration_hours", 0))
         attempts, current = self._trainings.attempts(pair), self._trainings.current
         last = self._trainings.last.get(pair)
-        retrain_at = trained_at + 3600.0 * float(freqai.get("live_retrain_hours", 0)) if trained_at else 0.0
+        retrain_at = noted_at + 3600.0 * float(freqai.get("live_retrain_hours", 0)) if noted_at else 0.0
         metadata = drawer.meta_data_dictionary.get(pair, {}).get(METADATA, {})
         health = replace(
             decided,

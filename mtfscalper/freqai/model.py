@@ -24,17 +24,19 @@ from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.bot_hooks import BotHooks
+from mtfscalper.freqai.candle_door import CandleDoor
 from mtfscalper.freqai.health_writer import HealthWriter
 from mtfscalper.freqai.hooks import check_hooks, own_trainings
 from mtfscalper.freqai.live import LivePairs
-from mtfscalper.freqai.owner import Owner
+from mtfscalper.freqai.live_pass import LivePasses
 from mtfscalper.freqai.planned_trainings import PlannedTrainings, train_missing
-from mtfscalper.freqai.preparation import Preparation
+from mtfscalper.freqai.preparation import Preparation, preparation_of
 from mtfscalper.freqai.sharing import Writers
 from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.trade_decisions import follow_plan
 from mtfscalper.freqai.traded_strategy import TradedStrategy
+from mtfscalper.freqai.trained_with import trained_with
 from mtfscalper.freqai.training_folder import noted
 from mtfscalper.freqai.training_loop import TrainingLoop
 from mtfscalper.freqai.views import is_view, may_be_view, with_sealed_columns
@@ -78,9 +80,13 @@ class MtfScalperFreqaiModel(BotHooks):
         self._run: BacktestRun | None = None
         self._planned = PlannedTrainings()
         self._live = LivePairs(self.settings)
-        self._owner = Owner()
-        self._trainings = TrainingLoop(self, self._owner, at_look=lambda: self._health.write())
-        self._health = HealthWriter(self, self._owner, self._trainings)
+        self._owner = self.dd.owner
+        self._passes = LivePasses(self.dd, self._live, self._owner, self.freqai_info)
+        self.dd.trained_with = self._trained_with
+        self._trainings = TrainingLoop(self, self.dd, self._owner, at_look=lambda: self._health.write())
+        self._health = HealthWriter(self, self.dd, self._owner, self._trainings)
+        self._door = CandleDoor(self._owner)
+        self.dd.candles.report_to(self._owner)
 
     # ------------------------------------------------------------------ FreqAI's entry points
 
@@ -148,12 +154,15 @@ class MtfScalperFreqaiModel(BotHooks):
         dk.find_features(unfiltered_df)
         before = dk.rows_before if isinstance(dk, PeriodKitchen) else DataFrame()
         rows = pd.concat([before, unfiltered_df]) if len(before) else unfiltered_df
-        prepared = self._preparations.get(self.model) or Preparation(dk.feature_pipeline, dk.training_features_list)
-        features, usable = prepared.scaled(dk, rows, self.settings)
+        prepared = self._preparations.get(self.model) or preparation_of(dk)
         if isinstance(dk, PeriodKitchen):
+            features, usable = prepared.scaled(dk, rows, drops_prices=self.settings.rl.drop_ohlc_from_features)
             columns = dk.run.predict(self.model, dk, rows, features, usable)
         else:
-            columns = self._live.predict(self.model, dk, rows, features, usable, self.traded.terms.environment(dk.pair))
+            environment = self.traded.terms.environment(dk.pair)
+            drops_prices = self._live.standing(self.model, environment).drops_prices
+            features, usable = prepared.scaled(dk, rows, drops_prices=drops_prices)
+            columns = self._live.predict(self.model, dk, rows, features, usable, environment)
         dk.do_predict = usable[len(before) :].astype(np.int_)
         return columns, dk.do_predict
 
@@ -189,6 +198,10 @@ class MtfScalperFreqaiModel(BotHooks):
             logger.info("-------------------- Done training %s --------------------", pair)
         self._preparations[model] = Preparation(dk.feature_pipeline, list(dk.training_features_list))
         return model
+
+    def _trained_with(self, pair: str) -> dict[str, Any]:
+        rules = self.traded.terms.rules_at_all_candles(pair)
+        return trained_with(self.settings, self._user, rules, self.freqai_info["feature_parameters"])
 
     def _training_data(self, frame: DataFrame, pair: str, dk: FreqaiDataKitchen) -> dict[str, Any]:
         return self.traded.training_data(pair, frame, dk, self.dd, self.define_data_pipeline(threads=dk.thread_count))

@@ -204,13 +204,19 @@ class PairTerms:
         :raises OperationalException: if trades under them cannot be learned
         """
         if pair not in self._rules_by_pair:
-            # A bot decides by the policy of an earlier run before it trains: by rules that are the same at all candles.
-            try:
-                rules = rules_of_strategy(self._strategy, self._config, self._exchange, pair, self.settings.rl)
-            except RulesError as error:
-                raise OperationalException(f"The trades of {pair} cannot be learned: {error}") from error
-            self._rules_by_pair[pair] = rules
+            # A bot decides by the policy of an earlier run before it trains.
+            self._rules_by_pair[pair] = self.rules_at_all_candles(pair)
         return self._rules_by_pair[pair]
+
+    def rules_at_all_candles(self, pair: str) -> TradingRules:
+        """The rules of a pair without what the strategy says of single candles, which only a training reads.
+
+        :raises OperationalException: if trades under them cannot be learned
+        """
+        try:
+            return rules_of_strategy(self._strategy, self._config, self._exchange, pair, self.settings.rl)
+        except RulesError as error:
+            raise OperationalException(f"The trades of {pair} cannot be learned: {error}") from error
 
     def environment(self, pair: str) -> EnvSettings:
         """What the environments of a pair's training are made of."""

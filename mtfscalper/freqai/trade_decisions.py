@@ -137,6 +137,13 @@ class TradeDecisions:
             followed = None
         if followed is not None and followed.decided_ms == now_ms:
             return followed.decision
+        if followed is None and self._live and self._record is not None:
+            # A bot that was stopped within the candle: it was asked, and may have acted on the answer.
+            before = self._record.answered(trade.pair, open_ms, now_ms)
+            if before is not None:
+                return ExitDecision(
+                    before.leave, before.probability, before.profit, before.best_profit, before.held_candles
+                )
         try:
             row_ms = now_ms - timeframe_ms
             policy = followed.policy if followed is not None else None
@@ -154,6 +161,9 @@ class TradeDecisions:
                 self._warned |= others
                 followed = _Followed(identity, OpenTrade(trade, rules), policy)
                 self._followed[trade.pair] = followed
+            elif policy is not followed.policy and policy.terms.rules != followed.policy.terms.rules:
+                # Its successor was trained for other rules, and is shown the trade by those, from the entry on.
+                followed.trade = OpenTrade(trade, policy.terms.rules)
             followed.policy = policy
             rate, funding = current_rate, None
             if self._live:
