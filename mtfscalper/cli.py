@@ -210,11 +210,46 @@ def _seal(args: argparse.Namespace) -> int:
     return 0
 
 
+def _status_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--userdir", type=Path, help="freqtrade's user directory (default: user_data, or the config's)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--identifier", help="freqai.identifier of the bot (default: every bot that has run there)")
+    which.add_argument("--config", type=Path, action="append", metavar="FILE", help="the bot's config; repeatable")
+    parser.add_argument("--prometheus", action="store_true", help="print figures in Prometheus's text format")
+
+
+def _status(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from mtfscalper.monitoring.bot_status import prometheus, show, statuses, worst
+
+    identifier, userdir = args.identifier, args.userdir
+    if args.config:
+        from freqtrade.configuration.load_config import load_from_files
+        from freqtrade.exceptions import OperationalException
+
+        try:
+            config = load_from_files([str(path) for path in args.config])
+            identifier = str(config["freqai"]["identifier"])
+        except (OperationalException, OSError, KeyError, TypeError) as error:
+            print(f"error: no freqai.identifier can be read from the config: {error}", file=sys.stderr)
+            return 3
+        userdir = userdir or config.get("user_data_dir")
+    found = statuses(Path(userdir or "user_data") / "models", identifier)
+    if args.prometheus:
+        print(prometheus(found), end="")
+    else:
+        for status in found:
+            show(status, Console(highlight=False))
+    return int(worst(found))
+
+
 COMMANDS = (
     Command("demo", "train and backtest at once, without network or own data", _demo_arguments, _demo),
     Command("dry-run", "let a bot trade a replayed market on a fast clock", _dry_run_arguments, _dry_run),
     Command("replay-exchange", "serve candles to freqtrade on 127.0.0.1", _replay_exchange_arguments, _replay_exchange),
     Command("synthetic", "write the synthetic market to a directory", _synthetic_arguments, _synthetic),
+    Command("status", "tell how a bot is, for people and monitoring systems", _status_arguments, _status),
     Command("seal", "let policies of your own from another machine be used here", _seal_arguments, _seal),
 )
 

@@ -17,6 +17,7 @@ from mtfscalper.freqai.bookkeeping import Bookkeeper
 from mtfscalper.freqai.bot_journal import BotJournal
 from mtfscalper.freqai.candle_door import CandleDoor
 from mtfscalper.freqai.exit_policy import ExitPolicy
+from mtfscalper.freqai.health_writer import HealthWriter
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.live_pass import LivePasses
 from mtfscalper.freqai.live_replay import LiveReplay
@@ -38,6 +39,7 @@ class BotHooks(BaseReinforcementLearningModel):
     _passes: LivePasses
     _owner: Owner
     _trainings: TrainingLoop
+    _health: HealthWriter
     _door: CandleDoor
     _traded: TradedStrategy | None
     _is_set_up: bool
@@ -71,6 +73,7 @@ class BotHooks(BaseReinforcementLearningModel):
             self._passes.mind_queue(self.train_queue, pair, strategy.dp.current_whitelist())
         if self._journal is not None:
             self._journal.note_pass(pair, done.return_dataframe, self._live.policy_of(pair, dataframe["date"].iloc[-1]))
+        self._health.passed(pair, strategy, done.return_dataframe)
         return done
 
     def start_backtesting_from_historic_predictions(
@@ -119,6 +122,7 @@ class BotHooks(BaseReinforcementLearningModel):
             self._journal.close()
         # Training ends at its next step (the stop event) and closes its environments itself: here it would hang.
         self.dd.save_historic_predictions_to_disk()
+        self._health.stopped()
 
     # ------------------------------------------------------------------ whose trades are learned
 

@@ -27,6 +27,7 @@ from mtfscalper.freqai.bot_hooks import BotHooks
 from mtfscalper.freqai.bot_journal import BotJournal
 from mtfscalper.freqai.bot_record import repeats_bot
 from mtfscalper.freqai.candle_door import CandleDoor
+from mtfscalper.freqai.health_writer import HealthWriter
 from mtfscalper.freqai.hooks import check_hooks, own_trainings
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.live_pass import LivePasses
@@ -88,7 +89,8 @@ class MtfScalperFreqaiModel(BotHooks):
         self._owner = self.dd.owner
         self._passes = LivePasses(self.dd, self._live, self._owner, self.freqai_info)
         self.dd.trained_with = self._trained_with
-        self._trainings = TrainingLoop(self, self._owner)
+        self._trainings = TrainingLoop(self, self.dd, self._owner, at_look=lambda: self._health.write())
+        self._health = HealthWriter(self, self.dd, self._owner, self._trainings)
         self._door = CandleDoor(self._owner)
         self.dd.candles.report_to(self._owner)
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -15,6 +15,7 @@ from freqtrade.freqai.freqai_interface import IFreqaiModel
 from freqtrade.strategy import IStrategy
 
 from mtfscalper.freqai.attempts import Attempts, kind_of, one_line
+from mtfscalper.freqai.bookkeeping import Bookkeeper
 from mtfscalper.freqai.owner import Owner
 from mtfscalper.freqai.training_progress import TrainingHungError, TrainingProgress
 
@@ -64,13 +65,16 @@ class TrainingLoop:
     :ivar last: what became of the last training of each pair
     """
 
-    def __init__(self, model: IFreqaiModel, owner: Owner, at_look: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, model: IFreqaiModel, drawer: Bookkeeper, owner: Owner, at_look: Callable[[], None] = lambda: None
+    ) -> None:
         """
         :param model: whose hooks are called: FreqAI's own, in FreqAI's order
+        :param drawer: the model's
         :param owner: is told of what fails, as ``"training PAIR"`` and ``"training thread"``
         :param at_look: is called at every look, and must not raise
         """
-        self._model, self._owner, self._at_look = model, owner, at_look
+        self._model, self._drawer, self._owner, self._at_look = model, drawer, owner, at_look
         self._stop = model._stop_event
         self._attempts: dict[str, Attempts] = {}
         self._looking = _Duty("The training loop", "training thread", Attempts())
@@ -198,14 +202,15 @@ class TrainingLoop:
         :return: whether a training was tried
         """
         model, progress = self._model, TrainingProgress(pair, self._stop)
-        before, trained_at = model.dd.model_dictionary.get(pair), 0
+        before, trained_at = self._drawer.model_dictionary.get(pair), 0
         try:
-            _, trained_at = model.dd.get_pair_dict_info(pair)
+            _, trained_at = self._drawer.get_pair_dict_info(pair)
             dk = FreqaiDataKitchen(model.config, model.live, pair)
             is_due, timerange, load_timerange = dk.check_if_new_training_required(trained_at)
             if not is_due:
                 return False
             self._own.progress = self._current = progress
+            self._at_look()
             model.train_timer("start")
             try:
                 dk.set_paths(pair, timerange.stopts)
@@ -219,9 +224,9 @@ class TrainingLoop:
             if self._has_successor() or self._stop.wait(_STOP_SECONDS):
                 logger.info("%s: a training was given up: %s", pair, one_line(error))
                 return True
-            if model.dd.model_dictionary.get(pair) is before and pair in model.dd.pair_dict:
+            if self._drawer.model_dictionary.get(pair) is before and pair in self._drawer.pair_dict:
                 # FreqAI notes the time of a training before it has saved it.
-                model.dd.pair_dict[pair]["trained_timestamp"] = trained_at
+                self._drawer.pair_dict[pair]["trained_timestamp"] = trained_at
             self._note_failure(progress, error)
         else:
             self._note_success(progress)
@@ -235,7 +240,8 @@ class TrainingLoop:
 
     def _to_the_end(self, pair: str) -> None:
         queue = self._model.train_queue
-        if pair in queue:
+        # The bot's own thread may have taken it out meanwhile.
+        with suppress(ValueError):
             queue.remove(pair)
             queue.append(pair)
 
@@ -243,9 +249,9 @@ class TrainingLoop:
         """What FreqAI writes after a training."""
         if self._has_successor():
             return
-        self._model.dd.save_historic_predictions_to_disk()  # type: ignore[no-untyped-call]
+        self._drawer.save_historic_predictions_to_disk()
         if self._model.freqai_info.get("write_metrics_to_disk", False):
-            self._model.dd.save_metric_tracker_to_disk()  # type: ignore[no-untyped-call]
+            self._drawer.save_metric_tracker_to_disk()
         self._is_unsaved = False
 
     # ------------------------------------------------------------------ what fails
@@ -296,10 +302,10 @@ class TrainingLoop:
 
     def _meanwhile(self, pair: str) -> str:
         """What decides about a pair while its training fails."""
-        entry = self._model.dd.pair_dict.get(pair)
-        trained_at = entry["trained_timestamp"] if entry else 0
-        if not trained_at:
+        policy = self._drawer.policy_in_use(pair)
+        if policy is None or not policy.trained_timestamp:
             return " Until then nothing is traded, for there is no policy yet."
+        trained_at = policy.trained_timestamp
         hours = float(self._model.freqai_info.get("expiration_hours", 0))
         until = f", and expires {moment(trained_at + hours * 3600)}" if hours > 0 else ""
         return f" Until then the policy of {moment(trained_at)} decides{until}."

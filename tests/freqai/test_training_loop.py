@@ -42,6 +42,8 @@ class Trainings:
         if pair in self.fails:
             raise self.fails[pair]()
         drawer.model_dictionary[pair] = object()
+        folder = f"sub-train-{pair.split('/')[0]}_{timerange.stopts}"
+        drawer.pair_dict[pair] |= {"model_filename": f"cb_{timerange.stopts}", "data_path": folder}
 
     def look(self, *, after: timedelta = timedelta()) -> list[str]:
         """Let the loop look once.
