@@ -78,7 +78,7 @@ class MtfScalperFreqaiModel(BotHooks):
         self._planned = PlannedTrainings()
         self._live = LivePairs(self.settings)
         self._owner = Owner()
-        self._door = CandleDoor(self._owner)
+        self._door = CandleDoor(self._owner, config["freqai"]["feature_parameters"])
         self.dd.candles.report_to(self._owner)
 
     # ------------------------------------------------------------------ FreqAI's entry points
