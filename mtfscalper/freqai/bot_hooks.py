@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from typing import Any
 
+import numpy as np
 from freqtrade.configuration import TimeRange
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
@@ -15,10 +16,13 @@ from pandas import DataFrame
 from mtfscalper.freqai.bookkeeping import Bookkeeper
 from mtfscalper.freqai.candle_door import CandleDoor
 from mtfscalper.freqai.exit_policy import ExitPolicy
+from mtfscalper.freqai.health_writer import HealthWriter
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.owner import Owner
+from mtfscalper.freqai.predictions import EXPIRED, without_entries
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.traded_strategy import NO_STRATEGY_SEEN, TradedStrategy
+from mtfscalper.freqai.training_loop import TrainingLoop
 from mtfscalper.settings import Settings
 
 
@@ -29,6 +33,8 @@ class BotHooks(BaseReinforcementLearningModel):
     _user: UserParts
     _live: LivePairs
     _owner: Owner
+    _trainings: TrainingLoop
+    _health: HealthWriter
     _door: CandleDoor
     dd: Bookkeeper
     _traded: TradedStrategy | None
@@ -44,17 +50,43 @@ class BotHooks(BaseReinforcementLearningModel):
         """A bot's pass over a pair, kept to note the pair's candles."""
         self._learn_from(strategy)
         self._owner.reach_by(strategy.dp)
+        self._trainings.look_after(strategy)
         self._door.guard(metadata["pair"], strategy.dp)
         if not self._live.has_seen(pair := metadata["pair"]):
             self.traded.compute(dk, dataframe, pair)
         self.traded.source.funding.refresh_unwatched(pair)
         self._live.see(self.traded.candles_to_decide(pair, dataframe))
-        return super().start_live(dataframe, metadata, strategy, dk)
+        done = super().start_live(dataframe, metadata, strategy, dk)
+        self._health.passed(pair, strategy, done.return_dataframe)
+        return done
 
-    def start_scanning(self, *args: Any, **kwargs: Any) -> None:
+    def build_strategy_return_arrays(
+        self, dataframe: DataFrame, dk: FreqaiDataKitchen, pair: str, trained_timestamp: int
+    ) -> None:
+        """FreqAI's columns of a pass; a policy that has expired decides about an open trade, and enters none."""
+        name = f"expired {pair}"
+        if pair not in self.dd.model_return_values or not dk.check_if_model_expired(trained_timestamp):
+            super().build_strategy_return_arrays(dataframe, dk, pair, trained_timestamp)
+            self._owner.healed(name, f"{pair}: a new policy decides.")
+            return
+        self._owner.trouble(
+            name,
+            f"{pair}: its policy is older than freqai.expiration_hours. It goes on deciding about an open trade, and "
+            "nothing is entered until a training goes well.",
+        )
+        columns, usable = self.predict(dataframe.iloc[-self.CONV_WIDTH :], dk, first=False)
+        expired = np.full(len(usable), EXPIRED)
+        self.dd.append_model_predictions(pair, without_entries(columns), expired, dk, dataframe)
+        dk.return_dataframe = self.dd.attach_return_values_to_return_dataframe(pair, dataframe)
+
+    def start_scanning(self, strategy: IStrategy) -> None:
         """FreqAI's training thread, and one that keeps the funding rates up to date beside it."""
-        super().start_scanning(*args, **kwargs)
+        self._trainings.start(strategy)
         self._threads.append(self.traded.source.funding.start_watching(self._stop_event))
+
+    def _start_scanning(self, strategy: IStrategy) -> None:
+        """FreqAI's loop of that thread."""
+        self._trainings.run(strategy)
 
     def extract_data_and_train_model(
         self,
@@ -76,6 +108,7 @@ class BotHooks(BaseReinforcementLearningModel):
     def _on_stop(self) -> None:
         # Training ends at its next step (the stop event) and closes its environments itself: here it would hang.
         self.dd.save_historic_predictions_to_disk()
+        self._health.stopped()
 
     # ------------------------------------------------------------------ whose trades are learned
 

@@ -19,12 +19,13 @@ from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
-from mtfscalper.executors.choice import executor_for
+from mtfscalper.executors.choice import bots_executor, executor_for
 from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.bot_hooks import BotHooks
 from mtfscalper.freqai.candle_door import CandleDoor
+from mtfscalper.freqai.health_writer import HealthWriter
 from mtfscalper.freqai.hooks import check_hooks, own_trainings
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.owner import Owner
@@ -36,11 +37,12 @@ from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.trade_decisions import follow_plan
 from mtfscalper.freqai.traded_strategy import TradedStrategy
 from mtfscalper.freqai.training_folder import noted
+from mtfscalper.freqai.training_loop import TrainingLoop
 from mtfscalper.freqai.views import is_view, may_be_view, with_sealed_columns
 from mtfscalper.freqai.written_config import config_in_force
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.seals import Seals
-from mtfscalper.training.job import TrainingJob, stop_on
+from mtfscalper.training.job import TrainingJob
 
 logger = logging.getLogger(__name__)
 
@@ -78,6 +80,8 @@ class MtfScalperFreqaiModel(BotHooks):
         self._planned = PlannedTrainings()
         self._live = LivePairs(self.settings)
         self._owner = Owner()
+        self._trainings = TrainingLoop(self, self._owner, at_look=lambda: self._health.write())
+        self._health = HealthWriter(self, self._owner, self._trainings)
         self._door = CandleDoor(self._owner, config["freqai"]["feature_parameters"])
         self.dd.candles.report_to(self._owner)
 
@@ -132,7 +136,9 @@ class MtfScalperFreqaiModel(BotHooks):
         else:
             initial_model = self._live.initial_model(self.dd.model_dictionary.get(dk.pair))
         job = self.traded.job(data_dictionary, dk, tensorboard=self.activate_tensorboard, initial_model=initial_model)
-        [outcome] = executor_for(self.settings).run([job], stop_on(self._stop_event) if self.live else None)
+        progress = self._trainings.progress_of(dk.pair) if self.live else None
+        executor = executor_for(self.settings) if progress is None else bots_executor(self.settings, progress.check)
+        [outcome] = executor.run([job], None if progress is None else progress.mark)
         return noted(outcome, dk, self.traded.terms.terms(dk.pair))
 
     def predict(

@@ -184,6 +184,13 @@ class TradeDecisions:
                 self._record.add(question, policy.history.dates_ms[-1])
         return decision
 
+    def last(self, pair: str) -> tuple[int, ExitDecision] | None:
+        """The last decision about a pair's open trade, and the candle's open, milliseconds since 1970."""
+        followed = self._followed.get(pair)
+        if followed is None or followed.decision is None:
+            return None
+        return followed.decided_ms, followed.decision
+
     def leaves(self, trade: LocalTrade, current_time: datetime, decision: ExitDecision) -> bool:
         """Whether a decision is to leave.
 
