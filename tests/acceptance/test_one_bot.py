@@ -8,8 +8,9 @@ import signal
 from contextlib import ExitStack
 from pathlib import Path
 
+import psutil
 import pytest
-from faults.bots import FIRST_START, INTERRUPTED, running_bot
+from faults.bots import FIRST_START, INTERRUPTED, Bot, running_bot
 from faults.homes import IDENTIFIER, MARKET, PAIR, Home
 
 from mtfscalper.offline.synthetic import write_market
@@ -25,6 +26,17 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     datadir = tmp_path_factory.mktemp("market")
     write_market(datadir, start=MARKET[0], stop=MARKET[1], pairs=[PAIR])
     return datadir
+
+
+def listening(bot: Bot) -> list[str]:
+    """Where a bot and what it has started listen for others; its own processes talk through files."""
+    leader = psutil.Process(bot.process.process.pid)
+    connections = [
+        found for process in (leader, *leader.children(recursive=True)) for found in process.net_connections("inet")
+    ]
+    # It talks to the exchange.
+    assert connections
+    return [str(found.laddr) for found in connections if found.status == psutil.CONN_LISTEN]
 
 
 def test_a_second_bot_is_refused_with_the_process_of_the_first_and_starts_once_that_is_killed(
@@ -80,6 +92,7 @@ def test_two_identifiers_of_one_user_directory_do_not_disturb_each_other(tmp_pat
     with ExitStack() as stack:
         bots = [stack.enter_context(running_bot(home, FIRST_START, each)) for each in settings]
         decided = [bot.decide(3) for bot in bots]
+        assert [address for bot in bots for address in listening(bot)] == []
         ended = [bot.stop() for bot in bots]
     assert [each.status for each in ended] == [INTERRUPTED] * 2
     for each in ended:

