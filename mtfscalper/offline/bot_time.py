@@ -151,7 +151,7 @@ def install(clock: SimulatedClock) -> None:
 
     Processes that it starts keep true time: what trains in them asks for no date.
     """
-    # A development tool, which only simulated bots need.
+    # Nobody else needs it.
     import time_machine
 
     pace: Pace = Lockstep(clock) if clock.speed is None else Multiple(clock, clock.speed)
