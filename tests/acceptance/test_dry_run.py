@@ -281,7 +281,7 @@ def candles_in(trade: Any, last: pd.Timestamp) -> pd.DatetimeIndex:
     :param last: the last candle that the bot has surely finished
     """
     until = last if pd.isna(trade.close_date) else trade.close_date.floor(FIVE_MINUTES)
-    return pd.date_range(trade.open_date.ceil(FIVE_MINUTES), until, freq=FIVE_MINUTES)
+    return pd.date_range(trade.open_date.floor(FIVE_MINUTES) + FIVE_MINUTES, until, freq=FIVE_MINUTES)
 
 
 def difference(ours: Any, theirs: Any) -> float:
