@@ -5,6 +5,7 @@ imported after the clock, and is not changed.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -24,6 +25,8 @@ def main() -> None:
         clock = SimulatedClock(Path(path))
     except (OSError, ValueError) as error:
         sys.exit(f"error: {CLOCK_VARIABLE} is {path}: {error}")
+    # A shell in the background lets what it starts ignore Ctrl-C, by which a bot is ended.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     install(clock)
 
     from freqtrade.main import main as freqtrade

@@ -277,4 +277,4 @@ def _conclude(console: Console, stage: Stage, simulated: timedelta, seconds: flo
     console.out(f"decisions  {home.decisions}")
     if stage.faults.served:
         console.out(f"faults     {home.faults}")
-    console.out(f"go on      {COMMAND} --userdir {home.folder}")
+    console.out(f"go on      the same command with --userdir {home.folder}, without --from")

@@ -1,6 +1,7 @@
 """Who sleeps on a simulated clock, and for how long."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -157,6 +158,13 @@ def test_at_a_multiple_a_sleep_lasts_its_fraction(tmp_path: Path) -> None:
     assert not Multiple(clock, 1000).wait(NEVER(), 10)
 
 
+@pytest.mark.parametrize("speed", [None, 1000])
+def test_a_bot_that_is_ended_while_the_clock_is_held_does_not_sleep_for_ever(tmp_path: Path, speed: int | None) -> None:
+    clock = SimulatedClock.create(tmp_path / "clock", START, speed)
+    (Lockstep(clock) if speed is None else Multiple(clock, speed)).sleep(0.2)
+    assert clock.now() == START
+
+
 # A process whose every clock is simulated.
 PROGRAM = """
 import os, pathlib, sched, threading, time
@@ -224,3 +232,24 @@ def test_the_launcher_without_a_clock_names_the_command_to_use() -> None:
     )
     assert process.returncode == 1
     assert "mtfscalper dry-run" in process.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signal of Ctrl-C for one process")
+def test_a_bot_started_from_a_shell_in_the_background_hears_of_ctrl_c(clock: SimulatedClock, tmp_path: Path) -> None:
+    # Instead of freqtrade's: says so, and waits.
+    (tmp_path / "freqtrade").mkdir()
+    (tmp_path / "freqtrade" / "__init__.py").touch()
+    (tmp_path / "freqtrade" / "main.py").write_text("def main(_):\n    print('runs', flush=True)\n    input()\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with subprocess.Popen(
+        ["/bin/sh", "-c", f"trap '' INT; exec {sys.executable} -m mtfscalper.offline.bot trade"],
+        env=os.environ | {CLOCK_VARIABLE: str(clock.path), "PYTHONPATH": path},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "runs\n"
+        process.send_signal(signal.SIGINT)
+        assert process.wait(60) == -signal.SIGINT
