@@ -9,7 +9,7 @@ from typing import NamedTuple
 from mtfscalper.offline.faults import Rule, random_rules
 
 # Of all requests.
-RATE = 0.005
+RATE = 0.02
 ABSURD = ("in_1970", "high_below_low", "spike", "duplicate")
 OUTAGES = ("http_503", "dropped", "half_json", "empty", "http_418")
 # A bot is killed, or stopped, about so often; and about so often the exchange is out altogether.
