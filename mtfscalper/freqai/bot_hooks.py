@@ -64,6 +64,9 @@ class BotHooks(BaseReinforcementLearningModel):
             self.traded.compute(dk, dataframe, pair)
         self.traded.source.funding.refresh_unwatched(pair)
         self._live.see(self.traded.candles_to_decide(pair, dataframe))
+        if pair not in dk.all_pairs:
+            # A trade is open on a pair that has left the whitelist: without its candles FreqAI fails at every one.
+            dk.all_pairs.append(pair)
         try:
             done = super().start_live(dataframe, metadata, strategy, dk)
         finally:
