@@ -29,12 +29,14 @@ class Standing(NamedTuple):
     :ivar terms: by which trades are shown to it
     :ivar drops_prices: whether it was trained without raw prices (``drop_ohlc_from_features``)
     :ivar changes: what it was not trained with; while there is any it decides about open trades alone
+    :ivar can_decide: whether the strategy still makes all of its features
     """
 
     environment: EnvSettings
     terms: TradeTerms
     drops_prices: bool
     changes: tuple[str, ...] = ()
+    can_decide: bool = True
 
     @classmethod
     def in_force(cls, environment: EnvSettings, rl: RLSettings, terms: TradeTerms | None = None) -> Standing:
@@ -45,14 +47,14 @@ class Standing(NamedTuple):
         terms = terms or TradeTerms.from_environment(environment, rl.model_type)
         return cls(environment, terms, rl.drop_ohlc_from_features)
 
-    def outdated(self, changes: tuple[str, ...], entry_mode: str, *, drops_prices: bool) -> Standing:
+    def outdated(self, changes: tuple[str, ...], entry_mode: str, *, drops_prices: bool, can_decide: bool) -> Standing:
         """That of the same policy, where something has changed since its training.
 
         :param entry_mode: of its training, as ``drops_prices``
         """
         terms = self.terms
         environment = replace(self.environment, rules=terms.rules, lookback=terms.lookback, entry_mode=entry_mode)
-        return Standing(environment, terms, drops_prices, changes)
+        return Standing(environment, terms, drops_prices, changes, can_decide)
 
 
 class LivePairs:

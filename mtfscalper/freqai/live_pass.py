@@ -90,8 +90,10 @@ class LivePasses:
                 self._drawer.return_null_values_to_strategy(frame, dk)
                 return
             # What a policy says of candles that it may have been trained on, for a look at them: do_predict is 0.
-            hooks.set_initial_historic_predictions(decided.columns, dk, pair, frame)
+            columns = without_entries(decided.columns) if standing.changes else decided.columns
+            hooks.set_initial_historic_predictions(columns, dk, pair, frame)
             history[pair] = tidied(pair, history[pair], pd.Timestamp.now("UTC"))
+            self._drawer.save_historic_predictions_to_disk()
             dk.return_dataframe = joined(frame, history[pair])
             return
         # As many rows as the policy looks back on, which may be another's number than the config's.
@@ -114,14 +116,25 @@ class LivePasses:
         standing = Standing.in_force(traded.terms.environment(dk.pair), traded.settings.rl, origin.terms)
         if origin.trained_with:
             changes = changes_since(origin.trained_with, self._drawer.trained_with(dk.pair))
-            changes += features_apart(dk.training_features_list, [name for name in frame.columns if "%" in name])
+            made = [name for name in frame.columns if "%" in name]
+            changes += features_apart(dk.training_features_list, made)
             if changes:
                 then = {**self._drawer.trained_with(dk.pair), **origin.trained_with}
-                standing = standing.outdated(tuple(changes), then[ENTRY_MODE], drops_prices=then[DROPS_PRICES])
+                standing = standing.outdated(
+                    tuple(changes),
+                    then[ENTRY_MODE],
+                    drops_prices=then[DROPS_PRICES],
+                    can_decide=set(dk.training_features_list) <= set(made),
+                )
+                of_trades = (
+                    "It decides about open trades as it was trained"
+                    if standing.can_decide
+                    else f"It cannot decide any more: {_STAYS}"
+                )
                 self._retrain(
                     dk.pair,
-                    f"{dk.pair}: its policy was trained with something else: {summary(changes)}. It decides about open "
-                    "trades as it was trained, nothing is entered, and a new one is trained at once.",
+                    f"{dk.pair}: its policy was trained with something else: {summary(changes)}. {of_trades}. Nothing "
+                    "is entered, and a new one is trained at once.",
                 )
         self._pairs.standings[model] = standing
         return standing
@@ -130,6 +143,9 @@ class LivePasses:
         """Ask the policy about rows; None where it cannot decide, which is told once and ends with a new one."""
         pair, model = dk.pair, hooks.model
         origin = self._drawer.origins.get(model) or _UNKNOWN
+        if not self._pairs.standings[model].can_decide:
+            self._pairs.policies.pop(pair, None)
+            return None
         try:
             decided = _Decided(*hooks.predict(rows, dk, first=False))
         except Exception as error:

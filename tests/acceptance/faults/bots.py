@@ -117,11 +117,18 @@ class Bot:
 
 
 @contextmanager
-def running_bot(home: Home, start: datetime, freqai: Mapping[str, Any] | None = None, **sections: Any) -> Iterator[Bot]:
+def running_bot(
+    home: Home,
+    start: datetime,
+    freqai: Mapping[str, Any] | None = None,
+    database: Path | None = None,
+    **sections: Any,
+) -> Iterator[Bot]:
     """A bot beside an exchange that goes by its clock.
 
     :param start: what the clock shows at first
     :param freqai: settings of FreqAI's that differ, those of its ``rl_config`` one by one
+    :param database: of its trades; a new one by default
     :param sections: further sections of its config
     """
     frames = home.new("frames")
@@ -139,7 +146,7 @@ def running_bot(home: Home, start: datetime, freqai: Mapping[str, Any] | None = 
             userdir=home.user,
             datadir=home.folder / "bot_data",
             dry_run=True,
-            db_url=f"sqlite:///{home.new('sqlite')}",
+            db_url=f"sqlite:///{database or home.new('sqlite')}",
             strategy="WaitingStrategy",
             strategy_path=USER_CODE,
             freqaimodel=FREQAI_MODEL,
