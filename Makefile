@@ -8,6 +8,8 @@ FREQTRADE ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOG := $(VENV)/setup.log
+# pip-audit's own packages are none of those that are locked and tested.
+AUDIT := $(VENV)/audit
 GOAL := $(or $(firstword $(MAKECMDGOALS)),setup)
 REMEDY := make PYTHON=python3.12 $(GOAL)
 TORCH := $(shell grep '^torch==' requirements.lock)
@@ -23,7 +25,7 @@ RUN_OUTPUTS := $(foreach name,mtfscalper_demo mtfscalper_demo_[0-9]* validate_*,
   $(OFFLINE)/models/.mtfscalper_demo*.lock $(OFFLINE)/logs/validate_*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format acceptance freqtrade-tests bench clean
+.PHONY: help setup demo test check format acceptance freqtrade-tests bench audit clean
 
 help: ## show this table
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -70,6 +72,12 @@ ifeq ($(BENCHMARKS),)
 else
 	@set -e; for benchmark in $(BENCHMARKS); do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
 endif
+
+audit: setup ## advisories against the locked packages, a report that fails nothing
+	@if $(BIN)/python -m pip_audit --version >/dev/null 2>&1; then $(BIN)/python .ci/audit.py; \
+	elif "$(BIN)/python" -m venv "$(AUDIT)" >/dev/null 2>&1 && $(AUDIT)/bin/python -m pip install --quiet \
+	  --disable-pip-version-check --no-input 'pip-audit>=2.10' >/dev/null 2>&1; then $(AUDIT)/bin/python .ci/audit.py; \
+	else echo "audit: no report: pip-audit cannot be installed here"; fi
 
 clean: ## remove the environment, caches, builds, and models and candles of the synthetic market
 	@if [ -f "$(VENV)/pyvenv.cfg" ]; then rm -rf "$(VENV)"; fi

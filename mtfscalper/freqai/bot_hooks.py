@@ -51,10 +51,7 @@ class BotHooks(BaseReinforcementLearningModel):
         self._learn_from(strategy)
         self._owner.reach_by(strategy.dp)
         self._trainings.look_after(strategy)
-        self._door.guard(strategy.dp)
-        parameters = self.freqai_info["feature_parameters"]
-        pairs = [metadata["pair"], *parameters.get("include_corr_pairlist", [])]
-        self._door.check(pairs, parameters["include_timeframes"], strategy.dp)
+        self._door.guard(metadata["pair"], strategy.dp)
         if not self._live.has_seen(pair := metadata["pair"]):
             self.traded.compute(dk, dataframe, pair)
         self.traded.source.funding.refresh_unwatched(pair)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -48,19 +48,31 @@ class CandleDoor:
     freqtrade asks for it again, and a later version of a candle takes the place of the earlier one.
     """
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(self, owner: Owner, feature_parameters: Mapping[str, Any]) -> None:
+        """
+        :param feature_parameters: FreqAI's, which name the other pairs and timeframes that a pass reads
+        """
         self._owner = owner
+        self._timeframes = feature_parameters["include_timeframes"]
+        self._other_pairs = feature_parameters.get("include_corr_pairlist", [])
         self._exchange: Exchange | None = None
         # Frames that have been looked at as a whole: what was there before the door was.
         self._sound: dict[_Key, DataFrame] = {}
 
-    def guard(self, data: DataProvider | None) -> None:
-        """Look at what a bot's exchange sends from now on; of one exchange once.
+    def guard(self, pair: str, data: DataProvider | None) -> None:
+        """Let a pass over a pair begin: look at what it is going to read, and from now on at what the exchange sends.
 
         :param data: the bot's data provider; without one, or an exchange, there is nothing to guard
+        :raises CandlesRefusedError: if what is there from before holds what cannot be true, or nothing; freqtrade then
+            asks the exchange for the whole of it
         """
         exchange = None if data is None else data._exchange
-        if exchange is None or exchange is self._exchange:
+        if exchange is not None:
+            self._watch(exchange)
+            self._check([pair, *self._other_pairs], exchange)
+
+    def _watch(self, exchange: Exchange) -> None:
+        if exchange is self._exchange:
             return
         self._exchange = exchange
         take = exchange._process_ohlcv_df
@@ -78,17 +90,9 @@ class CandleDoor:
         # freqtrade has no hook between an answer and its memory.
         exchange._process_ohlcv_df = look_and_take  # type: ignore[method-assign]
 
-    def check(self, pairs: Iterable[str], timeframes: Iterable[str], data: DataProvider | None) -> None:
-        """Look at the frames that an analysis is going to read, where they came before the door.
-
-        :raises CandlesRefusedError: if one of them holds what cannot be true, or nothing; freqtrade then asks the
-            exchange for the whole of it
-        """
-        exchange = None if data is None else data._exchange
-        if exchange is None:
-            return
-        candle_type, timeframes = exchange._config.get("candle_type_def", CandleType.SPOT), list(timeframes)
-        for key in ((pair, timeframe, candle_type) for pair in pairs for timeframe in timeframes):
+    def _check(self, pairs: Iterable[str], exchange: Exchange) -> None:
+        candle_type = exchange._config.get("candle_type_def", CandleType.SPOT)
+        for key in ((pair, timeframe, candle_type) for pair in pairs for timeframe in self._timeframes):
             frame = exchange._klines.get(key)
             if frame is None or frame is self._sound.get(key):
                 continue

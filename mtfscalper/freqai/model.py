@@ -85,7 +85,7 @@ class MtfScalperFreqaiModel(BotHooks):
         self.dd.trained_with = self._trained_with
         self._trainings = TrainingLoop(self, self.dd, self._owner, at_look=lambda: self._health.write())
         self._health = HealthWriter(self, self.dd, self._owner, self._trainings)
-        self._door = CandleDoor(self._owner)
+        self._door = CandleDoor(self._owner, config["freqai"]["feature_parameters"])
         self.dd.candles.report_to(self._owner)
 
     # ------------------------------------------------------------------ FreqAI's entry points

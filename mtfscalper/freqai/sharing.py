@@ -9,6 +9,7 @@ import atexit
 import json
 import logging
 import os
+import re
 import shlex
 import socket
 import sys
@@ -38,6 +39,7 @@ _ELSEWHERE_LIVES_SECONDS = 7 * 86_400
 # By which the time that a process began at may seem to move, as the clock is set.
 _CLOCK_SECONDS = 60.0
 _BOT = "bot"
+_DB_URL = "--db-url"
 
 # Held until this process ends.
 _held: list[FileLock] = []
@@ -60,7 +62,7 @@ class Process(NamedTuple):
     @classmethod
     def this(cls) -> Process:
         """The process that asks."""
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        command = shlex.join(_without_secrets([Path(sys.argv[0]).name, *sys.argv[1:]]))
         return cls(socket.gethostname(), os.getpid(), psutil.Process().create_time(), command)
 
     def __str__(self) -> str:
@@ -78,6 +80,24 @@ class Process(NamedTuple):
             return abs(psutil.Process(self.pid).create_time() - self.started) < _CLOCK_SECONDS
         except psutil.NoSuchProcess:
             return False
+
+
+def _without_secrets(arguments: list[str]) -> list[str]:
+    """The words of a command, as others may read them: a database's address may hold a password."""
+    shown = []
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        name, equals, value = word.partition("=")
+        if before == _DB_URL:
+            word = _without_password(word)
+        elif name == _DB_URL and equals:
+            word = name + equals + _without_password(value)
+        shown.append(re.sub(r"(?<=://)[^/@\s]*@", "***@", word))
+    return shown
+
+
+def _without_password(url: str) -> str:
+    # A file's name holds none; of another database nothing but its kind is needed.
+    return url if url.startswith("sqlite:") else url.partition("://")[0] + "://***"
 
 
 # ---------------------------------------------------------------------- writers

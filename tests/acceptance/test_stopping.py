@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+import psutil
 import pytest
 from faults.bots import FIRST_START, INTERRUPTED, Bot, running_bot
-from faults.homes import MARKET, PAIR, TRAINING, Home, group_members
+from faults.homes import MARKET, PAIR, TRAINING, Home
 from faults.tally import Tally
 
 from mtfscalper.offline.synthetic import write_market
@@ -18,9 +20,9 @@ from mtfscalper.offline.synthetic import write_market
 pytestmark = pytest.mark.acceptance
 
 # Long enough to be met in the middle.
-SUBPROC = {"live_retrain_hours": 1, "rl_config": {"vec_env": "subproc", "train_cycles": 30}}
-# Docker's, after which it kills.
-STOP_SECONDS = 10
+SUBPROC = {"vec_env": "subproc", "train_cycles": 30}
+# After which Docker kills.
+DOCKER_SECONDS = 10
 
 
 @pytest.fixture(scope="module")
@@ -37,56 +39,98 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return datadir
 
 
-def retrains(bot: Bot) -> None:
-    """Let a bot that has decided begin its next training, in worker processes."""
-    began = bot.process.output.count(TRAINING)
+class Stop(NamedTuple):
+    """Who hears which signal.
+
+    :ivar where: ``live_training``
+    :ivar sends: the signal, to a process and those that it started
+    """
+
+    where: str
+    sends: Callable[[int, list[psutil.Process]], None]
+
+
+def to_all(leader: int, others: list[psutil.Process]) -> None:
+    """As systemd does with KillMode=control-group."""
+    for process in (*others, psutil.Process(leader)):
+        process.send_signal(signal.SIGTERM)
+
+
+def to_it(leader: int, _: list[psutil.Process]) -> None:
+    """As docker stop, and systemd with KillMode=mixed."""
+    os.kill(leader, signal.SIGTERM)
+
+
+def to_its_group(leader: int, _: list[psutil.Process]) -> None:
+    """As a terminal's, a supervisor's or a shell's ``kill -TERM -PID``."""
+    os.killpg(leader, signal.SIGTERM)
+
+
+def interrupt(leader: int, _: list[psutil.Process]) -> None:
+    """As Ctrl-C."""
+    os.killpg(leader, signal.SIGINT)
+
+
+STOPS = [
+    *(Stop("thread", sends) for sends in (to_all, to_it, to_its_group, interrupt)),
+    *(Stop("process", sends) for sends in (to_all, to_it, interrupt)),
+]
+
+
+def retrains(bot: Bot, n_more: int) -> list[psutil.Process]:
+    """Let a bot that has decided begin its next training.
+
+    :param n_more: processes that it starts for that
+    :return: all that the bot has started
+    """
+    began, leader = bot.process.output.count(TRAINING), psutil.Process(bot.process.process.pid)
+    n_before = len(leader.children(recursive=True))
     bot.clock.next_candle(13)
     bot.await_output(TRAINING, began + 1)
     deadline = time.monotonic() + 60
-    # Itself, the server that workers are forked from, what tracks shared memory, and two workers that play.
-    while sum(process.num_threads() > 0 for process in group_members(bot.process.process.pid)) < 5:
+    while len(leader.children(recursive=True)) < n_before + n_more:
         assert time.monotonic() < deadline, bot.process.output
         time.sleep(0.05)
+    # Into the steps of the environments.
     time.sleep(1.0)
+    return leader.children(recursive=True)
 
 
-@pytest.mark.parametrize(
-    ("number", "to_group"),
-    [(signal.SIGTERM, True), (signal.SIGINT, True), (signal.SIGTERM, False), (signal.SIGINT, False)],
-    ids=["systemd", "Ctrl-C", "docker stop", "SIGINT to it alone"],
-)
+@pytest.mark.parametrize("stop", STOPS, ids=[f"{stop.sends.__name__}, {stop.where}" for stop in STOPS])
 def test_a_bot_told_to_stop_in_the_middle_of_a_training_stops_and_leaves_nothing(
-    tmp_path: Path, market: Path, tally: Tally, number: signal.Signals, to_group: bool
+    tmp_path: Path, market: Path, tally: Tally, stop: Stop
 ) -> None:
     home = Home(tmp_path / "home", market, "")
-    with running_bot(home, FIRST_START, SUBPROC) as bot:
+    settings = {"live_retrain_hours": 1, "rl_config": {**SUBPROC, "live_training": stop.where}}
+    with running_bot(home, FIRST_START, settings) as bot:
         bot.decide(2)
-        retrains(bot)
+        # Two workers; in a process of its own it has a server that they are forked from, and what tracks memory.
+        others = retrains(bot, 2 if stop.where == "thread" else 5)
         pid, began = bot.process.process.pid, time.monotonic()
         said = len(bot.process.output)
-        (os.killpg if to_group else os.kill)(pid, number)
+        stop.sends(pid, others)
         ended = bot.process.end()
         seconds = time.monotonic() - began
+        _, left = psutil.wait_procs(others, timeout=5)
         output = ended.output[said:]
-        left = group_members(pid)
     print(output)
+    wrong = None
+    if ended.status != INTERRUPTED:
+        wrong = f"exit status {ended.status}: {output}"
+    elif any(word in output for word in ("Traceback", "memory", " - ERROR - ", " - WARNING - ")):
+        wrong = f"it complains: {output}"
+    elif sum("given up" in line for line in output.splitlines()) != 1:
+        wrong = f"not one line says that the training is given up: {output}"
+    elif left or home.strays():
+        wrong = f"left behind: {left or home.strays()}"
+    elif seconds > DOCKER_SECONDS:
+        wrong = f"it took {seconds:.1f} s"
     with tally.of("a bot told to stop in the middle of a training") as group:
-        wrong = None
-        if ended.status != INTERRUPTED:
-            wrong = f"exit status {ended.status}"
-        elif "Traceback" in output or "memory" in output or " - ERROR - " in output:
-            wrong = f"it complains: {output}"
-        elif left:
-            wrong = f"left behind: {left}"
-        elif home.strays():
-            wrong = f"left behind: {home.strays()}"
-        elif seconds > STOP_SECONDS:
-            wrong = f"it took {seconds:.1f} s"
-        group.add(f"{number.name} {'to its group' if to_group else 'to it alone'}", wrong)
+        group.add(f"{stop.sends.__name__}, {stop.where}", wrong)
         group.notes.append(f"{seconds:.1f} s")
-    assert output.count("is given up") == 1
+    assert wrong is None
     assert (home.models / "historic_predictions.pkl").is_file()
     # Nobody holds the identifier, and what was predicted is known.
-    with running_bot(home, FIRST_START, SUBPROC) as again:
-        again.await_output("Changing state to: RUNNING")
+    with running_bot(home, FIRST_START, settings) as again:
+        again.await_output("state to: RUNNING")
         assert "was not sealed" not in again.process.output

@@ -264,3 +264,19 @@ def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it() -> 
     assert this.may_live(time.time())
     assert not this._replace(started=this.started - 3600).may_live(time.time())
     assert json.loads(json.dumps(this._asdict())) == this._asdict()
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--db-url", "sqlite:///a.sqlite"], "--db-url sqlite:///a.sqlite"),
+        (["--db-url", "postgresql://me:hunter2@db/trades"], "--db-url 'postgresql://***'"),
+        (["--db-url=mysql://db/trades?password=hunter2"], "'--db-url=mysql://***'"),
+        (["--config", "https://me:hunter2@host/config.json"], "--config 'https://***@host/config.json'"),
+    ],
+)
+def test_what_others_are_told_of_a_command_holds_no_password(
+    words: list[str], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/usr/bin/freqtrade", "trade", *words])
+    assert Process.this().command == f"freqtrade trade {shown}"
