@@ -230,6 +230,9 @@ def _to_send(outcome: Outcome) -> Outcome:
 
 
 def _log(record: logging.LogRecord) -> None:
+    # By this process's clock, which may be a simulated one.
+    record.created = time.time()
+    record.msecs = record.created % 1 * 1000
     named = logging.getLogger(record.name)
     if named.isEnabledFor(record.levelno):
         named.handle(record)

@@ -144,7 +144,7 @@ def show(status: Status, console: Console) -> None:
 def _pairs_table(health: BotHealth, now: float) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for name in ("pair", "model age", "features", "next training", "last training", "last decision", "open trade"):
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=name == "pair")
     for pair, each in health.pairs.items():
         table.add_row(
             pair,
