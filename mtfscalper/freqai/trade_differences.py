@@ -97,7 +97,7 @@ class Scene(NamedTuple):
 def compare(bots: Iterable[BotTrade], backtests: Iterable[BotTrade], scene: Scene) -> Comparison:
     """Put trades side by side, and name each difference.
 
-    :param bots: the bot's trades within the candles of the backtest
+    :param bots: the bot's trades; those entered outside the backtest's candles are not compared
     :param backtests: the backtest's
     """
     return _Comparer([*bots], [*backtests], scene).compare()
@@ -109,6 +109,7 @@ class _Comparer:
         self._unfilled = {self._key(trade) for trade in bots if trade.exit_reason == NOT_FILLED}
         self._bots = [trade for trade in bots if trade.exit_reason != NOT_FILLED]
         self._backtests = backtests
+        self._bounds = {pair: (min(known), max(known)) for pair, known in scene.candles.items() if known}
         # Of several passes over a candle the first: a bot that is restarted comes by again.
         self._passes: dict[tuple[str, int], Pass] = {}
         for one in scene.journal.passes:
@@ -120,7 +121,7 @@ class _Comparer:
     def compare(self) -> Comparison:
         theirs = {self._key(trade): trade for trade in self._backtests}
         same, differences = [], []
-        for bots in self._bots:
+        for bots in filter(self._is_within, self._bots):
             backtests = theirs.pop(self._key(bots), None)
             if backtests is None:
                 differences.append(Difference(self._why_bots_alone(bots), bots, None))
@@ -130,6 +131,11 @@ class _Comparer:
                 differences.append(Difference(self._why_left_otherwise(bots, backtests), bots, backtests))
         differences += [Difference(self._why_backtests_alone(trade), None, trade) for trade in theirs.values()]
         return Comparison(same, sorted(differences, key=lambda found: found.trade.opened_ms))
+
+    def _is_within(self, trade: BotTrade) -> bool:
+        """Whether the backtest might have entered a trade: nothing is entered in its last candle."""
+        dates = self._bounds.get(trade.pair)
+        return dates is not None and dates[0] <= self._candle(trade.opened_ms) < dates[1]
 
     # ------------------------------------------------------------------ the same or not
 

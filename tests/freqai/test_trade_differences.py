@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -112,3 +114,8 @@ def test_each_difference_has_its_name(
     bots: list[BotTrade], theirs: list[BotTrade], more: dict[str, Any], expected: list[Kind]
 ) -> None:
     assert kinds(bots, theirs, **more) == expected
+
+
+def test_the_documentation_lists_every_reason() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "decisions.md").read_text()
+    assert re.findall(r"^\| (.*?) \|", text.partition("| why |")[2].partition("\n\n")[0], re.M) == [*Kind]
