@@ -35,6 +35,7 @@ class Kind(StrEnum):
     PRICES = "stop or ROI was met on the prices within a candle"
     BY_HAND = "it was closed by hand, or by the exchange"
     POLICY_LOST = "the policy is no longer kept"
+    NOT_NOTED = "the bot's journal ends before it"
     UNEXPLAINED = "unexplained"
 
 
@@ -198,7 +199,7 @@ class _Comparer:
             return Kind.REVISED
         if self._entered_nearby(self._bots, trade):
             return Kind.ENTRY_WAITED
-        return Kind.UNEXPLAINED
+        return Kind.NOT_NOTED if self._is_after_journal(pair, candle) else Kind.UNEXPLAINED
 
     def _why_left_otherwise(self, bots: BotTrade, backtests: BotTrade) -> Kind:
         if bots.exit_reason in _EXITS_BY_HAND:
@@ -220,7 +221,13 @@ class _Comparer:
             return Kind.POLICY_LOST
         if {bots.exit_reason, backtests.exit_reason} & PRICE_EXITS:
             return Kind.PRICES
+        if bots_exit is None and self._is_after_journal(bots.pair, backtests_exit):
+            return Kind.NOT_NOTED
         return Kind.UNEXPLAINED
+
+    def _is_after_journal(self, pair: str, candle: int) -> bool:
+        """Whether a candle opened after the bot's last pass over a pair, at which it noted how its trades stood."""
+        return candle > max((row for known, row in self._passes if known == pair), default=0)
 
     def _why_not_passed(self, pair: str, candle: int) -> Kind:
         """Why the bot did not decide at a candle on the row before."""

@@ -106,6 +106,10 @@ def test_a_trade_is_the_same_by_its_candles_side_and_reason_whatever_the_second_
         ([trade(3, 8)], [trade(3, 6)], {"seen": passes(late=(5,))}, [Kind.LATE]),
         ([trade(3, 5)], [trade(3, 9, "max_duration")], {"lost": (5, 6)}, [Kind.POLICY_LOST]),
         ([trade(3, 5)], [trade(3, 9)], {}, [Kind.UNEXPLAINED]),
+        # Of a bot that was killed for good.
+        ([], [trade(6, 8)], {"seen": passes(range(6))}, [Kind.NOT_NOTED]),
+        ([trade(3, None)], [trade(3, 6)], {"seen": passes(range(6))}, [Kind.NOT_NOTED]),
+        ([trade(3, None)], [trade(3, 5)], {"seen": passes(range(6))}, [Kind.UNEXPLAINED]),
         # What comes of an earlier one.
         ([trade(3, 5), trade(7, 8)], [trade(3, 9, "stop_loss")], {}, [Kind.PRICES, Kind.FOLLOWS]),
     ],
