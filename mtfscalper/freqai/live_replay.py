@@ -67,7 +67,7 @@ class LiveReplay:
             self._pairs[pair] = PairRows(kitchen, rows, candles, environment, self.traded.settings)
         for decisions in trade_decisions_of(strategy):
             decisions.follow_bot(pair, self)
-        self._report.take(pair, frame)
+        self._report.take(pair, self._traded_rows(pair, frame))
         columns = self._columns(pair, historic)
         if columns.empty:
             logger.warning(
@@ -79,6 +79,27 @@ class LiveReplay:
         decided = columns.reindex(own["date"].dt.as_unit("ms")).reset_index(drop=True)
         decided = decided.fillna(dict.fromkeys(decided.columns.drop("date_pred"), 0.0))
         return pd.concat([own.reset_index(drop=True), decided], axis=1)
+
+    def _traded_rows(self, pair: str, frame: DataFrame) -> DataFrame:
+        """The rows of a frame that freqtrade will trade on; a warning where those are not all that the bot had."""
+        rows = frame.iloc[self.traded.source.startup_candles() :]
+        start_ms, stop_ms = self._record.start_ms, self._record.stop_ms
+        if rows.empty or start_ms is None:
+            return rows
+        first, last = rows["date"].iloc[0], rows["date"].iloc[-1]
+        began, ended = (pd.Timestamp(moment, unit="ms", tz="UTC") for moment in (start_ms, stop_ms))
+        if began < first or last < ended:
+            logger.warning(
+                "%s: the bot traded from %s to %s, and with the candles there are freqtrade backtests from %s to %s: "
+                "the rest is left out; accepted: candles of that time, and of train_period_days and "
+                "startup_candle_count before it; remedy: `freqtrade download-data` for it.",
+                pair,
+                began,
+                ended,
+                first,
+                last,
+            )
+        return rows
 
     # ------------------------------------------------------------------ about open trades
 

@@ -40,15 +40,16 @@ class ReplayReport:
         self.lost: set[tuple[str, int]] = set()
 
     def take(self, pair: str, frame: DataFrame) -> None:
-        """Note the candles that the backtest has of a pair.
+        """Note the candles that the backtest trades a pair on.
 
         :param frame: one row a candle
         """
         self._frames[pair] = frame[["date", *_PRICES]]
 
     def last_candle_ms(self, pair: str) -> int:
-        """The last candle that the backtest has of a pair, milliseconds since 1970."""
-        return int(self._frames[pair]["date"].iloc[-1].timestamp() * 1000)
+        """The last candle that the backtest has of a pair, milliseconds since 1970; 0 where it has none."""
+        dates = self._frames[pair]["date"]
+        return int(dates.iloc[-1].timestamp() * 1000) if len(dates) else 0
 
     def compare(self, backtests: list[BotTrade]) -> Comparison:
         """The trades of both.
@@ -57,11 +58,9 @@ class ReplayReport:
         """
         timeframe_ms = timeframe_to_msecs(self._config["timeframe"])
         candles = {pair: _by_date(frame) for pair, frame in self._frames.items()}
-        last_ms = max(map(self.last_candle_ms, self._frames), default=0)
-        bots = [trade for trade in self._record.journal.trades if trade.pair in candles and trade.opened_ms < last_ms]
         slots = self._config.get("max_open_trades", -1)
         return compare(
-            bots,
+            self._record.journal.trades,
             backtests,
             Scene(
                 timeframe_ms,

@@ -35,6 +35,7 @@ class Kind(StrEnum):
     PRICES = "stop or ROI was met on the prices within a candle"
     BY_HAND = "it was closed by hand, or by the exchange"
     POLICY_LOST = "the policy is no longer kept"
+    NOT_NOTED = "the bot's journal ends before it"
     UNEXPLAINED = "unexplained"
 
 
@@ -97,7 +98,7 @@ class Scene(NamedTuple):
 def compare(bots: Iterable[BotTrade], backtests: Iterable[BotTrade], scene: Scene) -> Comparison:
     """Put trades side by side, and name each difference.
 
-    :param bots: the bot's trades within the candles of the backtest
+    :param bots: the bot's trades; those entered outside the backtest's candles are not compared
     :param backtests: the backtest's
     """
     return _Comparer([*bots], [*backtests], scene).compare()
@@ -109,6 +110,7 @@ class _Comparer:
         self._unfilled = {self._key(trade) for trade in bots if trade.exit_reason == NOT_FILLED}
         self._bots = [trade for trade in bots if trade.exit_reason != NOT_FILLED]
         self._backtests = backtests
+        self._bounds = {pair: (min(known), max(known)) for pair, known in scene.candles.items() if known}
         # Of several passes over a candle the first: a bot that is restarted comes by again.
         self._passes: dict[tuple[str, int], Pass] = {}
         for one in scene.journal.passes:
@@ -120,7 +122,7 @@ class _Comparer:
     def compare(self) -> Comparison:
         theirs = {self._key(trade): trade for trade in self._backtests}
         same, differences = [], []
-        for bots in self._bots:
+        for bots in filter(self._is_within, self._bots):
             backtests = theirs.pop(self._key(bots), None)
             if backtests is None:
                 differences.append(Difference(self._why_bots_alone(bots), bots, None))
@@ -130,6 +132,11 @@ class _Comparer:
                 differences.append(Difference(self._why_left_otherwise(bots, backtests), bots, backtests))
         differences += [Difference(self._why_backtests_alone(trade), None, trade) for trade in theirs.values()]
         return Comparison(same, sorted(differences, key=lambda found: found.trade.opened_ms))
+
+    def _is_within(self, trade: BotTrade) -> bool:
+        """Whether the backtest might have entered a trade: nothing is entered in its last candle."""
+        dates = self._bounds.get(trade.pair)
+        return dates is not None and dates[0] <= self._candle(trade.opened_ms) < dates[1]
 
     # ------------------------------------------------------------------ the same or not
 
@@ -192,7 +199,7 @@ class _Comparer:
             return Kind.REVISED
         if self._entered_nearby(self._bots, trade):
             return Kind.ENTRY_WAITED
-        return Kind.UNEXPLAINED
+        return Kind.NOT_NOTED if self._is_after_journal(pair, candle) else Kind.UNEXPLAINED
 
     def _why_left_otherwise(self, bots: BotTrade, backtests: BotTrade) -> Kind:
         if bots.exit_reason in _EXITS_BY_HAND:
@@ -214,7 +221,13 @@ class _Comparer:
             return Kind.POLICY_LOST
         if {bots.exit_reason, backtests.exit_reason} & PRICE_EXITS:
             return Kind.PRICES
+        if bots_exit is None and self._is_after_journal(bots.pair, backtests_exit):
+            return Kind.NOT_NOTED
         return Kind.UNEXPLAINED
+
+    def _is_after_journal(self, pair: str, candle: int) -> bool:
+        """Whether a candle opened after the bot's last pass over a pair, at which it noted how its trades stood."""
+        return candle > max((row for known, row in self._passes if known == pair), default=0)
 
     def _why_not_passed(self, pair: str, candle: int) -> Kind:
         """Why the bot did not decide at a candle on the row before."""

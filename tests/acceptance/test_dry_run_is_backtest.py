@@ -71,8 +71,8 @@ OVERLAY: dict[str, Any] = {
     },
 }
 FAULTS = (
-    Rule("missing", symbol="BTCUSDT", since_ms=int(MISSING.timestamp() * 1000), count=1, path="klines"),
-    Rule("revised", symbol="ETHUSDT", since_ms=int(MISSING.timestamp() * 1000), count=1, path="klines"),
+    Rule("missing", symbol="BTCUSDT", since_ms=int(MISSING.timestamp() * 1000), times=1, path="klines"),
+    Rule("revised", symbol="ETHUSDT", since_ms=int(MISSING.timestamp() * 1000), times=1, path="klines"),
     Rule("http_503", rate=0.02),
 )
 

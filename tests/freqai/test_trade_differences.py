@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,6 +106,10 @@ def test_a_trade_is_the_same_by_its_candles_side_and_reason_whatever_the_second_
         ([trade(3, 8)], [trade(3, 6)], {"seen": passes(late=(5,))}, [Kind.LATE]),
         ([trade(3, 5)], [trade(3, 9, "max_duration")], {"lost": (5, 6)}, [Kind.POLICY_LOST]),
         ([trade(3, 5)], [trade(3, 9)], {}, [Kind.UNEXPLAINED]),
+        # Of a bot that was killed for good.
+        ([], [trade(6, 8)], {"seen": passes(range(6))}, [Kind.NOT_NOTED]),
+        ([trade(3, None)], [trade(3, 6)], {"seen": passes(range(6))}, [Kind.NOT_NOTED]),
+        ([trade(3, None)], [trade(3, 5)], {"seen": passes(range(6))}, [Kind.UNEXPLAINED]),
         # What comes of an earlier one.
         ([trade(3, 5), trade(7, 8)], [trade(3, 9, "stop_loss")], {}, [Kind.PRICES, Kind.FOLLOWS]),
     ],
@@ -112,3 +118,8 @@ def test_each_difference_has_its_name(
     bots: list[BotTrade], theirs: list[BotTrade], more: dict[str, Any], expected: list[Kind]
 ) -> None:
     assert kinds(bots, theirs, **more) == expected
+
+
+def test_the_documentation_lists_every_reason() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "decisions.md").read_text()
+    assert re.findall(r"^\| (.*?) \|", text.partition("| why |")[2].partition("\n\n")[0], re.M) == [*Kind]
