@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mtfscalper.offline import bot_time
@@ -234,22 +235,46 @@ def test_the_launcher_without_a_clock_names_the_command_to_use() -> None:
     assert "mtfscalper dry-run" in process.stderr
 
 
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no signal of Ctrl-C for one process")
-def test_a_bot_started_from_a_shell_in_the_background_hears_of_ctrl_c(clock: SimulatedClock, tmp_path: Path) -> None:
-    # Instead of freqtrade's: says so, and waits.
+@pytest.fixture
+def waiting_freqtrade(clock: SimulatedClock, tmp_path: Path) -> dict[str, str]:
+    """An environment in which freqtrade says that it runs, and waits; and the clock."""
     (tmp_path / "freqtrade").mkdir()
     (tmp_path / "freqtrade" / "__init__.py").touch()
-    (tmp_path / "freqtrade" / "main.py").write_text("def main(_):\n    print('runs', flush=True)\n    input()\n")
+    (tmp_path / "freqtrade" / "main.py").write_text(
+        "import os, threading\ndef main(_):\n    print('runs', os.getpid(), flush=True)\n    threading.Event().wait()\n"
+    )
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {CLOCK_VARIABLE: str(clock.path), "PYTHONPATH": path}
+
+
+BOT = f"{sys.executable} -m mtfscalper.offline.bot trade"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signal of Ctrl-C for one process")
+def test_a_bot_started_from_a_shell_in_the_background_hears_of_ctrl_c(waiting_freqtrade: dict[str, str]) -> None:
+    command = ["/bin/sh", "-c", f"trap '' INT; exec {BOT}"]
     with subprocess.Popen(
-        ["/bin/sh", "-c", f"trap '' INT; exec {sys.executable} -m mtfscalper.offline.bot trade"],
-        env=os.environ | {CLOCK_VARIABLE: str(clock.path), "PYTHONPATH": path},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+        command, env=waiting_freqtrade, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        assert process.stdout.readline() == "runs\n"
+        assert process.stdout.readline().startswith("runs")
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == -signal.SIGINT
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process of Windows keeps its parent's number when that has ended")
+def test_a_bot_ends_with_the_process_that_drives_it(waiting_freqtrade: dict[str, str]) -> None:
+    # The shell, which is not replaced by the bot, drives it.
+    with subprocess.Popen(
+        ["/bin/sh", "-c", f"{BOT}; true"],
+        env=waiting_freqtrade,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as shell:
+        assert shell.stdout is not None
+        bot = psutil.Process(int(shell.stdout.readline().split()[1]))
+        assert bot.parent() == psutil.Process(shell.pid)
+        shell.kill()
+        bot.wait(60)
+        assert not bot.is_running()

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from mtfscalper.cli import main
 from mtfscalper.offline import ReplayError, dry_run
+from mtfscalper.offline import stage as stage_module
 from mtfscalper.offline.bot_summary import BotSummary
 from mtfscalper.offline.dry_run import CONFIGS, DryRunRequest, run_dry_run
 from mtfscalper.offline.faults import Rule
@@ -244,6 +245,23 @@ def test_clock_and_exchange_outlive_a_bot_that_is_killed(market: Path, checkout:
     assert [time for time in times if 1 < time < 5] == []
     assert min(time for time in times if time >= 5) == 5
     assert SimulatedClock(home.clock).now() == START + timedelta(hours=6)
+
+
+def test_a_bot_whose_stage_was_killed_is_waited_for(
+    market: Path, checkout: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (checkout / "bot.py").write_text(BOT)
+    home = StageHome(checkout / "home")
+    with Stage(home, market, START, speed=None) as stage:
+        overlay = stage.write_config([], [BTC], {})
+        # Named as freqtrade's user directory is.
+        command = [sys.executable, str(checkout / "bot.py"), str(overlay), str(checkout / "seen"), str(home.folder)]
+        orphan = stage.start_bot(command, checkout)
+        monkeypatch.setattr(stage_module, "STOP_SECONDS", 0.1)
+        with pytest.raises(ReplayError, match=f"the bot with pid {orphan.process.pid} lives in"):
+            stage.start_bot(command, checkout)
+        orphan.kill()
+        stage.start_bot(command, checkout).kill()
 
 
 # ---------------------------------------------------------------------- what is told of a bot
