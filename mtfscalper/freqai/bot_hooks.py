@@ -20,6 +20,7 @@ from mtfscalper.freqai.health_writer import HealthWriter
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.owner import Owner
 from mtfscalper.freqai.predictions import EXPIRED, without_entries
+from mtfscalper.freqai.sharing import Download
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.traded_strategy import NO_STRATEGY_SEEN, TradedStrategy
 from mtfscalper.freqai.training_loop import TrainingLoop
@@ -36,6 +37,7 @@ class BotHooks(BaseReinforcementLearningModel):
     _trainings: TrainingLoop
     _health: HealthWriter
     _door: CandleDoor
+    _download: Download
     dd: Bookkeeper
     _traded: TradedStrategy | None
     _is_set_up: bool
@@ -57,6 +59,7 @@ class BotHooks(BaseReinforcementLearningModel):
         self.traded.source.funding.refresh_unwatched(pair)
         self._live.see(self.traded.candles_to_decide(pair, dataframe))
         done = super().start_live(dataframe, metadata, strategy, dk)
+        self._download.end()
         self._health.passed(pair, strategy, done.return_dataframe)
         return done
 
@@ -107,6 +110,7 @@ class BotHooks(BaseReinforcementLearningModel):
 
     def _on_stop(self) -> None:
         # Training ends at its next step (the stop event) and closes its environments itself: here it would hang.
+        self._download.end()
         self.dd.save_historic_predictions_to_disk()
         self._health.stopped()
 

@@ -31,7 +31,7 @@ from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.owner import Owner
 from mtfscalper.freqai.planned_trainings import PlannedTrainings, train_missing
 from mtfscalper.freqai.preparation import Preparation
-from mtfscalper.freqai.sharing import Writers
+from mtfscalper.freqai.sharing import Download, Writers
 from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.trade_decisions import follow_plan
@@ -67,6 +67,10 @@ class MtfScalperFreqaiModel(BotHooks):
         self._seals = Seals(Path(config["user_data_dir"]), rl.trust_models)
         self._archive = Archive.from_config(config)
         Writers(self._archive).begin(config["runmode"])
+        self._download = Download(Path(config["datadir"]))
+        if config["runmode"] in TRADE_MODES:
+            # freqtrade downloads right after this, and the first pass reads.
+            self._download.begin()
         with bookkeeping.installed(self._seals, self._archive):
             super().__init__(config=config_in_force(config, self.settings))
         self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)

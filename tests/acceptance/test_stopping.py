@@ -105,7 +105,7 @@ def test_a_bot_told_to_stop_in_the_middle_of_a_training_stops_and_leaves_nothing
     with running_bot(home, FIRST_START, settings) as bot:
         bot.decide(2)
         # Two workers; in a process of its own it has a server that they are forked from, and what tracks memory.
-        others = retrains(bot, 2 if stop.where == "thread" else 5)
+        others = retrains(bot, 2 if stop.where == "thread" else 4)
         pid, began = bot.process.process.pid, time.monotonic()
         said = len(bot.process.output)
         stop.sends(pid, others)
