@@ -22,6 +22,7 @@ from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.live_pass import LivePasses
 from mtfscalper.freqai.live_replay import LiveReplay
 from mtfscalper.freqai.owner import Owner
+from mtfscalper.freqai.sharing import Download
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.traded_strategy import NO_STRATEGY_SEEN, TradedStrategy
 from mtfscalper.freqai.training_loop import TrainingLoop
@@ -41,6 +42,7 @@ class BotHooks(BaseReinforcementLearningModel):
     _trainings: TrainingLoop
     _health: HealthWriter
     _door: CandleDoor
+    _download: Download
     _traded: TradedStrategy | None
     _is_set_up: bool
     _archive: Archive
@@ -70,6 +72,7 @@ class BotHooks(BaseReinforcementLearningModel):
         try:
             done = super().start_live(dataframe, metadata, strategy, dk)
         finally:
+            self._download.end()
             self._passes.mind_queue(self.train_queue, pair, strategy.dp.current_whitelist())
         if self._journal is not None:
             self._journal.note_pass(pair, done.return_dataframe, self._live.policy_of(pair, dataframe["date"].iloc[-1]))
@@ -121,6 +124,7 @@ class BotHooks(BaseReinforcementLearningModel):
         if self._journal is not None:
             self._journal.close()
         # Training ends at its next step (the stop event) and closes its environments itself: here it would hang.
+        self._download.end()
         self.dd.save_historic_predictions_to_disk()
         self._health.stopped()
 

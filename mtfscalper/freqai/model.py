@@ -33,7 +33,7 @@ from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.live_pass import LivePasses
 from mtfscalper.freqai.planned_trainings import PlannedTrainings, train_missing
 from mtfscalper.freqai.preparation import Preparation, preparation_of
-from mtfscalper.freqai.sharing import Writers
+from mtfscalper.freqai.sharing import Download, Writers
 from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.trade_decisions import follow_plan
@@ -72,6 +72,10 @@ class MtfScalperFreqaiModel(BotHooks):
         if not repeats_bot(config):
             # What only reads a bot's files need not wait for the bot's end.
             Writers(self._archive).begin(config["runmode"])
+        self._download = Download(Path(config["datadir"]))
+        if config["runmode"] in TRADE_MODES:
+            # freqtrade downloads right after this, and the first pass reads.
+            self._download.begin()
         with bookkeeping.installed(self._seals, self._archive):
             super().__init__(config=config_in_force(config, self.settings))
         self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)
