@@ -43,7 +43,8 @@ NETS: dict[str, dict[str, Any]] = {
     "mission": {
         "net_arch": [512, 512, 256],
         "n_envs": 8,
-        "n_steps": 4096,
+        # Short rollouts, so that passes meet both rollouts and updates.
+        "n_steps": 256,
         "batch_size": 256,
         "n_epochs": 10,
         "vec_env": "subproc",
