@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -259,7 +260,10 @@ def test_a_bot_started_from_a_shell_in_the_background_hears_of_ctrl_c(waiting_fr
         assert process.stdout is not None
         assert process.stdout.readline().startswith("runs")
         process.send_signal(signal.SIGINT)
-        assert process.wait(60) == -signal.SIGINT
+        try:
+            assert process.wait(20) == -signal.SIGINT
+        finally:
+            process.kill()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="a process of Windows keeps its parent's number when that has ended")
@@ -276,5 +280,8 @@ def test_a_bot_ends_with_the_process_that_drives_it(waiting_freqtrade: dict[str,
         bot = psutil.Process(int(shell.stdout.readline().split()[1]))
         assert bot.parent() == psutil.Process(shell.pid)
         shell.kill()
-        bot.wait(60)
-        assert not bot.is_running()
+        try:
+            bot.wait(20)
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                bot.kill()
