@@ -71,8 +71,12 @@ class BotsDecisions(ExitPolicySource, Protocol):
         ...
 
 
-class DecisionLostError(SystemExit):
-    """A backtest cannot go on. freqtrade swallows ordinary exceptions of a strategy's callbacks and trades on."""
+class DecisionLostError(KeyboardInterrupt):
+    """A backtest cannot go on.
+
+    freqtrade swallows ordinary exceptions of a strategy's callbacks and trades on; at a ``SystemExit`` its command ends
+    with status 0, at this one with 130. The mixin makes an error of freqtrade's of it, with status 2.
+    """
 
 
 @dataclass
@@ -338,6 +342,6 @@ def check_asks_for_decisions(strategy: IStrategy) -> None:
 
 def _lost(trade: LocalTrade, current_time: datetime, error: Exception) -> DecisionLostError:
     message = f"{trade.pair}, {current_time}: no decision about an open trade: {error}"
-    # freqtrade's command ends at whatever is no error of its own, and says nothing.
+    # freqtrade's command ends at an interruption without saying why.
     logger.error("%s", message)
     return DecisionLostError(message)
