@@ -42,7 +42,7 @@ class BotHooks(BaseReinforcementLearningModel):
     _trainings: TrainingLoop
     _health: HealthWriter
     _door: CandleDoor
-    _download: Download
+    _download: Download | None
     _traded: TradedStrategy | None
     _is_set_up: bool
     _archive: Archive
@@ -72,7 +72,8 @@ class BotHooks(BaseReinforcementLearningModel):
         try:
             done = super().start_live(dataframe, metadata, strategy, dk)
         finally:
-            self._download.end()
+            if self._download is not None:
+                self._download.end()
             self._passes.mind_queue(self.train_queue, pair, strategy.dp.current_whitelist())
         if self._journal is not None:
             self._journal.note_pass(pair, done.return_dataframe, self._live.policy_of(pair, dataframe["date"].iloc[-1]))
@@ -124,7 +125,8 @@ class BotHooks(BaseReinforcementLearningModel):
         if self._journal is not None:
             self._journal.close()
         # Training ends at its next step (the stop event) and closes its environments itself: here it would hang.
-        self._download.end()
+        if self._download is not None:
+            self._download.end()
         self.dd.save_historic_predictions_to_disk()
         self._health.stopped()
 

@@ -72,8 +72,8 @@ class MtfScalperFreqaiModel(BotHooks):
         if not repeats_bot(config):
             # What only reads a bot's files need not wait for the bot's end.
             Writers(self._archive).begin(config["runmode"])
-        self._download = Download(Path(config["datadir"]))
-        if config["runmode"] in TRADE_MODES:
+        self._download = Download(Path(config["datadir"])) if config["runmode"] in TRADE_MODES else None
+        if self._download is not None:
             # freqtrade downloads right after this, and the first pass reads.
             self._download.begin()
         with bookkeeping.installed(self._seals, self._archive):
