@@ -36,7 +36,7 @@ from mtfscalper.freqai.traded_strategy import TradedStrategy
 from mtfscalper.offline.synthetic import write_market
 from mtfscalper.training.job import TrainingStoppedError
 
-ROUNDS = 3
+ROUNDS = 5
 # Networks and environments, as keys of rl_config beside those of the tests.
 NETS: dict[str, dict[str, Any]] = {
     "tiny": {},
@@ -120,7 +120,7 @@ class TwoPairBot(LiveBot):
 def main() -> None:
     """Print the medians and the 95th percentiles."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--passes", type=int, default=20, help="of each kind in each of three rounds")
+    parser.add_argument("--passes", type=int, default=12, help="of each kind in each of five rounds")
     parser.add_argument("--net", choices=NETS, help="default: one after the other")
     args = parser.parse_args()
     n = args.passes
@@ -150,7 +150,12 @@ def measure(name: str, rl: dict[str, Any], home: Path, market: Path, patch: pyte
         taken["idle"] += bot.passes(n)
         for where in ("thread", "process"):
             taken[where] += bot.beside_a_training(where, n)
-    print(f"{name} ({ROUNDS * n} passes of each kind)")
+        show(f"{name}, {len(taken['idle'])} passes of each kind", taken)
+
+
+def show(title: str, taken: dict[str, list[float]]) -> None:
+    """Print what passes took so far."""
+    print(title)
     idle = np.percentile(taken["idle"], 95)
     for kind, seconds in taken.items():
         median, p95 = np.percentile(seconds, [50, 95])

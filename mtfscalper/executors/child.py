@@ -171,9 +171,10 @@ def _step_back(scratch: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     own = psutil.Process()
-    if hasattr(os, "setsid"):
-        # A group of its own: ended with its workers, and untouched by a Ctrl-C, which the bot hears.
-        os.setsid()
+    if hasattr(os, "setpgid"):
+        # A group of its own: ended with its workers, and untouched by a Ctrl-C, which the bot hears. No session of its
+        # own: Linux gives sessions equal shares of a processor (sched_autogroup), whatever the niceness in them.
+        os.setpgid(0, 0)
         own.nice(min(own.nice() + _NICENESS, 19))
     else:
         own.nice(psutil.BELOW_NORMAL_PRIORITY_CLASS)  # type: ignore[attr-defined]

@@ -76,11 +76,13 @@ def test_it_trains_what_is_trained_here_and_tells_what_is_told_here(
 ) -> None:
     seen: list[Evaluation | None] = []
     niceness: set[int] = set()
+    sessions: set[int] = set()
     too_short = make_tape(random_candles(1, 3), [False] * 3, [False] * 3)
 
     def look(evaluation: Evaluation | None) -> None:
         seen.append(evaluation)
         niceness.update(one.nice() for one in started())
+        sessions.update(os.getsid(one.pid) for one in started())
 
     jobs = [replace(job(), part="one of two"), job(too_short)]
     with caplog.at_level(logging.INFO):
@@ -91,7 +93,9 @@ def test_it_trains_what_is_trained_here_and_tells_what_is_told_here(
     assert report.reward_terms == own_report.reward_terms
     told = [evaluation._asdict() for evaluation in seen if evaluation is not None]
     assert [{**one, "seconds": 0} for one in told] == [{**one, "seconds": 0} for one in own_report.evaluations]
+    # Niceness counts within a session only.
     assert niceness == {psutil.Process().nice() + 10}
+    assert sessions == {os.getsid(0)}
     assert "training one of two, with seed" in caplog.text
     assert isinstance(failed, TapeError)
     assert "In the process of the training" in failed.__notes__[0]
