@@ -151,15 +151,19 @@ class Stage:
         self._await_end_of_orphan()
         own = {CLOCK_VARIABLE: str(self.home.clock), "TZ": "UTC", "COLUMNS": "1000"}
         bot = StagedBot(self.clock, command, cwd, self.home.log, os.environ | own | (environment or {}))
-        self.home.pid.write_text(str(bot.process.pid), encoding="utf-8")
+        with suppress(psutil.NoSuchProcess):
+            # Its number alone would be another process's one day.
+            began = psutil.Process(bot.process.pid).create_time()
+            self.home.pid.write_text(json.dumps([bot.process.pid, began]), encoding="utf-8")
         return bot
 
     def _await_end_of_orphan(self) -> None:
         """Wait for a bot whose stage was killed: it ends by itself, but takes its time."""
         try:
-            orphan = psutil.Process(int(self.home.pid.read_text(encoding="utf-8")))
-            is_ours = str(self.home.folder) in orphan.cmdline()
-        except (OSError, ValueError, psutil.Error):
+            pid, began = json.loads(self.home.pid.read_text(encoding="utf-8"))
+            orphan = psutil.Process(pid)
+            is_ours = orphan.create_time() == began
+        except (OSError, ValueError, TypeError, psutil.Error):
             return
         if is_ours:
             try:
