@@ -25,14 +25,15 @@ RUN_OUTPUTS := $(foreach name,mtfscalper_demo mtfscalper_demo_[0-9]* validate_*,
   $(OFFLINE)/models/.mtfscalper_demo*.lock $(OFFLINE)/logs/validate_*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format acceptance freqtrade-tests bench audit clean
+.PHONY: help setup demo test check format acceptance soak freqtrade-tests bench audit clean
 
 help: ## show this table
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@printf '  %-20s %s\n' 'PYTHON=$(PYTHON)' 'the interpreter that creates the environment, 3.11 or newer' \
 	  'VENV=$(VENV)' 'where the environment lies' PYTEST_ARGS= "passed on to pytest: PYTEST_ARGS='-k reward -x'" \
-	  FREQTRADE= 'a checkout of freqtrade, for freqtrade-tests'
+	  FREQTRADE= 'a checkout of freqtrade, for freqtrade-tests' \
+	  SOAK_ARGS= "passed on to the soak: SOAK_ARGS='--hours 48 --seed 2 --folder DIR'"
 
 setup: $(STAMP) ## create the environment and install the locked packages
 
@@ -53,6 +54,9 @@ format: setup ## rewrite the code in the house format
 
 acceptance: setup ## the minutes-long tests, through the freqtrade command
 	@$(BIN)/python -m pytest -m acceptance tests/acceptance -s --timeout=7200 $(PYTEST_ARGS)
+
+soak: setup ## four simulated weeks of a bot with faults and kills: hours; goes on where it was interrupted
+	@cd tests/acceptance && OMP_NUM_THREADS=1 $(abspath $(BIN))/python -m soak.run $(SOAK_ARGS)
 
 freqtrade-tests: ## freqtrade's own FreqAI tests with this model, from the checkout FREQTRADE
 ifeq ($(FREQTRADE),)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import logging
 import multiprocessing
@@ -10,6 +9,7 @@ import signal
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from multiprocessing.util import Finalize
 from typing import Any
 
 import gymnasium
@@ -68,9 +68,8 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
             for process in getattr(self, "processes", []):
                 process.kill()
             raise
-        # Python's own way at the end of a process is SIGTERM, and waiting for ever.
-        self._at_exit = partial(_close, weakref.ref(self))
-        atexit.register(self._at_exit)
+        # Python's own way at the end of a process is SIGTERM, and waiting for ever; these come before it.
+        self._at_exit = Finalize(self, _close, (weakref.ref(self),), exitpriority=1)
 
     def step_async(self, actions: Any) -> None:
         with self._naming_the_dead():
@@ -104,7 +103,7 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
         if self.closed:
             return
         self.closed = True
-        atexit.unregister(self._at_exit)
+        self._at_exit.cancel()
         for remote in self.remotes:
             try:
                 remote.send(("close", None))

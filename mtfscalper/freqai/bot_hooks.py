@@ -12,16 +12,21 @@ from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcement
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
+from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.bookkeeping import Bookkeeper
+from mtfscalper.freqai.bot_journal import BotJournal
 from mtfscalper.freqai.candle_door import CandleDoor
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.health_writer import HealthWriter
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.live_pass import LivePasses
+from mtfscalper.freqai.live_replay import LiveReplay
 from mtfscalper.freqai.owner import Owner
+from mtfscalper.freqai.sharing import Download
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.traded_strategy import NO_STRATEGY_SEEN, TradedStrategy
 from mtfscalper.freqai.training_loop import TrainingLoop
+from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
 
 
@@ -37,8 +42,13 @@ class BotHooks(BaseReinforcementLearningModel):
     _trainings: TrainingLoop
     _health: HealthWriter
     _door: CandleDoor
+    _download: Download | None
     _traded: TradedStrategy | None
     _is_set_up: bool
+    _archive: Archive
+    _seals: Seals
+    _journal: BotJournal | None
+    _replay: LiveReplay | None
 
     @abstractmethod
     def _set_up(self) -> None:
@@ -56,12 +66,28 @@ class BotHooks(BaseReinforcementLearningModel):
             self.traded.compute(dk, dataframe, pair)
         self.traded.source.funding.refresh_unwatched(pair)
         self._live.see(self.traded.candles_to_decide(pair, dataframe))
+        if pair not in dk.all_pairs:
+            # A trade is open on a pair that has left the whitelist: without its candles FreqAI fails at every one.
+            dk.all_pairs.append(pair)
         try:
             done = super().start_live(dataframe, metadata, strategy, dk)
         finally:
+            if self._download is not None:
+                self._download.end()
             self._passes.mind_queue(self.train_queue, pair, strategy.dp.current_whitelist())
+        if self._journal is not None:
+            self._journal.note_pass(pair, done.return_dataframe, self._live.policy_of(pair, dataframe["date"].iloc[-1]))
         self._health.passed(pair, strategy, done.return_dataframe)
         return done
+
+    def start_backtesting_from_historic_predictions(
+        self, dataframe: DataFrame, metadata: dict[str, Any], dk: FreqaiDataKitchen
+    ) -> FreqaiDataKitchen:
+        """A backtest of what a bot did: see :mod:`mtfscalper.freqai.live_replay`."""
+        if self._replay is None or self._replay.traded is not self.traded:
+            self._replay = LiveReplay(self.traded, self.config, self._archive, self._seals)
+        dk.return_dataframe = self._replay.frame(dataframe, metadata["pair"], dk, self.dd.historic_predictions)
+        return dk
 
     def build_strategy_return_arrays(
         self, dataframe: DataFrame, dk: FreqaiDataKitchen, pair: str, trained_timestamp: int
@@ -96,7 +122,11 @@ class BotHooks(BaseReinforcementLearningModel):
         return self._live.policies.get(pair)
 
     def _on_stop(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
         # Training ends at its next step (the stop event) and closes its environments itself: here it would hang.
+        if self._download is not None:
+            self._download.end()
         self.dd.save_historic_predictions_to_disk()
         self._health.stopped()
 

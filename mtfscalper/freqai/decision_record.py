@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
+from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,6 +44,7 @@ SCHEMA = pa.schema(
         ("held_candles", pa.int32()),
         ("probability", pa.float64()),
         ("leave", pa.bool_()),
+        ("policy", pa.string()),
     ]
 )
 
@@ -55,6 +57,7 @@ class Question(NamedTuple):
     :ivar side: ``long`` or ``short``
     :ivar profit: see :class:`mtfscalper.freqai.exit_policy.ExitDecision`, as the next three
     :ivar leave: what was answered
+    :ivar policy: that answered, by its folder: see :class:`mtfscalper.freqai.exit_policy.ExitPolicy`
     """
 
     pair: str
@@ -66,6 +69,7 @@ class Question(NamedTuple):
     held_candles: int
     probability: float
     leave: bool
+    policy: str = ""
 
 
 def records_folder(config: Mapping[str, Any]) -> Path:
@@ -157,15 +161,7 @@ class DecisionRecord:
         """The rows of the last files of this kind of bot."""
         files = sorted(self._folder.glob(f"{self._kind}_*.feather"), key=_written, reverse=True)
         for path in files[:_LAST_FILES]:
-            try:
-                with pa.OSFile(str(path)) as source:
-                    rows = pa.ipc.open_file(source).read_all().select(SCHEMA.names).cast(SCHEMA)
-                times = [rows.column(name).cast(pa.int64()) for name in ("candle", "opened")]
-                columns = [rows.column("pair"), *times, *rows.columns[len(times) + 1 :]]
-            except (OSError, pa.ArrowException, KeyError, ValueError) as error:
-                logger.warning("%s cannot be read (%s), and is passed over.", path, error)
-                continue
-            yield from map(Question, *(column.to_pylist() for column in columns))
+            yield from _questions(path)
 
     def at_loop(self, now_ms: int) -> None:
         """A candle of a backtest begins, or a loop of a bot.
@@ -236,6 +232,32 @@ def newest_decisions(folder: Path, pair: str, plan: str) -> pd.DataFrame | None:
         except (OSError, pa.ArrowException, ValueError, AttributeError, KeyError) as error:
             logger.warning("%s cannot be read (%s), and is passed over.", path, error)
     return None
+
+
+def bots_decisions(folder: Path, kind: str) -> list[Question]:
+    """All that bots were asked about their trades, in the order of time; reads, and writes nothing.
+
+    :param folder: of the identifier's records
+    :param kind: ``dry_run`` or ``live``
+    :return: earlier versions noted no ``policy``: theirs is empty
+    """
+    found = [question for path in folder.glob(f"{kind}_*.feather") for question in _questions(path)]
+    return sorted(found, key=lambda question: question.candle_ms)
+
+
+def _questions(path: Path) -> list[Question]:
+    """The questions of a file; none, after a warning, where it cannot be read."""
+    try:
+        with pa.OSFile(str(path)) as source:
+            table = pa.ipc.open_file(source).read_all()
+        # Earlier versions wrote fewer columns; what is missing at the end has a default.
+        names = [name for name in SCHEMA.names if name in table.column_names]
+        rows = table.select(names).cast(pa.schema([SCHEMA.field(name) for name in names]))
+        columns = [(column.cast(pa.int64()) if column.type == _TIME else column).to_pylist() for column in rows.columns]
+        return list(starmap(Question, zip(*columns, strict=True)))
+    except (OSError, pa.ArrowException, ValueError, TypeError) as error:
+        logger.warning("%s cannot be read (%s), and is passed over.", path, error)
+        return []
 
 
 def _written(path: Path) -> float:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.persistence import Trade
 from pandas import DataFrame
@@ -79,6 +81,14 @@ class LivePairs:
         """Take in the candles that a pair has now."""
         self._candles[candles.pair] = candles
 
+    def policy_of(self, pair: str, row: pd.Timestamp) -> str:
+        """The folder of the policy that decided on a pair's last row; empty where none did.
+
+        :param row: its date
+        """
+        policy = self.policies.get(pair)
+        return policy.name if policy is not None and policy.decides(int(row.timestamp() * 1000)) else ""
+
     def standing(self, model: BaseAlgorithm, environment: EnvSettings) -> Standing:
         """How a policy stands to what is in force; of one that has not decided yet nothing else is known.
 
@@ -123,7 +133,7 @@ class LivePairs:
         columns = flat_columns(dk.label_list, decider, tape, environment, seen.decidable)
         first_ms, now_ms = int(tape.dates_ms[0]), int(tape.dates_ms[-1]) + candles.timeframe_ms
         period = DecidingPeriod(first_ms, now_ms, seen, decider.trade_decider())
-        policy = self.policies[dk.pair] = ExitPolicy(standing.terms, candles.history(), period)
+        policy = self.policies[dk.pair] = ExitPolicy(standing.terms, candles.history(), period, Path(dk.data_path).name)
         if self._rl.decision_mode == "replay":
             decide_in_columns(columns, policy, Trade.get_trades_proxy(pair=dk.pair, is_open=True), now_ms)
         return columns

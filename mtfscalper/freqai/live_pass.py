@@ -106,6 +106,11 @@ class LivePasses:
             )
         self._note(hooks, decided, frame, dk)
         dk.return_dataframe = joined(frame, history[pair])
+        if standing.changes:
+            # What was decided on this candle before the settings changed stays on record, and enters nothing now.
+            last = dk.return_dataframe.tail(1)
+            withheld = without_entries(last).assign(**{DO_PREDICT: decided.usable[-1]})
+            dk.return_dataframe = pd.concat([dk.return_dataframe.iloc[:-1], withheld])
 
     def _standing(self, model: Any, traded: TradedStrategy, frame: DataFrame, dk: FreqaiDataKitchen) -> Standing:
         """How the pair's policy stands to what is in force; found out once, and told if it is another."""

@@ -24,6 +24,8 @@ from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.bot_hooks import BotHooks
+from mtfscalper.freqai.bot_journal import BotJournal
+from mtfscalper.freqai.bot_record import repeats_bot
 from mtfscalper.freqai.candle_door import CandleDoor
 from mtfscalper.freqai.health_writer import HealthWriter
 from mtfscalper.freqai.hooks import check_hooks, own_trainings
@@ -31,7 +33,7 @@ from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.live_pass import LivePasses
 from mtfscalper.freqai.planned_trainings import PlannedTrainings, train_missing
 from mtfscalper.freqai.preparation import Preparation, preparation_of
-from mtfscalper.freqai.sharing import Writers
+from mtfscalper.freqai.sharing import Download, Writers
 from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.trade_decisions import follow_plan
@@ -67,7 +69,13 @@ class MtfScalperFreqaiModel(BotHooks):
         self._user = UserParts.from_settings(self.settings, config)
         self._seals = Seals(Path(config["user_data_dir"]), rl.trust_models)
         self._archive = Archive.from_config(config)
-        Writers(self._archive).begin(config["runmode"])
+        if not repeats_bot(config):
+            # What only reads a bot's files need not wait for the bot's end.
+            Writers(self._archive).begin(config["runmode"])
+        self._download = Download(Path(config["datadir"])) if config["runmode"] in TRADE_MODES else None
+        if self._download is not None:
+            # freqtrade downloads right after this, and the first pass reads.
+            self._download.begin()
         with bookkeeping.installed(self._seals, self._archive):
             super().__init__(config=config_in_force(config, self.settings))
         self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)
@@ -80,6 +88,8 @@ class MtfScalperFreqaiModel(BotHooks):
         self._run: BacktestRun | None = None
         self._planned = PlannedTrainings()
         self._live = LivePairs(self.settings)
+        self._journal = BotJournal.from_config(config)
+        self._replay = None
         self._owner = self.dd.owner
         self._passes = LivePasses(self.dd, self._live, self._owner, self.freqai_info)
         self.dd.trained_with = self._trained_with

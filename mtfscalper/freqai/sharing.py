@@ -38,6 +38,8 @@ _LOOK_SECONDS = 2.0
 _ELSEWHERE_LIVES_SECONDS = 7 * 86_400
 # By which the time that a process began at may seem to move, as the clock is set.
 _CLOCK_SECONDS = 60.0
+# Longer than this no bot waits for another one's download, which may have been stopped before it traded.
+_DOWNLOAD_SECONDS = 900.0
 _BOT = "bot"
 _DB_URL = "--db-url"
 
@@ -226,6 +228,40 @@ def _holder(lock: FileLock) -> str:
         return str(Process(**json.loads(Path(lock.lock_file).read_text())))
     except (OSError, ValueError, TypeError):
         return "another process"
+
+
+# ---------------------------------------------------------------------- candles
+
+
+class Download:
+    """One bot at a time downloads candles into a data directory, and reads them, as it starts.
+
+    freqtrade writes its files in place: a second bot would read half of one.
+    """
+
+    def __init__(self, datadir: Path) -> None:
+        """
+        :param datadir: freqtrade's
+        """
+        self._lock = FileLock(
+            datadir / ".mtfscalper_download.lock", thread_local=False, on_acquired=_write_this_process
+        )
+
+    def begin(self) -> None:
+        """Wait for another bot that downloads, with a line, but not for ever."""
+        try:
+            self._lock.acquire(timeout=_LOOK_SECONDS)
+        except Timeout:
+            logger.info("Waiting for %s, which downloads candles into the same directory.", _holder(self._lock))
+            with suppress(Timeout):
+                self._lock.acquire(timeout=_DOWNLOAD_SECONDS)
+        except OSError as error:
+            # Nor could another bot download anything there.
+            logger.debug("%s cannot be locked (%s).", self._lock.lock_file, error)
+
+    def end(self) -> None:
+        """Let others go on; more than once does no harm."""
+        self._lock.release()
 
 
 # ---------------------------------------------------------------------- readers

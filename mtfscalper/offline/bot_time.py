@@ -50,9 +50,10 @@ class Multiple:
     def sleep(self, seconds: float) -> None:
         """See :class:`Pace`."""
         due_ns = self._clock.now_ns() + int(seconds * 1e9)
-        # The clock may be held meanwhile.
-        while (left_ns := due_ns - self._clock.now_ns()) > 0:
-            _true_sleep(min(max(left_ns / 1e9 / self._speed, 1e-4), 1.0))
+        deadline = time.monotonic() + seconds
+        # The clock may be held meanwhile; but a bot that is ended sleeps too.
+        while (left_ns := due_ns - self._clock.now_ns()) > 0 and (left := deadline - time.monotonic()) > 0:
+            _true_sleep(min(max(left_ns / 1e9 / self._speed, 1e-4), left, 1.0))
 
     def wait(self, event: threading.Event, seconds: float) -> bool:
         """See :class:`Pace`."""
@@ -151,7 +152,7 @@ def install(clock: SimulatedClock) -> None:
 
     Processes that it starts keep true time: what trains in them asks for no date.
     """
-    # A development tool, which only simulated bots need.
+    # Nobody else needs it.
     import time_machine
 
     pace: Pace = Lockstep(clock) if clock.speed is None else Multiple(clock, clock.speed)

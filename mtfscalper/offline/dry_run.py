@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from mtfscalper.offline import (
     DEFAULT_PAIRS,
@@ -208,7 +209,7 @@ def _progress(console: Console, clock: SimulatedClock, start: datetime, stop: da
         return done, f"{now:%Y-%m-%d %H:%M} UTC, {done / 3600:.1f} of {length / 3600:g} h, {left}"
 
     if console.is_terminal:
-        columns = (BarColumn(), TextColumn("{task.description}"))
+        columns = (BarColumn(bar_width=20), TextColumn("{task.description}", table_column=Column(no_wrap=True)))
         with Progress(*columns, console=console, transient=True) as bar:
             task = bar.add_task("", total=length)
 
@@ -277,4 +278,4 @@ def _conclude(console: Console, stage: Stage, simulated: timedelta, seconds: flo
     console.out(f"decisions  {home.decisions}")
     if stage.faults.served:
         console.out(f"faults     {home.faults}")
-    console.out(f"go on      {COMMAND} --userdir {home.folder}")
+    console.out(f"go on      the same command with --userdir {home.folder}, without --from")

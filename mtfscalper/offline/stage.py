@@ -16,8 +16,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psutil
 from freqtrade.configuration.load_config import load_from_files
 
+from mtfscalper.offline import ReplayError
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.faults import Faults, Rule
 from mtfscalper.offline.freqtrade_command import Option, freqtrade_command, stop_process, write_overlay
@@ -42,6 +44,7 @@ class StageHome:
         self.database = folder / "tradesv3.dryrun.sqlite"
         self.datadir = folder / "data"
         self.overlay = folder / "stage.json"
+        self.pid = folder / "bot.pid"
         self.faults = folder / "logs" / "faults.jsonl"
 
     @property
@@ -143,9 +146,29 @@ class Stage:
         :param command: as :meth:`command` builds it
         :param cwd: its working directory
         :param environment: what is added to its environment
+        :raises ReplayError: when a bot lives in this directory that does not end
         """
+        self._await_end_of_orphan()
         own = {CLOCK_VARIABLE: str(self.home.clock), "TZ": "UTC", "COLUMNS": "1000"}
-        return StagedBot(self.clock, command, cwd, self.home.log, os.environ | own | (environment or {}))
+        bot = StagedBot(self.clock, command, cwd, self.home.log, os.environ | own | (environment or {}))
+        self.home.pid.write_text(str(bot.process.pid), encoding="utf-8")
+        return bot
+
+    def _await_end_of_orphan(self) -> None:
+        """Wait for a bot whose stage was killed: it ends by itself, but takes its time."""
+        try:
+            orphan = psutil.Process(int(self.home.pid.read_text(encoding="utf-8")))
+            is_ours = str(self.home.folder) in orphan.cmdline()
+        except (OSError, ValueError, psutil.Error):
+            return
+        if is_ours:
+            try:
+                orphan.wait(STOP_SECONDS)
+            except psutil.TimeoutExpired as error:
+                raise ReplayError(
+                    f"dry run: the bot with pid {orphan.pid} lives in {self.home.folder} still; end it, or choose "
+                    "another user directory"
+                ) from error
 
 
 class StagedBot:

@@ -6,21 +6,34 @@ import os
 import re
 import signal
 import sqlite3
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from faults.bots import DONE_TRAINING, FIRST_START, FIVE_MINUTES, Bot, running_bot
-from faults.homes import Home
+from faults.bots import DONE_TRAINING, FIVE_MINUTES, Bot, running_bot
+from faults.homes import MARKET, PAIR, Home
+
+from mtfscalper.offline.synthetic import write_market
 
 pytestmark = pytest.mark.acceptance
 
+# Before hours with many signals, each of which is a trade.
+START = datetime(2024, 9, 7, 23, 45, 30, tzinfo=UTC)
 # A policy that has learned nothing seldom leaves, and is asked at every candle.
 SETTINGS = {
     "live_retrain_hours": 24,
-    "rl_config": {"entry_mode": "agent", "decision_mode": "exact", "initial_exit_probability": 0.001},
+    "rl_config": {"entry_mode": "classic", "decision_mode": "exact", "initial_exit_probability": 0.001},
 }
 N_CANDLES = 4
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    datadir = tmp_path / "market"
+    write_market(datadir, start=MARKET[0], stop=MARKET[1], pairs=[PAIR])
+    # Each bot stands beside an exchange of its own.
+    return Home(tmp_path / "home", datadir, url="")
 
 
 def open_trades(database: Path) -> list[tuple[str, str]]:
@@ -47,10 +60,9 @@ def asked(home: Home) -> pd.DataFrame:
     return pd.concat(map(pd.read_feather, files), ignore_index=True)
 
 
-def test_killed_with_an_open_trade_every_candle_of_it_is_asked_once(make_home: object) -> None:
-    home: Home = make_home()  # type: ignore[operator]
+def test_killed_with_an_open_trade_every_candle_of_it_is_asked_once(home: Home) -> None:
     database = home.new("sqlite")
-    with running_bot(home, FIRST_START, SETTINGS, database=database) as bot:
+    with running_bot(home, START, SETTINGS, database=database) as bot:
         until_a_trade_is_open(bot, database)
         bot.decide(N_CANDLES)
         now = bot.clock.now()
@@ -60,16 +72,18 @@ def test_killed_with_an_open_trade_every_candle_of_it_is_asked_once(make_home: o
     assert len(before) >= N_CANDLES - 1
     # Started again within the same candle, and for some candles after it.
     with running_bot(home, now, SETTINGS, database=database) as again:
+        for _ in range(N_CANDLES):
+            assert again.next_frame()["do_predict"].iloc[-1] == 1
+            again.clock.next_candle()
         again.next_frame()
-        again.decide(N_CANDLES)
         again.stop()
         output = again.process.output
     assert "Traceback" not in output
     assert DONE_TRAINING not in output
     both = asked(home)
     assert not both.duplicated(["pair", "opened", "candle"]).any()
-    [of_trade] = [rows for _, rows in both.groupby("opened") if len(rows) > N_CANDLES]
-    assert len(of_trade) >= 2 * N_CANDLES - 1
+    _, of_trade = max(both.groupby("opened"), key=lambda group: len(group[1]))
+    assert len(of_trade) >= len(before) + N_CANDLES - 1
     assert (of_trade["candle"].diff().dropna() == FIVE_MINUTES).all()
 
 
@@ -82,11 +96,10 @@ def test_killed_with_an_open_trade_every_candle_of_it_is_asked_once(make_home: o
     ids=["lookback", "network"],
 )
 def test_started_again_with_other_settings_the_old_policy_decides_about_its_trade_until_a_new_one_is_trained(
-    make_home: object, changed: dict[str, object], words: str
+    home: Home, changed: dict[str, object], words: str
 ) -> None:
-    home: Home = make_home()  # type: ignore[operator]
     database = home.new("sqlite")
-    with running_bot(home, FIRST_START, SETTINGS, database=database) as bot:
+    with running_bot(home, START, SETTINGS, database=database) as bot:
         until_a_trade_is_open(bot, database)
         bot.decide(2)
         now = bot.clock.now()

@@ -108,7 +108,14 @@ def test_no_key_is_written_by_backtest_and_hyperopt(tmp_path: Path, market: Path
         # It was as talkative as can be.
         assert " - DEBUG - " in ended.output
         tried = home.command(
-            "hyperopt", settings, spaces="sell", epochs=2, job_workers=2, hyperopt_loss="SharpeHyperOptLossDaily"
+            "hyperopt",
+            settings,
+            spaces="sell",
+            epochs=2,
+            job_workers=2,
+            hyperopt_loss="SharpeHyperOptLossDaily",
+            # It would go beside the project's own strategy, and be in force from then on.
+            disable_param_export=True,
         )
         ended = home.run([*tried, "--config", str(config)])
         assert ended.status == 0, ended.output[-2000:]

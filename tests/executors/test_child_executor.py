@@ -55,6 +55,13 @@ def family(of: int) -> list[psutil.Process]:
     return [one for one in found if "resource_tracker" not in " ".join(one.cmdline())]
 
 
+@pytest.fixture
+def started() -> Callable[[], list[psutil.Process]]:
+    """The family that a test has started: tests before it may have left a server that workers are forked from."""
+    before = set(family(os.getpid()))
+    return lambda: [one for one in family(os.getpid()) if one not in before]
+
+
 def gone(processes: list[psutil.Process]) -> bool:
     _, alive = psutil.wait_procs(processes, timeout=10)
     return bool(processes) and not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
@@ -65,7 +72,7 @@ def unwatched() -> None:
 
 
 def test_it_trains_what_is_trained_here_and_tells_what_is_told_here(
-    scratch: Path, caplog: pytest.LogCaptureFixture
+    scratch: Path, caplog: pytest.LogCaptureFixture, started: Callable[[], list[psutil.Process]]
 ) -> None:
     seen: list[Evaluation | None] = []
     niceness: set[int] = set()
@@ -74,8 +81,8 @@ def test_it_trains_what_is_trained_here_and_tells_what_is_told_here(
 
     def look(evaluation: Evaluation | None) -> None:
         seen.append(evaluation)
-        niceness.update(one.nice() for one in family(os.getpid()))
-        sessions.update(os.getsid(one.pid) for one in family(os.getpid()))
+        niceness.update(one.nice() for one in started())
+        sessions.update(os.getsid(one.pid) for one in started())
 
     jobs = [replace(job(), part="one of two"), job(too_short)]
     with caplog.at_level(logging.INFO):
@@ -93,11 +100,13 @@ def test_it_trains_what_is_trained_here_and_tells_what_is_told_here(
     assert isinstance(failed, TapeError)
     assert "In the process of the training" in failed.__notes__[0]
     assert "in run" in failed.__notes__[0]
-    assert not family(os.getpid())
+    assert not started()
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped", "ended"])
-def test_however_it_ends_nothing_is_left(how: str, scratch: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_however_it_ends_nothing_is_left(
+    how: str, scratch: Path, monkeypatch: pytest.MonkeyPatch, started: Callable[[], list[psutil.Process]]
+) -> None:
     monkeypatch.setattr(child, "_CLOSE_SECONDS", 0.5 if how == "stopped" else 5.0)
     endless = job(train_cycles=1_000_000) if how == "ended" else long_job()
     lost: list[psutil.Process] = []
@@ -112,7 +121,7 @@ def test_however_it_ends_nothing_is_left(how: str, scratch: Path, monkeypatch: p
     def at_first_step(_: Evaluation | None) -> None:
         if lost:
             return
-        lost.extend(family(os.getpid()))
+        lost.extend(started())
         training = next(one for one in psutil.Process().children() if one in lost)
         if how == "killed":
             training.kill()

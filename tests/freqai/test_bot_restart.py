@@ -16,7 +16,7 @@ import pandas as pd
 import psutil
 import pytest
 from damage import truncate
-from freqai_runs import PAIR, Watch
+from freqai_runs import OTHER_PAIR, PAIR, Watch
 from live_bot import FIRST_START, LiveBot, watched
 from stable_baselines3.common.base_class import BaseAlgorithm
 
@@ -150,20 +150,16 @@ def test_a_power_cut_in_the_midst_of_writing_loses_no_more_than_the_last_line(
 # ---------------------------------------------------------------------- what made pairs stick
 
 
-@pytest.mark.parametrize("case", ["a column more", "a column less", "text", "twice", "none", "naive", "future"])
+@pytest.mark.parametrize("case", ["a column less", "text", "twice", "none"])
 def test_whatever_a_history_holds_no_pair_sticks(make_bot: Any, case: str) -> None:
     bot = make_bot()
     running(bot, n_candles=1)
     rows = bot.model.dd.historic_predictions[PAIR]
-    future = rows.tail(2).assign(**{DATE: rows[DATE].tail(2) + pd.Timedelta(days=400)})
     bot.model.dd.historic_predictions[PAIR] = {
-        "a column more": rows.assign(**{"&-other": 1.0, "&-other_mean": 0.0}),
         "a column less": rows.drop(columns=[LONG_ENTER_COLUMN, f"{LONG_ENTER_COLUMN}_mean"]),
         "text": rows.astype({DATE: str, ACTION_COLUMN: object}),
         "twice": pd.concat([rows, rows]),
         "none": rows.iloc[:0],
-        "naive": rows.assign(**{DATE: rows[DATE].dt.tz_localize(None)}),
-        "future": pd.concat([rows, future]),
     }[case]
     bot.model.shutdown()
     again = make_bot(bot.now)
@@ -195,6 +191,25 @@ def test_an_exchange_that_lags_behind_takes_no_decision_back(make_bot: Any) -> N
     bot.closed = lambda timeframe="5m": real(timeframe).iloc[: -1 if timeframe == "5m" else None]
     bot.analyse()
     pd.testing.assert_frame_equal(bot.model.dd.historic_predictions[PAIR], history)
+
+
+def test_a_pair_that_has_left_the_whitelist_with_a_trade_open_is_decided_on(
+    make_bot: Any, tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = make_bot()
+    running(bot, n_candles=1)
+    settings = {"entry_mode": "agent", "decision_mode": "exact"}
+    again = LiveBot(
+        *(tmp_path, market, monkeypatch, bot.now),
+        freqai={"rl_config": settings},
+        exchange={"pair_whitelist": [OTHER_PAIR]},
+    )
+    for _ in range(2):
+        again.next_candle()
+        assert again.analyse()["do_predict"].iloc[-1] == 1
+    trade = again.open_trade(candles_ago=1)
+    assert again.strategy.trade_decisions.decide(trade, again.now, 1.0) is not None
+    assert PAIR not in again.model.train_queue
 
 
 def test_a_pair_whose_training_is_due_comes_before_those_whose_is_not(make_bot: Any) -> None:

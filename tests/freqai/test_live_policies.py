@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,12 @@ from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.columns import ACTION_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
 from mtfscalper.freqai.policy_folders import PolicyFolders, PolicyName
-from mtfscalper.freqai.trained_with import changes_since
+from mtfscalper.freqai.strategy_rules import UserParts
+from mtfscalper.freqai.trained_with import changes_since, trained_with
 from mtfscalper.seals import Seals
+from mtfscalper.settings import Settings
 from mtfscalper.trading.actions import Action
+from mtfscalper.trading.trading_rules import TradingRules
 
 OTHER_PAIR = "BTC/USDC:USDC"
 ENTERS = [LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN]
@@ -185,14 +189,9 @@ def test_killed_while_a_policy_is_saved_the_one_before_it_is_still_the_pairs(
 
 OTHERS: dict[str, tuple[dict[str, Any], str]] = {
     "conv_width": ({"conv_width": 3}, "freqai.conv_width is 3 and was 1"),
-    "network": ({"rl": {"net_arch": [8, 8]}}, "freqai.rl_config.net_arch is [8, 8] and was [16]"),
     "algorithm": (
         {"rl": {"model_type": "DQN"}, "model_training_parameters": {"buffer_size": 200}},
         "freqai.rl_config.model_type is DQN and was PPO",
-    ),
-    "reward": (
-        {"rl": {"model_reward_parameters": {"drawdown_weight": 0.5}}},
-        "freqai.rl_config.model_reward_parameters.drawdown_weight is 0.5 and was 0.0",
     ),
     "stop": ({"overlay": {"stoploss": -0.04}}, "the trade's stoploss_ratio is 0.04 and was 0.02"),
     "features": (
@@ -305,6 +304,44 @@ def test_a_policy_that_fails_at_every_candle_is_told_of_once_and_replaced(
     again.next_candle()
     assert again.analyse()["do_predict"].iloc[-1] == 1
     assert troubles(again) == []
+
+
+CONFIG: dict[str, Any] = {"freqai": {"train_period_days": 2, "rl_config": {}, "feature_parameters": {}}}
+RULES = TradingRules(0.0005, 0.02, 96, 5)
+
+
+def with_rl(**rl: Any) -> dict[str, Any]:
+    return {"freqai": CONFIG["freqai"] | {"rl_config": rl}}
+
+
+@pytest.mark.parametrize(
+    ("config", "rules", "words"),
+    [
+        (with_rl(net_arch=[8]), RULES, ["freqai.rl_config.net_arch is [8] and was [512, 512, 256]"]),
+        (with_rl(learning_rate=0.01), RULES, ["freqai.rl_config.learning_rate is 0.01 and was 0.0003"]),
+        (
+            with_rl(model_reward_parameters={"drawdown_weight": 0.5}),
+            RULES,
+            ["freqai.rl_config.model_reward_parameters.drawdown_weight is 0.5 and was 0.0"],
+        ),
+        (
+            CONFIG,
+            replace(RULES, minimal_roi=((0, 0.1),), stoploss_ratio=0.03),
+            ["the trade's minimal_roi is [[0, 0.1]] and was []", "the trade's stoploss_ratio is 0.03 and was 0.02"],
+        ),
+        (with_rl(cpu_count=1, device="cpu", vec_env="dummy", decision_mode="exact", kept_runs=9), RULES, []),
+    ],
+    ids=["network", "learning", "reward", "rules", "machine"],
+)
+def test_whatever_a_policy_is_made_of_counts(config: dict[str, Any], rules: TradingRules, words: list[str]) -> None:
+    def made(config: dict[str, Any], rules: TradingRules) -> dict[str, Any]:
+        made = trained_with(
+            Settings.from_config(config), UserParts((), None), rules, {"indicator_periods_candles": [14]}
+        )
+        # As it stands in a manifest.
+        return dict(json.loads(json.dumps(made)))
+
+    assert changes_since(made(CONFIG, RULES), made(config, rules)) == words
 
 
 def test_what_differs_is_named_and_what_another_version_did_not_know_is_not() -> None:

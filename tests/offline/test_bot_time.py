@@ -1,14 +1,17 @@
 """Who sleeps on a simulated clock, and for how long."""
 
 import os
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 
 from mtfscalper.offline import bot_time
@@ -157,6 +160,13 @@ def test_at_a_multiple_a_sleep_lasts_its_fraction(tmp_path: Path) -> None:
     assert not Multiple(clock, 1000).wait(NEVER(), 10)
 
 
+@pytest.mark.parametrize("speed", [None, 1000])
+def test_a_bot_that_is_ended_while_the_clock_is_held_does_not_sleep_for_ever(tmp_path: Path, speed: int | None) -> None:
+    clock = SimulatedClock.create(tmp_path / "clock", START, speed)
+    (Lockstep(clock) if speed is None else Multiple(clock, speed)).sleep(0.2)
+    assert clock.now() == START
+
+
 # A process whose every clock is simulated.
 PROGRAM = """
 import os, pathlib, sched, threading, time
@@ -224,3 +234,54 @@ def test_the_launcher_without_a_clock_names_the_command_to_use() -> None:
     )
     assert process.returncode == 1
     assert "mtfscalper dry-run" in process.stderr
+
+
+@pytest.fixture
+def waiting_freqtrade(clock: SimulatedClock, tmp_path: Path) -> dict[str, str]:
+    """An environment in which freqtrade says that it runs, and waits; and the clock."""
+    (tmp_path / "freqtrade").mkdir()
+    (tmp_path / "freqtrade" / "__init__.py").touch()
+    (tmp_path / "freqtrade" / "main.py").write_text(
+        "import os, threading\ndef main(_):\n    print('runs', os.getpid(), flush=True)\n    threading.Event().wait()\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return os.environ | {CLOCK_VARIABLE: str(clock.path), "PYTHONPATH": path}
+
+
+BOT = f"{sys.executable} -m mtfscalper.offline.bot trade"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no signal of Ctrl-C for one process")
+def test_a_bot_started_from_a_shell_in_the_background_hears_of_ctrl_c(waiting_freqtrade: dict[str, str]) -> None:
+    command = ["/bin/sh", "-c", f"trap '' INT; exec {BOT}"]
+    with subprocess.Popen(
+        command, env=waiting_freqtrade, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("runs")
+        process.send_signal(signal.SIGINT)
+        try:
+            assert process.wait(20) == -signal.SIGINT
+        finally:
+            process.kill()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a process of Windows keeps its parent's number when that has ended")
+def test_a_bot_ends_with_the_process_that_drives_it(waiting_freqtrade: dict[str, str]) -> None:
+    # The shell, which is not replaced by the bot, drives it.
+    with subprocess.Popen(
+        ["/bin/sh", "-c", f"{BOT}; true"],
+        env=waiting_freqtrade,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as shell:
+        assert shell.stdout is not None
+        bot = psutil.Process(int(shell.stdout.readline().split()[1]))
+        assert bot.parent() == psutil.Process(shell.pid)
+        shell.kill()
+        try:
+            bot.wait(20)
+        finally:
+            with suppress(psutil.NoSuchProcess):
+                bot.kill()
