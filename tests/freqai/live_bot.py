@@ -18,7 +18,7 @@ from freqtrade.data.dataprovider import DataProvider
 from freqtrade.enums import CandleType, RunMode
 from freqtrade.exceptions import TemporaryError
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
-from freqtrade.persistence import Trade, init_db
+from freqtrade.persistence import Trade, enable_database_use, init_db
 from freqtrade.plugins.pairlistmanager import PairListManager
 from freqtrade.resolvers import StrategyResolver
 
@@ -76,6 +76,8 @@ class LiveBot:
             loosen_signals(self.strategy)
         # Trainings are started by hand, not by FreqAI's thread.
         self.model.scanning = True
+        # A backtest before may have switched it off.
+        enable_database_use()
         init_db("sqlite://")
 
     @property
