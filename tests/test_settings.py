@@ -57,6 +57,7 @@ RL_DEFAULTS = {
     "ensemble": 1,
     "trust_models": (),
     "kept_runs": 2,
+    "live_training": "process",
 }
 FREQAI_DEFAULTS = {
     "model_type": "PPO",
@@ -245,6 +246,7 @@ WRONG_TYPES = {
     "ensemble": ["8", 8.0, True, None],
     "trust_models": ["sha256:" + "0" * 64, 1, True, None],
     "kept_runs": ["2", 2.0, True, None],
+    "live_training": ["fork", True, None],
 }
 
 
