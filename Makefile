@@ -8,6 +8,8 @@ FREQTRADE ?=
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 LOG := $(VENV)/setup.log
+# pip-audit's own packages are none of those that are locked and tested.
+AUDIT := $(VENV)/audit
 GOAL := $(or $(firstword $(MAKECMDGOALS)),setup)
 REMEDY := make PYTHON=python3.12 $(GOAL)
 TORCH := $(shell grep '^torch==' requirements.lock)
@@ -23,14 +25,15 @@ RUN_OUTPUTS := $(foreach name,mtfscalper_demo mtfscalper_demo_[0-9]* validate_*,
   $(OFFLINE)/models/.mtfscalper_demo*.lock $(OFFLINE)/logs/validate_*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format acceptance freqtrade-tests bench clean
+.PHONY: help setup demo test check format acceptance soak freqtrade-tests bench audit clean
 
 help: ## show this table
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@printf '  %-20s %s\n' 'PYTHON=$(PYTHON)' 'the interpreter that creates the environment, 3.11 or newer' \
 	  'VENV=$(VENV)' 'where the environment lies' PYTEST_ARGS= "passed on to pytest: PYTEST_ARGS='-k reward -x'" \
-	  FREQTRADE= 'a checkout of freqtrade, for freqtrade-tests'
+	  FREQTRADE= 'a checkout of freqtrade, for freqtrade-tests' \
+	  SOAK_ARGS= "passed on to the soak: SOAK_ARGS='--hours 48 --seed 2 --folder DIR'"
 
 setup: $(STAMP) ## create the environment and install the locked packages
 
@@ -52,6 +55,9 @@ format: setup ## rewrite the code in the house format
 acceptance: setup ## the minutes-long tests, through the freqtrade command
 	@$(BIN)/python -m pytest -m acceptance tests/acceptance -s --timeout=7200 $(PYTEST_ARGS)
 
+soak: setup ## four simulated weeks of a bot with faults and kills: hours; goes on where it was interrupted
+	@cd tests/acceptance && OMP_NUM_THREADS=1 $(abspath $(BIN))/python -m soak.run $(SOAK_ARGS)
+
 freqtrade-tests: ## freqtrade's own FreqAI tests with this model, from the checkout FREQTRADE
 ifeq ($(FREQTRADE),)
 	@echo "freqtrade-tests: skipped: name a checkout of freqtrade: make freqtrade-tests FREQTRADE=/path/to/freqtrade"
@@ -70,6 +76,12 @@ ifeq ($(BENCHMARKS),)
 else
 	@set -e; for benchmark in $(BENCHMARKS); do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
 endif
+
+audit: setup ## advisories against the locked packages, a report that fails nothing
+	@if $(BIN)/python -m pip_audit --version >/dev/null 2>&1; then $(BIN)/python .ci/audit.py; \
+	elif "$(BIN)/python" -m venv "$(AUDIT)" >/dev/null 2>&1 && $(AUDIT)/bin/python -m pip install --quiet \
+	  --disable-pip-version-check --no-input 'pip-audit>=2.10' >/dev/null 2>&1; then $(AUDIT)/bin/python .ci/audit.py; \
+	else echo "audit: no report: pip-audit cannot be installed here"; fi
 
 clean: ## remove the environment, caches, builds, and models and candles of the synthetic market
 	@if [ -f "$(VENV)/pyvenv.cfg" ]; then rm -rf "$(VENV)"; fi

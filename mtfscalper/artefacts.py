@@ -46,6 +46,9 @@ _LOOKS_ON = (
     "executors",
     "freqai.views",
     "freqai.decision_record",
+    "freqai.bot_journal",
+    "freqai.bot_record",
+    "freqai.live_replay",
 )
 
 

@@ -5,6 +5,7 @@ import logging
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,6 +65,71 @@ def _demo(args: argparse.Namespace) -> int:
     return run_demo(request, Console(highlight=False))
 
 
+def _dry_run_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--datadir", type=Path, help="your own freqtrade data directory (default: a synthetic market)")
+    parser.add_argument(
+        "--from", dest="start", type=_moment, metavar="DATE", help="the bot's first moment, UTC: 2024-10-01[T08:30]"
+    )
+    parser.add_argument("--hours", type=float, default=24.0, help="of the bot's time (default: %(default)g)")
+    parser.add_argument(
+        "--speed", type=_speed, default=None, help="times true time, or max: as fast as this machine (default: max)"
+    )
+    parser.add_argument("--pairs", nargs="+", metavar="PAIR", help=f"default: {' '.join(DEFAULT_PAIRS)}")
+    parser.add_argument(
+        "--config", type=Path, action="append", default=[], metavar="FILE", help="further configuration; repeatable"
+    )
+    parser.add_argument(
+        "--faults", metavar="RATE|FILE", help="what goes wrong on the exchange: a share of all requests, or a script"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=DEFAULT_SEED, help="of the synthetic market and the faults (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--userdir", type=Path, help="the bot's user directory, to go on in an earlier one (default: a new one)"
+    )
+    parser.add_argument(
+        "--ui", type=int, nargs="?", const=8080, metavar="PORT", help="serve FreqUI and REST on 127.0.0.1 (8080)"
+    )
+
+
+def _moment(text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"is {text!r}; accepted: 2024-10-01 or 2024-10-01T08:30, in UTC") from error
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _speed(text: str) -> int | None:
+    if text == "max":
+        return None
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"is {text!r}; accepted: a whole number of at least 1, or max")
+    return int(text)
+
+
+def _dry_run(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from mtfscalper.offline.dry_run import DryRunRequest, run_dry_run
+    from mtfscalper.offline.faults import read_rules
+
+    _let_termination_clean_up()
+    request = DryRunRequest(
+        datadir=args.datadir,
+        start=args.start,
+        hours=args.hours,
+        speed=args.speed,
+        pairs=tuple(args.pairs or DEFAULT_PAIRS),
+        configs=tuple(args.config),
+        seed=args.seed,
+        rules=read_rules(args.faults) if args.faults else (),
+        userdir=args.userdir,
+        ui_port=args.ui,
+    )
+    return run_dry_run(request, Console(highlight=False))
+
+
 def _replay_exchange_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--datadir", type=Path, help=f"freqtrade data directory (default: {SYNTHETIC_DATADIR}, generated if empty)"
@@ -71,10 +137,25 @@ def _replay_exchange_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--port", type=int, default=DEFAULT_PORT, help="port on 127.0.0.1 (default: %(default)s, 0: a free one)"
     )
+    parser.add_argument(
+        "--from",
+        dest="start",
+        type=_moment,
+        metavar="DATE",
+        help="serve the candles as if this day were today, for a bot by true time (default: a week before the last)",
+    )
+    parser.add_argument(
+        "--as-dated", action="store_true", help="serve the candles under their own dates, for download-data"
+    )
+    parser.add_argument("--faults", metavar="RATE|FILE", help="see dry-run")
+    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of the faults (default: %(default)s)")
+    parser.add_argument(
+        "--write-config", type=Path, metavar="FILE", help="write the configuration that sends freqtrade here"
+    )
 
 
 def _replay_exchange(args: argparse.Namespace) -> int:
-    from mtfscalper.offline.exchange import ReplayExchange
+    from mtfscalper.offline.served import ReplayRequest, serve
     from mtfscalper.offline.synthetic import write_market
 
     _let_termination_clean_up()
@@ -83,19 +164,8 @@ def _replay_exchange(args: argparse.Namespace) -> int:
         datadir = SYNTHETIC_DATADIR
         if not datadir.exists() or not any(datadir.iterdir()):
             write_market(datadir)
-    with ReplayExchange(datadir, args.port) as exchange:
-        print(f"Replay exchange at {exchange.url}, serving {datadir}. Stop it with Ctrl-C.")
-        print("freqtrade uses it with: --config configs/offline.json")
-        if exchange.port != DEFAULT_PORT:
-            print(f"That file names port {DEFAULT_PORT}: write {exchange.port} in a copy of it.")
-        sys.stdout.flush()
-        try:
-            exchange.wait()
-        except KeyboardInterrupt:
-            print("Stopped.")
-            return 0
-    print("The replay exchange stopped by itself; see the error above.", file=sys.stderr)
-    return 1
+    request = ReplayRequest(datadir, args.port, args.start, args.as_dated, args.faults, args.seed, args.write_config)
+    return serve(request)
 
 
 def _synthetic_arguments(parser: argparse.ArgumentParser) -> None:
@@ -140,10 +210,98 @@ def _seal(args: argparse.Namespace) -> int:
     return 0
 
 
+def _report_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "result", type=Path, nargs="?", metavar="RESULT", help="a backtest's export, or a folder of them (the newest)"
+    )
+    parser.add_argument("--userdir", type=Path, help="freqtrade's user directory (default: RESULT's, else user_data)")
+    parser.add_argument(
+        "--datadir", type=Path, help="the candles of the backtest (default: those of the user directory)"
+    )
+    parser.add_argument(
+        "--config",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="overrides the config in RESULT; repeatable",
+    )
+    parser.add_argument("--strategy", help="which, where RESULT holds several")
+    parser.add_argument(
+        "--strategy-path",
+        type=Path,
+        metavar="DIR",
+        help="where the strategy's file lies (default: as in RESULT's config)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too, as JSON")
+
+
+def _report(args: argparse.Namespace) -> int:
+    from freqtrade.exceptions import OperationalException
+    from rich.console import Console
+
+    from mtfscalper.artefacts import write_json
+    from mtfscalper.market.tape import TapeError
+    from mtfscalper.reporting.report import report_of
+    from mtfscalper.reporting.run_result import Asked, ReportError
+    from mtfscalper.reporting.tables import print_report
+
+    asked = Asked(args.result, args.strategy, args.userdir, tuple(args.config), args.datadir, args.strategy_path)
+    waiting = Console(stderr=True)
+    try:
+        with waiting.status("") as status:
+            report = report_of(asked, lambda text: status.update(f"{text} ..."))
+        print_report(report, Console(highlight=False))
+        if args.json is not None:
+            write_json(args.json, report.as_json())
+            print(f"The report as JSON: {args.json}")
+    except (ReportError, TapeError, OperationalException, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _status_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--userdir", type=Path, help="freqtrade's user directory (default: user_data, or the config's)")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--identifier", help="freqai.identifier of the bot (default: every bot that has run there)")
+    which.add_argument("--config", type=Path, action="append", metavar="FILE", help="the bot's config; repeatable")
+    parser.add_argument("--prometheus", action="store_true", help="print figures in Prometheus's text format")
+
+
+def _status(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from mtfscalper.monitoring.bot_status import prometheus, show, statuses, worst
+
+    identifier, userdir = args.identifier, args.userdir
+    if args.config:
+        from freqtrade.configuration.load_config import load_from_files
+        from freqtrade.exceptions import OperationalException
+
+        try:
+            config = load_from_files([str(path) for path in args.config])
+            identifier = str(config["freqai"]["identifier"])
+        except (OperationalException, OSError, KeyError, TypeError) as error:
+            print(f"error: no freqai.identifier can be read from the config: {error}", file=sys.stderr)
+            return 3
+        userdir = userdir or config.get("user_data_dir")
+    found = statuses(Path(userdir or "user_data") / "models", identifier)
+    if args.prometheus:
+        print(prometheus(found), end="")
+    else:
+        for status in found:
+            show(status, Console(highlight=False))
+    return int(worst(found))
+
+
 COMMANDS = (
     Command("demo", "train and backtest at once, without network or own data", _demo_arguments, _demo),
+    Command("dry-run", "let a bot trade a replayed market on a fast clock", _dry_run_arguments, _dry_run),
     Command("replay-exchange", "serve candles to freqtrade on 127.0.0.1", _replay_exchange_arguments, _replay_exchange),
     Command("synthetic", "write the synthetic market to a directory", _synthetic_arguments, _synthetic),
+    Command("report", "say whether a backtest's policy earned anything over its entries", _report_arguments, _report),
+    Command("status", "tell how a bot is, for people and monitoring systems", _status_arguments, _status),
     Command("seal", "let policies of your own from another machine be used here", _seal_arguments, _seal),
 )
 

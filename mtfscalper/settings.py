@@ -148,6 +148,12 @@ class RLSettings(Section):
         description="how many backtests' policies and predictions of a pair stay on disk under one identifier, beside "
         "the newest of each period and what still trades",
     )
+    live_training: Literal["process", "thread"] = Field(
+        "process",
+        description="where a bot trains. `process`: in a process of its own with low priority, which the bot outlives "
+        "and which can be ended when it hangs; `thread`: in the bot's own, which takes less memory, and no time to "
+        "start",
+    )
     # FreqAI's own keys.
     model_type: ModelType = Field(
         "PPO",

@@ -60,6 +60,7 @@ RL_DEFAULTS = {
     "fallback": None,
     "trust_models": (),
     "kept_runs": 2,
+    "live_training": "process",
 }
 FREQAI_DEFAULTS = {
     "model_type": "PPO",
@@ -251,6 +252,7 @@ WRONG_TYPES = {
     "fallback": [True, "rules", 1],
     "trust_models": ["sha256:" + "0" * 64, 1, True, None],
     "kept_runs": ["2", 2.0, True, None],
+    "live_training": ["fork", True, None],
 }
 
 

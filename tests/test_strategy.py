@@ -17,7 +17,7 @@ from freqtrade.enums import RunMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai import data_kitchen
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
-from freqtrade.persistence import FtNoDBContext, LocalTrade, Trade, init_db
+from freqtrade.persistence import FtNoDBContext, LocalTrade, Trade, enable_database_use, init_db
 from freqtrade.persistence.custom_data import CustomDataWrapper
 from freqtrade.plugins.protectionmanager import ProtectionManager
 from freqtrade.resolvers import StrategyResolver
@@ -723,6 +723,8 @@ def add_trade(request: pytest.FixtureRequest) -> Iterator[Callable[..., None]]:
             yield lambda pair, closed=None: LocalTrade.add_bt_trade(LocalTrade(**a_trade(pair, closed)))
             Trade.reset_trades()
         return
+    # A backtest before may have switched it off.
+    enable_database_use()
     init_db("sqlite://")
 
     def add(pair: str, closed: datetime | None = None) -> None:

@@ -6,8 +6,10 @@ import contextlib
 import logging
 import multiprocessing
 import signal
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from multiprocessing.util import Finalize
 from typing import Any
 
 import gymnasium
@@ -47,8 +49,10 @@ def make_env(tape: MarketTape, settings: EnvSettings, compact: bool) -> gymnasiu
 def _make_worker_env(tape: MarketTape, settings: EnvSettings, compact: bool) -> gymnasium.Env[Any, Any]:
     # Eight workers with a thread pool each would fight over the same processors.
     set_torch_threads(1, 1)
-    # Ctrl-C reaches the whole process group; the parent alone decides when workers end.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C and a service manager's stop reach the whole process group; the parent alone decides when workers end. They
+    # end by themselves once it is gone, for nobody writes into their pipes any more.
+    for stop in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(stop, signal.SIG_IGN)
     return make_env(tape, settings, compact)
 
 
@@ -62,8 +66,10 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
         except BaseException:
             # The workers that did start would otherwise run on: nobody holds this object, to close it.
             for process in getattr(self, "processes", []):
-                process.terminate()
+                process.kill()
             raise
+        # Python's own way at the end of a process is SIGTERM, and waiting for ever; these come before it.
+        self._at_exit = Finalize(self, _close, (weakref.ref(self),), exitpriority=1)
 
     def step_async(self, actions: Any) -> None:
         with self._naming_the_dead():
@@ -97,6 +103,7 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
         if self.closed:
             return
         self.closed = True
+        self._at_exit.cancel()
         for remote in self.remotes:
             try:
                 remote.send(("close", None))
@@ -133,6 +140,11 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
                 "remedy: check the memory of the machine (a worker killed by signal 9 was usually out of it), lower "
                 "freqai.rl_config.n_envs, or set freqai.rl_config.vec_env to 'dummy'"
             ) from error
+
+
+def _close(environments: weakref.ref[SupervisedSubprocVecEnv]) -> None:
+    if (left := environments()) is not None:
+        left.close()
 
 
 def _exit_words(exitcode: int | None) -> str:

@@ -8,42 +8,50 @@ from __future__ import annotations
 
 import json
 import logging
-import re
-import shutil
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, cast
+from weakref import WeakKeyDictionary
 
-import cloudpickle
-import psutil
 from freqtrade.enums import TRADE_MODES, RunMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai import freqai_interface
-from freqtrade.freqai.data_drawer import FEATURE_PIPELINE, LABEL_PIPELINE, METADATA, FreqaiDataDrawer
+from freqtrade.freqai.data_drawer import FEATURE_PIPELINE, LABEL_PIPELINE, METADATA
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 
 from mtfscalper import artefacts
+from mtfscalper.freqai import checked_json
 from mtfscalper.freqai.archive import Archive
-from mtfscalper.freqai.sealing import HISTORY_PURPOSE
+from mtfscalper.freqai.candle_history import HistoryDrawer
+from mtfscalper.freqai.fallback import judged_in
+from mtfscalper.freqai.owner import Owner, policy_trouble
+from mtfscalper.freqai.policy_folders import Origin, PolicyFolders, PolicyName
+from mtfscalper.freqai.prediction_history import PredictionHistory, with_row
+from mtfscalper.freqai.sealing import HISTORY_NAMES
 from mtfscalper.freqai.sharing import Writers
+from mtfscalper.freqai.stray_files import remove_stray_files
+from mtfscalper.freqai.training_folder import trained_terms
+from mtfscalper.policy.algorithms import algorithm_class
 from mtfscalper.seals import KEY_NAME, Seals
 
 logger = logging.getLogger(__name__)
 
-# In FreqAI's JSON files, beside what FreqAI keeps there.
-_CHECKSUM = "mtfscalper_sha256"
 _LOOKS_ONLY = (RunMode.PLOT, RunMode.WEBSERVER)
 _START_DATE = "start_dry_live_date"
 
 
-class Bookkeeper(FreqaiDataDrawer):
+class Bookkeeper(HistoryDrawer):
     """FreqAI's data drawer, whose files are written whole and read only if they are what it wrote.
 
     Reading writes nothing: what is not ours is moved aside when its name is needed.
+
+    :ivar origins: of a bot's policies, what their folders say of them
+    :ivar trained_with: what a policy of a pair is trained with now
+    :ivar owner: of the bot
     """
 
     def __init__(self, seals: Seals, archive: Archive, full_path: Path, config: dict[str, Any]) -> None:
@@ -53,12 +61,19 @@ class Bookkeeper(FreqaiDataDrawer):
         :param full_path: the identifier's folder
         """
         self._seals, self._archive = seals, archive
+        self._history = PredictionHistory(full_path, archive.bot / HISTORY_NAMES[0], seals)
         self._is_bot = config.get("runmode") in TRADE_MODES
         # Of a backtest: the pairs whose entries are its own.
         self._trained: set[str] = set()
         # A policy is put into use and onto disk in several steps, while the bot predicts.
         self._policy_lock = threading.RLock()
         self._unsaved: dict[str, tuple[Any, FreqaiDataKitchen]] = {}
+        self._is_saving = False
+        self._folders = PolicyFolders(full_path, archive, seals)
+        self._looked_for: set[str] = set()
+        self.origins: WeakKeyDictionary[Any, Origin] = WeakKeyDictionary()
+        self.trained_with: Callable[[str], Mapping[str, Any]] = lambda _: {}
+        self.owner = Owner()
         self._failed: set[str] = set()
         if config.get("runmode") not in _LOOKS_ONLY:
             keys = seals.key_path.parent.glob(f".{KEY_NAME}.*.tmp")
@@ -86,25 +101,8 @@ class Bookkeeper(FreqaiDataDrawer):
 
     def load_historic_predictions_from_disk(self) -> bool:
         """What the bot predicted before, if this user directory sealed it."""
-        paths = (self.historic_predictions_path, self.historic_predictions_bkp_path)
-        for path in (*paths, self._kept(paths[0])):
-            history = self._history(path)
-            if history is not None:
-                if path != paths[0]:
-                    logger.warning("%s is missing or damaged; restored from %s.", paths[0], _shown(path, paths[0]))
-                self.historic_predictions = {
-                    pair: self._repair_historic_predictions(pair, frame) for pair, frame in history.items()
-                }
-                return True
-        if any(path.is_file() for path in paths):
-            logger.warning(
-                "%s was not sealed by this user directory, or is damaged, and is not read: a history runs code as it "
-                "is unpickled. The bot begins a new one and leaves this one aside; if it is yours, `mtfscalper seal "
-                "%s` seals it.",
-                paths[0],
-                self.full_path,
-            )
-        return False
+        self.historic_predictions = self._history.read()
+        return bool(self.historic_predictions)
 
     def load_data(self, coin: str, dk: FreqaiDataKitchen) -> Any:
         """FreqAI's loading of a policy, of none that this user directory did not seal.
@@ -117,91 +115,82 @@ class Bookkeeper(FreqaiDataDrawer):
             entry["model_filename"] = dk.model_filename
             return super().load_data(coin, dk)
         with self._policy_lock:
-            in_memory = coin in self.model_dictionary and coin in self.meta_data_dictionary
-            if entry["model_filename"] and not in_memory:
-                # The names only: a user directory may have moved, and nothing outside it is asked for.
-                folder = self.full_path / Path(entry["data_path"]).name
-                name = Path(entry["model_filename"]).name
-                entry |= {"data_path": str(folder), "model_filename": name}
-                self._put_back(folder, name)
-                refused = self._why_refused(folder, name)
-                if refused is not None:
-                    self.pair_dict[coin] = self.empty_pair_dict.copy()
-                    aside = f" Its files now lie in {artefacts.move_aside(folder)}." if folder.is_dir() else ""
-                    logger.warning("%s: %s is not used: %s. A new one is trained.%s", coin, folder.name, refused, aside)
-                    return None
+            if coin not in self.model_dictionary or coin not in self.meta_data_dictionary:
+                self._load_from_disk(coin, dk)
             return super().load_data(coin, dk)
 
-    def _put_back(self, folder: Path, name: str) -> None:
-        """Give a policy its place again that was deleted or damaged there, where its kept names are whole.
-
-        freqtrade's analyses delete the identifier's folder.
-        """
-        kept = self._kept(folder)
-        refused = self._why_refused(folder, name)
-        if refused is None or self._why_refused(kept, name) is not None:
+    def _load_from_disk(self, coin: str, dk: FreqaiDataKitchen) -> None:
+        """Load the policy that the dictionary names, or where that cannot be, the last one that can."""
+        named = self._folders.named(self.pair_dict[coin])
+        if named is None and coin in self._looked_for:
             return
-        aside = f" What lay there now lies in {artefacts.move_aside(folder)}." if folder.is_dir() else ""
-        for path in kept.iterdir():
-            artefacts.link(path, folder / path.name)
-        logger.warning("%s: %s; put back from %s.%s", folder, refused, kept, aside)
+        self._looked_for.add(coin)
+        refused = "FreqAI's dictionary names none" if named is None else self._take(named, coin, dk)
+        if refused is None:
+            return
+        # As never trained: FreqAI trains it at once.
+        self.pair_dict[coin] = self.empty_pair_dict.copy()
+        aside = ""
+        if named is not None and self._folders.must_not_be_loaded(named):
+            aside = f" Its files now lie in {artefacts.move_aside(named.folder)}."
+        others = self._folders.others(coin, named)
+        last_sound = next((name for name in others if self._take(name, coin, dk, stands_in=True) is None), None)
+        if named is None and last_sound is None:
+            return
+        meanwhile = (
+            "an open trade keeps its stop and its longest duration"
+            if last_sound is None
+            else f"the last sound one decides, {last_sound.folder.name}"
+        )
+        what = "its last policy" if named is None else named.folder.name
+        self.owner.trouble(
+            policy_trouble(coin),
+            f"{coin}: {what} is not used: {refused}. A new one is trained at once; until then {meanwhile}.{aside}",
+        )
 
-    def _why_refused(self, folder: Path, name: str) -> str | None:
-        """Why a bot's policy must not be loaded, None if it may."""
-        if not folder.is_dir():
-            return "it is missing"
-        unsealed = artefacts.why_unsealed(folder, self._seals)
-        if unsealed is not None:
-            return unsealed
-        roles = artefacts.policy_files(folder, name)
-        missing = next((f"{path.name} is missing" for path in roles.values() if not path.is_file()), None)
-        # Without a manifest, but admitted by its digest.
-        if missing is not None or artefacts.read_manifest(folder) is None:
-            return missing
-        stale = artefacts.why_stale(folder, {}, tuple(roles), self._seals)
-        if stale is None and any(artefacts.sealed_path(folder, role) != path for role, path in roles.items()):
-            return f"its manifest is that of another policy than {name}"
-        return stale
+    def policy_in_use(self, pair: str) -> PolicyName | None:
+        """A pair's policy, None where it has none."""
+        entry = self.pair_dict.get(pair)
+        return None if entry is None else self._folders.named(entry)
 
-    def _history(self, path: Path) -> Any:
-        """A sealed history, None where a file holds none."""
-        if not path.is_file():
-            return None
-        content = self._seals.content(HISTORY_PURPOSE, path.read_bytes())
-        if content is None:
-            return None
+    def train_at_once(self, pair: str) -> None:
+        """Let FreqAI train a pair as if it had never been; what decides now goes on meanwhile."""
+        self.pair_dict[pair]["trained_timestamp"] = 0
+
+    def _take(self, name: PolicyName, coin: str, dk: FreqaiDataKitchen, *, stands_in: bool = False) -> str | None:
+        """Load a policy and put it into use.
+
+        :return: why it cannot be, None once it is
+        """
+        refused = self._folders.why_refused(name)
+        if refused is not None:
+            return refused
+        origin = self._folders.origin(name, stands_in=stands_in)
+        before = dict(self.pair_dict[coin])
+        self.pair_dict[coin] |= {"model_filename": name.stem, "data_path": str(name.folder)}
+        self.meta_data_dictionary.pop(coin, None)
         try:
-            return cloudpickle.loads(content)
+            model_type = (
+                self.freqai_info["rl_config"]["model_type"] if origin.terms is None else origin.terms.model_type
+            )
+            model = algorithm_class(model_type).load(artefacts.policy_files(*name)["model"])
+            self.model_dictionary[coin] = model
+            super().load_data(coin, dk)
         except Exception as error:
-            # Sealed here, yet by libraries whose objects those of now cannot read: pickle names no common error.
-            logger.warning("%s cannot be unpickled (%s: %s).", path, type(error).__name__, error)
-            return None
-
-    def _read(self, path: Path, is_valid: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
-        """A JSON file of FreqAI's or its second copy, None where neither is what was written."""
-        copy = _copy_of(path)
-        for candidate in (path, copy, self._kept(path)):
-            value = self._read_one(candidate, is_valid)
-            if value is not None:
-                if candidate != path:
-                    logger.warning("%s is missing or damaged; restored from %s.", path, _shown(candidate, path))
-                return value
-        if path.exists() or copy.exists():
-            logger.warning("%s is damaged, and its second copy too: it is made anew.", path)
+            # Whole, yet of another version of a library, or of a network of the user's that is gone: no common error.
+            self.model_dictionary.pop(coin, None)
+            self.pair_dict[coin] = cast(Any, before)
+            return f"it cannot be loaded ({type(error).__name__}: {error})"
+        self.origins[model] = origin
+        self.meta_data_dictionary[coin] = {
+            METADATA: dk.data,
+            FEATURE_PIPELINE: dk.feature_pipeline,
+            LABEL_PIPELINE: dk.label_pipeline,
+        }
         return None
 
-    def _read_one(self, path: Path, is_valid: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
-        try:
-            value = json.loads(path.read_bytes()) if path.exists() else None
-        except ValueError:
-            return None
-        if not isinstance(value, dict):
-            return None
-        checksum = value.pop(_CHECKSUM, None)
-        # Without one it was written by FreqAI alone. No seal is asked for: it runs nothing, and the policies that it
-        # names have seals of their own.
-        is_whole = checksum is None or checksum == artefacts.value_hash(value)
-        return value if is_whole and is_valid(value) else None
+    def _read(self, path: Path, is_valid: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
+        return checked_json.read(path, self._kept(path), is_valid)
 
     # ------------------------------------------------------------------ writing
 
@@ -215,13 +204,14 @@ class Bookkeeper(FreqaiDataDrawer):
             return
         with self._policy_lock:
             try:
+                # Before anything names the policy: cut off in between, the one before it is still the pair's.
+                self._is_saving = True
+                name = PolicyName(Path(dk.data_path), str(dk.model_filename))
+                self.origins[model] = Origin(trained_terms(name.folder), {}, judged=judged_in(name.folder))
                 super().save_data(model, coin, dk)
-                folder = Path(dk.data_path)
-                files = artefacts.policy_files(folder, dk.model_filename)
-                files |= {name: folder / name for name in (artefacts.REPORT_NAME, artefacts.TERMS_NAME)}
-                artefacts.write_manifest(folder, {}, files, self._seals, pair=coin)
-                for path in (*files.values(), folder / artefacts.MANIFEST_NAME):
-                    self._keep(path)
+                self._folders.seal(name, coin, self.trained_with(coin))
+                self._is_saving = False
+                self.save_drawer_to_disk()
             except OSError as error:
                 self._use_from_memory(model, coin, dk)
                 self._tell(
@@ -230,6 +220,8 @@ class Bookkeeper(FreqaiDataDrawer):
             else:
                 self._unsaved.pop(coin, None)
                 self._failed.discard(f"the policy of {coin}")
+            finally:
+                self._is_saving = False
 
     def save_metadata(self, dk: FreqaiDataKitchen) -> None:
         """FreqAI's saving of a period without its policy."""
@@ -241,13 +233,16 @@ class Bookkeeper(FreqaiDataDrawer):
         for coin, (model, dk) in list(self._unsaved.items()):
             self.save_data(model, coin, dk)
         with self._told(self.historic_predictions_path):
-            pickled = cloudpickle.dumps(self.historic_predictions, protocol=cloudpickle.DEFAULT_PROTOCOL)
-            content = self._seals.append(HISTORY_PURPOSE, pickled)
-            for path in (self.historic_predictions_path, self.historic_predictions_bkp_path):
-                if path.is_file() and self._seals.content(HISTORY_PURPOSE, path.read_bytes()) is None:
-                    artefacts.move_aside(path)
-                artefacts.write_bytes(path, content)
-            self._keep(self.historic_predictions_path)
+            self._history.write(self.historic_predictions)
+
+    def add_prediction(self, pair: str, row: Mapping[str, Any]) -> None:
+        """Take in what was decided on a candle, and have it on disk before anybody acts on it.
+
+        :param row: its columns, of a candle after all others of the pair's history
+        """
+        self.historic_predictions[pair] = with_row(self.historic_predictions[pair], row)
+        with self._told(self._history.journal.path):
+            self._history.journal.append(pair, row)
 
     def save_metric_tracker_to_disk(self) -> None:
         """Write what was measured; see :meth:`save_historic_predictions_to_disk`."""
@@ -261,7 +256,7 @@ class Bookkeeper(FreqaiDataDrawer):
 
         :raises OSError: if it cannot be written
         """
-        if self._archive.is_analysis:
+        if self._archive.is_analysis or self._is_saving:
             return
         with self.save_lock, nullcontext() if self._is_bot else Writers(self._archive).of_bookkeeping():
             entries = dict(self.pair_dict)
@@ -272,12 +267,8 @@ class Bookkeeper(FreqaiDataDrawer):
             self._write(self.pair_dictionary_path, entries)
 
     def purge_old_models(self) -> None:
-        """FreqAI's removal of older policies, and that of what was kept of them."""
-        super().purge_old_models()
-        in_use = {Path(entry["data_path"]).name for entry in self.pair_dict.values()}
-        for kept in self._archive.bot.glob("sub-train-*"):
-            if kept.name not in in_use and not (self.full_path / kept.name).exists():
-                shutil.rmtree(kept)
+        """FreqAI's removal of older policies; see :meth:`mtfscalper.freqai.policy_folders.PolicyFolders.purge`."""
+        self._folders.purge(self.freqai_info["purge_old_models"], self.pair_dict)
 
     def save_global_metadata_to_disk(self, metadata: dict[str, Any]) -> None:
         """Write when the bot was first started."""
@@ -285,18 +276,11 @@ class Bookkeeper(FreqaiDataDrawer):
             self._write(self.global_metadata_path, metadata)
 
     def _write(self, path: Path, value: dict[str, Any]) -> None:
-        plain = json.loads(json.dumps(value, default=self.np_encoder))
-        for target in (path, _copy_of(path)):
-            artefacts.write_json(target, {**plain, _CHECKSUM: artefacts.value_hash(plain)})
-        self._keep(path)
+        checked_json.write(path, self._kept(path), json.loads(json.dumps(value, default=self.np_encoder)))
 
     def _kept(self, path: Path) -> Path:
         """The second name of a file or folder of the identifier's folder, outside it."""
         return self._archive.bot / path.relative_to(self.full_path)
-
-    def _keep(self, path: Path) -> None:
-        if path.is_file():
-            artefacts.link(path, self._kept(path))
 
     def _use_from_memory(self, model: Any, coin: str, dk: FreqaiDataKitchen) -> None:
         """What FreqAI does once a policy is on disk."""
@@ -366,28 +350,6 @@ def clear_file_errors() -> Iterator[None]:
         ) from error
 
 
-def remove_stray_files(paths: Iterable[Path]) -> None:
-    """Remove what writers of ours left behind as they were killed; a process that still runs keeps its own.
-
-    :param paths: of files with names of writers, others among them
-    """
-    for path in paths:
-        found = re.search(r"\.(\d+)\.tmp$", path.name)
-        if found and not _is_being_written(path, int(found[1])):
-            try:
-                path.unlink(missing_ok=True)
-            except OSError as error:
-                logger.warning("%s, left by a process that was killed, cannot be removed (%s).", path, error)
-
-
-def _is_being_written(path: Path, pid: int) -> bool:
-    try:
-        # A process that began after the file was written has another's number.
-        return psutil.Process(pid).create_time() <= path.stat().st_mtime
-    except (psutil.NoSuchProcess, FileNotFoundError):
-        return False
-
-
 def _record_params(record: Callable[[dict[str, Any], Path], None], config: dict[str, Any], full_path: Path) -> None:
     """FreqAI's record of a run's parameters, written whole; a folder that cannot be written to does without."""
     path = full_path / "run_params.json"
@@ -405,14 +367,6 @@ def _free_names(dk: FreqaiDataKitchen) -> None:
     """Let FreqAI write new files: it writes into those that it finds, and what is sealed may share their data."""
     for path in artefacts.policy_files(Path(dk.data_path), dk.model_filename).values():
         path.unlink(missing_ok=True)
-
-
-def _shown(path: Path, instead_of: Path) -> str:
-    return path.name if path.parent == instead_of.parent else str(path)
-
-
-def _copy_of(path: Path) -> Path:
-    return path.with_name(f"{path.stem}.backup{path.suffix}")
 
 
 def _is_pair_dictionary(value: dict[str, Any]) -> bool:

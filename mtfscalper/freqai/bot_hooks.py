@@ -12,23 +12,43 @@ from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcement
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
+from mtfscalper.freqai.archive import Archive
+from mtfscalper.freqai.bookkeeping import Bookkeeper
+from mtfscalper.freqai.bot_journal import BotJournal
+from mtfscalper.freqai.candle_door import CandleDoor
 from mtfscalper.freqai.exit_policy import ExitPolicy
+from mtfscalper.freqai.health_writer import HealthWriter
 from mtfscalper.freqai.live import LivePairs
+from mtfscalper.freqai.live_pass import LivePasses
+from mtfscalper.freqai.live_replay import LiveReplay
 from mtfscalper.freqai.owner import Owner
+from mtfscalper.freqai.sharing import Download
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.traded_strategy import NO_STRATEGY_SEEN, TradedStrategy
+from mtfscalper.freqai.training_loop import TrainingLoop
+from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
 
 
 class BotHooks(BaseReinforcementLearningModel):
     """What FreqAI calls in ``freqtrade trade``, and whose trades are learned, which backtests ask too."""
 
+    dd: Bookkeeper
     _asked: Settings
     _user: UserParts
     _live: LivePairs
+    _passes: LivePasses
     _owner: Owner
+    _trainings: TrainingLoop
+    _health: HealthWriter
+    _door: CandleDoor
+    _download: Download | None
     _traded: TradedStrategy | None
     _is_set_up: bool
+    _archive: Archive
+    _seals: Seals
+    _journal: BotJournal | None
+    _replay: LiveReplay | None
 
     @abstractmethod
     def _set_up(self) -> None:
@@ -40,16 +60,49 @@ class BotHooks(BaseReinforcementLearningModel):
         """A bot's pass over a pair, kept to note the pair's candles."""
         self._learn_from(strategy)
         self._owner.reach_by(strategy.dp)
+        self._trainings.look_after(strategy)
+        self._door.guard(metadata["pair"], strategy.dp)
         if not self._live.has_seen(pair := metadata["pair"]):
             self.traded.compute(dk, dataframe, pair)
         self.traded.source.funding.refresh_unwatched(pair)
         self._live.see(self.traded.candles_to_decide(pair, dataframe))
-        return super().start_live(dataframe, metadata, strategy, dk)
+        if pair not in dk.all_pairs:
+            # A trade is open on a pair that has left the whitelist: without its candles FreqAI fails at every one.
+            dk.all_pairs.append(pair)
+        try:
+            done = super().start_live(dataframe, metadata, strategy, dk)
+        finally:
+            if self._download is not None:
+                self._download.end()
+            self._passes.mind_queue(self.train_queue, pair, strategy.dp.current_whitelist())
+        if self._journal is not None:
+            self._journal.note_pass(pair, done.return_dataframe, self._live.policy_of(pair, dataframe["date"].iloc[-1]))
+        self._health.passed(pair, strategy, done.return_dataframe)
+        return done
 
-    def start_scanning(self, *args: Any, **kwargs: Any) -> None:
+    def start_backtesting_from_historic_predictions(
+        self, dataframe: DataFrame, metadata: dict[str, Any], dk: FreqaiDataKitchen
+    ) -> FreqaiDataKitchen:
+        """A backtest of what a bot did: see :mod:`mtfscalper.freqai.live_replay`."""
+        if self._replay is None or self._replay.traded is not self.traded:
+            self._replay = LiveReplay(self.traded, self.config, self._archive, self._seals)
+        dk.return_dataframe = self._replay.frame(dataframe, metadata["pair"], dk, self.dd.historic_predictions)
+        return dk
+
+    def build_strategy_return_arrays(
+        self, dataframe: DataFrame, dk: FreqaiDataKitchen, pair: str, trained_timestamp: int
+    ) -> None:
+        """The decision on the candle that closed last, joined with those before it by their dates."""
+        self._passes.decide(self, self.traded, dataframe, dk)
+
+    def start_scanning(self, strategy: IStrategy) -> None:
         """FreqAI's training thread, and one that keeps the funding rates up to date beside it."""
-        super().start_scanning(*args, **kwargs)
+        self._trainings.start(strategy)
         self._threads.append(self.traded.source.funding.start_watching(self._stop_event))
+
+    def _start_scanning(self, strategy: IStrategy) -> None:
+        """FreqAI's loop of that thread."""
+        self._trainings.run(strategy)
 
     def extract_data_and_train_model(
         self,
@@ -69,8 +122,13 @@ class BotHooks(BaseReinforcementLearningModel):
         return self._live.policies.get(pair)
 
     def _on_stop(self) -> None:
+        if self._journal is not None:
+            self._journal.close()
         # Training ends at its next step (the stop event) and closes its environments itself: here it would hang.
-        self.dd.save_historic_predictions_to_disk()  # type: ignore[no-untyped-call]
+        if self._download is not None:
+            self._download.end()
+        self.dd.save_historic_predictions_to_disk()
+        self._health.stopped()
 
     # ------------------------------------------------------------------ whose trades are learned
 

@@ -121,6 +121,10 @@ class CandleSource:
         )
         return PairCandles(pair, timeframe_to_msecs(self._config["timeframe"]), candles, self.signals_needed)
 
+    def startup_candles(self) -> int:
+        """How many of the first candles freqtrade only warms up on in a backtest; 0 where there is nobody to ask."""
+        return self._data.get_required_startup(self._config["timeframe"]) if self._data is not None else 0
+
     def other_candles(self, pair: str, feature_parameters: Mapping[str, Any]) -> list[DataFrame]:
         """The candles of other timeframes and pairs that FreqAI makes a pair's features of."""
         if self._data is None:

@@ -8,8 +8,11 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import starmap
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,14 +21,21 @@ import pyarrow as pa
 from freqtrade.enums import TRADE_MODES, RunMode
 
 from mtfscalper import artefacts
+from mtfscalper.freqai.exit_policy import ExitDecision
+from mtfscalper.freqai.stray_files import remove_stray_files
 
 logger = logging.getLogger(__name__)
 
-# Rows that wait for the file, in a backtest; a bot writes its rows down at every loop.
+# Rows that wait for the file, in a backtest; a bot writes each down before it acts on it.
 BUFFERED_ROWS = 16_384
 # Of a kind of run, how many files stay: a backtest has one, a bot one for each day.
 KEPT_FILES = {"backtest": 20, "dry_run": 90, "live": 90}
+# A bot that is started again shortly after midnight looks for the last day's decisions too, and after each of a few
+# stops a file of its own was begun.
+_LAST_FILES = 3
 _FOLDER = "decisions"
+# In the name of a file: when its first rows were written, UTC.
+_BEGUN = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
 _METADATA = b"mtfscalper"
 _TIME = pa.timestamp("ms", tz="UTC")
 SCHEMA = pa.schema(
@@ -39,6 +49,7 @@ SCHEMA = pa.schema(
         ("held_candles", pa.int32()),
         ("probability", pa.float64()),
         ("leave", pa.bool_()),
+        ("policy", pa.string()),
         ("falls_back", pa.bool_()),
     ]
 )
@@ -52,6 +63,7 @@ class Question(NamedTuple):
     :ivar side: ``long`` or ``short``
     :ivar profit: see :class:`mtfscalper.freqai.exit_policy.ExitDecision`, as the next three
     :ivar leave: what was answered
+    :ivar policy: that answered, by its folder: see :class:`mtfscalper.freqai.exit_policy.ExitPolicy`
     :ivar falls_back: see :class:`mtfscalper.freqai.exit_policy.ExitDecision`
     """
 
@@ -64,7 +76,15 @@ class Question(NamedTuple):
     held_candles: int
     probability: float
     leave: bool
+    policy: str = ""
     falls_back: bool = False
+
+    @property
+    def decision(self) -> ExitDecision:
+        """The answer as the strategy was given it."""
+        return ExitDecision(
+            self.leave, self.probability, self.profit, self.best_profit, self.held_candles, self.falls_back
+        )
 
 
 def records_folder(config: Mapping[str, Any]) -> Path:
@@ -95,6 +115,7 @@ class DecisionRecord:
         self._rows: list[Question] = []
         self._path: Path | None = None
         self._last_ms = self._end_ms = 0
+        self._before: dict[tuple[str, int, int], Question] | None = None
         self._has_failed = False
 
     @classmethod
@@ -136,13 +157,26 @@ class DecisionRecord:
         if self._last_ms and is_other:
             # The next day of a bot; or the same strategy is backtested again.
             self.close()
-        elif self.is_bots and now_ms > self._last_ms:
-            # A strategy that does without the mixin has no other moment for it.
-            self.flush()
         self._rows.append(question)
         self._last_ms, self._end_ms = now_ms, end_ms
-        if len(self._rows) >= BUFFERED_ROWS or (not self.is_bots and now_ms >= end_ms):
+        if self.is_bots or len(self._rows) >= BUFFERED_ROWS or now_ms >= end_ms:
             self.flush()
+
+    def answered(self, pair: str, opened_ms: int, now_ms: int) -> Question | None:
+        """What a bot that ran before this one was told about a trade at a candle, None where it was not asked.
+
+        :param opened_ms: when the trade was opened, milliseconds since 1970
+        :param now_ms: the candle
+        """
+        if self._before is None:
+            self._before = {(row.pair, row.opened_ms, row.candle_ms): row for row in self._last_rows()}
+        return self._before.get((pair, opened_ms, now_ms))
+
+    def _last_rows(self) -> Iterator[Question]:
+        """The rows of the last files of this kind of bot."""
+        files = sorted(self._folder.glob(f"{self._kind}_*.feather"), key=_written, reverse=True)
+        for path in files[:_LAST_FILES]:
+            yield from _questions(path)
 
     def at_loop(self, now_ms: int) -> None:
         """A candle of a backtest begins, or a loop of a bot.
@@ -182,9 +216,6 @@ class DecisionRecord:
         return pa.table([pa.array(values, field.type) for values, field in columns], schema=schema)
 
     def _new_path(self) -> Path:
-        # Here, because it imports FreqAI, which a strategy is loaded without.
-        from mtfscalper.freqai.bookkeeping import remove_stray_files
-
         remove_stray_files(self._folder.glob(".*.tmp"))
         files = sorted(self._folder.glob(f"{self._kind}_*.feather"), key=lambda file: file.stat().st_mtime)
         for old in files[: max(0, len(files) + 1 - KEPT_FILES[self._kind])]:
@@ -205,17 +236,66 @@ def newest_decisions(folder: Path, pair: str, plan: str) -> pd.DataFrame | None:
     :return: a row for each question, with the columns of :data:`SCHEMA`; None if no such backtest is recorded
     """
     for path in sorted(folder.glob(f"{RunMode.BACKTEST.value}_*.feather"), key=_written, reverse=True):
-        try:
-            with pa.OSFile(str(path)) as source:
-                reader = pa.ipc.open_file(source)
-                said = json.loads((reader.schema.metadata or {}).get(_METADATA, b"{}"))
-                if said.get("plans", {}).get(pair) == plan:
-                    table = reader.read_all()
-                    frame: pd.DataFrame = table.to_pandas()
-                    return frame[frame["pair"] == pair].reset_index(drop=True)
-        except (OSError, pa.ArrowException, ValueError, AttributeError, KeyError) as error:
-            logger.warning("%s cannot be read (%s), and is passed over.", path, error)
+        with _told_unreadable(path), pa.OSFile(str(path)) as source:
+            reader = pa.ipc.open_file(source)
+            said = json.loads((reader.schema.metadata or {}).get(_METADATA, b"{}"))
+            if said.get("plans", {}).get(pair) == plan:
+                table = reader.read_all()
+                frame: pd.DataFrame = table.to_pandas()
+                return frame[frame["pair"] == pair].reset_index(drop=True)
     return None
+
+
+def plans_between(folder: Path, first: datetime, last: datetime) -> dict[str, str]:
+    """The plans that backtests decided by, whose record was begun between two moments; reads, and writes nothing.
+
+    :param folder: of the identifier's records
+    :return: pair to the name of its plan, of the latest such backtest
+    """
+    plans: dict[str, str] = {}
+    for path in sorted(folder.glob(f"{RunMode.BACKTEST.value}_*.feather"), key=_written):
+        begun = _BEGUN.search(path.stem)
+        if begun is None:
+            continue
+        moment = datetime.strptime(begun[0], "%Y-%m-%d_%H-%M-%S").replace(tzinfo=UTC)
+        if first <= moment <= last:
+            with _told_unreadable(path), pa.OSFile(str(path)) as source:
+                said = json.loads((pa.ipc.open_file(source).schema.metadata or {}).get(_METADATA, b"{}"))
+                plans.update(said.get("plans", {}))
+    return plans
+
+
+@contextmanager
+def _told_unreadable(path: Path) -> Iterator[None]:
+    """Pass a record that cannot be read over, with a warning."""
+    try:
+        yield
+    except (OSError, pa.ArrowException, ValueError, TypeError, AttributeError, KeyError) as error:
+        logger.warning("%s cannot be read (%s), and is passed over.", path, error)
+
+
+def bots_decisions(folder: Path, kind: str) -> list[Question]:
+    """All that bots were asked about their trades, in the order of time; reads, and writes nothing.
+
+    :param folder: of the identifier's records
+    :param kind: ``dry_run`` or ``live``
+    :return: earlier versions noted no ``policy``: theirs is empty
+    """
+    found = [question for path in folder.glob(f"{kind}_*.feather") for question in _questions(path)]
+    return sorted(found, key=lambda question: question.candle_ms)
+
+
+def _questions(path: Path) -> list[Question]:
+    """The questions of a file; none, after a warning, where it cannot be read."""
+    questions: list[Question] = []
+    with _told_unreadable(path), pa.OSFile(str(path)) as source:
+        table = pa.ipc.open_file(source).read_all()
+        # Earlier versions wrote fewer columns; what is missing at the end has a default.
+        names = [name for name in SCHEMA.names if name in table.column_names]
+        rows = table.select(names).cast(pa.schema([SCHEMA.field(name) for name in names]))
+        columns = [(column.cast(pa.int64()) if column.type == _TIME else column).to_pylist() for column in rows.columns]
+        questions = list(starmap(Question, zip(*columns, strict=True)))
+    return questions
 
 
 def _written(path: Path) -> float:

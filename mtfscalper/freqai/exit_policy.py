@@ -117,23 +117,35 @@ class DecidingPeriod:
 class ExitPolicy:
     """Terms, price history and period: all that is needed to decide about an open trade.
 
+    :ivar name: where the policy lies: for a bot its folder's name in FreqAI's, in a backtest its folder in the archive
+
     In a backtest :class:`mtfscalper.freqai.policy_store.PolicyStore` makes one for each period, from files; for a bot
     :mod:`mtfscalper.freqai.live` makes one at each closed candle, from the policy in memory.
     """
 
     def __init__(
-        self, terms: TradeTerms, history: PriceHistory, period: DecidingPeriod, falls_back: bool = False
+        self,
+        terms: TradeTerms,
+        history: PriceHistory,
+        period: DecidingPeriod,
+        name: str = "",
+        *,
+        falls_back: bool = False,
     ) -> None:
-        """
-        :param falls_back: whether the rules end the policy's trades
-        """
-        self.falls_back = falls_back
+        self.name, self.falls_back = name, falls_back
         self.terms = terms
         self.history = history
         self.period = period
         # Of the trade asked about last, by candle: what will be seen there, and the answer to it.
         self._prepared: dict[int, tuple[Observation, TradeDecision]] = {}
         self._prepared_for: OpenTrade | None = None
+
+    def decides(self, row_ms: int) -> bool:
+        """Whether a row belongs to its period.
+
+        :param row_ms: milliseconds since 1970
+        """
+        return self.period.first_ms <= row_ms < self.period.stop_ms
 
     def decide(
         self, trade: OpenTrade, now_ms: int, now_rate: float, funding: float | None = None

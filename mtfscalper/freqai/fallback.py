@@ -32,7 +32,7 @@ def falls_back(judged: PairedResult | str, pair: str) -> bool:
 
     :param judged: see :func:`judged_in`
     """
-    fallen = isinstance(judged, str) or not judged.is_beaten
+    fallen = isinstance(judged, str) or not judged.beats_classic
     why = f"nothing shows that it beats classic exits: {judged}" if isinstance(judged, str) else judged.in_words()
     logger.log(
         logging.WARNING if fallen else logging.INFO,

@@ -19,27 +19,33 @@ from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
-from mtfscalper.executors.choice import executor_for
+from mtfscalper.executors.choice import bots_executor, executor_for
 from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.bot_hooks import BotHooks
+from mtfscalper.freqai.bot_journal import BotJournal
+from mtfscalper.freqai.bot_record import repeats_bot
+from mtfscalper.freqai.candle_door import CandleDoor
+from mtfscalper.freqai.health_writer import HealthWriter
 from mtfscalper.freqai.hooks import check_hooks, own_trainings
 from mtfscalper.freqai.live import LivePairs
-from mtfscalper.freqai.owner import Owner
+from mtfscalper.freqai.live_pass import LivePasses
 from mtfscalper.freqai.planned_trainings import PlannedTrainings, train_missing
-from mtfscalper.freqai.preparation import Preparation
-from mtfscalper.freqai.sharing import Writers
+from mtfscalper.freqai.preparation import Preparation, preparation_of
+from mtfscalper.freqai.sharing import Download, Writers
 from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.trade_decisions import follow_plan
 from mtfscalper.freqai.traded_strategy import TradedStrategy
+from mtfscalper.freqai.trained_with import trained_with
 from mtfscalper.freqai.training_folder import noted
+from mtfscalper.freqai.training_loop import TrainingLoop
 from mtfscalper.freqai.views import is_view, may_be_view, with_sealed_columns
 from mtfscalper.freqai.written_config import config_in_force
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.seals import Seals
-from mtfscalper.training.job import TrainingJob, stop_on
+from mtfscalper.training.job import TrainingJob
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +69,13 @@ class MtfScalperFreqaiModel(BotHooks):
         self._user = UserParts.from_settings(self.settings, config)
         self._seals = Seals(Path(config["user_data_dir"]), rl.trust_models)
         self._archive = Archive.from_config(config)
-        Writers(self._archive).begin(config["runmode"])
+        if not repeats_bot(config):
+            # What only reads a bot's files need not wait for the bot's end.
+            Writers(self._archive).begin(config["runmode"])
+        self._download = Download(Path(config["datadir"])) if config["runmode"] in TRADE_MODES else None
+        if self._download is not None:
+            # freqtrade downloads right after this, and the first pass reads.
+            self._download.begin()
         with bookkeeping.installed(self._seals, self._archive):
             super().__init__(config=config_in_force(config, self.settings))
         self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)
@@ -76,7 +88,15 @@ class MtfScalperFreqaiModel(BotHooks):
         self._run: BacktestRun | None = None
         self._planned = PlannedTrainings()
         self._live = LivePairs(self.settings)
-        self._owner = Owner()
+        self._journal = BotJournal.from_config(config)
+        self._replay = None
+        self._owner = self.dd.owner
+        self._passes = LivePasses(self.dd, self._live, self._owner, self.freqai_info)
+        self.dd.trained_with = self._trained_with
+        self._trainings = TrainingLoop(self, self.dd, self._owner, at_look=lambda: self._health.write())
+        self._health = HealthWriter(self, self.dd, self._owner, self._trainings)
+        self._door = CandleDoor(self._owner, config["freqai"]["feature_parameters"])
+        self.dd.candles.report_to(self._owner)
 
     # ------------------------------------------------------------------ FreqAI's entry points
 
@@ -129,8 +149,9 @@ class MtfScalperFreqaiModel(BotHooks):
         else:
             initial_model = self._live.initial_model(self.dd.model_dictionary.get(dk.pair))
         job = self.traded.job(data_dictionary, dk, tensorboard=self.activate_tensorboard, initial_model=initial_model)
-        [outcome] = executor_for(self.settings).run([job], stop_on(self._stop_event) if self.live else None)
-        self._live.note_training(outcome)
+        progress = self._trainings.progress_of(dk.pair) if self.live else None
+        executor = executor_for(self.settings) if progress is None else bots_executor(self.settings, progress.check)
+        [outcome] = executor.run([job], None if progress is None else progress.mark)
         return noted(outcome, dk, self.traded.terms.terms(dk.pair))
 
     def predict(
@@ -143,12 +164,15 @@ class MtfScalperFreqaiModel(BotHooks):
         dk.find_features(unfiltered_df)
         before = dk.rows_before if isinstance(dk, PeriodKitchen) else DataFrame()
         rows = pd.concat([before, unfiltered_df]) if len(before) else unfiltered_df
-        prepared = self._preparations.get(self.model) or Preparation(dk.feature_pipeline, dk.training_features_list)
-        features, usable = prepared.scaled(dk, rows, self.settings)
+        prepared = self._preparations.get(self.model) or preparation_of(dk)
         if isinstance(dk, PeriodKitchen):
+            features, usable = prepared.scaled(dk, rows, drops_prices=self.settings.rl.drop_ohlc_from_features)
             columns = dk.run.predict(self.model, dk, rows, features, usable)
         else:
-            columns = self._live.predict(self.model, dk, rows, features, usable, self.traded.terms.environment(dk.pair))
+            environment = self.traded.terms.environment(dk.pair)
+            drops_prices = self._live.standing(self.model, environment).drops_prices
+            features, usable = prepared.scaled(dk, rows, drops_prices=drops_prices)
+            columns = self._live.predict(self.model, dk, rows, features, usable, environment)
         dk.do_predict = usable[len(before) :].astype(np.int_)
         return columns, dk.do_predict
 
@@ -184,6 +208,10 @@ class MtfScalperFreqaiModel(BotHooks):
             logger.info("-------------------- Done training %s --------------------", pair)
         self._preparations[model] = Preparation(dk.feature_pipeline, list(dk.training_features_list))
         return model
+
+    def _trained_with(self, pair: str) -> dict[str, Any]:
+        rules = self.traded.terms.rules_at_all_candles(pair)
+        return trained_with(self.settings, self._user, rules, self.freqai_info["feature_parameters"])
 
     def _training_data(self, frame: DataFrame, pair: str, dk: FreqaiDataKitchen) -> dict[str, Any]:
         return self.traded.training_data(pair, frame, dk, self.dd, self.define_data_pipeline(threads=dk.thread_count))

@@ -10,6 +10,11 @@ from freqtrade.data.dataprovider import DataProvider
 logger = logging.getLogger(__name__)
 
 
+def policy_trouble(pair: str) -> str:
+    """The name of what is wrong with the policy of a pair."""
+    return f"policy {pair}"
+
+
 class Owner:
     """Tells the owner of a bot, in the log and through freqtrade's own messages (Telegram, webhook, FreqUI).
 

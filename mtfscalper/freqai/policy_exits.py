@@ -19,10 +19,11 @@ from freqtrade.exceptions import OperationalException
 from freqtrade.persistence import Trade
 from freqtrade.strategy import IStrategy
 
+from mtfscalper.freqai.bot_record import take_bots_timerange
 from mtfscalper.freqai.candle_clock import candle_open, candles_between
 from mtfscalper.freqai.exit_policy import ExitDecision
 from mtfscalper.freqai.strategy_rules import settings_of_config
-from mtfscalper.freqai.trade_decisions import TradeDecisions, trade_decisions_of
+from mtfscalper.freqai.trade_decisions import DecisionLostError, TradeDecisions, trade_decisions_of
 from mtfscalper.freqai.unsimulated import carries_out_policy
 from mtfscalper.settings import RLSettings
 
@@ -174,6 +175,7 @@ class PolicyExits(IStrategy, metaclass=_MixinFirst):
 
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
+        take_bots_timerange(config)
         # Here already: freqtrade makes the FreqAI model, which checks too, only after loading all candles.
         self.prepare_to_ask()
 
@@ -228,11 +230,18 @@ class PolicyExits(IStrategy, metaclass=_MixinFirst):
     def should_exit(
         self, trade: Trade, rate: float, current_time: datetime, *, enter: bool, exit_: bool, **keywords: Any
     ) -> list[ExitCheckTuple]:
-        """freqtrade's checks of an open trade, of which ``custom_exit`` is one."""
+        """freqtrade's checks of an open trade, of which ``custom_exit`` is one.
+
+        :raises OperationalException: if a backtest's decision about the trade is lost
+        """
         if exit_ and self.exit_profit_only and trade.calc_profit_ratio(rate) <= self.exit_profit_offset:
             # A signal that freqtrade will refuse for its profit. It would not call custom_exit beside it.
             exit_ = False
-        return super().should_exit(trade, rate, current_time, enter=enter, exit_=exit_, **keywords)
+        try:
+            return super().should_exit(trade, rate, current_time, enter=enter, exit_=exit_, **keywords)
+        except DecisionLostError as error:
+            # Behind the wrapper in which freqtrade calls a strategy's callbacks: here its own errors end a run.
+            raise OperationalException(str(error)) from error
 
     def ft_bot_cleanup(self) -> None:
         """freqtrade's end of a bot."""

@@ -24,6 +24,9 @@ from mtfscalper.policy.closed_loop import FlatDecisions, decidable_rows, flat_de
 from mtfscalper.policy.inference import Decider
 from mtfscalper.trading.actions import N_ACTIONS, Action
 
+# FreqAI's mark, in do_predict, of a policy that is older than freqai.expiration_hours.
+EXPIRED = 2
+
 
 def prediction_columns(
     labels: Sequence[str],
@@ -89,6 +92,15 @@ def flat_columns(
     actions[decided], probabilities[decided] = flat
     no_trade = np.zeros(len(decidable), dtype=np.float32)
     return prediction_columns(labels, actions, flat._replace(probabilities=probabilities), no_trade, falls_back)
+
+
+def without_entries(columns: pd.DataFrame) -> pd.DataFrame:
+    """Columns that enter nothing; what they say about open trades stays."""
+    enters = columns[ACTION_COLUMN].isin([Action.LONG_ENTER, Action.SHORT_ENTER])
+    entries = [name for name in (LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN) if name in columns]
+    return columns.assign(
+        **{ACTION_COLUMN: columns[ACTION_COLUMN].mask(enters, float(Action.NEUTRAL))}, **dict.fromkeys(entries, 0.0)
+    )
 
 
 def decide_in_columns(columns: pd.DataFrame, policy: ExitPolicy, trades: Iterable[LocalTrade], now_ms: int) -> None:

@@ -29,16 +29,27 @@ class Preparation(NamedTuple):
     features: list[str]
 
     def scaled(
-        self, dk: FreqaiDataKitchen, rows: DataFrame, settings: Settings
+        self, dk: FreqaiDataKitchen, rows: DataFrame, *, drops_prices: bool
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
         """
         :param rows: of a strategy's frame, shape (n, ...)
+        :param drops_prices: whether the pipeline was fitted without the raw prices among the features
         :return: scaled features, shape (n, n_features), and the rows whose features are all there, shape (n,)
         """
         filtered, _ = dk.filter_features(rows, self.features, training_filter=False)
         usable = np.asarray(dk.do_predict, dtype=bool)
-        scaled, _, _ = self.pipeline.transform(trained_features(filtered, settings), outlier_check=True)
+        scaled, _, _ = self.pipeline.transform(
+            trained_features(filtered, drops_prices=drops_prices), outlier_check=True
+        )
         return np.asarray(scaled, dtype=np.float32), usable
+
+
+def preparation_of(dk: FreqaiDataKitchen) -> Preparation:
+    """That of a policy that was loaded with FreqAI's kitchen.
+
+    The features that FreqAI found in a frame last (``dk.training_features_list``) are the strategy's of now.
+    """
+    return Preparation(dk.feature_pipeline, dk.data.get("training_features_list") or dk.training_features_list)
 
 
 def training_data(
@@ -55,7 +66,8 @@ def training_data(
     # A kitchen that was made by hand may know no pair.
     dk.pair = candles.pair
     filtered, labels = dk.filter_features(frame, dk.training_features_list, dk.label_list, training_filter=True)
-    features, folds = trained_features(filtered, settings), None
+    features = trained_features(filtered, drops_prices=settings.rl.drop_ohlc_from_features)
+    folds: Folds | None = None
     if settings.fold_plan is None:
         data = dk.make_train_test_datasets(features, labels)
     else:
@@ -119,8 +131,8 @@ def hand_over(made: FreqaiDataKitchen, dk: FreqaiDataKitchen) -> None:
     dk.data |= {name: made.data[name] for name in _KEPT_DATA}
 
 
-def trained_features(features: DataFrame, settings: Settings) -> DataFrame:
+def trained_features(features: DataFrame, *, drops_prices: bool) -> DataFrame:
     """The features the pipeline gets: raw prices left out where the config says so."""
-    if not settings.rl.drop_ohlc_from_features:
+    if not drops_prices:
         return features
     return features.drop(columns=[name for name in _RAW_PRICE_FEATURES if name in features.columns])

@@ -89,6 +89,21 @@ class RunPlan:
         return cls._from_file(paths[0], pair)
 
     @classmethod
+    def of_run(cls, archive: Archive, pair: str, ended: datetime) -> RunPlan:
+        """The plan of a run that has ended: the newest one that was there by then.
+
+        :raises DecisionsError: if there is none any more, or it is not what was written
+        """
+        for path in _newest_first(archive, pair):
+            written = (_read(path) or {}).get(_WRITTEN)
+            if written and datetime.fromisoformat(written) <= ended:
+                return cls._from_file(path, pair)
+        raise DecisionsError(
+            f"{pair}: {archive.plans(pair)} holds no plan from before {ended:%Y-%m-%d %H:%M:%S}; accepted: what that "
+            "backtest left there, until later runs took its place; remedy: run the backtest again"
+        )
+
+    @classmethod
     def _from_file(cls, path: Path, pair: str) -> RunPlan:
         remedy = "accepted: what a backtest leaves there; remedy: run the backtest again"
         try:

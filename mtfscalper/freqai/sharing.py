@@ -9,6 +9,7 @@ import atexit
 import json
 import logging
 import os
+import re
 import shlex
 import socket
 import sys
@@ -37,7 +38,10 @@ _LOOK_SECONDS = 2.0
 _ELSEWHERE_LIVES_SECONDS = 7 * 86_400
 # By which the time that a process began at may seem to move, as the clock is set.
 _CLOCK_SECONDS = 60.0
+# Longer than this no bot waits for another one's download, which may have been stopped before it traded.
+_DOWNLOAD_SECONDS = 900.0
 _BOT = "bot"
+_DB_URL = "--db-url"
 
 # Held until this process ends.
 _held: list[FileLock] = []
@@ -60,7 +64,7 @@ class Process(NamedTuple):
     @classmethod
     def this(cls) -> Process:
         """The process that asks."""
-        command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+        command = shlex.join(_without_secrets([Path(sys.argv[0]).name, *sys.argv[1:]]))
         return cls(socket.gethostname(), os.getpid(), psutil.Process().create_time(), command)
 
     def __str__(self) -> str:
@@ -78,6 +82,24 @@ class Process(NamedTuple):
             return abs(psutil.Process(self.pid).create_time() - self.started) < _CLOCK_SECONDS
         except psutil.NoSuchProcess:
             return False
+
+
+def _without_secrets(arguments: list[str]) -> list[str]:
+    """The words of a command, as others may read them: a database's address may hold a password."""
+    shown = []
+    for before, word in zip(["", *arguments], arguments, strict=False):
+        name, equals, value = word.partition("=")
+        if before == _DB_URL:
+            word = _without_password(word)
+        elif name == _DB_URL and equals:
+            word = name + equals + _without_password(value)
+        shown.append(re.sub(r"(?<=://)[^/@\s]*@", "***@", word))
+    return shown
+
+
+def _without_password(url: str) -> str:
+    # A file's name holds none; of another database nothing but its kind is needed.
+    return url if url.startswith("sqlite:") else url.partition("://")[0] + "://***"
 
 
 # ---------------------------------------------------------------------- writers
@@ -206,6 +228,40 @@ def _holder(lock: FileLock) -> str:
         return str(Process(**json.loads(Path(lock.lock_file).read_text())))
     except (OSError, ValueError, TypeError):
         return "another process"
+
+
+# ---------------------------------------------------------------------- candles
+
+
+class Download:
+    """One bot at a time downloads candles into a data directory, and reads them, as it starts.
+
+    freqtrade writes its files in place: a second bot would read half of one.
+    """
+
+    def __init__(self, datadir: Path) -> None:
+        """
+        :param datadir: freqtrade's
+        """
+        self._lock = FileLock(
+            datadir / ".mtfscalper_download.lock", thread_local=False, on_acquired=_write_this_process
+        )
+
+    def begin(self) -> None:
+        """Wait for another bot that downloads, with a line, but not for ever."""
+        try:
+            self._lock.acquire(timeout=_LOOK_SECONDS)
+        except Timeout:
+            logger.info("Waiting for %s, which downloads candles into the same directory.", _holder(self._lock))
+            with suppress(Timeout):
+                self._lock.acquire(timeout=_DOWNLOAD_SECONDS)
+        except OSError as error:
+            # Nor could another bot download anything there.
+            logger.debug("%s cannot be locked (%s).", self._lock.lock_file, error)
+
+    def end(self) -> None:
+        """Let others go on; more than once does no harm."""
+        self._lock.release()
 
 
 # ---------------------------------------------------------------------- readers

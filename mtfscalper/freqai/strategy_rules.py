@@ -17,13 +17,12 @@ from pandas import DataFrame
 
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.as_traded import Historic
+from mtfscalper.freqai.bot_record import live_models_complaints
 from mtfscalper.freqai.candles import PairCandles
 from mtfscalper.freqai.entry_terms import Asker, EntryTerms, Stake, signal_columns
 from mtfscalper.freqai.exit_policy import TradeTerms
-from mtfscalper.freqai.sealing import unsealed_history
 from mtfscalper.freqai.written_config import as_written, not_written
 from mtfscalper.market.tape import EXIT_COLUMNS, GATE_COLUMNS
-from mtfscalper.seals import Seals
 from mtfscalper.settings import RLSettings, Settings, SettingsError
 from mtfscalper.trading.reward import load_own_terms
 from mtfscalper.trading.trading_rules import RulesError, TradingRules
@@ -51,7 +50,7 @@ def settings_of_config(config: dict[str, Any]) -> Settings:
     except (SettingsError, UserCodeError) as error:
         raise OperationalException(f"The config cannot be used:\n{error}") from error
     complaints = [*not_written(config)]
-    complaints += [*_period_complaints(settings, config), *_live_models_complaints(settings, config)]
+    complaints += [*_period_complaints(settings, config), *live_models_complaints(settings, config)]
     if complaints:
         raise OperationalException("The config cannot be used:\n" + "\n".join(complaints))
     return settings
@@ -88,26 +87,6 @@ def _period_complaints(settings: Settings, config: Mapping[str, Any]) -> Iterato
             f"candles (conv_width + 2, beside the share {settings.test_size} held out); accepted: what needs at most "
             f"the {candles} candles of {timeframe} in freqai.train_period_days {settings.train_period_days}; remedy: "
             "lower conv_width or raise train_period_days"
-        )
-
-
-def _live_models_complaints(settings: Settings, config: Mapping[str, Any]) -> Iterator[str]:
-    """Complaints about a backtest of what a bot predicted, which freqtrade reads before it makes the FreqAI model."""
-    if not config.get("freqai_backtest_live_models", False):
-        return
-    if settings.rl.decision_mode == "exact":
-        yield (
-            "freqai.rl_config.decision_mode is 'exact', and --freqai-backtest-live-models has a bot's predictions but "
-            "not the policies that it decided about open trades with; accepted: 'replay'; remedy: set it so, or leave "
-            "the option out"
-        )
-    folder = Path(config["user_data_dir"]) / "models" / str(config["freqai"]["identifier"])
-    history = unsealed_history(folder, Seals(Path(config["user_data_dir"])))
-    if history is not None:
-        yield (
-            f"{history} was not sealed by this user directory, or is damaged, and --freqai-backtest-live-models would "
-            "unpickle it, which runs whatever code is in it; accepted: what a bot of this user directory wrote; "
-            f"remedy: if it is yours, `mtfscalper seal {folder}` seals it"
         )
 
 
@@ -214,13 +193,19 @@ class PairTerms:
         :raises OperationalException: if trades under them cannot be learned
         """
         if pair not in self._rules_by_pair:
-            # A bot decides by the policy of an earlier run before it trains: by rules that are the same at all candles.
-            try:
-                rules = rules_of_strategy(self._strategy, self._config, self._exchange, pair, self.settings.rl)
-            except RulesError as error:
-                raise OperationalException(f"The trades of {pair} cannot be learned: {error}") from error
-            self._rules_by_pair[pair] = rules
+            # A bot decides by the policy of an earlier run before it trains.
+            self._rules_by_pair[pair] = self.rules_at_all_candles(pair)
         return self._rules_by_pair[pair]
+
+    def rules_at_all_candles(self, pair: str) -> TradingRules:
+        """The rules of a pair without what the strategy says of single candles, which only a training reads.
+
+        :raises OperationalException: if trades under them cannot be learned
+        """
+        try:
+            return rules_of_strategy(self._strategy, self._config, self._exchange, pair, self.settings.rl)
+        except RulesError as error:
+            raise OperationalException(f"The trades of {pair} cannot be learned: {error}") from error
 
     def environment(self, pair: str) -> EnvSettings:
         """What the environments of a pair's training are made of."""

@@ -19,6 +19,7 @@ from freqtrade.strategy import IStrategy
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive
+from mtfscalper.freqai.bot_record import Answer, take_bots_timerange
 from mtfscalper.freqai.candle_clock import candle_open_ms, milliseconds
 from mtfscalper.freqai.decision_record import DecisionRecord, Question
 from mtfscalper.freqai.exit_policy import ExitDecision, ExitPolicy
@@ -32,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 # Of a trade's custom data: the probability that the policy gave leaving, when it left.
 PROBABILITY_KEY = "rl_exit_probability"
+# In the place of a plan's name: the backtest of what a bot did has none.
+_NO_PLAN = "bot"
 
 
 class ExitPolicySource(Protocol):
@@ -46,8 +49,34 @@ class ExitPolicySource(Protocol):
         ...
 
 
-class DecisionLostError(SystemExit):
-    """A backtest cannot go on. freqtrade swallows ordinary exceptions of a strategy's callbacks and trades on."""
+class BotsDecisions(ExitPolicySource, Protocol):
+    """What a bot decided, for a backtest that repeats it. Moments are milliseconds since 1970.
+
+    Its exit policies decide about the trades that the bot did not have.
+    """
+
+    def had(self, pair: str, entry_ms: int, side: str, candle_ms: int) -> bool:
+        """Whether the bot, too, was in a trade as a candle opened.
+
+        :param entry_ms: the candle of its entry
+        """
+        ...
+
+    def answer(self, pair: str, entry_ms: int, side: str, candle_ms: int) -> Answer:
+        """What it decided then."""
+        ...
+
+    def last_candle_ms(self, pair: str) -> int:
+        """The last candle of the backtest's data."""
+        ...
+
+
+class DecisionLostError(KeyboardInterrupt):
+    """A backtest cannot go on.
+
+    freqtrade swallows ordinary exceptions of a strategy's callbacks and trades on; at a ``SystemExit`` its command ends
+    with status 0, at this one with 130. The mixin makes an error of freqtrade's of it, with status 2.
+    """
 
 
 @dataclass
@@ -86,7 +115,11 @@ class TradeDecisions:
         self._live = config.get("runmode") in TRADE_MODES
         seals = Seals(Path(config["user_data_dir"]), settings_of_config(config).rl.trust_models)
         self._store = PolicyStore(Archive.from_config(config), seals)
+        self._bots: dict[str, BotsDecisions] = {}
+        # By pair, the trade and the candle of the bot's answer that was given last.
+        self._repeated: dict[str, tuple[tuple[Any, ...], int]] = {}
         self._warned: set[str] = set()
+        take_bots_timerange(config)
         self._record = DecisionRecord.from_config(config, type(strategy).__name__)
         self._begin()
 
@@ -114,9 +147,15 @@ class TradeDecisions:
     def follow(self, pair: str, plan: str) -> None:
         """Decide by the policies of a run; see :meth:`mtfscalper.freqai.policy_store.PolicyStore.follow`."""
         self._store.follow(pair, plan)
+        self._bots.pop(pair, None)
         self._followed.pop(pair, None)
         if self._record is not None:
             self._record.follow(pair, plan)
+
+    def follow_bot(self, pair: str, bot: BotsDecisions) -> None:
+        """Decide about a pair's trades as a bot did, and by no plan of an earlier run."""
+        self.follow(pair, _NO_PLAN)
+        self._bots[pair] = bot
 
     def decide(self, trade: LocalTrade, current_time: datetime, current_rate: float) -> ExitDecision | None:
         """Ask the policy about an open trade.
@@ -133,15 +172,30 @@ class TradeDecisions:
             return None
         followed = self._followed.get(trade.pair)
         identity = (open_ms, trade.is_short, trade.open_rate, trade.leverage)
+        bot = self._bots.get(trade.pair)
+        if bot is not None:
+            entry_ms, side = candle_open_ms(timeframe_ms, open_ms), "short" if trade.is_short else "long"
+            if bot.had(trade.pair, entry_ms, side, now_ms):
+                answer = bot.answer(trade.pair, entry_ms, side, now_ms)
+                # With --timeframe-detail a backtest asks several times in a candle, as a bot does.
+                if self._repeated.get(trade.pair) != (identity, now_ms):
+                    self._repeated[trade.pair] = identity, now_ms
+                    self._note(trade, current_time, answer, now_ms, bot.last_candle_ms(trade.pair))
+                return answer.decision
         if followed is not None and followed.identity != identity:
             followed = None
         if followed is not None and followed.decided_ms == now_ms:
             return followed.decision
+        if followed is None and self._live and self._record is not None:
+            # A bot that was stopped within the candle: it was asked, and may have acted on the answer.
+            before = self._record.answered(trade.pair, open_ms, now_ms)
+            if before is not None:
+                return before.decision
         try:
             row_ms = now_ms - timeframe_ms
             policy = followed.policy if followed is not None else None
-            if policy is None or not policy.period.first_ms <= row_ms < policy.period.stop_ms:
-                source = cast(ExitPolicySource, self._strategy.freqai) if self._live else self._store
+            if policy is None or not policy.decides(row_ms):
+                source = cast(ExitPolicySource, self._strategy.freqai) if self._live else bot or self._store
                 policy = source.exit_policy(trade.pair, row_ms)
             if policy is None:
                 return None
@@ -154,6 +208,9 @@ class TradeDecisions:
                 self._warned |= others
                 followed = _Followed(identity, OpenTrade(trade, rules), policy)
                 self._followed[trade.pair] = followed
+            elif policy is not followed.policy and policy.terms.rules != followed.policy.terms.rules:
+                # Its successor was trained for other rules, and is shown the trade by those, from the entry on.
+                followed.trade = OpenTrade(trade, policy.terms.rules)
             followed.policy = policy
             rate, funding = current_rate, None
             if self._live:
@@ -164,26 +221,44 @@ class TradeDecisions:
             if self._live:
                 # The stop on the exchange stays; freqtrade logs this and asks again.
                 raise
-            raise DecisionLostError(_lost(trade, current_time, error)) from error
+            raise _lost(trade, current_time, error) from error
         if decision is not None:
             followed.decided_ms, followed.decision = now_ms, decision
-            if self._record is not None:
-                leave = self.leaves(trade, current_time, decision)
-                side = "short" if trade.is_short else "long"
-                question = Question(
-                    trade.pair,
-                    now_ms,
-                    open_ms,
-                    side,
-                    decision.profit,
-                    decision.best_profit,
-                    decision.held_candles,
-                    decision.probability,
-                    leave,
-                    decision.falls_back,
-                )
-                self._record.add(question, policy.history.dates_ms[-1])
+            self._note(trade, current_time, Answer(decision, policy.name), now_ms, policy.history.dates_ms[-1])
         return decision
+
+    def _note(self, trade: LocalTrade, current_time: datetime, answer: Answer, now_ms: int, end_ms: int) -> None:
+        """Put an answer on record.
+
+        :param now_ms: the candle that opened, milliseconds since 1970, as the next
+        :param end_ms: the last candle of a backtest's data
+        """
+        if self._record is None or answer.decision is None:
+            return
+        decision = answer.decision
+        self._record.add(
+            Question(
+                pair=trade.pair,
+                candle_ms=now_ms,
+                opened_ms=milliseconds(trade.open_date_utc),
+                side="short" if trade.is_short else "long",
+                profit=decision.profit,
+                best_profit=decision.best_profit,
+                held_candles=decision.held_candles,
+                probability=decision.probability,
+                leave=self.leaves(trade, current_time, decision),
+                policy=answer.policy,
+                falls_back=decision.falls_back,
+            ),
+            end_ms,
+        )
+
+    def last(self, pair: str) -> tuple[int, ExitDecision] | None:
+        """The last decision about a pair's open trade, and the candle's open, milliseconds since 1970."""
+        followed = self._followed.get(pair)
+        if followed is None or followed.decision is None:
+            return None
+        return followed.decided_ms, followed.decision
 
     def leaves(self, trade: LocalTrade, current_time: datetime, decision: ExitDecision) -> bool:
         """Whether a decision is to leave.
@@ -197,7 +272,7 @@ class TradeDecisions:
         except Exception as error:
             if self._live:
                 raise
-            raise DecisionLostError(_lost(trade, current_time, error)) from error
+            raise _lost(trade, current_time, error) from error
 
     def note_exit(self, trade: LocalTrade, decision: ExitDecision) -> None:
         """Leave the probability of an exit in the trade's custom data, as :data:`PROBABILITY_KEY`."""
@@ -264,5 +339,8 @@ def check_asks_for_decisions(strategy: IStrategy) -> None:
         )
 
 
-def _lost(trade: LocalTrade, current_time: datetime, error: Exception) -> str:
-    return f"{trade.pair}, {current_time}: no decision about an open trade: {error}"
+def _lost(trade: LocalTrade, current_time: datetime, error: Exception) -> DecisionLostError:
+    message = f"{trade.pair}, {current_time}: no decision about an open trade: {error}"
+    # freqtrade's command ends at an interruption without saying why.
+    logger.error("%s", message)
+    return DecisionLostError(message)

@@ -43,19 +43,19 @@ def noted(outcome: Outcome, dk: FreqaiDataKitchen, terms: TradeTerms) -> BaseAlg
     return model
 
 
-def trained_terms(folder: Path, now: TradeTerms) -> TradeTerms:
-    """The terms that a bot's policy was trained for: those of now, where its folder does not say."""
+def trained_terms(folder: Path) -> TradeTerms | None:
+    """The terms that a policy was trained for, None where its folder does not say."""
     path = folder / artefacts.TERMS_NAME
     if not path.is_file():
-        return now
+        return None
     try:
         return TradeTerms.from_json(json.loads(path.read_text()))
     except (KeyError, TypeError, ValueError) as error:
         logger.warning(
-            "%s cannot be read (%s: %s): another version of mtfscalper wrote it, or it is damaged. Until the next "
-            "training, trades are shown to the policy by the rules of now.",
+            "%s cannot be read (%s: %s): another version of mtfscalper wrote it. Until the next training, trades are "
+            "shown to the policy by the rules of now.",
             path,
             type(error).__name__,
             error,
         )
-        return now
+        return None

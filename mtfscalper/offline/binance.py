@@ -1,8 +1,9 @@
 """What Binance's USDⓈ-M futures answer, worked out from candles and the moment.
 
 The symbols are the pairs whose candles there are. What Binance knows and candles do not is derived: price and
-quantity step are the decimals of the candles (at most eight), the order book is laid around the last closed
-price with a spread of one price step, and every symbol has a minimum notional of 5.
+quantity step are the decimals of the candles (at most eight), the order book is laid around the price of the moment
+with a spread of one price step, and every symbol has a minimum notional of 5. The price of the moment, and the last
+candle, which still forms, are those of :mod:`mtfscalper.offline.forming`.
 
 Endpoints: https://developers.binance.com/docs/derivatives/usds-margined-futures
 """
@@ -13,7 +14,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from freqtrade.enums import CandleType
 
-from mtfscalper.offline.candles import Candles, CandleStore, MissingCandlesError
+from mtfscalper.offline.candles import MAX_DECIMALS, Candles, CandleStore, MissingCandlesError
+from mtfscalper.offline.forming import forming, known_at
 
 MIN_NOTIONAL = 5
 PERPETUAL_DELIVERY_MS = 4133404800000
@@ -79,8 +81,10 @@ class ReplayMarket(NamedTuple):
         self, symbol: str, interval: str, candle_type: CandleType, start_ms: int | None, end_ms: int | None, limit: int
     ) -> list[list[int | str]]:
         """Return candles as Binance's arrays of twelve; trade counts and taker volumes are unknown: zero."""
-        candles = self._candles(symbol, interval, candle_type).closed_by(self.now_ms)
-        selected = candles.between(start_ms, end_ms, limit)
+        candles = self._candles(symbol, interval, candle_type)
+        opened = int(np.searchsorted(candles.open_ms, self.now_ms, side="right"))
+        begun = candles._replace(open_ms=candles.open_ms[:opened], values=candles.values[:opened])
+        selected = self._known(symbol, begun.between(start_ms, end_ms, limit), candle_type)
         quote_volumes = selected.values[:, 4] * selected.values[:, :4].mean(axis=1)
         return [
             [open_ms, *map(_number, values), open_ms + candles.length_ms - 1, _number(quote_volume), 0, "0", "0", "0"]
@@ -100,7 +104,8 @@ class ReplayMarket(NamedTuple):
     def premium_index(self, symbol: str) -> Json:
         """Return mark price and funding of the moment."""
         rates = self._settled_funding(symbol)
-        marks = self._candles(symbol, "1h", CandleType.MARK).closed_by(self.now_ms)
+        marks = self._candles(symbol, "1h", CandleType.MARK)
+        marks = self._known(symbol, marks, CandleType.MARK)
         last = self._last_price(symbol)
         return {
             "symbol": symbol,
@@ -152,7 +157,7 @@ class ReplayMarket(NamedTuple):
             "priceChange": _number(change),
             "priceChangePercent": f"{change / float(opens[0]) * 100:.3f}",
             "weightedAvgPrice": _number(quote_volume / volume if volume else float(closes[-1])),
-            "lastPrice": _number(float(closes[-1])),
+            "lastPrice": _number(self._last_price(symbol)),
             "lastQty": _number(self._level_quantity(symbol)),
             "openPrice": _number(float(opens[0])),
             "highPrice": _number(float(highs.max())),
@@ -208,8 +213,20 @@ class ReplayMarket(NamedTuple):
             raise BinanceError(400, -1000, f"No candle of {symbol} has closed by {self.now}.")
         return candles
 
+    def _known(self, symbol: str, candles: Candles, candle_type: CandleType) -> Candles:
+        pair = self._pair(symbol)
+        is_traded = candle_type == CandleType.FUTURES
+        decimals = self.store.decimals(pair)[0] if is_traded else MAX_DECIMALS
+        return known_at(candles, self.store.finest(pair) if is_traded else candles, self.now_ms, decimals)
+
     def _last_price(self, symbol: str) -> float:
-        return float(self._closed(symbol).values[-1, 3])
+        """The price of the moment; after a gap in the candles, the last close."""
+        pair = self._pair(symbol)
+        finest = self.store.finest(pair)
+        now = forming(finest, finest, self.now_ms)
+        if now is None:
+            return float(self._closed(symbol).values[-1, 3])
+        return round(float(now[3]), self.store.decimals(pair)[0])
 
     def _level_quantity(self, symbol: str) -> float:
         decimals = self.store.decimals(self._pair(symbol))[1]

@@ -1,5 +1,6 @@
 """The candles that lie in a freqtrade data directory."""
 
+from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
@@ -49,11 +50,13 @@ class CandleStore:
 
     :ivar timeframes: the timeframes of the futures candles of each pair, shortest first
     :param datadir: directory whose ``futures/`` holds freqtrade's feather files
+    :param shift: by how much all candles are later than the files say, whole milliseconds
     :raises ReplayError: when it holds no futures candles
     """
 
-    def __init__(self, datadir: Path) -> None:
+    def __init__(self, datadir: Path, shift: timedelta = timedelta(0)) -> None:
         self.datadir = datadir
+        self._shift_ms = shift // timedelta(milliseconds=1)
         self._handler = get_datahandler(datadir, "feather")
         timeframes: dict[str, set[str]] = {}
         available = self._handler.ohlcv_get_available_data(datadir, TradingMode.FUTURES)
@@ -92,7 +95,7 @@ class CandleStore:
             ["funding_rate"] if candle_type == CandleType.FUNDING_RATE else ["open", "high", "low", "close", "volume"]
         )
         return Candles(
-            frame["date"].dt.as_unit("ms").astype("int64").to_numpy(),
+            frame["date"].dt.as_unit("ms").astype("int64").to_numpy() + self._shift_ms,
             frame[columns].to_numpy(dtype=np.float64),
             timeframe_to_msecs(timeframe),
         )

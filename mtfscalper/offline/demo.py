@@ -16,14 +16,12 @@ from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 from freqtrade.configuration import TimeRange
-from freqtrade.configuration.load_config import load_from_files
-from freqtrade.exceptions import ConfigurationError, OperationalException
+from freqtrade.exceptions import ConfigurationError
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
 
 from mtfscalper.freqai.archive import kept_folder
-from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.offline import (
     DEFAULT_PAIRS,
     DEFAULT_SEED,
@@ -34,6 +32,7 @@ from mtfscalper.offline import (
     ReplayError,
 )
 from mtfscalper.offline.candles import CandleStore
+from mtfscalper.offline.checkout import check_pairs, find_root, settings_of_files
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import (
     CONFIGS,
@@ -46,8 +45,8 @@ from mtfscalper.offline.freqtrade_command import (
     write_overlay,
 )
 from mtfscalper.offline.synthetic import DEFAULT_START, DEFAULT_STOP, TIMEFRAME_MINUTES, write_market
-from mtfscalper.settings import Settings
 
+COMMAND = "mtfscalper demo"
 IDENTIFIER = "mtfscalper_demo"
 # `make clean` removes the models of the synthetic market, and these not.
 IDENTIFIER_OWN_CANDLES = "mtfscalper_demo_own"
@@ -71,21 +70,6 @@ class DemoRequest(NamedTuple):
     configs: tuple[Path, ...] = ()
 
 
-def find_root(start: Path) -> Path:
-    """Find the project's root: ``start`` or the nearest folder above it that holds the main configuration.
-
-    :param start: folder to begin with
-    :raises ReplayError: when no folder holds it
-    """
-    for folder in (start, *start.parents):
-        if (folder / MAIN_CONFIG).is_file():
-            return folder
-    raise ReplayError(
-        f"mtfscalper demo: there is no {MAIN_CONFIG} in {start} or above it; the demo runs in a checkout of the "
-        "project. Change into it first: cd <checkout>, then mtfscalper demo."
-    )
-
-
 def run_demo(request: DemoRequest, console: Console) -> int:
     """Run the demo.
 
@@ -95,11 +79,8 @@ def run_demo(request: DemoRequest, console: Console) -> int:
     :raises ReplayError: when the request cannot be run
     """
     here = Path.cwd()
-    root = find_root(here)
+    root = find_root(here, COMMAND)
     configs = [here / config for config in request.configs]
-    for config in (*(root / config for config in CONFIGS), *configs):
-        if not config.is_file():
-            raise ReplayError(f"mtfscalper demo: configuration {config} does not exist; check --config")
     if request.datadir is None:
         datadir, timerange = SYNTHETIC_DATADIR, request.timerange or DEMO_TIMERANGE
         write_market(root / datadir)
@@ -110,7 +91,7 @@ def run_demo(request: DemoRequest, console: Console) -> int:
         )
     else:
         datadir, timerange = here / request.datadir, request.timerange
-    settings = _checked_settings([*(root / config for config in CONFIGS), *configs], root)
+    settings = settings_of_files([*(root / config for config in CONFIGS), *configs], root, COMMAND)
     _check_candles(root / datadir, request.pairs, timerange, settings.train_period_days)
 
     models = root / OFFLINE_USER_DATA / "models"
@@ -160,26 +141,6 @@ def _exclusive_identifier(models: Path, name: str = IDENTIFIER) -> Iterator[str]
             continue
 
 
-def _checked_settings(files: Sequence[Path], root: Path) -> Settings:
-    """The settings that the configuration files make together.
-
-    :param files: later ones override earlier ones
-    :raises ReplayError: for a file that is no JSON, or a setting that would stop the run
-    """
-    for file in files:
-        try:
-            load_from_files([str(file)])
-        except OperationalException as error:
-            raise ReplayError(
-                f"mtfscalper demo: configuration {file} cannot be read; check --config. {error}"
-            ) from error
-    try:
-        config = load_from_files([str(file) for file in files])
-        return checked_settings(config | {"user_data_dir": root / OFFLINE_USER_DATA})
-    except OperationalException as error:
-        raise ReplayError(f"mtfscalper demo: {error}\nCheck --config.") from error
-
-
 def _check_candles(datadir: Path, pairs: Sequence[str], timerange: str, training_days: int) -> None:
     """Refuse pairs and days without candles.
 
@@ -187,15 +148,7 @@ def _check_candles(datadir: Path, pairs: Sequence[str], timerange: str, training
     :raises ReplayError: naming what the directory has
     """
     store = CandleStore(datadir)
-    timeframes = store.timeframes
-    for pair in pairs:
-        missing = [timeframe for timeframe in TIMEFRAME_MINUTES if timeframe not in timeframes.get(pair, ())]
-        if missing:
-            raise ReplayError(
-                f"mtfscalper demo: {datadir} has no {', '.join(missing)} futures candles of {pair!r}; its pairs are "
-                f"{', '.join(timeframes)}. Choose among them with --pairs, or download the candles with "
-                f"`freqtrade download-data --pairs {pair} --timeframes {' '.join(TIMEFRAME_MINUTES)}`."
-            )
+    check_pairs(store, pairs, COMMAND)
     example = "two days such as 20250401-20250415, the earlier one first"
     try:
         days = TimeRange.parse_timerange(timerange)

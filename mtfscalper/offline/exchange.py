@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Self
@@ -23,10 +23,13 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from freqtrade.enums import CandleType
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 
 from mtfscalper.offline import ReplayError
 from mtfscalper.offline.binance import BinanceError, Json, ReplayMarket
 from mtfscalper.offline.candles import CandleStore
+from mtfscalper.offline.faults import Faults
+from mtfscalper.offline.faulty_app import SKEW_MS, FaultyApp
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +38,7 @@ START_TIMEOUT_SECONDS = 20.0
 STOP_TIMEOUT_SECONDS = 5.0
 
 Clock = Callable[[], datetime]
+NO_SHIFT = timedelta(0)
 
 
 def utc_now() -> datetime:
@@ -48,19 +52,23 @@ StartTime = Annotated[int | None, Query(alias="startTime")]
 EndTime = Annotated[int | None, Query(alias="endTime")]
 
 
-def create_app(datadir: Path, clock: Clock = utc_now) -> FastAPI:
+def create_app(
+    datadir: Path, clock: Clock = utc_now, faults: Faults | None = None, shift: timedelta = NO_SHIFT
+) -> FastAPI:
     """Build the web application of the exchange.
 
     :param datadir: freqtrade data directory to serve
     :param clock: tells the moment; candles that close after it do not exist yet
+    :param faults: whose faults of candles are served
+    :param shift: by how much the candles are served later than they are dated
     :return: the application, to be run by uvicorn or by a test client
     :raises ReplayError: when the directory holds no futures candles
     """
-    store = CandleStore(datadir)
+    store = CandleStore(datadir, shift)
     app = FastAPI(openapi_url=None)
 
     def market() -> ReplayMarket:
-        return ReplayMarket.from_store(store, clock())
+        return ReplayMarket.from_store(store, clock() + timedelta(milliseconds=SKEW_MS.get()))
 
     def answer_for(symbol: str | None, answer: Callable[[ReplayMarket, str], Json]) -> JSONResponse:
         """Answer for one symbol or, as Binance does when none is named, for all."""
@@ -81,13 +89,18 @@ def create_app(datadir: Path, clock: Clock = utc_now) -> FastAPI:
 
     def klines_of(candle_type: CandleType) -> Callable[..., JSONResponse]:
         def klines(
+            request: Request,
             symbol: Symbol,
             interval: Interval,
             start_time: StartTime = None,
             end_time: EndTime = None,
             limit: Annotated[int, Query(ge=1, le=1500)] = 500,
         ) -> JSONResponse:
-            return JSONResponse(market().klines(symbol, interval, candle_type, start_time, end_time, limit))
+            now = market()
+            klines = now.klines(symbol, interval, candle_type, start_time, end_time, limit)
+            if faults is not None:
+                klines = faults.alter_klines(klines, request.url.path, symbol, interval, now.now_ms)
+            return JSONResponse(klines)
 
         return klines
 
@@ -149,10 +162,22 @@ class ReplayExchange:
     :param port: port to listen on; 0 takes a free one
     :param host: the loopback address; the exchange has no authentication, so every other one is refused
     :param clock: tells the moment; candles that close after it do not exist yet
+    :param faults: what goes wrong; None is nothing
+    :param shift: by how much the candles are served later than they are dated
+    :param let_pass: told how many seconds of the clock a late answer takes, returns how many true ones to wait
     :raises ReplayError: when host, port or directory cannot be served
     """
 
-    def __init__(self, datadir: Path, port: int = 0, host: str = LOOPBACK, clock: Clock = utc_now) -> None:
+    def __init__(
+        self,
+        datadir: Path,
+        port: int = 0,
+        host: str = LOOPBACK,
+        clock: Clock = utc_now,
+        faults: Faults | None = None,
+        shift: timedelta = NO_SHIFT,
+        let_pass: Callable[[float], float] = float,
+    ) -> None:
         if host != LOOPBACK:
             raise ReplayError(
                 f"replay exchange: host is {host!r}; accepted is {LOOPBACK!r} alone, since the exchange "
@@ -161,8 +186,9 @@ class ReplayExchange:
         if not 0 <= port <= 65535:
             raise ReplayError(f"replay exchange: port is {port}; choose --port from 0 (any free one) to 65535")
         self.port = port
+        app: ASGIApp = create_app(datadir, clock, faults, shift)
         config = uvicorn.Config(
-            create_app(datadir, clock),
+            app if faults is None else FaultyApp(app, faults, clock, let_pass),
             log_config=None,
             log_level="warning",
             access_log=False,

@@ -45,6 +45,7 @@ def freqtrade_command(
     *,
     pairs: Sequence[str] = (),
     timerange: str | None = None,
+    program: str = "freqtrade",
     **options: Option,
 ) -> list[str]:
     """Build a freqtrade command line.
@@ -53,11 +54,12 @@ def freqtrade_command(
     :param configs: configuration files, later ones override earlier ones
     :param pairs: pairs to trade; none takes those of the configuration
     :param timerange: as freqtrade writes it
+    :param program: the module that is run as freqtrade
     :param options: further options by name: ``strategy_path="mine"`` becomes ``--strategy-path mine``,
         ``no_color=True`` becomes ``--no-color``, and a list or tuple an option with several values
     :return: arguments, the Python interpreter first
     """
-    command = [sys.executable, "-m", "freqtrade", subcommand]
+    command = [sys.executable, "-m", program, subcommand]
     for name, value in options.items():
         values = value if isinstance(value, list | tuple) else [] if value is True else [value]
         command += [f"--{name.replace('_', '-')}", *map(str, values)]

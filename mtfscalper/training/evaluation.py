@@ -27,11 +27,10 @@ _MAX_BATCH = 256
 
 
 class Evaluation(NamedTuple):
-    """One pass over the held-out candles.
+    """One pass over some candles, each stretch between two gaps from a new account.
 
-    :ivar log_return: logarithm of final equity after costs, summed over the segments
-    :ivar lower_log_return: the lower end of its interval, by how much the segments differ; with one segment, which
-        shows no spread, ``log_return`` itself
+    :ivar log_return: logarithm of final equity after costs, summed over the stretches
+    :ivar log_return_error: its standard error, by how much the stretches differ; 0 for one, which shows no spread
     """
 
     timesteps: int
@@ -39,7 +38,34 @@ class Evaluation(NamedTuple):
     trades: int
     win_ratio: float
     seconds: float
-    lower_log_return: float
+    log_return_error: float = 0.0
+    stretches: int = 1
+
+    @classmethod
+    def over(
+        cls,
+        timesteps: int,
+        log_returns: Sequence[float],
+        candles: Sequence[int],
+        trades: int,
+        wins: int,
+        seconds: float,
+    ) -> Evaluation:
+        """Of what each stretch gave.
+
+        :param candles: of each: a longer one may earn more
+        """
+        n = len(log_returns)
+        error = sum(candles) * standard_error(log_returns, candles) if n > 1 else 0.0
+        win_ratio = wins / trades if trades else 0.0
+        return cls(timesteps, float(sum(log_returns)), trades, win_ratio, seconds, error, n)
+
+    @property
+    def lower_log_return(self) -> float:
+        """The lower end of the log return's interval; with one stretch the log return itself."""
+        if self.stretches < 2:
+            return self.log_return
+        return lower_end(self.log_return, self.log_return_error, self.stretches)
 
 
 def can_evaluate(tape: MarketTape, settings: EnvSettings) -> bool:
@@ -60,10 +86,9 @@ def evaluate(model: BaseAlgorithm, tape: MarketTape, settings: EnvSettings) -> E
         log_returns.append(math.log(result.equity))
         candles.append(len(segment))
         profits += [trade.profit_ratio for trade in result.trades]
-    wins = float(np.mean(np.array(profits) > 0)) if profits else 0.0
-    total = float(sum(log_returns))
+    wins = sum(profit > 0 for profit in profits)
     seconds = time.perf_counter() - started
-    return Evaluation(model.num_timesteps, total, len(profits), wins, seconds, lower_log_return(log_returns, candles))
+    return Evaluation.over(model.num_timesteps, log_returns, candles, len(profits), wins, seconds)
 
 
 def play_segments(
@@ -79,19 +104,6 @@ def play_segments(
             segment,
             closed_loop.run(decider, segment, settings, first_row, len(segment) - 1, last_candle_closes=True),
         )
-
-
-def lower_log_return(log_returns: Sequence[float], candles: Sequence[int]) -> float:
-    """The lower end of the interval of a log return that is a sum over segments.
-
-    :param log_returns: of each segment
-    :param candles: of each segment: a longer one may earn more
-    """
-    total = float(sum(log_returns))
-    if len(log_returns) < 2:
-        return total
-    n = sum(candles)
-    return n * lower_end(total / n, standard_error(log_returns, candles), len(candles))
 
 
 class Judgement:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import logging
+import sys
 from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
+from stable_baselines3.common.logger import HumanOutputFormat, Logger
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
@@ -89,6 +91,9 @@ def build_model(
         arguments = settings.other_algorithm_kwargs | common
         model = algorithm_class(rl.model_type)(rl.policy_type, vec_env, policy_kwargs=network, **arguments)
     assert isinstance(model, BaseAlgorithm)
+    if tensorboard_dir is None:
+        # Its own logger would leave an empty folder among the machine's temporary files, at every training of a bot.
+        model.set_logger(Logger(folder=None, output_formats=[HumanOutputFormat(sys.stdout)] if model.verbose else []))
     if rl.model_type == "PPO":
         features_extractor(model).set_features(tape.features)
     if isinstance(model, FusedPPO):

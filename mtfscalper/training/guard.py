@@ -5,20 +5,23 @@ It is judged once, when its training is over, on folds that chose nothing.
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
+import numpy as np
+import numpy.typing as npt
 from stable_baselines3.common.base_class import BaseAlgorithm
 
-from mtfscalper.policy.classic_exits import Entry, relive
+from mtfscalper.envs.episodes import candles_of
+from mtfscalper.market.tape import MarketTape
+from mtfscalper.trading.reliving import Entries, relive
 from mtfscalper.trading.trades import ClosedTrade
+from mtfscalper.trading.trading_rules import TradingRules
 from mtfscalper.training.evaluation import play_segments
 from mtfscalper.training.paired import paired
 from mtfscalper.training.paired_result import PairedResult
 from mtfscalper.training.report import TrainingReport
 from mtfscalper.training.request import TrainingRequest
-
-logger = logging.getLogger(__name__)
 
 
 def judged(job: TrainingRequest, model: BaseAlgorithm, report: TrainingReport) -> TrainingReport:
@@ -36,11 +39,28 @@ def judge(job: TrainingRequest, model: BaseAlgorithm) -> PairedResult:
 
     Both end at the last open of a fold.
     """
-    ours: list[ClosedTrade] = []
-    theirs: list[ClosedTrade] = []
     rules = job.env.rules
+    trades: list[ClosedTrade] = []
+    classic = [np.zeros(0)]
     for segment, result in play_segments(model, job.judging, job.env) if job.judging is not None else ():
-        ours += result.trades
-        theirs += relive(segment, rules, [Entry(trade.open_ms, trade.is_short) for trade in result.trades])
-    max_trade_ms = int(rules.max_trade_duration_candles * rules.timeframe_minutes * 60_000)
-    return paired(ours, theirs, max_trade_ms)
+        trades += result.trades
+        classic.append(with_classic_exits(segment, rules, result.trades))
+    return paired(
+        np.array([trade.open_ms for trade in trades], dtype=np.int64),
+        np.array([trade.profit_ratio for trade in trades]),
+        np.concatenate(classic),
+        max_trade_ms=int(rules.max_trade_duration_candles * rules.timeframe_minutes * 60_000),
+    )
+
+
+def with_classic_exits(tape: MarketTape, rules: TradingRules, trades: Sequence[ClosedTrade]) -> npt.NDArray[np.float64]:
+    """The profit ratios that trades would have had if nobody but the rules had ended them, shape (n_trades,).
+
+    :param tape: that they were made on, without gaps
+    """
+    entries = Entries(
+        is_short=np.array([trade.is_short for trade in trades], dtype=bool),
+        first=np.searchsorted(tape.dates_ms, [trade.open_ms for trade in trades]),
+        open_rate=np.array([trade.open_rate for trade in trades]),
+    )
+    return relive(entries, candles_of([tape]), rules).profit_ratio

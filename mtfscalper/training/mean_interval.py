@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import stdtrit
 
 # One-sided: the lower end of a 90 % interval.
 CONFIDENCE = 0.95
@@ -37,4 +36,7 @@ def lower_end(mean: float, error: float, n_groups: int) -> float:
     """
     if n_groups < 2:
         return math.nan
+    # Here: a machine that only trains needs no SciPy.
+    from scipy.special import stdtrit
+
     return mean - float(stdtrit(n_groups - 1, CONFIDENCE)) * error

@@ -21,7 +21,7 @@ from mtfscalper.trading.arrays import map_arrays
 from mtfscalper.trading.episode import EpisodeState, Market, Scene, advance
 from mtfscalper.trading.observation import observe
 from mtfscalper.trading.torch_arrays import TorchNamespace
-from mtfscalper.training.evaluation import Evaluation, lower_log_return, shortest_run
+from mtfscalper.training.evaluation import Evaluation, shortest_run
 from mtfscalper.training.graphs import GraphedFunction
 from mtfscalper.training.member_envs import Stage, in_groups
 from mtfscalper.training.member_networks import MemberNetworks
@@ -213,8 +213,6 @@ def _evaluation(timesteps: int, columns: Sequence[npt.NDArray[Any]], seconds: fl
     equity, trades, wins, candles = columns
     if not len(equity):
         return None
-    n_trades = int(trades.sum())
-    win_ratio = float(wins.sum() / n_trades) if n_trades else 0.0
-    log_returns = np.log(equity)
-    lower = lower_log_return(log_returns.tolist(), candles.tolist())
-    return Evaluation(timesteps, float(log_returns.sum()), n_trades, win_ratio, seconds, lower)
+    return Evaluation.over(
+        timesteps, np.log(equity).tolist(), candles.tolist(), int(trades.sum()), int(wins.sum()), seconds
+    )

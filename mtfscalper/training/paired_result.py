@@ -33,7 +33,7 @@ class PairedResult:
         return self.policy_mean - self.classic_mean
 
     @property
-    def is_beaten(self) -> bool:
+    def beats_classic(self) -> bool:
         """Whether the policy beats classic exits: enough trades, and even the lower end of the difference above 0."""
         return self.trades >= ENOUGH_TRADES_TO_JUDGE and self.lower is not None and self.lower > 0
 
@@ -58,7 +58,7 @@ class PairedResult:
         elif self.lower is None:
             why = "one day shows no spread: not beaten"
         else:
-            beaten = "beaten" if self.is_beaten else "not beaten"
+            beaten = "beaten" if self.beats_classic else "not beaten"
             why = f"lower end of the difference {_percent(self.lower)}: {beaten}"
         return f"{figures}; {why}"
 

@@ -64,7 +64,7 @@ class TrainingReport:
     @property
     def falls_back(self) -> bool:
         """Whether the policy was judged and did not beat classic exits: the rules end its trades."""
-        return self.judged is not None and not self.judged.is_beaten
+        return self.judged is not None and not self.judged.beats_classic
 
     def seconds_of(self, phase: str) -> float:
         """Seconds spent in the phases of one name."""

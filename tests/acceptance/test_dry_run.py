@@ -1,4 +1,4 @@
-"""A dry run decides as a backtest does: ``freqtrade trade`` on a fast clock, then ``freqtrade backtesting`` beside it.
+"""A dry run decides as a backtest does: ``freqtrade trade`` on a simulated clock, then ``freqtrade backtesting``.
 
 The bot trades a replayed market for some hours of its own time, with a policy that it has trained itself. A backtest of
 the same day is then given that policy, and both are compared candle by candle: what was decided flat, what was decided
@@ -9,13 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sqlite3
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,6 +28,7 @@ from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.run_plan import RunPlan
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import Option, freqtrade_command, write_overlay
+from mtfscalper.offline.stage import Stage, StageHome
 from mtfscalper.offline.synthetic import write_market
 from mtfscalper.strategy import (
     ACTION_COLUMN,
@@ -54,10 +49,7 @@ FIVE_MINUTES = pd.Timedelta(minutes=5)
 # Some minutes pass before the bot decides: freqtrade starts, candles are downloaded, a policy is trained. No funding
 # falls due in the hours after, about which a bot knows less than a backtest: only the rates from before its start.
 START = datetime(2024, 10, 15, 8, 30, tzinfo=UTC)
-# A candle takes seven and a half seconds.
-SPEED = 40
 N_CANDLES = 60
-LONGEST_RUN_SECONDS = 900
 # freqtrade's exit status after Ctrl-C.
 INTERRUPTED = 130
 # What the run has to show at the least, so that nothing passes vacuously.
@@ -68,7 +60,7 @@ PROBABILITIES = [LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN, EXIT_COLUMN]
 OVERLAY: dict[str, Any] = {
     "max_open_trades": 1,
     "exchange": {"pair_whitelist": [PAIR]},
-    # Of the fast clock.
+    # Of the simulated clock.
     "internals": {"process_throttle_secs": 15},
     "freqai": {
         "identifier": "dry_run",
@@ -146,53 +138,21 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def run_bot(scratch: Path, market: Path) -> BotRun:
     """Let a bot trade until it has decided on enough candles, then stop it by Ctrl-C."""
-    home, lines = scratch / "bot", scratch / "lines.jsonl"
-    (scratch / "bot_data").mkdir()
-    home.mkdir()
-    database = scratch / "tradesv3.dryrun.sqlite"
-    exchange_config = scratch / "exchange.json"
+    lines = scratch / "lines.jsonl"
     config = scratch / "bot.json"
     config.write_text(json.dumps(OVERLAY))
-    command = command_of(
-        "trade",
-        home,
-        scratch / "bot_data",
-        "LivelyModel",
-        [config, exchange_config],
-        dry_run=True,
-        db_url=f"sqlite:///{database}",
-    )
-    environment = surroundings(HELPERS / "clock") | {
-        "RECORDED_LINES": str(lines),
-        # Both processes count from the same moment.
-        "FAST_CLOCK": f"{SPEED} {int(START.timestamp()) * 10**9} {time.monotonic_ns()}",
-        "TZ": "UTC",
-    }
-    beside = [sys.executable, str(HELPERS / "bot_beside_exchange.py"), str(market), str(exchange_config), *command]
-    with running(beside, environment, scratch / "bot.log") as process:
-        deadline = time.monotonic() + LONGEST_RUN_SECONDS
-        while len(decided(lines)) <= N_CANDLES:
-            assert process.poll() is None, (scratch / "bot.log").read_text()
-            assert time.monotonic() < deadline, (scratch / "bot.log").read_text()
-            time.sleep(1)
-    return read_run(lines, database)
-
-
-@contextmanager
-def running(command: list[str], environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """A command with its children, ended by Ctrl-C."""
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=log.parent, env=environment, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
-        )
+    with Stage(StageHome(scratch / "bot"), market, START, speed=None) as stage:
+        configs = [ROOT / "configs" / "config_rl_hybrid.json", config]
+        command = stage.command([*configs, stage.write_config(configs, [PAIR], {})], **code_of("LivelyModel"))
+        bot = stage.start_bot(command, scratch, surroundings() | {"RECORDED_LINES": str(lines)})
         try:
-            yield process
-            os.killpg(process.pid, signal.SIGINT)
-            assert process.wait(60) == INTERRUPTED, log.read_text()
+            # Until the policy is trained, a candle or two pass.
+            assert bot.run_until(START + (N_CANDLES + 6) * FIVE_MINUTES), stage.home.log.read_text()
+            assert bot.stop() == INTERRUPTED, stage.home.log.read_text()
         finally:
-            if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+            bot.kill()
+        assert "Traceback" not in stage.home.log.read_text()
+        return read_run(lines, stage.home.database)
 
 
 def backtest(scratch: Path, market: Path, bot: BotRun) -> Run:
@@ -205,7 +165,15 @@ def backtest(scratch: Path, market: Path, bot: BotRun) -> Run:
     with ReplayExchange(market) as exchange:
         write_overlay(configs[1], exchange.url, {})
         day = f"{START:%Y%m%d}-{START + timedelta(days=1):%Y%m%d}"
-        command = command_of("backtesting", home, market, "BotsModel", configs, timerange=day, no_color=True)
+        command = freqtrade_command(
+            "backtesting",
+            [ROOT / "configs" / "config_rl_hybrid.json", *configs],
+            userdir=home,
+            datadir=market,
+            timerange=day,
+            no_color=True,
+            **code_of("BotsModel"),
+        )
         recorded = {"RECORDED_FRAME": str(scratch / "frame.feather")}
         (scratch / "backtest.log").write_text(output_of(command, scratch, surroundings() | recorded))
     [rows] = home.glob("models/dry_run/sub-train-*/*_decisions.npz")
@@ -214,30 +182,20 @@ def backtest(scratch: Path, market: Path, bot: BotRun) -> Run:
     return Run(bot, by_date(pd.read_feather(scratch / "frame.feather")), features, home, configs)
 
 
-def command_of(
-    subcommand: str, home: Path, datadir: Path, model: str, configs: list[Path], **options: Option
-) -> list[str]:
-    """What ``trade`` and ``backtesting`` are told alike, and options of their own."""
-    return freqtrade_command(
-        subcommand,
-        [ROOT / "configs" / "config_rl_hybrid.json", *configs],
-        userdir=home,
-        datadir=datadir,
-        strategy="RecordingStrategy",
-        strategy_path=HELPERS,
-        freqaimodel=model,
-        freqaimodel_path=HELPERS,
-        **options,
-    )
+def code_of(model: str) -> dict[str, Option]:
+    """The options by which ``trade`` and ``backtesting`` find strategy and model."""
+    return {
+        "strategy": "RecordingStrategy",
+        "strategy_path": HELPERS,
+        "freqaimodel": model,
+        "freqaimodel_path": HELPERS,
+    }
 
 
-def surroundings(*paths: Path) -> dict[str, str]:
-    """The environment of both: where the project's strategy is, and one thread.
-
-    :param paths: further ones to import from
-    """
-    imported = [*map(str, paths), str(STRATEGIES), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return os.environ | {"PYTHONPATH": os.pathsep.join(imported), "OMP_NUM_THREADS": "1"}
+def surroundings() -> dict[str, str]:
+    """The environment of both: where the project's strategy is, and one thread."""
+    imported = [str(STRATEGIES), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return dict(os.environ) | {"PYTHONPATH": os.pathsep.join(imported), "OMP_NUM_THREADS": "1"}
 
 
 # ---------------------------------------------------------------------- what was written
@@ -323,7 +281,7 @@ def candles_in(trade: Any, last: pd.Timestamp) -> pd.DatetimeIndex:
     :param last: the last candle that the bot has surely finished
     """
     until = last if pd.isna(trade.close_date) else trade.close_date.floor(FIVE_MINUTES)
-    return pd.date_range(trade.open_date.ceil(FIVE_MINUTES), until, freq=FIVE_MINUTES)
+    return pd.date_range(trade.open_date.floor(FIVE_MINUTES) + FIVE_MINUTES, until, freq=FIVE_MINUTES)
 
 
 def difference(ours: Any, theirs: Any) -> float:
@@ -363,7 +321,7 @@ def test_the_bot_enters_where_the_backtests_columns_say_so(run: Run) -> None:
     assert len(entered) == len(trades) >= LEAST_TRADES
     # Until the exchange has the candle that has just closed, freqtrade holds on to the row before.
     for trade in trades.itertuples():
-        assert trade.open_date > run.bot.rows["at"][trade.open_date.floor(FIVE_MINUTES) - FIVE_MINUTES]
+        assert trade.open_date >= run.bot.rows["at"][trade.open_date.floor(FIVE_MINUTES) - FIVE_MINUTES]
     # The candle after a row is decided on; held, and the one of an exit, it is not free.
     busy = {candle for trade in trades.itertuples() for candle in candles_in(trade, run.bot.rows.index[-1])}
     expected = {}
@@ -419,7 +377,7 @@ def test_the_bots_record_has_each_of_its_decisions(run: Run) -> None:
     for name in ("probability", "leave", "held_candles", "profit", "best_profit"):
         assert record[name].tolist() == [answer[name] for answer in answers["answer"]]
     # What was said of an exit stands beside it in the database.
-    with sqlite3.connect(run.home.parent / "tradesv3.dryrun.sqlite") as connection:
+    with sqlite3.connect(run.home.parent / "bot" / "tradesv3.dryrun.sqlite") as connection:
         noted = pd.read_sql("SELECT * FROM trade_custom_data WHERE cd_key = 'rl_exit_probability'", connection)
     exits = run.bot.trades[run.bot.trades["exit_reason"] == "rl_exit"]
     assert len(exits) >= LEAST_EXITS
@@ -446,5 +404,5 @@ def test_the_trades_are_the_backtests(run: Run) -> None:
         same += 1
     print(f"\n{same} trades are the backtest's own, their rates within {np.abs(ticks).max() / TICK:.0f} ticks")
     assert same >= LEAST_EXITS
-    # The bot fills in the book around the last close, the backtest at the candle's open.
-    assert np.abs(ticks).max() <= 2.5 * TICK
+    # The bot fills in the book, a tick wide, the backtest at the candle's open.
+    assert np.abs(ticks).max() <= 1.5 * TICK

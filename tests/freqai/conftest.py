@@ -1,8 +1,9 @@
 """FreqAI's own machinery in this process, on a synthetic market and without a network."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -10,6 +11,7 @@ import torch
 from freqai_runs import OTHER_PAIR, PAIR
 from freqtrade.optimize.backtesting import Backtesting
 
+from mtfscalper.freqai import live_replay
 from mtfscalper.offline.synthetic import write_market
 
 torch.set_num_threads(1)
@@ -26,6 +28,14 @@ def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
     frame = pd.read_feather(rates)
     frame.assign(open=frame["open"] * 10).to_feather(rates)
     return datadir
+
+
+@pytest.fixture(autouse=True)
+def told_at_exit(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], None]]:
+    """What backtests of a bot's decisions would print as the process ends."""
+    functions: list[Callable[[], None]] = []
+    monkeypatch.setattr(live_replay, "atexit", SimpleNamespace(register=functions.append))
+    return functions
 
 
 @pytest.fixture(autouse=True)

@@ -63,6 +63,8 @@ TINY: dict[str, Any] = {
             "progress_bar": False,
             "device": "cpu",
             "decision_mode": "replay",
+            # A test looks into it.
+            "live_training": "thread",
         },
     },
 }

@@ -18,12 +18,13 @@ from freqtrade.data.dataprovider import DataProvider
 from freqtrade.enums import CandleType, RunMode
 from freqtrade.exceptions import TemporaryError
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
-from freqtrade.persistence import Trade, init_db
+from freqtrade.persistence import Trade, enable_database_use, init_db
 from freqtrade.plugins.pairlistmanager import PairListManager
 from freqtrade.resolvers import StrategyResolver
 
 from mtfscalper.freqai.model import MtfScalperFreqaiModel
 
+FIRST_START = datetime(2024, 9, 8, 12, 0, 3, tzinfo=UTC)
 FIVE_MINUTES = timedelta(minutes=5)
 LENGTHS = {"5m": FIVE_MINUTES, "15m": timedelta(minutes=15), "1h": timedelta(hours=1)}
 PUBLISHED = {
@@ -42,9 +43,11 @@ class LiveBot:
     :ivar is_answered: whether it answers
     """
 
-    def __init__(self, home: Path, market: Path, monkeypatch: pytest.MonkeyPatch, **overlay: Any) -> None:
+    def __init__(
+        self, home: Path, market: Path, monkeypatch: pytest.MonkeyPatch, now: datetime = FIRST_START, **overlay: Any
+    ) -> None:
         self._clock_runs = False
-        self.now = datetime(2024, 9, 8, 12, 0, 3, tzinfo=UTC)
+        self.now = now
         self._candles = {
             timeframe: pd.read_feather(market / "futures" / f"BTC_USDT_USDT-{timeframe}-futures.feather")
             for timeframe in LENGTHS
@@ -73,6 +76,8 @@ class LiveBot:
             loosen_signals(self.strategy)
         # Trainings are started by hand, not by FreqAI's thread.
         self.model.scanning = True
+        # A backtest before may have switched it off.
+        enable_database_use()
         init_db("sqlite://")
 
     @property

@@ -18,10 +18,10 @@ from freqtrade.exceptions import OperationalException
 from live_bot import LiveBot
 
 from mtfscalper import artefacts
-from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.bookkeeping import Bookkeeper
 from mtfscalper.freqai.columns import ACTION_COLUMN
+from mtfscalper.freqai.stray_files import remove_stray_files
 from mtfscalper.seals import Seals
 
 FILES = ("pair_dictionary.json", "global_metadata.json", "metric_tracker.json", "historic_predictions.pkl")
@@ -254,5 +254,5 @@ def test_files_of_killed_writers_are_removed_and_those_of_living_ones_stay(tmp_p
         path.write_bytes(b"half")
     # Written before the process that now has the number began.
     os.utime(reused, (1, 1))
-    bookkeeping.remove_stray_files(tmp_path.rglob("*.tmp"))
+    remove_stray_files(tmp_path.rglob("*.tmp"))
     assert sorted(path.name for path in tmp_path.rglob("*.tmp")) == sorted([own.name, other.name])

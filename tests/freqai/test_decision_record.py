@@ -88,23 +88,35 @@ def test_the_same_strategy_backtested_again_gets_another_file(tmp_path: Path) ->
     assert [len(pd.read_feather(path)) for path in files(tmp_path)] == [3, 3, 1]
 
 
-def test_a_bot_writes_at_every_loop_and_begins_a_file_a_day(tmp_path: Path) -> None:
+def test_a_bot_writes_at_once_and_begins_a_file_a_day(tmp_path: Path) -> None:
     record = DecisionRecord(tmp_path, "dry_run", "Mine")
     per_day = DAY_MS // CANDLE_MS
     for number in (*range(4), per_day, per_day + 1):
         record.add(question(number))
-        record.at_loop(0)
         assert record._rows == []
     assert [len(pd.read_feather(path)) for path in files(tmp_path)] == [4, 2]
     # Row by row, and yet in one piece: nothing is looked up in a thousand pieces later.
     with decision_record.pa.OSFile(str(files(tmp_path)[0])) as source:
         assert decision_record.pa.ipc.open_file(source).num_record_batches == 1
-    # A strategy that asks by hand has no loop: what waits is written with the next candle.
-    record.add(question(per_day + 2))
-    record.add(question(per_day + 2, OTHER_PAIR))
-    assert len(pd.read_feather(files(tmp_path)[1])) == 2
-    record.add(question(per_day + 3))
-    assert len(pd.read_feather(files(tmp_path)[1])) == 4
+
+
+def test_a_bot_that_is_started_again_finds_what_it_was_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    record = DecisionRecord(tmp_path, "dry_run", "Mine")
+    asked = [question(7), question(7, OTHER_PAIR), question(8, leave=True)]
+    for one in asked:
+        record.add(one)
+    DecisionRecord(tmp_path, "live", "Mine").add(question(9))
+    again = DecisionRecord(tmp_path, "dry_run", "Mine")
+    assert [again.answered(one.pair, one.opened_ms, one.candle_ms) for one in asked] == asked
+    # Another candle, another trade, and another kind of bot.
+    opened_ms = asked[0].opened_ms
+    assert again.answered(PAIR, opened_ms, question(6).candle_ms) is None
+    assert again.answered(PAIR, opened_ms + 1, question(7).candle_ms) is None
+    assert again.answered(PAIR, opened_ms, question(9).candle_ms) is None
+    [file] = tmp_path.glob("dry_run*")
+    file.write_bytes(file.read_bytes()[:100])
+    assert DecisionRecord(tmp_path, "dry_run", "Mine").answered(PAIR, opened_ms, question(7).candle_ms) is None
+    assert f"{file} cannot be read" in caplog.text
 
 
 def test_old_files_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,8 @@ from freqai_runs import PAIR, Watch
 from freqtrade.persistence import Trade
 from live_bot import LiveBot, watched
 
+from mtfscalper import artefacts
+from mtfscalper.artefacts import MANIFEST_NAME
 from mtfscalper.freqai.columns import (
     ACTION_COLUMN,
     EXIT_COLUMN,
@@ -23,6 +25,7 @@ from mtfscalper.freqai.columns import (
 )
 from mtfscalper.freqai.open_trade import OpenTrade
 from mtfscalper.freqai.trade_decisions import PROBABILITY_KEY
+from mtfscalper.seals import Seals
 from mtfscalper.trading.actions import Action
 from mtfscalper.training.job import TrainingJob
 
@@ -280,16 +283,22 @@ def test_a_restarted_bot_says_that_its_policy_was_trained_for_other_rules(
 
 
 @pytest.mark.parametrize("content", ['{"window": 1}', "{", '{"rules": {"minimal_roi": []}, "view": []}'])
-def test_a_bot_whose_trained_rules_cannot_be_read_says_so_and_decides_by_those_of_now(
+def test_a_bot_whose_trained_rules_are_another_versions_says_so_and_decides_by_those_of_now(
     make_bot: Any, caplog: pytest.LogCaptureFixture, content: str
 ) -> None:
     bot = ready(make_bot(rl_config={"decision_mode": "exact"}))
     [file] = Path(bot.model.full_path).rglob("trade_terms.json")
     file.write_text(content)
-    bot.next_candle()
-    trade = bot.open_trade(candles_ago=1)
-    bot.analyse()
-    assert bot.strategy.trade_decisions.decide(trade, bot.now, 1.0) is not None
+    # As that version would have sealed it.
+    names = [path for path in file.parent.iterdir() if "_df.pkl" not in path.name and path.name != MANIFEST_NAME]
+    model = next(path.name.removesuffix("_model.zip") for path in names if path.name.endswith("_model.zip"))
+    files = artefacts.policy_files(file.parent, model) | {file.name: file}
+    artefacts.write_manifest(file.parent, {}, files, Seals(Path(bot.config["user_data_dir"])), pair=PAIR)
+    again = make_bot(rl_config={"decision_mode": "exact"})
+    again.next_candle()
+    trade = again.open_trade(candles_ago=1)
+    again.analyse()
+    assert again.strategy.trade_decisions.decide(trade, again.now, 1.0) is not None
     assert f"{file} cannot be read" in caplog.text
 
 

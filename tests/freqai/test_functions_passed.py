@@ -16,9 +16,9 @@ from mtfscalper.freqai.trade_decisions import TradeDecisions
 
 ROOT = Path(mtfscalper.__file__).parent
 MOST = 12
-_NOT_COUNTED = ("candle_clock.py", "decision_record.py", "policy_exits.py")
-# Asked for the record.
-_OF_RECORD = "TradeDecisions.leaves"
+_NOT_COUNTED = ("candle_clock.py", "decision_record.py", "policy_exits.py", "artefacts.py", "stray_files.py")
+# Asked for the record, which a bot writes before an answer is acted on.
+_OF_RECORD = ("TradeDecisions.leaves", "TradeDecisions._note")
 
 
 def functions_passed(call: Callable[[], Any]) -> tuple[Any, set[str]]:
@@ -26,7 +26,7 @@ def functions_passed(call: Callable[[], Any]) -> tuple[Any, set[str]]:
 
     Not counted is the arithmetic of rules and observations (``trading``), which environments call too, nor what Python
     makes of comprehensions and lambdas: they lie in a function that is counted. Nor are the clock, which is arithmetic
-    too, and the record of decisions, which is written once there is one.
+    too, and the record of decisions, with the writing of its files.
     """
     seen: set[str] = set()
 
@@ -34,7 +34,11 @@ def functions_passed(call: Callable[[], Any]) -> tuple[Any, set[str]]:
         file = Path(frame.f_code.co_filename)
         if event != "call" or not file.is_relative_to(ROOT) or frame.f_code.co_name.startswith("<"):
             return
-        if file.parent.name != "trading" and file.name not in _NOT_COUNTED and frame.f_code.co_qualname != _OF_RECORD:
+        if (
+            file.parent.name != "trading"
+            and file.name not in _NOT_COUNTED
+            and frame.f_code.co_qualname not in _OF_RECORD
+        ):
             seen.add(f"{file.relative_to(ROOT)}: {frame.f_code.co_qualname}")
 
     sys.setprofile(profile)

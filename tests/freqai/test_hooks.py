@@ -97,7 +97,9 @@ def test_every_live_hook_is_called_and_no_dead_one(
     # From what a bot predicted.
     model, strategy = again.strategy.freqai, again.strategy
     monkeypatch.setitem(model.config, "freqai_backtest_live_models", True)
-    model.dd.historic_predictions[PAIR] = pd.DataFrame({"date_pred": again.frame["date"], "&-action": 0.0})
+    model.dd.historic_predictions[PAIR] = pd.DataFrame(
+        {"date_pred": again.frame["date"], "&-action": 0.0, "do_predict": 1}
+    )
     model.start(again.candles[PAIR].copy(), {"pair": PAIR}, strategy)
 
     def fail(*_: Any) -> Any:

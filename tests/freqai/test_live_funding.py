@@ -1,6 +1,7 @@
 """A bot's funding rates are those of the exchange, for training, for decisions and for a trade's best profit."""
 
 import logging
+import shutil
 import threading
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from freqtrade.enums import CandleType
 from live_bot import LiveBot, watched
 
 from mtfscalper.freqai import funding as funding_module
+from mtfscalper.freqai.decision_record import records_folder
 from mtfscalper.freqai.funding import Funding
 from mtfscalper.freqai.open_trade import OpenTrade
 from mtfscalper.training.job import TrainingJob
@@ -167,6 +169,8 @@ def test_a_rate_that_is_published_late_changes_the_best_profit_of_a_trade_that_w
 ) -> None:
     def best_profit(late: bool) -> float:
         bot = ready(make_bot())
+        # By its record another bot would answer as the first one did.
+        shutil.rmtree(records_folder(bot.config), ignore_errors=True)
         accounts = watched(monkeypatch, OpenTrade, "at")
         # So large that whoever receives it has his best profit after it.
         bot._published[CandleType.FUNDING_RATE]["open"] = 0.05

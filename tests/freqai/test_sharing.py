@@ -264,3 +264,44 @@ def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it() -> 
     assert this.may_live(time.time())
     assert not this._replace(started=this.started - 3600).may_live(time.time())
     assert json.loads(json.dumps(this._asdict())) == this._asdict()
+
+
+@pytest.mark.parametrize(
+    ("words", "shown"),
+    [
+        (["--db-url", "sqlite:///a.sqlite"], "--db-url sqlite:///a.sqlite"),
+        (["--db-url", "postgresql://me:hunter2@db/trades"], "--db-url 'postgresql://***'"),
+        (["--db-url=mysql://db/trades?password=hunter2"], "'--db-url=mysql://***'"),
+        (["--config", "https://me:hunter2@host/config.json"], "--config 'https://***@host/config.json'"),
+    ],
+)
+def test_what_others_are_told_of_a_command_holds_no_password(
+    words: list[str], shown: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/usr/bin/freqtrade", "trade", *words])
+    assert Process.this().command == f"freqtrade trade {shown}"
+
+
+def test_a_bot_waits_for_another_ones_download_with_a_line_and_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(sharing, "_LOOK_SECONDS", 0.0)
+    first, second = sharing.Download(tmp_path), sharing.Download(tmp_path)
+    first.begin()
+    waiting = threading.Thread(target=second.begin)
+    waiting.start()
+    while "which downloads candles into the same directory" not in caplog.text:
+        assert waiting.is_alive()
+    first.end()
+    waiting.join(30)
+    assert not waiting.is_alive()
+    # The second has it now, and the first goes on without at the end of its patience.
+    monkeypatch.setattr(sharing, "_DOWNLOAD_SECONDS", 0.0)
+    first.begin()
+    assert not first._lock.is_locked
+    second.end()
+    second.end()
+    first.begin()
+    assert first._lock.is_locked
+    first.end()

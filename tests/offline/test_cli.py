@@ -13,7 +13,8 @@ from rich.console import Console
 
 from mtfscalper.cli import COMMANDS, main
 from mtfscalper.offline import SYNTHETIC_DATADIR, ReplayError, demo
-from mtfscalper.offline.demo import DemoRequest, find_root, run_demo
+from mtfscalper.offline.checkout import find_root
+from mtfscalper.offline.demo import DemoRequest, run_demo
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import CONFIGS, run_freqtrade
 from mtfscalper.offline.synthetic import DEFAULT_PAIRS, MANIFEST_NAME, write_market
@@ -199,7 +200,7 @@ def test_demo_outside_a_checkout_says_where_to_go(
     assert main(["demo"]) == 2
     assert "cd <checkout>" in capsys.readouterr().err
     with pytest.raises(ReplayError, match=r"config_rl_hybrid\.json"):
-        find_root(tmp_path)
+        find_root(tmp_path, "mtfscalper demo")
 
 
 def test_synthetic_writes_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

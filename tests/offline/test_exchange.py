@@ -130,29 +130,42 @@ def test_tickers_answer_for_one_symbol_and_for_all(client: TestClient, candles: 
     assert float(get(client, "/fapi/v1/premiumIndex", symbol="BTCUSDT")["markPrice"]) == pytest.approx(last, rel=1e-3)
 
 
-def test_the_clock_hides_candles_that_have_not_closed(datadir: Path, candles: pd.DataFrame) -> None:
-    # 02:07 of the second day: the last closed five-minute candle began at 02:00, the last closed hour at 01:00.
+def test_the_clock_hides_what_comes_after_it(datadir: Path, candles: pd.DataFrame) -> None:
+    # 02:07 of the second day: the five-minute candle of 02:05 and the hour of 02:00 are forming.
     now = DEFAULT_START + timedelta(days=1, hours=2, minutes=7)
     client = TestClient(create_app(datadir, clock=lambda: now))
-    closed = {
-        interval: get(client, "/fapi/v1/klines", symbol="BTCUSDT", interval=interval, limit=1)[0][0]
+    forming = {
+        interval: get(client, "/fapi/v1/klines", symbol="BTCUSDT", interval=interval, limit=1)[0]
         for interval in ("5m", "1h")
     }
-    assert closed == {
-        "5m": milliseconds(DEFAULT_START + timedelta(days=1, hours=2)),
-        "1h": milliseconds(DEFAULT_START + timedelta(days=1, hours=1)),
+    assert {interval: kline[0] for interval, kline in forming.items()} == {
+        "5m": milliseconds(DEFAULT_START + timedelta(days=1, hours=2, minutes=5)),
+        "1h": milliseconds(DEFAULT_START + timedelta(days=1, hours=2)),
     }
     assert get(client, "/fapi/v1/time")["serverTime"] == milliseconds(now)
     row = candles.index[candles["date"] == DEFAULT_START + timedelta(days=1, hours=2)][0]
-    assert float(get(client, "/fapi/v1/depth", symbol="BTCUSDT")["bids"][0][0]) == candles["close"][row]
+    closed, whole = candles.loc[row], candles.loc[row + 1]
+    # The price of the moment is one price everywhere: in both candles, in the book and in the tickers.
+    price = float(get(client, "/fapi/v1/depth", symbol="BTCUSDT")["bids"][0][0])
+    assert whole["low"] <= price <= whole["high"]
+    assert {float(kline[4]) for kline in forming.values()} == {price}
+    assert float(get(client, "/fapi/v1/ticker/price", symbol="BTCUSDT")["price"]) == price
+    # An hour that forms is made of what has been.
+    assert float(forming["1h"][2]) == max(closed["high"], float(forming["5m"][2]))
+    assert float(forming["1h"][3]) == min(closed["low"], float(forming["5m"][3]))
     rates = get(client, "/fapi/v1/fundingRate", symbol="BTCUSDT")
     assert rates[-1]["fundingTime"] == milliseconds(DEFAULT_START + timedelta(days=1))
+    mark = get(client, "/fapi/v1/markPriceKlines", symbol="BTCUSDT", interval="1h", limit=1)[0]
+    assert mark[0] == milliseconds(DEFAULT_START + timedelta(days=1, hours=2))
 
 
-def test_nothing_is_known_before_the_first_candle_has_closed(datadir: Path) -> None:
+def test_at_the_first_moment_nothing_but_the_open_is_known(datadir: Path, candles: pd.DataFrame) -> None:
     client = TestClient(create_app(datadir, clock=lambda: DEFAULT_START))
-    assert get(client, "/fapi/v1/klines", symbol="BTCUSDT", interval="5m") == []
-    assert client.get("/fapi/v1/depth", params={"symbol": "BTCUSDT"}).json()["code"] == -1000
+    [kline] = get(client, "/fapi/v1/klines", symbol="BTCUSDT", interval="5m")
+    assert [float(price) for price in kline[1:6]] == [candles["open"].iloc[0]] * 4 + [0.0]
+    before = TestClient(create_app(datadir, clock=lambda: DEFAULT_START - timedelta(minutes=1)))
+    assert get(before, "/fapi/v1/klines", symbol="BTCUSDT", interval="5m") == []
+    assert before.get("/fapi/v1/depth", params={"symbol": "BTCUSDT"}).json()["code"] == -1000
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ class Outcome(NamedTuple):
     :ivar profits: ``profit_abs`` of the trades over the first wallet
     :ivar left_open: whether the order that should have closed the last trade was never filled
     :ivar refused: entries that ``confirm_trade_entry`` refused
+    :ivar results: the trades as freqtrade has them
     """
 
     trades: list[ClosedTrade]
@@ -70,6 +71,7 @@ class Outcome(NamedTuple):
     profits: list[float]
     left_open: bool
     refused: int
+    results: pd.DataFrame
 
 
 def as_closed_trades(results: pd.DataFrame) -> list[ClosedTrade]:
@@ -212,4 +214,5 @@ class Backtester:
             profits=[trade.profit_abs / WALLET for trade in outcome["results"].itertuples()],
             left_open=bool(LocalTrade.bt_trades_open),
             refused=strategy.refused,
+            results=outcome["results"],
         )

@@ -26,7 +26,7 @@ class ScriptedEvaluation:
         self.seen.append(parameters(model))
         self.timesteps.append(model.num_timesteps)
         log_return = self.log_returns[len(self.seen) - 1]
-        return Evaluation(model.num_timesteps, log_return, 1, 1.0, 0.0, log_return)
+        return Evaluation(model.num_timesteps, log_return, 1, 1.0, 0.0)
 
 
 @pytest.mark.parametrize(

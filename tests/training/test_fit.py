@@ -69,6 +69,18 @@ def untrained(settings: Settings, n_features: int = 4) -> Any:
     )
 
 
+def test_a_training_leaves_nothing_among_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    model, _ = trained(tiny_settings())
+    trained(tiny_settings(), initial_model=model)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_stable_baselines3_prints_is_still_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    trained(tiny_settings(verbose=1))
+    assert "n_updates" in capsys.readouterr().out
+
+
 # ---------------------------------------------------------------- timesteps and report
 
 

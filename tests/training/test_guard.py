@@ -17,7 +17,7 @@ from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.inference import Decisions, TradeDecision
 from mtfscalper.trading.actions import N_ACTIONS, Action
 from mtfscalper.training import ensemble, evaluation
-from mtfscalper.training.evaluation import Evaluation, Judgement, evaluate, lower_log_return
+from mtfscalper.training.evaluation import Evaluation, Judgement, evaluate
 from mtfscalper.training.guard import judge
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.member import Member
@@ -75,24 +75,24 @@ def test_a_policy_that_leaves_before_falls_beats_classic_exits(monkeypatch: pyte
     result = planted(monkeypatch, days=10, foresees=0.9)
     assert result.trades > 100
     assert result.days == 10
-    assert result.is_beaten
+    assert result.beats_classic
     assert result.difference > 0.0005
 
 
 def test_a_policy_that_leaves_at_random_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
     result = planted(monkeypatch, days=10, foresees=0.0)
     assert result.trades > 100
-    assert not result.is_beaten
+    assert not result.beats_classic
 
 
 def test_a_good_policy_of_few_trades_is_not_believed(monkeypatch: pytest.MonkeyPatch) -> None:
     result = planted(monkeypatch, days=1, foresees=1.0)
     assert 5 < result.trades < 30
     assert result.difference > 0
-    assert not result.is_beaten
+    assert not result.beats_classic
 
 
-def test_without_candles_that_judge_nothing_is_beaten() -> None:
+def test_without_candles_that_judge_nothing_beats_classic() -> None:
     settings = tiny_settings(**GUARDED)
     job = TrainingJob(settings, random_tape(), None, env_settings_of(settings))
     assert judge(job, object()) == PairedResult(0, 0, 0.0, 0.0, None)  # type: ignore[arg-type]
@@ -153,7 +153,8 @@ def test_the_summary_says_who_ends_the_trades() -> None:
 
 
 def in_stretches(*stretches: tuple[float, int]) -> float:
-    return lower_log_return([value for value, _ in stretches], [candles for _, candles in stretches])
+    returns, candles = zip(*stretches, strict=True)
+    return Evaluation.over(64, returns, candles, 0, 0, 0.0).lower_log_return
 
 
 def test_the_lower_end_of_a_log_return_goes_by_how_much_stretches_differ() -> None:
@@ -162,11 +163,10 @@ def test_the_lower_end_of_a_log_return_goes_by_how_much_stretches_differ() -> No
     # In step with their lengths they do not differ.
     assert in_stretches((0.2, 100), (0.1, 50)) == pytest.approx(0.3)
     assert in_stretches((0.2, 100)) == 0.2
-    assert in_stretches() == 0.0
 
 
 # The first is better in sum, the second at the lower end.
-RESULTS = (Evaluation(64, 0.9, 5, 0.5, 0.0, -0.4), Evaluation(128, 0.3, 5, 0.5, 0.0, 0.2))
+RESULTS = (Evaluation(64, 0.9, 5, 0.5, 0.0, 0.2, 2), Evaluation(128, 0.3, 5, 0.5, 0.0, 0.01, 2))
 
 
 class Silent:
@@ -205,10 +205,12 @@ def test_a_population_evaluates_the_lower_end_that_one_training_does() -> None:
     model, report = job.run(lambda result: seen.append(result) if result is not None else None)
     assert len(seen) > 1
     assert report.best_evaluation is not None
-    assert report.best_evaluation["lower_log_return"] == max(one.lower_log_return for one in seen)
+    # Of equals the last.
+    best = max(reversed(seen), key=lambda one: one.lower_log_return)
+    assert report.best_evaluation == best._asdict()
     expected = evaluate(model, held_out, env)
     assert expected.lower_log_return < expected.log_return
-    assert report.best_evaluation["lower_log_return"] == pytest.approx(expected.lower_log_return, abs=1e-12)
+    assert best.lower_log_return == pytest.approx(expected.lower_log_return, abs=1e-12)
     judgement = Member(job, None).judgement
     assert judgement is not None
     for result in RESULTS:

@@ -6,10 +6,11 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from faults.homes import CONFIG, USER_CODE, Ended, Home, Started
@@ -49,9 +50,9 @@ class Clock:
         """What it shows."""
         return self._start + timedelta(microseconds=(time.monotonic_ns() - self._true_start) // 1000) + self._set_on
 
-    def next_candle(self) -> None:
-        """Set it on by a candle."""
-        self._set_on += FIVE_MINUTES
+    def next_candle(self, n: int = 1) -> None:
+        """Set it on by candles."""
+        self._set_on += n * FIVE_MINUTES
         with self._file.open("rb+") as file:
             file.write(struct.pack("q", self._set_on // timedelta(microseconds=1) * 1000))
 
@@ -101,21 +102,34 @@ class Bot:
         os.killpg(self.process.process.pid, signal.SIGINT)
         return self.process.end()
 
-    def _await_training(self) -> None:
+    def await_output(self, text: str, times: int = 1) -> None:
+        """Wait until it has printed something so many times."""
         deadline = time.monotonic() + LONGEST_SECONDS
-        while DONE_TRAINING not in self.process.output:
+        while self.process.output.count(text) < times:
             assert self.process.process.poll() is None, self.process.output
             assert time.monotonic() < deadline, self.process.output
             time.sleep(0.05)
+
+    def _await_training(self) -> None:
+        self.await_output(DONE_TRAINING)
         # Then it is saved, and put into use.
         time.sleep(0.5)
 
 
 @contextmanager
-def running_bot(home: Home, start: datetime) -> Iterator[Bot]:
+def running_bot(
+    home: Home,
+    start: datetime,
+    freqai: Mapping[str, Any] | None = None,
+    database: Path | None = None,
+    **sections: Any,
+) -> Iterator[Bot]:
     """A bot beside an exchange that goes by its clock.
 
     :param start: what the clock shows at first
+    :param freqai: settings of FreqAI's that differ, those of its ``rl_config`` one by one
+    :param database: of its trades; a new one by default
+    :param sections: further sections of its config
     """
     frames = home.new("frames")
     frames.mkdir()
@@ -123,15 +137,16 @@ def running_bot(home: Home, start: datetime) -> Iterator[Bot]:
     clock = Clock(start, home.new("clock"))
     with ReplayExchange(home.market, clock=clock.now) as exchange:
         # A policy that decides about signals alone has nothing to say about most candles.
-        agent = {"rl_config": {"entry_mode": "agent"}}
-        overlay = home.overlay(agent, url=exchange.url, internals={"process_throttle_secs": 1})
+        asked = dict(freqai or {})
+        asked["rl_config"] = {"entry_mode": "agent", **asked.get("rl_config", {})}
+        overlay = home.overlay(asked, url=exchange.url, internals={"process_throttle_secs": 1}, **sections)
         command = freqtrade_command(
             "trade",
             [CONFIG, overlay],
             userdir=home.user,
             datadir=home.folder / "bot_data",
             dry_run=True,
-            db_url=f"sqlite:///{home.new('sqlite')}",
+            db_url=f"sqlite:///{database or home.new('sqlite')}",
             strategy="WaitingStrategy",
             strategy_path=USER_CODE,
             freqaimodel=FREQAI_MODEL,

@@ -1,0 +1,143 @@
+"""Gathers how a bot is, and writes it down whenever that changes."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from freqtrade.exchange import timeframe_to_seconds
+from freqtrade.freqai.data_drawer import METADATA
+from freqtrade.freqai.freqai_interface import IFreqaiModel
+from freqtrade.strategy import IStrategy
+from pandas import DataFrame
+
+from mtfscalper.freqai.bookkeeping import Bookkeeper
+from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
+from mtfscalper.freqai.health import BotHealth, PairHealth
+from mtfscalper.freqai.owner import Owner
+from mtfscalper.freqai.sharing import Process
+from mtfscalper.freqai.trade_decisions import trade_decisions_of
+from mtfscalper.freqai.training_loop import TrainingLoop
+from mtfscalper.trading.actions import Action
+
+logger = logging.getLogger(__name__)
+
+_PROBABILITIES = {
+    Action.LONG_ENTER: LONG_ENTER_COLUMN,
+    Action.SHORT_ENTER: SHORT_ENTER_COLUMN,
+    Action.LONG_EXIT: EXIT_COLUMN,
+    Action.SHORT_EXIT: EXIT_COLUMN,
+}
+
+
+class HealthWriter:
+    """Writes the health of a bot. May be called from any thread; whatever goes wrong in it stops nothing."""
+
+    def __init__(self, model: IFreqaiModel, drawer: Bookkeeper, owner: Owner, trainings: TrainingLoop) -> None:
+        """
+        :param model: of the bot
+        :param drawer: the model's
+        """
+        self._model, self._drawer, self._owner, self._trainings = model, drawer, owner, trainings
+        self._folder = Path(model.full_path)
+        self._process = Process.this()._asdict()
+        self._strategy: IStrategy | None = None
+        self._looked_at = self._stopped_at = 0.0
+        # Of each pair, what its last candle came to.
+        self._decided: dict[str, PairHealth] = {}
+        self._written: BotHealth | None = None
+        self._lock = threading.Lock()
+        self._has_failed = False
+
+    def passed(self, pair: str, strategy: IStrategy, frame: DataFrame) -> None:
+        """Note a pass over a pair, and write.
+
+        :param frame: as the strategy gets it, with the policy's columns
+        """
+        self._strategy, self._looked_at = strategy, time.time()
+        last = frame.iloc[-1].to_dict()
+        action = Action(int(last.get(ACTION_COLUMN, Action.NEUTRAL)))
+        self._decided[pair] = PairHealth(
+            candle_at=last["date"].timestamp(),
+            do_predict=int(last.get("do_predict", 0)),
+            action=action.name,
+            probability=float(last.get(_PROBABILITIES.get(action, ""), _holding(last))),
+        )
+        self.write()
+
+    def stopped(self) -> None:
+        """Note that the bot stops, and write."""
+        self._stopped_at = time.time()
+        self.write()
+
+    def write(self) -> None:
+        """Write, if anything has changed since it was last written."""
+        if self._strategy is None:
+            return
+        try:
+            with self._lock:
+                health = self._gathered(self._strategy)
+                if self._written is None or replace(health, at=self._written.at) != self._written:
+                    health.write(self._folder)
+                    self._written, self._has_failed = health, False
+        except Exception as error:
+            # Nothing of a bot's work depends on it.
+            if not self._has_failed:
+                logger.warning("The bot's health cannot be written (%s: %s).", type(error).__name__, error)
+            self._has_failed = True
+
+    def _gathered(self, strategy: IStrategy) -> BotHealth:
+        freqai = self._model.freqai_info
+        return BotHealth(
+            identifier=self._model.identifier,
+            process=self._process,
+            runmode=str(self._model.config["runmode"].value),
+            at=time.time(),
+            looked_at=self._looked_at,
+            candle_seconds=timeframe_to_seconds(strategy.timeframe),
+            retrain_seconds=3600.0 * float(freqai.get("live_retrain_hours", 0)),
+            stopped_at=self._stopped_at,
+            trains=self._trainings.is_alive,
+            troubles=self._owner.troubles,
+            pairs={pair: self._pair(pair, decided, strategy) for pair, decided in dict(self._decided).items()},
+        )
+
+    def _pair(self, pair: str, decided: PairHealth, strategy: IStrategy) -> PairHealth:
+        drawer, freqai = self._drawer, self._model.freqai_info
+        policy, entry = drawer.policy_in_use(pair), drawer.pair_dict.get(pair)
+        trained_at = float(policy.trained_timestamp) if policy else 0.0
+        # 0 where it is to be replaced at once.
+        noted_at = float(entry["trained_timestamp"]) if entry else 0.0
+        hours = float(freqai.get("expiration_hours", 0))
+        attempts, current = self._trainings.attempts(pair), self._trainings.current
+        last = self._trainings.last.get(pair)
+        retrain_at = noted_at + 3600.0 * float(freqai.get("live_retrain_hours", 0)) if noted_at else 0.0
+        metadata = drawer.meta_data_dictionary.get(pair, {}).get(METADATA, {})
+        health = replace(
+            decided,
+            trained_at=trained_at,
+            expires_at=trained_at + 3600.0 * hours if trained_at and hours > 0 else 0.0,
+            retrain_at=max(retrain_at, attempts.next_at),
+            n_features=len(metadata.get("training_features_list", ())),
+            training_since=current.began_at if current is not None and current.pair == pair else 0.0,
+            n_failures=attempts.n_failures,
+        )
+        if last is not None:
+            health = replace(health, ended_at=last.ended_at, seconds=last.seconds, error=last.error)
+        for decisions in trade_decisions_of(strategy):
+            if (asked := decisions.last(pair)) is not None:
+                at_ms, decision = asked
+                health = replace(
+                    health, asked_at=at_ms / 1000, leave=decision.leave, leave_probability=decision.probability
+                )
+        return health
+
+
+def _holding(last: Mapping[Any, Any]) -> float:
+    """The probability that is left for doing nothing."""
+    return max(0.0, 1.0 - float(last.get(LONG_ENTER_COLUMN, 0.0)) - float(last.get(SHORT_ENTER_COLUMN, 0.0)))

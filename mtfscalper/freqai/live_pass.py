@@ -1,0 +1,252 @@
+"""A bot's pass over a pair: which policy decides on the candle that closed, and what becomes of its decision."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Collection
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
+from pandas import DataFrame
+
+from mtfscalper.freqai.bookkeeping import Bookkeeper
+from mtfscalper.freqai.fallback import falls_back
+from mtfscalper.freqai.live import LivePairs, Standing
+from mtfscalper.freqai.owner import Owner, policy_trouble
+from mtfscalper.freqai.policy_folders import Origin
+from mtfscalper.freqai.prediction_history import DATE, DO_PREDICT, joined, tidied
+from mtfscalper.freqai.predictions import EXPIRED, without_entries
+from mtfscalper.freqai.traded_strategy import TradedStrategy
+from mtfscalper.freqai.trained_with import DROPS_PRICES, ENTRY_MODE, changes_since, features_apart, summary
+
+logger = logging.getLogger(__name__)
+
+# By which clocks of one machine may differ between two looks at them.
+_CLOCK_SECONDS = 60
+_UNKNOWN = Origin(None, {})
+_STAYS = "an open trade keeps its stop and its longest duration"
+
+
+class Hooks(Protocol):
+    """FreqAI's hooks that a pass calls, which a model of the user's may override."""
+
+    model: Any
+
+    def predict(
+        self, unfiltered_df: DataFrame, dk: FreqaiDataKitchen, **kwargs: Any
+    ) -> tuple[DataFrame, npt.NDArray[np.int_]]:
+        """Decide on every row."""
+        ...
+
+    def fit_live_predictions(self, dk: FreqaiDataKitchen, pair: str) -> None:
+        """Work out the mean and the deviation of the last predictions."""
+        ...
+
+    def set_initial_historic_predictions(
+        self, pred_df: DataFrame, dk: FreqaiDataKitchen, pair: str, strat_df: DataFrame
+    ) -> None:
+        """Begin a pair's history."""
+        ...
+
+
+class _Decided(NamedTuple):
+    """Columns of rows, and of each whether it can be traded on: 0, 1 or 2, see ``do_predict``."""
+
+    columns: DataFrame
+    usable: npt.NDArray[np.int_]
+
+    @classmethod
+    def nothing(cls, labels: list[str]) -> _Decided:
+        return cls(DataFrame(0.0, index=[0], columns=labels), np.array([0]))
+
+
+class LivePasses:
+    """The passes of a bot over its pairs."""
+
+    def __init__(self, drawer: Bookkeeper, pairs: LivePairs, owner: Owner, freqai: dict[str, Any]) -> None:
+        """
+        :param freqai: the section ``freqai`` of the config
+        """
+        self._drawer, self._pairs, self._owner, self._freqai = drawer, pairs, owner, freqai
+
+    # ------------------------------------------------------------------ the decision
+
+    def decide(self, hooks: Hooks, traded: TradedStrategy, frame: DataFrame, dk: FreqaiDataKitchen) -> None:
+        """Decide on the last candle, once, and give the strategy what was decided on all of them.
+
+        :param hooks: with the pair's policy as ``model``
+        :param frame: the strategy's with its features and labels, one row a candle
+        :param dk: FreqAI's kitchen, which gets the frame with the policy's columns
+        """
+        pair, history = dk.pair, self._drawer.historic_predictions
+        standing = self._standing(hooks.model, traded, frame, dk)
+        if pair not in history:
+            decided = self._ask(hooks, frame, dk)
+            if decided is None:
+                self._drawer.return_null_values_to_strategy(frame, dk)
+                return
+            # What a policy says of candles that it may have been trained on, for a look at them: do_predict is 0.
+            columns = without_entries(decided.columns) if standing.changes else decided.columns
+            hooks.set_initial_historic_predictions(columns, dk, pair, frame)
+            history[pair] = tidied(pair, history[pair], pd.Timestamp.now("UTC"))
+            self._drawer.save_historic_predictions_to_disk()
+            dk.return_dataframe = joined(frame, history[pair])
+            return
+        # As many rows as the policy looks back on, which may be another's number than the config's.
+        rows = frame.iloc[-max(standing.terms.lookback, self._freqai["conv_width"]) :]
+        decided = self._ask(hooks, rows, dk) or _Decided.nothing(dk.label_list)
+        is_expired = self._is_expired(dk)
+        if is_expired or standing.changes:
+            decided = _Decided(
+                without_entries(decided.columns), np.full(len(decided.usable), EXPIRED if is_expired else 0)
+            )
+        self._note(hooks, decided, frame, dk)
+        dk.return_dataframe = joined(frame, history[pair])
+        if standing.changes:
+            # What was decided on this candle before the settings changed stays on record, and enters nothing now.
+            last = dk.return_dataframe.tail(1)
+            withheld = without_entries(last).assign(**{DO_PREDICT: decided.usable[-1]})
+            dk.return_dataframe = pd.concat([dk.return_dataframe.iloc[:-1], withheld])
+
+    def _standing(self, model: Any, traded: TradedStrategy, frame: DataFrame, dk: FreqaiDataKitchen) -> Standing:
+        """How the pair's policy stands to what is in force; found out once, and told if it is another."""
+        known = self._pairs.standings.get(model)
+        if known is not None:
+            return known
+        origin = self._drawer.origins.get(model) or _UNKNOWN
+        standing = Standing.in_force(traded.terms.environment(dk.pair), traded.settings.rl, origin.terms)
+        if standing.falls_back:
+            standing = standing._replace(falls_back=falls_back(origin.judged, dk.pair))
+        if origin.trained_with:
+            changes = changes_since(origin.trained_with, self._drawer.trained_with(dk.pair))
+            made = [name for name in frame.columns if "%" in name]
+            changes += features_apart(dk.training_features_list, made)
+            if changes:
+                then = {**self._drawer.trained_with(dk.pair), **origin.trained_with}
+                standing = standing.outdated(
+                    tuple(changes),
+                    then[ENTRY_MODE],
+                    drops_prices=then[DROPS_PRICES],
+                    can_decide=set(dk.training_features_list) <= set(made),
+                )
+                of_trades = "It decides about open trades as it was trained"
+                if standing.falls_back:
+                    of_trades = "The rules end its open trades"
+                if not standing.can_decide:
+                    of_trades = f"It cannot decide any more: {_STAYS}"
+                self._retrain(
+                    dk.pair,
+                    f"{dk.pair}: its policy was trained with something else: {summary(changes)}. {of_trades}. Nothing "
+                    "is entered, and a new one is trained at once.",
+                )
+        self._pairs.standings[model] = standing
+        return standing
+
+    def _ask(self, hooks: Hooks, rows: DataFrame, dk: FreqaiDataKitchen) -> _Decided | None:
+        """Ask the policy about rows; None where it cannot decide, which is told once and ends with a new one."""
+        pair, model = dk.pair, hooks.model
+        origin = self._drawer.origins.get(model) or _UNKNOWN
+        if not self._pairs.standings[model].can_decide:
+            self._pairs.policies.pop(pair, None)
+            return None
+        try:
+            decided = _Decided(*hooks.predict(rows, dk, first=False))
+        except Exception as error:
+            # Of a library, a pipeline or the user's code: whatever it is, it comes again at each candle.
+            self._pairs.policies.pop(pair, None)
+            told = self._owner.trouble(
+                policy_trouble(pair),
+                f"{pair}: its policy cannot decide ({type(error).__name__}: {error}). Nothing is entered, and "
+                f"{_STAYS}, until a new one is trained.",
+            )
+            if told:
+                logger.exception("%s: the policy cannot decide.", pair)
+            if origin.from_disk:
+                # One of this process was trained as the next one will be: that waits until it is due.
+                self._drawer.train_at_once(pair)
+            return None
+        if not self._pairs.standings[model].changes and not origin.stands_in:
+            trained = datetime.fromtimestamp(self._trained_timestamp(pair), UTC)
+            self._owner.healed(policy_trouble(pair), f"{pair}: the policy of {trained:%Y-%m-%d %H:%M} UTC decides.")
+        return decided
+
+    def _is_expired(self, dk: FreqaiDataKitchen) -> bool:
+        """Whether the policy is older than ``expiration_hours``."""
+        pair, hours = dk.pair, self._freqai.get("expiration_hours", 0)
+        name = f"expired {pair}"
+        if not dk.check_if_model_expired(self._trained_timestamp(pair)):
+            self._owner.healed(name, f"{pair}: a new policy decides.")
+            return False
+        self._owner.trouble(
+            name,
+            f"{pair}: its policy is older than freqai.expiration_hours, {hours}. It goes on deciding about an open "
+            "trade, and nothing is entered until a training goes well.",
+        )
+        return True
+
+    def _trained_timestamp(self, pair: str) -> int:
+        """When the policy in use was trained, seconds since 1970. FreqAI's dictionary may say 0: due at once."""
+        named = self._drawer.policy_in_use(pair)
+        return 0 if named is None else named.trained_timestamp
+
+    # ------------------------------------------------------------------ the history
+
+    def _note(self, hooks: Hooks, decided: _Decided, frame: DataFrame, dk: FreqaiDataKitchen) -> None:
+        """Take a decision on the last candle into the history, unless that candle has one."""
+        pair, histories = dk.pair, self._drawer.historic_predictions
+        date = pd.to_datetime(frame["date"].iloc[-1:], utc=True).iloc[0]
+        if histories[pair][DATE].iloc[-1] > date:
+            # The exchange lags behind, or the clock was set back: what is yet to come goes.
+            histories[pair] = tidied(pair, histories[pair], pd.Timestamp.now("UTC"))
+        history = histories[pair]
+        if len(history) and history[DATE].iloc[-1] >= date:
+            return
+        n_candles = self._freqai.get("fit_live_predictions_candles", 0)
+        recent = history.reindex(columns=dk.label_list).tail(n_candles)
+        if n_candles and len(recent) and not recent.isna().any(axis=None):
+            hooks.fit_live_predictions(dk, pair)
+        self._drawer.add_prediction(pair, _row(decided, date, frame.iloc[-1], dk))
+
+    # ------------------------------------------------------------------ trainings
+
+    def mind_queue(self, queue: deque[str], pair: str, whitelist: Collection[str]) -> None:
+        """See that a pair is trained when it is due: FreqAI waits for the first of its queue, and drops some for good.
+
+        :param queue: FreqAI's, of pairs
+        :param whitelist: the pairs that FreqAI trains
+        """
+        entries = self._drawer.pair_dict
+        entry = entries.get(pair)
+        if entry is None or pair not in whitelist:
+            return
+        if entry["trained_timestamp"] > datetime.now(UTC).timestamp() + _CLOCK_SECONDS:
+            logger.warning("%s: its policy was trained at a time yet to come: the clock was set back. It is due.", pair)
+            self._drawer.train_at_once(pair)
+        if pair not in queue:
+            queue.append(pair)
+        first = entries.get(queue[0])
+        if entry["trained_timestamp"] == 0 and first is not None and first["trained_timestamp"] != 0:
+            queue.remove(pair)
+            queue.appendleft(pair)
+
+    def _retrain(self, pair: str, message: str) -> None:
+        self._owner.trouble(policy_trouble(pair), message)
+        self._drawer.train_at_once(pair)
+
+
+def _row(decided: _Decided, date: pd.Timestamp, candle: pd.Series, dk: FreqaiDataKitchen) -> dict[str, Any]:
+    """What FreqAI keeps of a decision."""
+    row: dict[str, Any] = {}
+    for name in decided.columns:
+        label, value = str(name), decided.columns[name].iloc[-1]
+        means, deviations = (dk.data.get(f"labels_{name}") or {} for name in ("mean", "std"))
+        row |= {label: value, f"{label}_mean": means.get(label, 0.0), f"{label}_std": deviations.get(label, 0.0)}
+    row |= {DO_PREDICT: decided.usable[-1]}
+    row |= dk.data.get("extra_returns_per_train") or {}
+    row |= {f"{name}_price": candle[name] for name in ("high", "low", "close")}
+    return {name: float(value) for name, value in row.items()} | {DATE: date}

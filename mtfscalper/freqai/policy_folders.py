@@ -1,0 +1,210 @@
+"""The folders of a bot's policies: sealed as they are written, checked before they are read, and removed in time."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mtfscalper import artefacts
+from mtfscalper.freqai.archive import Archive
+from mtfscalper.freqai.exit_policy import TradeTerms
+from mtfscalper.freqai.fallback import judged_in
+from mtfscalper.freqai.training_folder import trained_terms
+from mtfscalper.seals import Seals
+from mtfscalper.training.paired_result import PairedResult
+
+logger = logging.getLogger(__name__)
+
+# FreqAI's names for them: the base currency, and when the policy was trained.
+_FOLDER = re.compile(r"^sub-train-(.+)_(\d+)$")
+_TRAINED_WITH = "trained_with"
+# Where purge_old_models is true.
+_FREQAIS_KEPT = 2
+
+
+class Origin(NamedTuple):
+    """What a policy's folder says of the policy.
+
+    :ivar terms: that it was trained for; None where the folder does not say
+    :ivar trained_with: see :mod:`mtfscalper.freqai.trained_with`; empty where the folder does not say
+    :ivar from_disk: whether an earlier run trained it
+    :ivar stands_in: whether it decides in place of a later one that cannot be used
+    :ivar judged: see :func:`mtfscalper.freqai.fallback.judged_in`
+    """
+
+    terms: TradeTerms | None
+    trained_with: Mapping[str, Any]
+    from_disk: bool = False
+    stands_in: bool = False
+    judged: PairedResult | str = "its folder is unknown"
+
+
+class PolicyName(NamedTuple):
+    """How FreqAI calls a policy.
+
+    :ivar folder: it lies in
+    :ivar stem: its files' names begin with
+    """
+
+    folder: Path
+    stem: str
+
+    @property
+    def trained_timestamp(self) -> int:
+        """When it was trained, seconds since 1970."""
+        return int(self.stem.rpartition("_")[2])
+
+
+class PolicyFolders:
+    """The folders of a bot's policies, in FreqAI's place and under the second names that are kept beside it."""
+
+    def __init__(self, full_path: Path, archive: Archive, seals: Seals) -> None:
+        """
+        :param full_path: the identifier's folder
+        :param archive: of the identifier
+        :param seals: of the user directory
+        """
+        self._full_path, self._kept, self._seals = full_path, archive.bot, seals
+
+    def named(self, entry: Mapping[str, Any]) -> PolicyName | None:
+        """The policy that FreqAI's dictionary names for a pair, None where it names none.
+
+        :param entry: the pair's, of whose path only the name counts: a user directory may have moved, and nothing
+            outside it is asked for
+        """
+        if not entry["model_filename"]:
+            return None
+        return PolicyName(self._full_path / Path(entry["data_path"]).name, Path(entry["model_filename"]).name)
+
+    def seal(self, name: PolicyName, pair: str, trained_with: Mapping[str, Any]) -> None:
+        """Seal what FreqAI has written of a policy, and give it second names.
+
+        :param trained_with: see :mod:`mtfscalper.freqai.trained_with`
+        :raises OSError: if something cannot be written
+        """
+        folder = name.folder
+        files = artefacts.policy_files(*name)
+        files |= {other: folder / other for other in (artefacts.REPORT_NAME, artefacts.TERMS_NAME)}
+        files = {role: path for role, path in files.items() if path.is_file()}
+        for path in files.values():
+            # FreqAI leaves it to the system when its files reach the disk; a power cut would leave them empty.
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
+        more = {"pair": pair, _TRAINED_WITH: dict(trained_with)}
+        artefacts.write_manifest(folder, {}, files, self._seals, **more)
+        for path in (*files.values(), folder / artefacts.MANIFEST_NAME):
+            artefacts.link(path, self._kept / folder.name / path.name)
+
+    def origin(self, name: PolicyName, *, stands_in: bool = False) -> Origin:
+        """What a folder says of a policy that may be loaded."""
+        manifest = artefacts.read_manifest(name.folder) or {}
+        trained_with = manifest.get(_TRAINED_WITH)
+        return Origin(
+            trained_terms(name.folder),
+            trained_with if isinstance(trained_with, dict) else {},
+            from_disk=True,
+            stands_in=stands_in,
+            judged=judged_in(name.folder),
+        )
+
+    def why_refused(self, name: PolicyName) -> str | None:
+        """Why a policy must not be loaded, None if it may; it is put back first where its second names are whole."""
+        refused = self._why_refused(name)
+        kept = self._kept / name.folder.name
+        if refused is None or self._why_refused(name._replace(folder=kept)) is not None:
+            return refused
+        # freqtrade's analyses delete the identifier's folder.
+        aside = f" What lay there now lies in {artefacts.move_aside(name.folder)}." if name.folder.is_dir() else ""
+        for path in kept.iterdir():
+            artefacts.link(path, name.folder / path.name)
+        logger.warning("%s: %s; put back from %s.%s", name.folder, refused, kept, aside)
+        return self._why_refused(name)
+
+    def must_not_be_loaded(self, name: PolicyName) -> bool:
+        """Whether there is a folder whose files are damaged or not ours, which are in the way."""
+        return name.folder.is_dir() and self._why_refused(name) is not None
+
+    def _why_refused(self, name: PolicyName) -> str | None:
+        folder, stem = name
+        if not folder.is_dir():
+            return "it is missing"
+        unsealed = artefacts.why_unsealed(folder, self._seals)
+        if unsealed is not None:
+            return unsealed
+        roles = artefacts.policy_files(folder, stem)
+        missing = next((f"{path.name} is missing" for path in roles.values() if not path.is_file()), None)
+        manifest = artefacts.read_manifest(folder)
+        # Without a manifest, but admitted by its digest.
+        if missing is not None or manifest is None:
+            return missing
+        if artefacts.TERMS_NAME in manifest["files"]:
+            roles[artefacts.TERMS_NAME] = folder / artefacts.TERMS_NAME
+        stale = artefacts.why_stale(folder, {}, tuple(roles), self._seals)
+        if stale is None and any(artefacts.sealed_path(folder, role) != path for role, path in roles.items()):
+            return f"its manifest is that of another policy than {stem}"
+        return stale
+
+    def others(self, pair: str, without: PolicyName | None) -> Iterator[PolicyName]:
+        """Other policies that were sealed for a pair and are whole, the one trained last first.
+
+        :param without: what is not one of them
+        """
+        for name in self._of_pairs():
+            is_other = without is None or name.folder.name != without.folder.name
+            if is_other and self._pair_of(name) == pair and self.why_refused(name) is None:
+                yield name
+
+    def purge(self, keep: bool | int, in_use: Mapping[str, Mapping[str, Any]]) -> None:
+        """Remove older policies as ``purge_old_models`` says.
+
+        Of each base currency that many stay, by when they were trained. Whatever is their number and age, what decides
+        now stays, and of each pair the last sound one beside it.
+
+        :param keep: FreqAI's ``purge_old_models``: how many; true for two, false or 0 to remove none
+        :param in_use: FreqAI's dictionary
+        """
+        if not keep:
+            return
+        deciding = {pair: name.folder.name for pair, entry in in_use.items() if (name := self.named(entry))}
+        needed, spared, of_coin = set(deciding.values()), set[str | None](), dict[str, int]()
+        names = list(self._of_pairs())
+        for name in names:
+            folder = name.folder.name
+            found = _FOLDER.match(folder)
+            assert found is not None, folder
+            of_coin[found[1]] = of_coin.get(found[1], 0) + 1
+            pair = self._pair_of(name)
+            if of_coin[found[1]] <= (_FREQAIS_KEPT if keep is True else keep):
+                needed.add(folder)
+            if pair is not None and folder != deciding.get(pair) and pair not in spared:
+                needed.add(folder)
+                spared.add(pair)
+        for folder in {name.folder.name for name in names} - needed:
+            for place in (self._full_path, self._kept):
+                if (place / folder).is_dir():
+                    shutil.rmtree(place / folder)
+
+    def _of_pairs(self) -> Iterator[PolicyName]:
+        """Every policy's name, whether or not it is whole, the one trained last first."""
+        found = {
+            path.name: match
+            for place in (self._full_path, self._kept)
+            for path in place.glob("sub-train-*")
+            if path.is_dir() and (match := _FOLDER.match(path.name))
+        }
+        for folder, match in sorted(found.items(), key=lambda item: int(item[1][2]), reverse=True):
+            yield PolicyName(self._full_path / folder, f"cb_{match[1].lower()}_{match[2]}")
+
+    def _pair_of(self, name: PolicyName) -> str | None:
+        """The pair that a bot sealed a policy for, None where none did."""
+        for folder in (name.folder, self._kept / name.folder.name):
+            if artefacts.why_unsealed(folder, self._seals) is None:
+                pair = (artefacts.read_manifest(folder) or {}).get("pair")
+                if isinstance(pair, str):
+                    return pair
+        return None

@@ -1,0 +1,105 @@
+"""What a bot's policy was trained with, as values by name: a bot that is started again compares them with its own.
+
+What counts is whatever decides what a policy sees, may do and is paid for, and how it learns. What does not: candles
+and dates, of which every training has others; the package's code and its libraries, so that an update stops no entry;
+on what hardware and how fast a training runs; how decisions are asked for. Features count by their names: their values
+are others at each candle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from mtfscalper import artefacts
+from mtfscalper.freqai.strategy_rules import UserParts
+from mtfscalper.settings import Settings
+from mtfscalper.trading.trading_rules import TradingRules
+
+ENTRY_MODE = "freqai.rl_config.entry_mode"
+DROPS_PRICES = "freqai.rl_config.drop_ohlc_from_features"
+_NOT_OF_A_POLICY = {
+    *("progress_bar", "decision_mode", "trust_models", "kept_runs"),
+    *("vec_env", "cpu_count", "interop_threads", "device", "precision", "compile"),
+}
+_ONLY_SHOWN = {"plot_feature_importances"}
+# Sections in which a name that is missing has a meaning.
+_OPEN_SECTIONS = ("freqai.model_training_parameters.", "freqai.feature_parameters.")
+_MISSING = "not set"
+# Of those that differ, as many are named.
+_NAMED = 4
+
+
+def trained_with(
+    settings: Settings, user: UserParts, rules: TradingRules, feature_parameters: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What a policy that is trained now is trained with, as JSON holds it.
+
+    :param user: the user's own code, of which its sources count
+    :param rules: of the strategy, as they are the same at all candles
+    :param feature_parameters: the section of that name of the config
+    """
+    rl = settings.rl.model_dump(mode="json", exclude=_NOT_OF_A_POLICY | {"model_reward_parameters"})
+    freqai = {
+        "conv_width": settings.lookback,
+        "test_size": settings.test_size,
+        "train_period_days": settings.train_period_days,
+    }
+    sections: dict[str, Mapping[str, Any]] = {
+        "freqai.": freqai,
+        "freqai.rl_config.": rl | settings.ppo.model_dump(mode="json", exclude={"verbose"}),
+        "freqai.rl_config.model_reward_parameters.": settings.rl.model_reward_parameters.model_dump(mode="json"),
+        "freqai.model_training_parameters.": settings.other_algorithm_kwargs,
+        "freqai.feature_parameters.": {
+            name: value for name, value in feature_parameters.items() if name not in _ONLY_SHOWN
+        },
+        "the trade's ": asdict(rules),
+        "your code ": {code.name: code.source_sha256 for code in user.codes},
+    }
+    values = {f"{section}{name}": value for section, named in sections.items() for name, value in named.items()}
+    plain: dict[str, Any] = artefacts.plain_json(values)
+    return plain
+
+
+def changes_since(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What is in force now that a policy was not trained with, a few words each.
+
+    :param then: what it was trained with, empty where nobody knows; a setting that is missing on either side, as one
+        that another version of this package had, says nothing
+    """
+    if not then:
+        return []
+    names = then.keys() & now.keys()
+    names |= {name for name in then.keys() ^ now.keys() if name.startswith(_OPEN_SECTIONS)}
+    return [
+        f"{name} is {_shown(now.get(name, _MISSING))} and was {_shown(then.get(name, _MISSING))}"
+        for name in sorted(names)
+        if then.get(name, _MISSING) != now.get(name, _MISSING)
+    ]
+
+
+def features_apart(then: list[str], now: list[str]) -> Iterator[str]:
+    """How the features that a strategy makes differ from those of a policy, a few words each.
+
+    :param then: the policy's
+    :param now: the strategy's
+    """
+    for what, names in (("no longer makes", set(then) - set(now)), ("also makes", set(now) - set(then))):
+        if names:
+            yield f"the strategy {what} {_listed(sorted(names))}"
+
+
+def summary(changes: list[str]) -> str:
+    """What has changed, in one line."""
+    return _listed(changes, "; ")
+
+
+def _listed(names: list[str], between: str = ", ") -> str:
+    more = len(names) - _NAMED
+    return between.join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

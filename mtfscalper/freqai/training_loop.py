@@ -1,0 +1,319 @@
+"""A bot's training loop: FreqAI's, which nothing that fails can end, and who looks after it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
+from freqtrade.freqai.freqai_interface import IFreqaiModel
+from freqtrade.strategy import IStrategy
+
+from mtfscalper.freqai.attempts import Attempts, kind_of, one_line
+from mtfscalper.freqai.bookkeeping import Bookkeeper
+from mtfscalper.freqai.owner import Owner
+from mtfscalper.freqai.training_progress import TrainingHungError, TrainingProgress
+
+logger = logging.getLogger(__name__)
+
+# How often it is looked whether a training is due, by the bot's clock.
+LOOK_SECONDS = 1.0
+# A training hangs that shows no sign of life for so many times the longest pause in trainings that went well, and not
+# before the floor: one update of a large network on a slow machine takes minutes. True time.
+HANGS_AFTER_TIMES, HANGS_AFTER_SECONDS = 10.0, 1800.0
+# How long a failure waits for the word that the bot stops: a signal ends a training's processes before it is heard of.
+_STOP_SECONDS = 2.0
+
+
+class _Duty(NamedTuple):
+    """Something beside the trainings themselves that the loop does again and again.
+
+    :ivar what: it is, in a sentence
+    :ivar trouble: the owner's name for its failures
+    """
+
+    what: str
+    trouble: str
+    attempts: Attempts
+
+
+class LastTraining(NamedTuple):
+    """What became of a pair's last training.
+
+    :ivar ended_at: by the bot's clock, seconds since 1970
+    :ivar seconds: that it took, by the bot's clock
+    :ivar error: what it failed by, "" where it went well
+    """
+
+    ended_at: float
+    seconds: float
+    error: str
+
+
+class TrainingLoop:
+    """Trains the pairs of a bot one after the other, in a thread beside its trading, as FreqAI's loop does.
+
+    What fails is logged with its traceback once, told to the bot's owner once, and tried again after a pause that grows
+    (:mod:`mtfscalper.freqai.attempts`). A pair that waits for its next attempt holds up no other one. Whatever else
+    fails in the loop is tried again in the same way. The loop ends when the bot stops, and not before.
+
+    :ivar last: what became of the last training of each pair
+    """
+
+    def __init__(
+        self, model: IFreqaiModel, drawer: Bookkeeper, owner: Owner, at_look: Callable[[], None] = lambda: None
+    ) -> None:
+        """
+        :param model: whose hooks are called: FreqAI's own, in FreqAI's order
+        :param drawer: the model's
+        :param owner: is told of what fails, as ``"training PAIR"`` and ``"training thread"``
+        :param at_look: is called at every look, and must not raise
+        """
+        self._model, self._drawer, self._owner, self._at_look = model, drawer, owner, at_look
+        self._stop = model._stop_event
+        self._attempts: dict[str, Attempts] = {}
+        self._looking = _Duty("The training loop", "training thread", Attempts())
+        self._measuring = _Duty("FreqAI's measuring of trainings", "training times", Attempts())
+        self._saving = _Duty("Writing what a bot predicted and measured", "training files", Attempts())
+        self._is_unsaved = False
+        # Pairs that have left the whitelist, and may come back.
+        self._left: set[str] = set()
+        self._thread: threading.Thread | None = None
+        # Of a thread's own training: one that was given up may come back to life beside its successor.
+        self._own = threading.local()
+        self._current: TrainingProgress | None = None
+        self._usual_pause = 0.0
+        self.last: dict[str, LastTraining] = {}
+
+    # ------------------------------------------------------------------ what others ask
+
+    @property
+    def current(self) -> TrainingProgress | None:
+        """The training that runs now."""
+        return self._current
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs, or has not been started yet."""
+        return self._thread is None or self._thread.is_alive()
+
+    def attempts(self, pair: str) -> Attempts:
+        """What failed of a pair's trainings since the last that went well."""
+        return self._attempts.setdefault(pair, Attempts())
+
+    def progress_of(self, pair: str) -> TrainingProgress:
+        """The progress of the training that this thread runs; a new one where FreqAI's hooks are called by hand."""
+        progress: TrainingProgress | None = getattr(self._own, "progress", None)
+        return progress if progress is not None else TrainingProgress(pair, self._stop)
+
+    # ------------------------------------------------------------------ the thread
+
+    def start(self, strategy: IStrategy) -> threading.Thread:
+        """Start the thread, or another one in the place of one that is gone."""
+        # A daemon: one that hangs must not keep a bot from ending. FreqAI waits for it when the bot stops.
+        thread = threading.Thread(
+            target=self._model._start_scanning, args=(strategy,), name="FreqAI trainings", daemon=True
+        )
+        threads = self._model._threads
+        if self._thread in threads:
+            threads.remove(self._thread)
+        self._thread = thread
+        threads.insert(0, thread)
+        thread.start()
+        return thread
+
+    def run(self, strategy: IStrategy) -> None:
+        """The loop itself; returns once the bot stops, or another thread has taken over."""
+        while not self._stop.wait(LOOK_SECONDS) and not self._has_successor():
+            if self._looking.attempts.is_due(time.time()):
+                with self._guarded(self._looking):
+                    self.look(strategy)
+            self._at_look()
+
+    def look(self, strategy: IStrategy) -> None:
+        """Train the first pair whose training is due, if there is one."""
+        for pair in self._queue(strategy.dp.current_whitelist()):
+            if self.attempts(pair).is_due(time.time()) and self._train_if_due(pair, strategy):
+                break
+        if self._is_unsaved and self._saving.attempts.is_due(time.time()):
+            with self._guarded(self._saving):
+                self._save()
+
+    def look_after(self, strategy: IStrategy) -> None:
+        """Restart the thread if it is gone, and give up a training that hangs; called by the bot's own thread."""
+        if self._thread is None or self._stop.is_set():
+            return
+        if not self._thread.is_alive():
+            self._owner.trouble(
+                self._looking.trouble, "The training thread has ended, and is started again; the log says why."
+            )
+            self.start(strategy)
+            return
+        progress = self._current
+        if progress is None:
+            return
+        limit = max(HANGS_AFTER_SECONDS, HANGS_AFTER_TIMES * self._usual_pause)
+        if progress.silent_seconds <= limit:
+            return
+        if not progress.is_given_up:
+            progress.give_up(
+                f"the training showed no sign of life for {progress.silent_seconds:.0f} s, and is given up; its "
+                f"longest pause before was {self._usual_pause:.0f} s"
+            )
+            logger.warning("%s: the training hangs, and is ended.", progress.pair)
+            return
+        # Nothing ends it: whatever it waits for, another thread takes over.
+        self._owner.trouble(
+            self._looking.trouble,
+            f"{progress.pair}: a training hangs and cannot be ended; another thread trains on. Restart the bot when it "
+            'suits you; with freqai.rl_config.live_training "process" such a training can be ended.',
+        )
+        self._current = None
+        self._note_failure(progress, TrainingHungError("it hangs, and cannot be ended"))
+        self._to_the_end(progress.pair)
+        self.start(strategy)
+
+    # ------------------------------------------------------------------ one look
+
+    def _has_successor(self) -> bool:
+        return self._thread is not None and threading.current_thread() is not self._thread
+
+    def _queue(self, whitelist: list[str]) -> Iterator[str]:
+        """FreqAI's queue, of pairs that are traded now: the one trained longest ago comes first."""
+        queue = self._model.train_queue
+        for pair in [pair for pair in queue if pair not in whitelist]:
+            queue.remove(pair)
+            self._left.add(pair)
+            logger.warning("%s is not in the whitelist now, and is not trained.", pair)
+        for pair in sorted(self._left & set(whitelist)):
+            # FreqAI would never train it again.
+            self._left.discard(pair)
+            if pair not in queue:
+                queue.appendleft(pair)
+        return iter(list(queue))
+
+    def _train_if_due(self, pair: str, strategy: IStrategy) -> bool:
+        """
+        :return: whether a training was tried
+        """
+        model, progress = self._model, TrainingProgress(pair, self._stop)
+        before, trained_at = self._drawer.model_dictionary.get(pair), 0
+        try:
+            _, trained_at = self._drawer.get_pair_dict_info(pair)
+            dk = FreqaiDataKitchen(model.config, model.live, pair)
+            is_due, timerange, load_timerange = dk.check_if_new_training_required(trained_at)
+            if not is_due:
+                return False
+            self._own.progress = self._current = progress
+            self._at_look()
+            model.train_timer("start")
+            try:
+                dk.set_paths(pair, timerange.stopts)
+                model.extract_data_and_train_model(timerange, pair, strategy, dk, load_timerange)
+            finally:
+                with self._guarded(self._measuring):
+                    if not self._has_successor():
+                        model.train_timer("stop", pair)
+            progress.check()
+        except Exception as error:
+            if self._has_successor() or self._stop.wait(_STOP_SECONDS):
+                logger.info("%s: a training was given up: %s", pair, one_line(error))
+                return True
+            if self._drawer.model_dictionary.get(pair) is before and pair in self._drawer.pair_dict:
+                # FreqAI notes the time of a training before it has saved it.
+                self._drawer.pair_dict[pair]["trained_timestamp"] = trained_at
+            self._note_failure(progress, error)
+        else:
+            self._note_success(progress)
+        finally:
+            self._own.progress = None
+            if self._current is progress:
+                self._current = None
+        self._to_the_end(pair)
+        self._is_unsaved = True
+        return True
+
+    def _to_the_end(self, pair: str) -> None:
+        queue = self._model.train_queue
+        # The bot's own thread may have taken it out meanwhile.
+        with suppress(ValueError):
+            queue.remove(pair)
+            queue.append(pair)
+
+    def _save(self) -> None:
+        """What FreqAI writes after a training."""
+        if self._has_successor():
+            return
+        self._drawer.save_historic_predictions_to_disk()
+        if self._model.freqai_info.get("write_metrics_to_disk", False):
+            self._drawer.save_metric_tracker_to_disk()
+        self._is_unsaved = False
+
+    # ------------------------------------------------------------------ what fails
+
+    @contextmanager
+    def _guarded(self, duty: _Duty) -> Iterator[None]:
+        """Let the loop go on whatever fails."""
+        try:
+            yield
+        except Exception as error:
+            if not self._stop.is_set() and not self._has_successor():
+                self._tell(duty.attempts, error, duty.what, duty.trouble)
+        else:
+            if not self._has_successor():
+                duty.attempts.succeeded()
+                self._owner.healed(duty.trouble, f"{duty.what} works again.")
+
+    def _note_success(self, progress: TrainingProgress) -> None:
+        attempts, now = self.attempts(progress.pair), time.time()
+        progress.mark()
+        self._usual_pause = max(self._usual_pause, progress.longest_pause)
+        self.last[progress.pair] = LastTraining(now, now - progress.began_at, "")
+        self._owner.healed(
+            f"training {progress.pair}",
+            f"{progress.pair}: trained again; failures since {moment(attempts.first_at)}: {attempts.n_failures}.",
+        )
+        attempts.succeeded()
+
+    def _note_failure(self, progress: TrainingProgress, error: Exception) -> None:
+        pair, now = progress.pair, time.time()
+        self.last[pair] = LastTraining(now, now - progress.began_at, one_line(error))
+        self._tell(self.attempts(pair), error, f"{pair}: training", f"training {pair}", self._meanwhile(pair))
+
+    def _tell(self, attempts: Attempts, error: Exception, what: str, trouble: str, meanwhile: str = "") -> None:
+        """Count a failure and tell of it: a kind that fails elsewhere too has had its traceback."""
+        duties = (self._looking, self._measuring, self._saving)
+        known = [*self._attempts.values(), *(duty.attempts for duty in duties)]
+        is_new = not any(kind_of(error) in each.kinds for each in known)
+        attempts.failed(error, time.time())
+        said = (
+            f"{what} fails ({attempts.said}); failures since {moment(attempts.first_at)}: {attempts.n_failures}. Next "
+            f"attempt: {moment(attempts.next_at)}, later every hour.{meanwhile}"
+        )
+        if is_new:
+            logger.error("%s fails; this is told once for errors of its kind:", what, exc_info=error)
+        if not self._owner.trouble(trouble, said):
+            logger.warning("%s", said)
+
+    def _meanwhile(self, pair: str) -> str:
+        """What decides about a pair while its training fails."""
+        policy = self._drawer.policy_in_use(pair)
+        if policy is None or not policy.trained_timestamp:
+            return " Until then nothing is traded, for there is no policy yet."
+        trained_at = policy.trained_timestamp
+        hours = float(self._model.freqai_info.get("expiration_hours", 0))
+        until = f", and expires {moment(trained_at + hours * 3600)}" if hours > 0 else ""
+        return f" Until then the policy of {moment(trained_at)} decides{until}."
+
+
+def moment(seconds: float) -> str:
+    """A time as messages show it.
+
+    :param seconds: since 1970
+    """
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"

@@ -1,0 +1,214 @@
+"""What a soak has shown."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from datetime import datetime
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from soak.journal import Journal
+from soak.plan import Plan
+
+from mtfscalper.offline.stage import StageHome
+
+CANDLE = pd.Timedelta(minutes=5)
+# A trade ends after 96 candles at the latest; then its order has to be filled.
+LONGEST_TRADE = 97 * CANDLE
+# Of a life's beginning, what growth is not judged by: caches fill.
+WARM_UP = pd.Timedelta(hours=2)
+
+
+class Finding(NamedTuple):
+    """An answer to one question about a soak.
+
+    :ivar name: what was asked
+    :ivar is_good: whether it is as it should be
+    :ivar text: figures
+    """
+
+    name: str
+    is_good: bool
+    text: str
+
+
+def findings(home: StageHome, journal: Journal, plan: Plan, pairs: Sequence[str]) -> list[Finding]:
+    """Everything that is asked of a soak that is done."""
+    trades, events = trades_of(home), journal.events
+    asked = asked_candles(trades, journal.gather(home.decisions), down_times(events), faults_of(home), plan.stop)
+    return [
+        _decisions(asked),
+        _repairs(events),
+        _stuck_trades(trades, down_times(events), plan, faults_of(home)),
+        *(_trained(home, pair, plan) for pair in pairs),
+        *_growth(journal, plan),
+    ]
+
+
+# ---------------------------------------------------------------------- what there is
+
+
+def trades_of(home: StageHome) -> pd.DataFrame:
+    """The bot's trades, with times in UTC."""
+    with closing(sqlite3.connect(f"file:{home.database}?mode=ro", uri=True)) as connection:
+        trades = pd.read_sql("SELECT * FROM trades ORDER BY open_date", connection)
+    for name in ("open_date", "close_date"):
+        trades[name] = pd.to_datetime(trades[name], utc=True, format="ISO8601").dt.as_unit("ms")
+    return trades
+
+
+def faults_of(home: StageHome) -> pd.DataFrame:
+    """The faults that were served: ``time``, ``kind``, ``target``."""
+    lines = home.faults.read_text(encoding="utf-8").splitlines() if home.faults.exists() else []
+    frame = pd.DataFrame([json.loads(line) for line in lines], columns=["time", "kind", "target"])
+    return frame.assign(time=pd.to_datetime(frame["time"], utc=True, format="ISO8601"))
+
+
+def down_times(events: list[dict[str, Any]]) -> list[tuple[pd.Timestamp, pd.Timestamp]]:
+    """When no bot ran, from an end to the next start."""
+    spans, ended = [], None
+    for event in events:
+        moment = pd.Timestamp(event["time"])
+        if event["kind"] == "start" and ended is not None:
+            spans.append((ended, moment))
+        ended = None if event["kind"] == "start" else moment
+    return spans
+
+
+def asked_candles(
+    trades: pd.DataFrame,
+    decisions: pd.DataFrame,
+    down: list[tuple[pd.Timestamp, pd.Timestamp]],
+    faults: pd.DataFrame,
+    stop: datetime,
+) -> Counter[str]:
+    """How often each candle of each trade was decided: once, or why not.
+
+    A candle is due for each that opens while a trade is open, without the one of its entry.
+    """
+    times = decisions.groupby(["pair", "opened", "candle"]).size() if len(decisions) else pd.Series(dtype=int)
+    counted: Counter[str] = Counter()
+    for trade in trades.itertuples():
+        opened = trade.open_date
+        last = pd.Timestamp(stop) - CANDLE if pd.isna(trade.close_date) else trade.close_date.floor(CANDLE)
+        for candle in pd.date_range(opened.floor(CANDLE) + CANDLE, last.floor(CANDLE), freq=CANDLE):
+            n_asked = int(times.get((trade.pair, opened, candle), 0))
+            counted[_why(n_asked, trade, candle, last, down, faults)] += 1
+    return counted
+
+
+def _why(
+    n_asked: int,
+    trade: Any,
+    candle: pd.Timestamp,
+    last: pd.Timestamp,
+    down: list[tuple[pd.Timestamp, pd.Timestamp]],
+    faults: pd.DataFrame,
+) -> str:
+    if n_asked == 1:
+        return "once"
+    # A bot that ends, or is down, within the candle.
+    was_down = any(begin < candle + CANDLE and end >= candle for begin, end in down)
+    if n_asked > 1:
+        return "again by the next bot" if was_down else "TWICE"
+    if was_down:
+        return "no bot ran"
+    if candle == last and not pd.isna(trade.close_date) and trade.exit_reason != "rl_exit":
+        return "closed first"
+    symbol = trade.pair.split(":")[0].replace("/", "")
+    near = faults[(faults["time"] >= candle) & (faults["time"] < candle + CANDLE)]
+    if near["target"].str.contains(symbol).any():
+        return "the exchange failed"
+    return "NOT"
+
+
+# ---------------------------------------------------------------------- what is asked
+
+
+def _decisions(asked: Counter[str]) -> Finding:
+    text = ", ".join(f"{count} {why}" for why, count in asked.most_common())
+    return Finding(
+        "every candle of every open trade is decided once",
+        asked["once"] > 0 and not asked["NOT"] and not asked["TWICE"],
+        text,
+    )
+
+
+def _repairs(events: list[dict[str, Any]]) -> Finding:
+    counts = Counter(event["kind"] for event in events)
+    text = (
+        f"{counts['start']} starts, {counts['kill']} kills, {counts['stop']} stops, {counts['ended']} ended by itself"
+    )
+    return Finding("no bot ended by itself, and each one started", counts["ended"] == 0, text)
+
+
+def _stuck_trades(
+    trades: pd.DataFrame, down: list[tuple[pd.Timestamp, pd.Timestamp]], plan: Plan, faults: pd.DataFrame
+) -> Finding:
+    out = _outages(faults)
+    longest = pd.Timedelta(0)
+    for trade in trades.itertuples():
+        closed = pd.Timestamp(plan.stop) if pd.isna(trade.close_date) else trade.close_date
+        lost = sum(
+            (max(pd.Timedelta(0), min(end, closed) - max(begin, trade.open_date)) for begin, end in [*down, *out]),
+            pd.Timedelta(0),
+        )
+        longest = max(longest, closed - trade.open_date - lost)
+    return Finding(
+        "no trade outlives its longest duration",
+        len(trades) > 0 and longest <= LONGEST_TRADE,
+        f"{len(trades)} trades, the longest {longest.total_seconds() / 3600:.2f} h without outages",
+    )
+
+
+def _outages(faults: pd.DataFrame) -> list[tuple[pd.Timestamp, pd.Timestamp]]:
+    """Spans in which requests failed one after the other, with a candle on both sides."""
+    spans: list[tuple[pd.Timestamp, pd.Timestamp]] = []
+    for moment in faults["time"].sort_values():
+        if spans and moment <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], moment + CANDLE)
+        else:
+            spans.append((moment, moment + CANDLE))
+    return spans
+
+
+def _trained(home: StageHome, pair: str, plan: Plan) -> Finding:
+    [path] = (home.folder / "models").glob("*/pair_dictionary.json")
+    at = json.loads(path.read_text(encoding="utf-8"))[pair]["trained_timestamp"]
+    age_hours = (plan.stop.timestamp() - at) / 3600
+    return Finding(f"{pair} is trained to the end", age_hours <= 3, f"its model is {age_hours:.1f} h old")
+
+
+def _growth(journal: Journal, plan: Plan) -> Iterator[Finding]:
+    quiet = quiet_samples(journal, plan)
+    if len(quiet) < 5:
+        yield Finding("memory and handles", False, f"{len(quiet)} samples in the quiet part")
+        return
+    hours = (quiet["time"] - quiet["time"].iloc[0]).dt.total_seconds() / 3600
+    is_long = hours.iloc[-1] >= 100
+    # A month's growth, in a run long enough to tell it.
+    for name, unit, most in (
+        ("rss", "MiB", 0.15 if is_long else 10.0),
+        ("handles", "", 0.02 if is_long else 2.0),
+        ("threads", "", 0.01 if is_long else 1.0),
+    ):
+        slope = float(np.polyfit(hours, quiet[name], 1)[0])
+        text = (
+            f"{slope:+.3f} {unit} an hour over {hours.iloc[-1]:.0f} h (at most {most}), "
+            f"from {quiet[name].iloc[0]:.0f} to {quiet[name].iloc[-1]:.0f}"
+        )
+        yield Finding(f"{name} does not grow", slope <= most, text)
+
+
+def quiet_samples(journal: Journal, plan: Plan) -> pd.DataFrame:
+    """Samples of the last bot, which nothing ended, once it is warm."""
+    samples = journal.samples
+    if not len(samples):
+        return samples
+    last = samples[(samples["pid"] == samples["pid"].iloc[-1]) & (samples["time"] >= pd.Timestamp(plan.quiet))]
+    return last[last["time"] >= last["time"].min() + WARM_UP]

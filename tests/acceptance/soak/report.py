@@ -1,0 +1,68 @@
+"""A soak's report: what was found, the faults, and a picture of memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from soak.checks import Finding, faults_of, quiet_samples
+from soak.journal import Journal
+from soak.plan import Plan
+
+from mtfscalper.offline.stage import StageHome
+
+PICTURE = "soak.svg"
+
+
+def write_report(folder: Path, found: list[Finding], home: StageHome, journal: Journal, plan: Plan) -> Path:
+    """Write ``soak.md`` and :data:`PICTURE`.
+
+    :return: where the report lies
+    """
+    is_whole = all(finding.is_good for finding in found)
+    events = [event["kind"] for event in journal.events]
+    faults = faults_of(home)["kind"].value_counts()
+    ended = events.count("ended")
+    lines = [
+        f"# {(plan.stop - plan.start).total_seconds() / 3600:g} simulated hours",
+        "",
+        "| asked | found | |",
+        "|---|---|---|",
+        *(f"| {finding.name} | {'yes' if finding.is_good else '**no**'} | {finding.text} |" for finding in found),
+        "",
+        "| fault | tried | survived | lost |",
+        "|---|---:|---:|---:|",
+        *(f"| `{kind}` | {count} | {count} | 0 |" for kind, count in faults.items()),
+        f"| kill -9 | {events.count('kill')} | {events.count('kill') - ended} | {ended} |",
+        f"| stop | {events.count('stop')} | {events.count('stop')} | 0 |",
+        "",
+        f"![Memory, handles and log]({PICTURE})",
+    ]
+    if not is_whole:
+        lines.insert(1, "\n**Not everything is as it should be.** Faults count as survived where the bot lived on.")
+    path = folder / "soak.md"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    draw(journal, plan, folder / PICTURE)
+    return path
+
+
+def draw(journal: Journal, plan: Plan, path: Path) -> None:
+    """Draw what the bots needed over the whole time; the last one, whose growth is judged, darker."""
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot
+
+    samples, quiet = journal.samples, quiet_samples(journal, plan)
+    if not len(samples):
+        return
+    figure, axes = pyplot.subplots(3, 1, figsize=(9, 6), sharex=True, layout="constrained")
+    for axis, (name, label) in zip(
+        axes, (("rss", "memory, MiB"), ("handles", "file handles"), ("log", "log, MiB")), strict=True
+    ):
+        axis.plot(samples["time"], samples[name], ".", markersize=2, color="0.6")
+        axis.plot(quiet["time"], quiet[name], ".", markersize=2, color="C0")
+        axis.set_ylabel(label)
+        axis.set_ylim(bottom=0)
+    axes[-1].set_xlabel("simulated time; grey: bots that were killed, blue: the last one")
+    figure.savefig(path)
+    pyplot.close(figure)

@@ -1,0 +1,79 @@
+"""How often the verdict is wrong, counted: studies in which nothing is to be found, and such in which something is.
+
+The studies are paired daily differences as they come: of the strategy's classic entries on a market, left at random or
+by the strategy's own exits, less the same entries with classic exits. Their mean is taken away, and days are drawn
+again in blocks, so that what lasts for days and the rare large loss stay in them. Nothing is trained. The seeds were
+fixed before anything was counted.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from arch.bootstrap import StationaryBootstrap
+from paired_differences import Differences, differences_on
+
+from mtfscalper.offline.synthetic import write_market
+from mtfscalper.reporting.intervals import mean_interval
+from mtfscalper.reporting.verdict import judge
+
+pytestmark = pytest.mark.acceptance
+
+STUDIES = 500
+DRAWS = 400
+SEED = 20_261_127
+# Longer than what lasts in them.
+BLOCK_DAYS = 5
+# The real candles are not the project's to ship.
+REAL = Path(__file__).parents[3] / "shared" / "data" / "binance"
+
+
+@pytest.fixture(scope="module", params=["synthetic", "real"])
+def market(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Differences]:
+    home, datadir = tmp_path_factory.mktemp("home"), REAL
+    if request.param == "synthetic":
+        datadir = tmp_path_factory.mktemp("market")
+        write_market(datadir, start=datetime(2024, 1, 1, tzinfo=UTC), stop=datetime(2024, 8, 1, tzinfo=UTC))
+    elif not datadir.is_dir():
+        pytest.skip(f"needs real candles in {datadir}")
+    return differences_on(datadir, home)
+
+
+def verdicts(of: Differences, days: int, edge: float = 0.0) -> dict[str, int]:
+    """Count the findings of many studies.
+
+    :param edge: planted in each, in standard deviations of a day
+    """
+    # What is left is what a day differs by chance.
+    sums = of.sums - of.sums.sum() / of.counts.sum() * of.counts
+    sums = sums - sums.mean() + edge * sums.std()
+    found = dict.fromkeys(("for", "none", "against"), 0)
+    for study in range(STUDIES):
+        drawn = StationaryBootstrap(BLOCK_DAYS, np.arange(len(sums)), seed=SEED + study)
+        at = next(iter(drawn.bootstrap(1)))[0][0][:days]
+        interval = mean_interval(sums[at], of.counts[at], study, draws=DRAWS)
+        found[judge(interval, int(of.counts[at].sum()), days, 0.0, 0.0).finding] += 1
+    return found
+
+
+@pytest.mark.parametrize("kind", ["own_exits", "random_exits"])
+def test_where_nothing_is_to_be_found_little_is(market: dict[str, Differences], kind: str) -> None:
+    of = market[kind]
+    counted = {days: verdicts(of, days) for days in (30, 60, len(of.sums))}
+    print(f"\n{kind}: of {STUDIES} studies without an edge, by days: {counted}")
+    whole = counted[len(of.sums)]
+    assert whole["for"] <= 0.07 * STUDIES
+    assert whole["against"] <= 0.07 * STUDIES
+    for few in counted.values():
+        assert max(few["for"], few["against"]) <= 0.08 * STUDIES
+
+
+@pytest.mark.parametrize("edge", [0.3, -0.3])
+def test_an_edge_that_is_there_is_found(market: dict[str, Differences], edge: float) -> None:
+    counted = verdicts(market["random_exits"], len(market["random_exits"].sums), edge)
+    print(f"\nof {STUDIES} studies with an edge of {edge} deviations of a day: {counted}")
+    assert counted["for" if edge > 0 else "against"] >= 0.9 * STUDIES
+    assert counted["against" if edge > 0 else "for"] == 0

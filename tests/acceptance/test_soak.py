@@ -1,0 +1,53 @@
+"""A short soak: what ``make soak`` does for weeks, for as long as ten minutes allow."""
+
+from __future__ import annotations
+
+import os
+
+import pandas as pd
+import pytest
+from soak.checks import asked_candles, down_times, faults_of, findings, trades_of
+from soak.plan import drawn
+from soak.run import PAIRS, START, Soak
+
+HOURS, SEED = 20.0, 3
+
+pytestmark = [
+    pytest.mark.acceptance,
+    pytest.mark.skipif(os.name == "nt", reason="the bot is stopped by the signal of Ctrl-C, which Windows cannot send"),
+]
+
+
+@pytest.fixture(scope="module")
+def soak(tmp_path_factory: pytest.TempPathFactory) -> Soak:
+    soak = Soak(tmp_path_factory.mktemp("soak"), drawn(START, HOURS, SEED), SEED)
+    soak.run()
+    return soak
+
+
+def test_a_bot_lives_through_faults_and_kills_and_decides_every_candle_of_its_trades(soak: Soak) -> None:
+    found = findings(soak.home, soak.journal, drawn(START, HOURS, SEED), PAIRS)
+    print()
+    for finding in found:
+        print(f"{'ok  ' if finding.is_good else 'BAD '} {finding.name}: {finding.text}")
+    assert all(finding.is_good for finding in found)
+    events = [event["kind"] for event in soak.journal.events]
+    assert events.count("kill") >= 1
+    assert len(faults_of(soak.home)["kind"].unique()) >= 5
+
+
+def test_a_decision_that_is_missing_or_made_twice_is_seen(soak: Soak) -> None:
+    trades, decisions = trades_of(soak.home), soak.journal.gather(soak.home.decisions)
+    rest = (down_times(soak.journal.events), faults_of(soak.home).head(0), drawn(START, HOURS, SEED).stop)
+    before = asked_candles(trades, decisions, *rest)
+    asked = asked_candles(trades, decisions.iloc[:-20], *rest)
+    assert asked["NOT"] + asked["no bot ran"] > before["NOT"] + before["no bot ran"]
+    asked = asked_candles(trades, pd.concat([decisions, decisions]), *rest)
+    assert asked["TWICE"] > 0
+
+
+def test_a_plan_repeats_itself() -> None:
+    plan = drawn(START, 672, 1)
+    assert plan == drawn(START, 672, 1) != drawn(START, 672, 2)
+    assert len(plan.ends) > 40
+    assert all(end.at < plan.quiet for end in plan.ends)

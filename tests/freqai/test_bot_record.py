@@ -1,0 +1,157 @@
+"""What a bot notes of itself, and what a backtest finds of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from mtfscalper.freqai.bot_journal import NOT_FILLED, BotJournal, has_journal, read_journal
+from mtfscalper.freqai.bot_record import BotRecord
+from mtfscalper.freqai.columns import ACTION_COLUMN
+from mtfscalper.freqai.decision_record import DecisionRecord, Question, bots_decisions
+
+PAIR = "BTC/USDT:USDT"
+START_MS, CANDLE_MS = 1_725_235_200_000, 300_000
+SIDE = "long"
+
+
+def at(candle: float) -> int:
+    return START_MS + int(candle * CANDLE_MS)
+
+
+def write(folder: Path, *lines: dict[str, Any], day: str = "2024-09-02") -> None:
+    folder.mkdir(exist_ok=True)
+    with (folder / f"dry_run_{day}.jsonl").open("a") as file:
+        file.writelines(f"{json.dumps(line)}\n" for line in lines)
+
+
+def one_pass(row: int, policy: str = "a", *, at_ms: int | None = None, do_predict: int = 1) -> dict[str, Any]:
+    columns = {ACTION_COLUMN: 1.0, "do_predict": float(do_predict)}
+    moment = at(row + 1.01) if at_ms is None else at_ms
+    return {
+        "kind": "pass",
+        "at_ms": moment,
+        "pair": PAIR,
+        "row_ms": at(row),
+        "prices": [1, 2, 3, 4],
+        "columns": columns,
+        "policy": policy,
+        "locks": [],
+    }
+
+
+def one_trade(entry: float, end: float | None, reason: str | None = "rl_exit") -> dict[str, Any]:
+    closed = None if end is None else at(end)
+    return {"kind": "trade", "pair": PAIR, "side": SIDE, "opened_ms": at(entry), "open_rate": 1.0} | {
+        "filled_ms": at(entry),
+        "closed_ms": closed,
+        "close_rate": 1.0,
+        "exit_reason": reason,
+    }
+
+
+def ask(folder: Path, entry: float, candle: int, *, leave: bool = False) -> None:
+    record = DecisionRecord(folder, "dry_run", "Mine")
+    record.add(Question(PAIR, at(candle), at(entry), SIDE, 0.01, 0.02, 1, 0.25, leave, "a"))
+    record.close()
+
+
+def read(folder: Path) -> BotRecord:
+    return BotRecord(folder, "dry_run", CANDLE_MS)
+
+
+def test_a_bots_answer_is_given_for_its_own_trades_as_long_as_it_had_them(tmp_path: Path) -> None:
+    write(tmp_path, *(one_pass(row) for row in range(20)), one_trade(3.02, 6.02), one_trade(8.1, None))
+    ask(tmp_path, 3.02, 4)
+    ask(tmp_path, 3.02, 6, leave=True)
+    ask(tmp_path, 8.1, 9)
+    record = read(tmp_path)
+    given = [record.had(PAIR, at(3), SIDE, at(candle)) for candle in (4, 5, 6, 7)]
+    assert given == [True, True, True, False]
+    answer = record.answer(PAIR, at(3), SIDE, at(6))
+    assert answer.decision is not None
+    assert (answer.decision.leave, answer.decision.probability, answer.policy) == (True, 0.25, "a")
+    # It was not asked there, and held.
+    assert record.answer(PAIR, at(3), SIDE, at(5)).decision is None
+    assert not record.had(PAIR, at(3), "short", at(4))
+    assert not record.had("ETH/USDT:USDT", at(3), SIDE, at(4))
+    # Open at its end.
+    assert record.had(PAIR, at(8), SIDE, at(1000))
+    assert record.leaving[PAIR, at(3), SIDE] == {at(6)}
+
+
+def test_where_the_record_of_a_trade_is_gone_the_policies_are_asked(tmp_path: Path) -> None:
+    stopped, decided, downtime = one_trade(3, 4, "stop_loss"), one_trade(6, 7), one_trade(30, 39)
+    write(tmp_path, *(one_pass(row) for row in (*range(20), 39)), stopped, decided, downtime)
+    record = read(tmp_path)
+    # A stop may come before the question; while it was down, nobody asked.
+    assert record.had(PAIR, at(3), SIDE, at(4))
+    assert record.had(PAIR, at(30), SIDE, at(35))
+    assert not record.had(PAIR, at(6), SIDE, at(7))
+
+
+def test_a_trade_whose_entry_was_not_filled_was_none(tmp_path: Path) -> None:
+    write(tmp_path, one_trade(3, 4, NOT_FILLED))
+    assert not read(tmp_path).had(PAIR, at(3), SIDE, at(3))
+
+
+def test_a_row_counts_as_it_was_decided_on_in_time(tmp_path: Path) -> None:
+    again = one_pass(3, at_ms=at(4.5), do_predict=0)
+    write(tmp_path, one_pass(2), one_pass(3), again, one_pass(4, do_predict=0), one_pass(4, at_ms=at(5.5)))
+    write(tmp_path, one_pass(5, at_ms=at(7)))
+    found = {one.row_ms: one for one in read(tmp_path).decided_passes(PAIR)}
+    # After the end of its candle nothing could be entered by row 5.
+    assert list(found) == [at(2), at(3), at(4)]
+    assert all(one.columns["do_predict"] == 1 for one in found.values())
+    assert found[at(3)].at_ms == at(4.01)
+
+
+def test_it_is_known_which_policy_was_in_force_also_while_the_bot_was_down(tmp_path: Path) -> None:
+    write(tmp_path, one_pass(0, ""), one_pass(1, "a"), one_pass(2, "a"), one_pass(6, "b"), one_pass(7, ""))
+    record = read(tmp_path)
+    in_force = [record.policy_in_force(PAIR, at(row)) for row in (0, 1, 4, 6, 9)]
+    assert in_force[0] is None
+    assert [found[0] for found in in_force[1:] if found] == ["a", "a", "b", "b"]
+    assert in_force[2] == ("a", at(1), at(6))
+    assert record.start_ms == at(1)
+
+
+def test_a_line_that_a_kill_cut_off_is_passed_over(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, {"kind": "start", "at_ms": 1}, one_pass(1))
+    path = tmp_path / "dry_run_2024-09-02.jsonl"
+    path.write_text(path.read_text() + '{"kind": "pass", "at_m')
+    journal = BotJournal(tmp_path, "dry_run")
+    frame = pd.DataFrame({name: [1.0] for name in ("open", "high", "low", "close", ACTION_COLUMN, "do_predict")})
+    journal.note_pass(PAIR, frame.assign(date=pd.Timestamp(at(2), unit="ms", tz="UTC")), "b")
+    kept = read_journal(tmp_path, "dry_run")
+    assert [one.policy for one in kept.passes] == ["a", "b"]
+    assert len(kept.starts_ms) == 2
+    assert "1 lines are damaged" in caplog.text
+    assert not has_journal(tmp_path, "live")
+
+
+def test_a_journal_that_cannot_be_written_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    journal = BotJournal(tmp_path / "file" / "folder", "dry_run")
+    frame = pd.DataFrame({name: [1.0] for name in ("open", "high", "low", "close", ACTION_COLUMN, "do_predict")})
+    for _ in range(3):
+        journal.note_pass(PAIR, frame.assign(date=pd.Timestamp(at(2), unit="ms", tz="UTC")), "b")
+    assert caplog.text.count("The bot's journal cannot be written") == 1
+
+
+def test_what_an_earlier_version_recorded_stays_readable(tmp_path: Path) -> None:
+    ask(tmp_path, 3, 4)
+    [path] = tmp_path.glob("*.feather")
+    with pa.OSFile(str(path)) as source:
+        old = pa.ipc.open_file(source).read_all().drop_columns(["policy"])
+    path.unlink()
+    with pa.ipc.new_file(str(path), old.schema) as writer:
+        writer.write_table(old)
+    assert [(asked.candle_ms, asked.policy) for asked in bots_decisions(tmp_path, "dry_run")] == [(at(4), "")]

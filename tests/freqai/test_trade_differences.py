@@ -1,0 +1,125 @@
+"""A bot's trades beside a backtest's: the same ones are found, and each difference has its name."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mtfscalper.freqai.bot_journal import NOT_FILLED, BotTrade, Journal, Pass
+from mtfscalper.freqai.trade_differences import Comparison, Kind, Scene, compare
+
+PAIR, OTHER = "BTC/USDT:USDT", "ETH/USDT:USDT"
+START_MS, CANDLE_MS = 1_725_235_200_000, 300_000
+N_CANDLES = 40
+PRICES = (100.0, 101.0, 99.0, 100.0)
+
+
+def at(candle: float) -> int:
+    """A moment within a candle."""
+    return START_MS + int(candle * CANDLE_MS)
+
+
+def trade(entry: float, end: float | None, reason: str | None = "rl_exit", **values: Any) -> BotTrade:
+    values = {"pair": PAIR, "side": "long", "open_rate": 100.0, "close_rate": 101.0, **values}
+    if end is None:
+        values["close_rate"] = reason = None
+    closed = None if end is None else at(end)
+    return BotTrade(opened_ms=at(entry), closed_ms=closed, exit_reason=reason, **values)
+
+
+def passes(rows: Any = range(N_CANDLES), late: Any = (), revised: Any = (), locked: Any = ()) -> list[Pass]:
+    return [
+        Pass(
+            at(row + 2.5 if row in late else row + 1.01),
+            pair,
+            at(row),
+            (100.0, 101.0, 99.0, 100.5) if row in revised else PRICES,
+            {"do_predict": 1.0},
+            "sub-train-BTC_1",
+            ("StoplossGuard",) if row in locked else (),
+        )
+        for row in rows
+        for pair in (PAIR, OTHER)
+    ]
+
+
+def compared(
+    bots: list[BotTrade],
+    backtests: list[BotTrade],
+    seen: list[Pass] | None = None,
+    starts: tuple[float, ...] = (0,),
+    slots: float = 2,
+    lost: tuple[int, ...] = (),
+    **more: Any,
+) -> Comparison:
+    candles = {pair: {at(row): PRICES for row in range(N_CANDLES)} for pair in (PAIR, OTHER)}
+    for row in more.pop("without", ()):
+        del candles[PAIR][at(row)]
+    leaving = more.pop("leaving", {})
+    journal = Journal([at(start) for start in starts], passes() if seen is None else seen, bots)
+    scene = Scene(CANDLE_MS, journal, candles, leaving, slots, frozenset((PAIR, at(candle)) for candle in lost))
+    return compare(bots, backtests, scene)
+
+
+def kinds(*arguments: Any, **more: Any) -> list[Kind]:
+    return [difference.kind for difference in compared(*arguments, **more).differences]
+
+
+def test_a_trade_is_the_same_by_its_candles_side_and_reason_whatever_the_second_and_the_rate() -> None:
+    bots = [trade(3.02, 6.02, open_rate=100.1), trade(8.02, None), trade(9.5, 12.2, "stoploss_on_exchange", pair=OTHER)]
+    theirs = [trade(3, 6), trade(8, 39, "force_exit"), trade(9, 12, "stop_loss", pair=OTHER)]
+    found = compared(bots, theirs)
+    assert found.differences == []
+    assert len(found.same) == 3
+    assert found.rate_differences[-1] == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize(
+    ("bots", "theirs", "more", "expected"),
+    [
+        # Of the bot alone.
+        ([trade(3, 6)], [], {}, [Kind.UNEXPLAINED]),
+        ([trade(3, 6)], [], {"without": (2,)}, [Kind.NO_CANDLE]),
+        ([trade(3, 6)], [], {"seen": passes(late=(2,))}, [Kind.LATE]),
+        ([trade(3, 6)], [], {"seen": passes(revised=(2,))}, [Kind.REVISED]),
+        ([trade(3, 6)], [trade(3, 6, pair=OTHER)], {"slots": 1}, [Kind.MAX_OPEN_TRADES] * 2),
+        # Of the backtest alone.
+        ([], [trade(3, 6)], {}, [Kind.UNEXPLAINED]),
+        ([], [trade(3, 6)], {"seen": passes([0, 1, 3, 4])}, [Kind.LEFT_OUT]),
+        ([], [trade(3, 6)], {"seen": passes([0, 1, 8, 9]), "starts": (0, 8.5)}, [Kind.DOWN]),
+        ([], [trade(3, 6)], {"seen": passes([0, 1, 2, 8]), "starts": (0, 8.5)}, [Kind.DOWN]),
+        ([], [trade(3, 6)], {"seen": passes(late=(2,))}, [Kind.LATE]),
+        ([], [trade(3, 6)], {"seen": passes(locked=(2,))}, [Kind.LOCKED]),
+        ([], [trade(3, 6)], {"seen": passes(revised=(2,))}, [Kind.REVISED]),
+        ([trade(3, 3.5, NOT_FILLED)], [trade(3, 6)], {}, [Kind.NOT_FILLED]),
+        ([trade(4, 6)], [trade(3, 6)], {}, [Kind.ENTRY_WAITED, Kind.FOLLOWS]),
+        # Of both.
+        ([trade(3, 5, "stop_loss")], [trade(3, 6)], {}, [Kind.PRICES]),
+        ([trade(3, 9)], [trade(3, 6, "roi")], {}, [Kind.PRICES]),
+        ([trade(3, 6, "stop_loss")], [trade(3, 6)], {}, [Kind.PRICES]),
+        ([trade(3, 5, "force_exit")], [trade(3, 6)], {}, [Kind.BY_HAND]),
+        ([trade(3, 8)], [trade(3, 6)], {"leaving": {(PAIR, at(3), "long"): {at(6)}}}, [Kind.EXIT_WAITED]),
+        ([trade(3, 9)], [trade(3, 6)], {"seen": passes([0, 1, 2, 3, 8]), "starts": (0, 8.5)}, [Kind.DOWN]),
+        ([trade(3, 8)], [trade(3, 6)], {"seen": passes(late=(5,))}, [Kind.LATE]),
+        ([trade(3, 5)], [trade(3, 9, "max_duration")], {"lost": (5, 6)}, [Kind.POLICY_LOST]),
+        ([trade(3, 5)], [trade(3, 9)], {}, [Kind.UNEXPLAINED]),
+        # Of a bot that was killed for good.
+        ([], [trade(6, 8)], {"seen": passes(range(6))}, [Kind.NOT_NOTED]),
+        ([trade(3, None)], [trade(3, 6)], {"seen": passes(range(6))}, [Kind.NOT_NOTED]),
+        ([trade(3, None)], [trade(3, 5)], {"seen": passes(range(6))}, [Kind.UNEXPLAINED]),
+        # What comes of an earlier one.
+        ([trade(3, 5), trade(7, 8)], [trade(3, 9, "stop_loss")], {}, [Kind.PRICES, Kind.FOLLOWS]),
+    ],
+)
+def test_each_difference_has_its_name(
+    bots: list[BotTrade], theirs: list[BotTrade], more: dict[str, Any], expected: list[Kind]
+) -> None:
+    assert kinds(bots, theirs, **more) == expected
+
+
+def test_the_documentation_lists_every_reason() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "decisions.md").read_text()
+    assert re.findall(r"^\| (.*?) \|", text.partition("| why |")[2].partition("\n\n")[0], re.M) == [*Kind]

@@ -1,0 +1,325 @@
+"""A bot's training loop lives on whatever fails in it, and tells of it once."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+from collections import deque
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from freqai_runs import OTHER_PAIR, PAIR
+from live_bot import LiveBot
+
+from mtfscalper.freqai import training_loop
+from mtfscalper.freqai.owner import Owner
+from mtfscalper.freqai.training_progress import TrainingHungError, TrainingProgress
+from mtfscalper.training.job import TrainingStoppedError
+
+HOUR = timedelta(hours=1)
+
+
+class Trainings:
+    """Takes the place of a bot's trainings.
+
+    :ivar tried: the pairs whose training was tried
+    :ivar fails: by pair: makes the error that its training fails with
+    """
+
+    def __init__(self, bot: LiveBot, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.bot, self.tried = bot, []
+        self.fails: dict[str, Callable[[], Exception]] = {}
+        monkeypatch.setattr(bot.model, "extract_data_and_train_model", self._train)
+
+    def _train(self, timerange: Any, pair: str, strategy: Any, dk: Any, load_timerange: Any) -> None:
+        self.tried.append(pair)
+        drawer = self.bot.model.dd
+        drawer.pair_dict[pair]["trained_timestamp"] = timerange.stopts
+        if pair in self.fails:
+            raise self.fails[pair]()
+        drawer.model_dictionary[pair] = object()
+        folder = f"sub-train-{pair.split('/')[0]}_{timerange.stopts}"
+        drawer.pair_dict[pair] |= {"model_filename": f"cb_{timerange.stopts}", "data_path": folder}
+
+    def look(self, *, after: timedelta = timedelta()) -> list[str]:
+        """Let the loop look once.
+
+        :return: the pairs that were tried
+        """
+        self.bot.now += after
+        before = len(self.tried)
+        with self.bot.clock(), self.loop._guarded(self.loop._looking):
+            self.loop.look(self.bot.strategy)
+        return self.tried[before:]
+
+    @property
+    def loop(self) -> training_loop.TrainingLoop:
+        return self.bot.model._trainings
+
+    @property
+    def owner(self) -> Owner:
+        return self.bot.model._owner
+
+
+@pytest.fixture
+def trainings(tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch) -> Trainings:
+    pairs = {"pair_whitelist": [PAIR, OTHER_PAIR]}
+    bot = LiveBot(tmp_path, market, monkeypatch, exchange=pairs, freqai={"live_retrain_hours": 1})
+    monkeypatch.setattr(training_loop, "_STOP_SECONDS", 0.0)
+    return Trainings(bot, monkeypatch)
+
+
+@pytest.fixture
+def messages(trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    sent: list[str] = []
+    data = trainings.bot.strategy.dp
+    monkeypatch.setattr(data, "send_msg", lambda message, *, always_send=False: sent.append(message))
+    trainings.owner.reach_by(data)
+    return sent
+
+
+def test_the_pair_trained_longest_ago_is_trained_first_and_again_after_its_hours(trainings: Trainings) -> None:
+    assert [trainings.look() for _ in range(3)] == [[PAIR], [OTHER_PAIR], []]
+    assert trainings.look(after=HOUR / 2) == []
+    assert trainings.look(after=HOUR / 2 - timedelta(seconds=10)) == []
+    trainings.bot.now += timedelta(seconds=20)
+    assert [trainings.look() for _ in range(3)] == [[PAIR], [OTHER_PAIR], []]
+    assert trainings.owner.troubles == {}
+    assert {pair: last.error for pair, last in trainings.loop.last.items()} == {PAIR: "", OTHER_PAIR: ""}
+
+
+def test_a_training_that_fails_for_two_hours_is_told_once_with_one_traceback_and_a_dozen_lines(
+    trainings: Trainings, messages: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    errors = iter(range(10**6))
+    trainings.fails[PAIR] = lambda: ValueError(f"candle {next(errors)}\nis wrong")
+    tried_at = []
+    with caplog.at_level(logging.INFO):
+        for second in range(0, 7200, 5):
+            if PAIR in trainings.look(after=timedelta(seconds=5)):
+                tried_at.append(second)
+    pauses = [later - earlier for earlier, later in itertools.pairwise(tried_at)]
+    # Looked at every five seconds; a training moves the clock a little.
+    assert pauses[:4] == pytest.approx([5, 10, 20, 40], abs=5)
+    assert len(tried_at) == 11
+    told = [record for record in caplog.records if record.levelno >= logging.WARNING and "seals" not in record.name]
+    assert len([record for record in told if record.exc_info]) == 1
+    assert len(told) == len(tried_at) + 1, [record.getMessage() for record in told]
+    assert all("\n" not in record.getMessage() for record in told)
+    assert "failures since 2024-09-08 12:00:08 UTC: 11." in told[-1].getMessage()
+    assert "(ValueError: candle 10 is wrong)" in told[-1].getMessage()
+    [message] = messages
+    assert message.startswith(f"{PAIR}: training fails (ValueError: candle 0 is wrong); failures since")
+    assert "Until then nothing is traded" in message
+    # The other pair was trained all the while.
+    assert trainings.tried.count(OTHER_PAIR) == 2
+    assert OTHER_PAIR not in trainings.owner.troubles
+    # Once an hour at last.
+    hours = [(trainings.look(after=HOUR + timedelta(seconds=1)) + trainings.look()).count(PAIR) for _ in range(3)]
+    assert hours == [1, 1, 1]
+
+    del trainings.fails[PAIR]
+    trainings.look(after=2 * HOUR)
+    trainings.look()
+    assert len(messages) == 2
+    assert messages[1].startswith(f"{PAIR}: trained again; failures since 2024-09-08 12:00:08 UTC: 14.")
+    assert trainings.owner.troubles == {}
+    assert trainings.loop.last[PAIR].error == ""
+    # What fails then is new.
+    trainings.fails[PAIR] = lambda: ValueError("again")
+    trainings.look(after=2 * HOUR)
+    trainings.look()
+    assert len(messages) == 3
+
+
+def test_the_same_failure_of_another_pair_has_no_further_traceback_and_a_message_of_its_own(
+    trainings: Trainings, messages: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    trainings.fails = dict.fromkeys((PAIR, OTHER_PAIR), lambda: MemoryError("none left"))
+    for _ in range(2):
+        trainings.look()
+    assert [bool(record.exc_info) for record in caplog.records].count(True) == 1
+    assert [message.split(":USDT: ")[0] for message in messages] == ["BTC/USDT", "ETH/USDT"]
+    # Another kind of failure has its own.
+    trainings.fails[PAIR] = lambda: OSError("no space")
+    trainings.look(after=HOUR)
+    assert [bool(record.exc_info) for record in caplog.records].count(True) == 2
+
+
+def test_a_training_that_fails_counts_as_none_where_freqai_had_noted_it(trainings: Trainings) -> None:
+    trainings.look()
+    trained = trainings.bot.model.dd.pair_dict[PAIR]["trained_timestamp"]
+    trainings.look()
+    trainings.fails[PAIR] = lambda: ValueError("wrong")
+    assert trainings.look(after=HOUR + timedelta(seconds=30)) == [PAIR]
+    assert trainings.bot.model.dd.pair_dict[PAIR]["trained_timestamp"] == trained
+    assert f"the policy of {training_loop.moment(trained)} decides" in trainings.owner.troubles[f"training {PAIR}"]
+
+
+def test_a_clock_that_was_set_back_holds_no_training_up(trainings: Trainings) -> None:
+    trainings.fails[PAIR] = lambda: ValueError("wrong")
+    for _ in range(12):
+        trainings.look(after=HOUR)
+    assert trainings.look(after=-1000 * HOUR) == [PAIR]
+
+
+def test_a_stopped_bot_is_no_failure(
+    trainings: Trainings, messages: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    def stopped() -> Exception:
+        trainings.bot.model._stop_event.set()
+        return TrainingStoppedError("the bot is stopping")
+
+    trainings.fails[PAIR] = stopped
+    trainings.look()
+    assert messages == []
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert trainings.loop.last == {}
+
+
+def breaking(error: Exception) -> Callable[..., Any]:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return fail
+
+
+@pytest.mark.parametrize(
+    ("where", "trouble"),
+    [
+        ("strategy.dp.current_whitelist", "training thread"),
+        ("model.dd.get_pair_dict_info", f"training {PAIR}"),
+        ("model.dd.save_historic_predictions_to_disk", "training files"),
+        ("model.dd.save_metric_tracker_to_disk", "training files"),
+        ("model.dd.collect_metrics", "training times"),
+    ],
+)
+def test_whatever_fails_in_the_loop_is_told_and_tried_again(
+    trainings: Trainings, messages: list[str], monkeypatch: pytest.MonkeyPatch, where: str, trouble: str
+) -> None:
+    trainings.bot.model.freqai_info["write_metrics_to_disk"] = True
+    holder, _, name = where.rpartition(".")
+    target: Any = trainings.bot
+    for part in holder.split("."):
+        target = getattr(target, part)
+    with monkeypatch.context() as broken:
+        broken.setattr(target, name, breaking(RuntimeError("dictionary changed size during iteration")))
+        for _ in range(6):
+            trainings.look(after=timedelta(seconds=30))
+        assert trouble in trainings.owner.troubles
+        assert "dictionary changed size" in trainings.owner.troubles[trouble]
+        before = len(messages)
+    told = set(trainings.owner.troubles)
+    if trouble.startswith("training ") and trouble != "training thread" and PAIR not in trouble:
+        # Nothing but the writing waits for it.
+        assert trainings.tried == [PAIR, OTHER_PAIR]
+    for _ in range(4):
+        trainings.look(after=HOUR + timedelta(seconds=30))
+    assert trainings.owner.troubles == {}
+    assert len(messages) == before + len(told)
+
+
+def test_a_pair_that_left_the_whitelist_is_trained_once_it_is_back(
+    trainings: Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = trainings.bot.strategy.dp
+    with monkeypatch.context() as without:
+        without.setattr(data, "current_whitelist", lambda: [OTHER_PAIR])
+        assert [trainings.look() for _ in range(2)] == [[OTHER_PAIR], []]
+        assert trainings.bot.model.train_queue == deque([OTHER_PAIR])
+    assert trainings.look() == [PAIR]
+
+
+# ---------------------------------------------------------------------- the thread
+
+
+@pytest.fixture
+def quick(trainings: Trainings, monkeypatch: pytest.MonkeyPatch) -> Trainings:
+    """A loop that looks at once."""
+    monkeypatch.setattr(training_loop, "LOOK_SECONDS", 0.001)
+    return trainings
+
+
+def joined(thread: threading.Thread) -> bool:
+    thread.join(30)
+    return not thread.is_alive()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_thread_that_is_gone_is_started_again_and_told(quick: Trainings, messages: list[str]) -> None:
+    bot, alive = quick.bot, threading.Event()
+    quick.fails[PAIR] = lambda: SystemExit("a user's own code")  # type: ignore[return-value]
+    first = quick.loop.start(bot.strategy)
+    assert joined(first)
+    assert not quick.loop.is_alive
+    del quick.fails[PAIR]
+    quick.loop._at_look = alive.set
+    quick.loop.look_after(bot.strategy)
+    assert alive.wait(30)
+    bot.model._stop_event.set()
+    [second] = bot.model._threads
+    assert second is not first
+    assert joined(second)
+    assert messages[0] == "The training thread has ended, and is started again; the log says why."
+    assert messages[-1] == "The training loop works again."
+
+
+def test_a_training_that_hangs_is_given_up_and_then_left_to_itself(
+    quick: Trainings, messages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot, reached, released, other = quick.bot, threading.Event(), threading.Event(), threading.Event()
+    ends: list[str] = []
+
+    def hang(_: Any, pair: str, *__: Any) -> None:
+        if pair == OTHER_PAIR:
+            bot.model.dd.pair_dict[pair]["trained_timestamp"] = 10**11
+            other.set()
+            return
+        progress = quick.loop.progress_of(pair)
+        reached.set()
+        released.wait(30)
+        try:
+            progress.mark()
+        except TrainingHungError:
+            ends.append("given up")
+            raise
+
+    monkeypatch.setattr(bot.model, "extract_data_and_train_model", hang)
+    first = quick.loop.start(bot.strategy)
+    assert reached.wait(30)
+    for _ in range(2):
+        # Slow is not hung.
+        quick.loop.look_after(bot.strategy)
+    assert quick.loop.current is not None
+    assert not quick.loop.current.is_given_up
+    monkeypatch.setattr(training_loop, "HANGS_AFTER_SECONDS", 0.0)
+    quick.loop.look_after(bot.strategy)
+    assert quick.loop.current.is_given_up
+    assert messages == []
+    quick.loop.look_after(bot.strategy)
+    monkeypatch.setattr(training_loop, "HANGS_AFTER_SECONDS", 1800.0)
+    # Another thread trains the other pair meanwhile.
+    assert other.wait(30)
+    assert f"{PAIR}: a training hangs and cannot be ended" in messages[0]
+    assert f"training {PAIR}" in quick.owner.troubles
+    released.set()
+    assert joined(first)
+    assert ends == ["given up"]
+    bot.model._stop_event.set()
+    [second] = bot.model._threads
+    assert joined(second)
+
+
+def test_what_counts_as_hanging_grows_with_the_pauses_of_trainings_that_went_well() -> None:
+    progress = TrainingProgress(PAIR, threading.Event())
+    progress._marked -= 600
+    progress.mark()
+    assert progress.longest_pause == pytest.approx(600, abs=5)
+    progress._marked -= 10
+    progress.mark()
+    assert progress.longest_pause == pytest.approx(600, abs=5)
+    assert progress.silent_seconds < 5
