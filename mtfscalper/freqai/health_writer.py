@@ -54,10 +54,11 @@ class HealthWriter:
         self._lock = threading.Lock()
         self._has_failed = False
 
-    def passed(self, pair: str, strategy: IStrategy, frame: DataFrame) -> None:
+    def passed(self, pair: str, strategy: IStrategy, frame: DataFrame, falls_back: bool | None) -> None:
         """Note a pass over a pair, and write.
 
         :param frame: as the strategy gets it, with the policy's columns
+        :param falls_back: see :class:`mtfscalper.freqai.health.PairHealth`
         """
         self._strategy, self._looked_at = strategy, time.time()
         last = frame.iloc[-1].to_dict()
@@ -67,6 +68,7 @@ class HealthWriter:
             do_predict=int(last.get("do_predict", 0)),
             action=action.name,
             probability=float(last.get(_PROBABILITIES.get(action, ""), _holding(last))),
+            falls_back=falls_back,
         )
         self.write()
 

@@ -91,6 +91,11 @@ class LivePairs:
         policy = self.policies.get(pair)
         return policy.name if policy is not None and policy.decides(int(row.timestamp() * 1000)) else ""
 
+    def falls_back(self, pair: str) -> bool | None:
+        """Whether the rules end a pair's trades; None where nothing is judged, or no policy has decided."""
+        policy = self.policies.get(pair)
+        return None if policy is None or self._rl.fallback is None else policy.falls_back
+
     def standing(self, model: BaseAlgorithm, environment: EnvSettings) -> Standing:
         """How a policy stands to what is in force; of one that has not decided yet nothing else is known.
 

@@ -44,17 +44,21 @@ class PeriodResult(NamedTuple):
 
     :ivar first_ms: the first row that its policy decided on, milliseconds since 1970
     :ivar stop_ms: the first row that it no longer decided on
+    :ivar training: its policy on the candles that it was trained on; None where its report does not say
     :ivar evaluation: its policy on the candles held out, by which it was chosen; None without an evaluation
     :ivar traded: on the candles after those
     :ivar classic: the same entries with classic exits
     :ivar gap_a_day: log return of a day that the evaluation promised, less what was traded: the overfitting
     :ivar evaluations: all of the training
     :ivar training_seconds: None where the report is lost, as ``timesteps``
+    :ivar guarded: how its policy was judged beside classic exits, in words; None without ``rl_config.fallback``
+    :ivar falls_back: whether it did not beat them, so that the rules ended its trades
     """
 
     pair: str
     first_ms: int
     stop_ms: int
+    training: Stretch | None
     evaluation: Stretch | None
     traded: Stretch
     classic: Stretch
@@ -62,6 +66,8 @@ class PeriodResult(NamedTuple):
     evaluations: tuple[EvaluationPoint, ...]
     training_seconds: float | None
     timesteps: int | None
+    guarded: str | None = None
+    falls_back: bool = False
 
 
 def period_results(
@@ -87,13 +93,16 @@ def _result(
     )
     days = (min(period.stop_ms, last_ms) - period.first_ms) / _DAY_MS
     traded, held = (_stretch(of[within], sealed.rules, days) for of in (trades, classic))
-    evaluation = None
+    training = evaluation = None
+    if report is not None and report.training_evaluation:
+        training = _told(report.training_evaluation, report.train_candles, timeframe_ms)
     if report is not None and report.best_evaluation:
         evaluation = _told(report.best_evaluation, report.evaluation_candles, timeframe_ms)
     return PeriodResult(
         pair=sealed.pair,
         first_ms=period.first_ms,
         stop_ms=period.stop_ms,
+        training=training,
         evaluation=evaluation,
         traded=traded,
         classic=held,
@@ -104,6 +113,8 @@ def _result(
         ),
         training_seconds=report.seconds if report else None,
         timesteps=report.timesteps if report else None,
+        guarded=report.judged.in_words() if report and report.judged else None,
+        falls_back=period.falls_back,
     )
 
 

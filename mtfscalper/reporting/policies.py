@@ -72,8 +72,12 @@ def policies_of(result: RunResult) -> RunPolicies:
     periods = [_sealed(archive, plan, period, missing) for plan in plans.values() for period in plan.periods]
     asked = [newest_decisions(folder, pair, name) for pair, name in names.items() if pair in recorded]
     known = [frame for frame in asked if frame is not None]
-    if periods:
-        missing.append("what each policy earned on the candles it was trained on: trainings do not record it")
+    unnoted = sum(one.report is not None and not one.report.training_evaluation for one in periods)
+    if unnoted:
+        missing.append(
+            f"what the policies of {unnoted} of {len(periods)} periods earned on the candles they were trained on: "
+            "their trainings did not record it"
+        )
     if plans and not known:
         missing.append("there is no record of this run's decisions about open trades")
     return RunPolicies(plans, tuple(periods), pd.concat(known, ignore_index=True) if known else None, tuple(missing))

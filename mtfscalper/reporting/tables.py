@@ -51,6 +51,10 @@ def print_report(report: Report, console: Console) -> None:
         )
     if report.periods:
         console.print(_periods(report.periods))
+        for period in report.periods:
+            line = guarded_line(period)
+            if line is not None:
+                console.print(escape(line), style="yellow" if period.falls_back else None)
     if report.decisions is not None:
         asked = report.decisions
         console.print(
@@ -123,7 +127,7 @@ def _periods(periods: Sequence[PeriodResult]) -> Table:
     table = _table(
         "Period by period: log return a day",
         (
-            *("pair", "from", "to", "evaluation", "by trades", "traded", "trades", "classic exits", "gap"),
+            *("pair", "from", "to", "training", "evaluation", "by trades", "traded", "trades", "classic exits", "gap"),
             "evaluations",
         ),
         left=3,
@@ -134,6 +138,7 @@ def _periods(periods: Sequence[PeriodResult]) -> Table:
             escape(period.pair),
             moment(period.first_ms)[:10],
             moment(period.stop_ms)[:10],
+            _a_day(period.training),
             _a_day(evaluation),
             "–" if evaluation is None else str(evaluation.trades),
             _a_day(period.traded),
@@ -143,6 +148,15 @@ def _periods(periods: Sequence[PeriodResult]) -> Table:
             str(len(period.evaluations)),
         )
     return table
+
+
+def guarded_line(period: PeriodResult) -> str | None:
+    """Who ends a period's trades, and why, in a sentence; None where its policy need not beat classic exits."""
+    if period.guarded is None:
+        return None
+    who = "the rules end its trades" if period.falls_back else "the policy ends its trades"
+    when = f"{moment(period.first_ms)[:10]} to {moment(period.stop_ms)[:10]}"
+    return f"{period.pair} {when}, guarded: {who}; {period.guarded}."
 
 
 def _groups(title: str, groups: Sequence[Group]) -> Table:

@@ -51,10 +51,15 @@ def join(
 ) -> tuple[BaseAlgorithm, TrainingReport]:
     """What the trainings of :func:`member_jobs` gave, as one, judged: of a single one, its own model and report.
 
+    The report also says what the policy earns on the candles that it has learned from. That is found out here, when all
+    learning is over, so that it changes none.
+
     :param job: that they were made of
     :param results: in their order
     """
     model, report = results[0] if len(results) == 1 else _joined(job, results)
+    if can_evaluate(job.train, job.env):
+        report = replace(report, training_evaluation=evaluate(model, job.train, job.env)._asdict())
     return model, judged(job, model, report)
 
 

@@ -24,6 +24,8 @@ class TrainingReport:
     :ivar phases: (name, start, stop) of every rollout and update, seconds since 1970
     :ivar reward_terms: sums by name over all rollouts
     :ivar reward_profit_correlation: see :func:`mtfscalper.training.reward_check.reward_profit_correlation`
+    :ivar best_evaluation: of the policy that was chosen, on the candles held out; None without one, as the next
+    :ivar training_evaluation: of the same policy, on the candles that it was trained on
     :ivar judged: where ``rl_config.fallback`` is set, the policy beside classic exits, on trades that chose nothing
     :ivar members: of an ensemble, one report for each. Its own counts and times are then sums over them, its
         evaluation is one of all together
@@ -51,6 +53,7 @@ class TrainingReport:
     phases: list[tuple[str, float, float]] = field(default_factory=list)
     evaluations: list[dict[str, float]] = field(default_factory=list)
     best_evaluation: dict[str, float] | None = None
+    training_evaluation: dict[str, float] | None = None
     reward_terms: dict[str, float] = field(default_factory=dict)
     reward_profit_correlation: float = 0.0
     judged: PairedResult | None = None

@@ -85,6 +85,11 @@ def test_every_trade_belongs_to_a_period_of_its_policy(made: Made) -> None:
     assert sum(period.traded.trades for period in periods) == len(made.report.trades)
     for period in periods:
         assert period.evaluation is not None
+        # 1.8 of 2 days: a tenth is held out.
+        assert period.training is not None
+        assert period.training.trades > 0
+        assert period.training.days > period.evaluation.days
+        assert (period.guarded, period.falls_back) == (None, False)
         assert len(period.evaluations) >= 1
         assert period.gap_a_day == pytest.approx(period.evaluation.a_day - period.traded.a_day)
 

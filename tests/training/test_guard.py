@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
+import torch
 from builders import make_settings, make_tape, random_candles
 from tiny_training import env_settings_of, random_tape, tiny_settings
 
@@ -119,12 +120,33 @@ def test_every_way_to_train_judges_the_policy_that_it_returns(
     model, report = outcome
     assert judged == [model]
     assert len(report.members) == (members if members > 1 else 0)
+    # What it earns on the candles that it has learned from.
+    assert report.training_evaluation is not None
+    learned = evaluate(model, job.train, env)._replace(seconds=report.training_evaluation["seconds"])
+    assert report.training_evaluation == learned._asdict()
+    assert learned.trades > 0
     assert report.judged == judge(job, model)
     assert report.judged is not None
     assert report.judged.trades > 0
     assert all(member.judged is None for member in report.members)
     assert TrainingReport.from_json(report.as_json()) == report
     assert report.judged.in_words() in report.summary()
+
+
+def test_looking_at_the_candles_learned_from_changes_no_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = tiny_settings()
+    env = env_settings_of(settings)
+    jobs = [TrainingJob(settings, random_tape(seed=seed), random_tape(80, seed=2), env) for seed in (1, 3)]
+    looked = executor_for(settings).run(jobs)
+    monkeypatch.setattr(ensemble, "can_evaluate", lambda *_: False)
+    unlooked = executor_for(settings).run(jobs)
+    for one, other in zip(looked, unlooked, strict=True):
+        assert not isinstance(one, Exception)
+        assert not isinstance(other, Exception)
+        assert one[1].training_evaluation is not None
+        assert other[1].training_evaluation is None
+        weights = zip(one[0].policy.parameters(), other[0].policy.parameters(), strict=True)
+        assert all(torch.equal(ours, theirs) for ours, theirs in weights)
 
 
 def test_without_a_fallback_nothing_is_judged_and_old_reports_are_read() -> None:
