@@ -174,10 +174,6 @@ class RLSettings(Section):
         "and what is permitted, no more",
     )
 
-    def is_default(self, key: str) -> bool:
-        """Whether a setting has its default."""
-        return bool(getattr(self, key) == type(self).model_fields[key].default)
-
 
 class FreqaiSettings(Section):
     """FreqAI's own keys that are read here, of the section ``freqai`` and of :data:`_FREQAI_SECTIONS`."""

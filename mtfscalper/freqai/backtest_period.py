@@ -24,7 +24,7 @@ logger = logging.getLogger(__name__)
 _TRAINED, _PREDICTED = "trained_frame", "predicted_frame"
 # What a training leaves beside its policy, by role.
 _REPORTS = {"report": artefacts.REPORT_NAME, "terms": artefacts.TERMS_NAME}
-# Of a guarded period's manifest.
+# Of a period's manifest.
 _FALLS_BACK = "falls_back"
 
 
@@ -240,7 +240,7 @@ class BacktestPeriod:
             features=features,
             account_before=list(self.account_before),
             account_after=list(self.account_after),
-            **({_FALLS_BACK: self.falls_back} if self.is_guarded else {}),
+            **{_FALLS_BACK: self.falls_back},
             written=datetime.now(UTC).isoformat(),
         )
         self.version = self.versions.add(self.folder)

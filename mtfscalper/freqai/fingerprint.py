@@ -16,8 +16,6 @@ from mtfscalper.settings import Settings
 from mtfscalper.trading.trading_rules import TradingRules
 from mtfscalper.user_code import class_sources_sha256
 
-_CAME_LATER = ("evaluation_folds", "evaluation_mode", "fallback")
-
 
 def run_fingerprint(
     code: str,
@@ -45,8 +43,6 @@ def run_fingerprint(
         "ppo": {"verbose"},
     }
     shown |= {"train_period_days": True, "backtest_period_days": True}
-    # At their defaults these came without a change: what was made before there were any is reused.
-    shown["rl"] |= {name for name in _CAME_LATER if settings.rl.is_default(name)}
     features = [freqai["feature_parameters"], freqai["data_split_parameters"]]
     return {
         "versions": artefacts.value_hash(artefacts.library_versions()),

@@ -49,10 +49,6 @@ class PlannedPeriod:
     folder: str
     falls_back: bool = False
 
-    def as_json(self) -> dict[str, Any]:
-        """What the plan's file says; of a period that does not fall back nothing of that, as before any could."""
-        return {name: value for name, value in asdict(self).items() if name != "falls_back" or value}
-
 
 @dataclass(frozen=True)
 class RunPlan:
@@ -136,7 +132,7 @@ class RunPlan:
         return {
             "pair": self.pair,
             "terms": self.terms.as_json(),
-            "periods": [period.as_json() for period in self.periods],
+            "periods": [asdict(period) for period in self.periods],
             "history_sha256": self.history_sha256,
         }
 

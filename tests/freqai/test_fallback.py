@@ -16,8 +16,16 @@ from live_bot import LiveBot
 
 from mtfscalper.artefacts import REPORT_NAME, read_manifest
 from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, FALLBACK_COLUMN, LONG_ENTER_COLUMN
-from mtfscalper.freqai.decision_record import newest_decisions, records_folder
+from mtfscalper.freqai.decision_record import (
+    DecisionRecord,
+    Question,
+    bots_decisions,
+    newest_decisions,
+    records_folder,
+)
+from mtfscalper.freqai.exit_policy import ExitDecision
 from mtfscalper.freqai.fallback import falls_back, judged_in
+from mtfscalper.freqai.health import PairHealth, read_health
 from mtfscalper.freqai.run_plan import RunPlan
 from mtfscalper.trading.actions import Action
 from mtfscalper.training import guard
@@ -184,6 +192,7 @@ def test_a_bot_lets_the_rules_end_the_trades_and_says_so_once_for_each_training(
     policy = bot.model.exit_policy(PAIR, 0)
     assert policy is not None
     assert policy.falls_back
+    assert health_of(bot).falls_back is True
 
     guard.judge = lambda job, model: BEATEN  # type: ignore[assignment]
     bot.next_candle()
@@ -194,6 +203,25 @@ def test_a_bot_lets_the_rules_end_the_trades_and_says_so_once_for_each_training(
     assert frame[ACTION_COLUMN].iloc[-1] == Action.LONG_EXIT
     assert trade.is_open
     assert any("the policy ends its trades until the next training" in line for line in caplog.messages)
+    assert health_of(bot).falls_back is False
+
+
+def health_of(bot: LiveBot) -> PairHealth:
+    return read_health(Path(bot.model.full_path)).pairs[PAIR]
+
+
+def test_a_bots_record_says_that_its_policy_fell_back_when_it_is_read_again(tmp_path: Path) -> None:
+    asked = Question(PAIR, 300_000, 0, "long", 0.01, 0.02, 3, 0.9, False, "sub-train-BTC_1", True)
+    record = DecisionRecord(tmp_path, "dry_run", "Strategy")
+    record.add(asked)
+    record.close()
+    [read] = bots_decisions(tmp_path, "dry_run")
+    assert read == asked
+    assert read.decision == ExitDecision(False, 0.9, 0.01, 0.02, 3, falls_back=True)
+    # A bot that is started again within the candle goes by it.
+    again = DecisionRecord(tmp_path, "dry_run", "Strategy").answered(PAIR, 0, 300_000)
+    assert again is not None
+    assert again.decision.falls_back
 
 
 @pytest.mark.parametrize("damage", ["lost", "garbled", "unjudged"])
