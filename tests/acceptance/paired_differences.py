@@ -74,7 +74,10 @@ def differences_on(datadir: Path, home: Path) -> dict[str, Differences]:
 
 
 def differences_of(results: Path, datadir: Path) -> dict[str, Differences]:
-    """The differences of an export's entries: by its own exits, and by random ones of the same holding times."""
+    """The differences of an export's entries: by its own exits, and by random ones of the same holding times.
+
+    Of all entries, and of so few of them, taken at random, that one begins on a day.
+    """
     result = RunResult.read(Asked(result=results, datadir=datadir))
     config = config_of_run(result) | {"strategy_path": str(ROOT / "strategies")}
     with quiet_freqtrade():
@@ -82,13 +85,17 @@ def differences_of(results: Path, datadir: Path) -> dict[str, Differences]:
     strategy = strategy_of_run(result)
     rules = rules_of_run(result, fee_of_run(result), {}, strategy).by_pair
     own = trades_of_freqtrade(result.trades, 300_000)
-    held = np.maximum(np.random.default_rng(SEED).permutation(own["held_candles"].to_numpy()), 1)
-    classic = daily_profits(relive(own, tapes, rules), tapes, rules).groupby("day")["profit_ratio"].sum()
-    counts = (own["open_ms"] // DAY_MS).value_counts()
-    found = {}
-    for name, trades in (("own_exits", own), ("random_exits", relive(own, tapes, rules, leave_after=held))):
-        marked = daily_profits(trades, tapes, rules).groupby("day")["profit_ratio"].sum()
-        differences = marked.sub(classic, fill_value=0.0).sort_index()
-        began = counts.reindex(differences.index, fill_value=0)
-        found[name] = Differences(differences.to_numpy(), began.to_numpy(dtype=np.float64))
+    random = np.random.default_rng(SEED)
+    held = np.maximum(random.permutation(own["held_candles"].to_numpy()), 1)
+    few = random.random(len(own)) < result.n_days / len(own)
+    ends = {"own exits": own, "random exits": relive(own, tapes, rules, leave_after=held)}
+    classic, found = relive(own, tapes, rules), {}
+    for name, trades in ends.items():
+        for entries, which in (("all entries", np.full(len(own), True)), ("one entry a day", few)):
+            marked, of_classic = (
+                daily_profits(of[which], tapes, rules).groupby("day")["profit_ratio"].sum() for of in (trades, classic)
+            )
+            differences = marked.sub(of_classic, fill_value=0.0).sort_index()
+            began = (own["open_ms"][which] // DAY_MS).value_counts().reindex(differences.index, fill_value=0)
+            found[f"{name}, {entries}"] = Differences(differences.to_numpy(), began.to_numpy(dtype=np.float64))
     return found
