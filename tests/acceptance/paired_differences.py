@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from mtfscalper.offline.candles import CandleStore
 from mtfscalper.offline.exchange import ReplayExchange
@@ -76,7 +77,8 @@ def differences_on(datadir: Path, home: Path) -> dict[str, Differences]:
 def differences_of(results: Path, datadir: Path) -> dict[str, Differences]:
     """The differences of an export's entries: by its own exits, and by random ones of the same holding times.
 
-    Of all entries, and of so few of them, taken at random, that one begins on a day.
+    Of all entries, of so few of them, taken at random, that one begins on a day, and of all of them with one in twenty
+    left so, as by a policy that seldom acts.
     """
     result = RunResult.read(Asked(result=results, datadir=datadir))
     config = config_of_run(result) | {"strategy_path": str(ROOT / "strategies")}
@@ -87,15 +89,22 @@ def differences_of(results: Path, datadir: Path) -> dict[str, Differences]:
     own = trades_of_freqtrade(result.trades, 300_000)
     random = np.random.default_rng(SEED)
     held = np.maximum(random.permutation(own["held_candles"].to_numpy()), 1)
-    few = random.random(len(own)) < result.n_days / len(own)
-    ends = {"own exits": own, "random exits": relive(own, tapes, rules, leave_after=held)}
-    classic, found = relive(own, tapes, rules), {}
-    for name, trades in ends.items():
-        for entries, which in (("all entries", np.full(len(own), True)), ("one entry a day", few)):
-            marked, of_classic = (
-                daily_profits(of[which], tapes, rules).groupby("day")["profit_ratio"].sum() for of in (trades, classic)
-            )
-            differences = marked.sub(of_classic, fill_value=0.0).sort_index()
-            began = (own["open_ms"][which] // DAY_MS).value_counts().reindex(differences.index, fill_value=0)
-            found[f"{name}, {entries}"] = Differences(differences.to_numpy(), began.to_numpy(dtype=np.float64))
+    n = len(own)
+    few, seldom, all_of = random.random(n) < result.n_days / n, random.random(n) < 1 / 20, np.full(n, True)
+    at_random, classic = relive(own, tapes, rules, leave_after=held), relive(own, tapes, rules)
+    ends = {
+        "own exits, all entries": (own, all_of),
+        "own exits, one entry a day": (own, few),
+        "random exits, all entries": (at_random, all_of),
+        "random exits, one entry a day": (at_random, few),
+        "random exits of one entry in twenty": (classic.where(~pd.Series(seldom), at_random), all_of),
+    }
+    found = {}
+    for name, (trades, which) in ends.items():
+        marked, of_classic = (
+            daily_profits(of[which], tapes, rules).groupby("day")["profit_ratio"].sum() for of in (trades, classic)
+        )
+        differences = marked.sub(of_classic, fill_value=0.0).sort_index()
+        began = (own["open_ms"][which] // DAY_MS).value_counts().reindex(differences.index, fill_value=0)
+        found[name] = Differences(differences.to_numpy(), began.to_numpy(dtype=np.float64))
     return found

@@ -32,9 +32,10 @@ BLOCK_DAYS = 5
 MOST_WRONG = round(0.07 * STUDIES)
 # The fewest that an interval is given for, and more.
 LENGTHS = (ENOUGH_DAYS, 45, 60, 90)
-KINDS = [
-    f"{exits}, {entries}" for exits in ("own exits", "random exits") for entries in ("all entries", "one entry a day")
-]
+KINDS = (
+    *("own exits, all entries", "own exits, one entry a day", "random exits, all entries"),
+    *("random exits, one entry a day", "random exits of one entry in twenty"),
+)
 # The real candles are not the project's to ship.
 REAL = Path(os.environ.get("MTFSCALPER_REAL_DATA", Path(__file__).parents[3] / "shared" / "data")) / "binance"
 
@@ -55,9 +56,10 @@ def verdicts(of: Differences, days: int, edge: float = 0.0) -> dict[str, int]:
 
     :param edge: planted in each, in standard deviations of a day
     """
-    # What is left is what a day differs by chance.
-    sums = of.sums - of.sums.sum() / of.counts.sum() * of.counts
-    sums = sums - sums.mean() + edge * sums.std()
+    differs = np.abs(of.sums) > 1e-8
+    # What is left is what a day differs by chance; where nothing differs, nothing is taken away or planted.
+    sums = np.where(differs, of.sums - of.sums.sum() / differs.sum(), 0.0)
+    sums += np.where(differs, edge * sums.std(), 0.0)
     found = dict.fromkeys(("for", "none", "against", "too_few"), 0)
     for study in range(STUDIES):
         drawn = StationaryBootstrap(BLOCK_DAYS, np.arange(len(sums)), seed=SEED + study)
@@ -72,9 +74,10 @@ def test_where_nothing_is_to_be_found_little_is(market: dict[str, Differences], 
     of = market[kind]
     counted = {days: verdicts(of, days) for days in (*LENGTHS, len(of.sums))}
     print(f"\n{kind}: of {STUDIES} studies without an edge, by days: {counted}")
+    # Else nothing was judged; of the shortest ones some are not.
+    assert counted[len(of.sums)]["too_few"] == 0
     for found in counted.values():
-        # Else nothing was judged.
-        assert found["none"] > 0.8 * STUDIES
+        assert found["none"] > 0.5 * STUDIES
         assert found["for"] <= MOST_WRONG
         assert found["against"] <= MOST_WRONG
 
