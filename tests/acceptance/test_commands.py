@@ -340,6 +340,11 @@ def test_the_webserver_draws_without_touching_and_backtests_as_a_backtest_does(f
             assert (drawn["&-p_exit"] > 0).sum() > 20
             assert drawn["&-action"].isin([2, 4]).any()
         assert not (empty["do_predict"] == 1).any()
+        # What FreqUI draws of them.
+        panels = api.ask("plot_config", strategy=STRATEGY)["subplots"].values()
+        plotted = {name for panel in panels for name in panel}
+        assert {"&-p_long_enter", "&-p_short_enter", "&-p_exit", "&-action"} < plotted
+        assert plotted <= set(charts[0].columns)
         # The settings are the command's, so that it has nothing to train, not even where an analysis came between.
         assert api.backtest()["status"] == "ended", log.read_text()
         assert trainings() == 0
