@@ -6,11 +6,12 @@ They set no template: whoever shows them chooses one, :data:`TEMPLATES` being th
 from mtfscalper.reporting.figures.candles import CandleChart, PolicyLine, TradeMark, candles
 from mtfscalper.reporting.figures.comparison import drawdowns, equities, paired_differences, spans
 from mtfscalper.reporting.figures.policy import action_shares, exit_probability, importances
-from mtfscalper.reporting.figures.style import TEMPLATES
+from mtfscalper.reporting.figures.style import PALETTE, TEMPLATES
 from mtfscalper.reporting.figures.trades import excursions, profits
 from mtfscalper.reporting.figures.walk_forward import evaluations, overfitting, walk_forward
 
 __all__ = [
+    "PALETTE",
     "TEMPLATES",
     "CandleChart",
     "PolicyLine",

@@ -243,8 +243,8 @@ def policy(report: Report) -> Iterator[Plot]:
         found = report.importance
         caption = (
             f"{found.questions:,} of the run's questions were asked again of {found.policies} policies, one group "
-            "of inputs being taken from other questions. The bar is how far the probability of leaving moved on average. "
-            f"Groups overlap: an indicator on all timeframes, a timeframe of all indicators. First: {found.groups[0].name}."
+            "of inputs being taken from other questions. The bar is how far p(leave) moved on average. "
+            f"Groups overlap: an indicator on all timeframes, a timeframe of all. Most: {found.groups[0].name}."
         )
         shown = found.groups[:30]
         figure = figures.importances([group.name for group in shown], [group.change for group in shown])
