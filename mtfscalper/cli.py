@@ -4,10 +4,12 @@ import argparse
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mtfscalper.offline import (
     DEFAULT_PAIRS,
@@ -18,6 +20,9 @@ from mtfscalper.offline import (
     SYNTHETIC_DATADIR,
     ReplayError,
 )
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # A command imports what it needs when it runs: with freqtrade and torch, --help would take seconds.
 
@@ -62,7 +67,36 @@ def _demo(args: argparse.Namespace) -> int:
         pairs=tuple(args.pairs or DEFAULT_PAIRS),
         configs=tuple(args.config),
     )
-    return run_demo(request, Console(highlight=False))
+    console = Console(highlight=False)
+    return run_demo(request, console, partial(_report_on_demo, console))
+
+
+def _report_on_demo(console: "Console", result: Path, datadir: Path) -> None:
+    """Show the verdict of a demo and write its page; a demo without either is still one."""
+    from freqtrade.exceptions import OperationalException
+
+    from mtfscalper.market.tape import TapeError
+    from mtfscalper.reporting.page.render import check_plotly, default_path, write_page
+    from mtfscalper.reporting.report import report_of
+    from mtfscalper.reporting.run_result import Asked, ReportError
+    from mtfscalper.reporting.tables import print_verdict
+
+    began = time.perf_counter()
+    try:
+        check_plotly()
+        with console.status("") as status:
+            report = report_of(Asked(result=result, datadir=datadir), lambda text: status.update(f"report: {text} ..."))
+        file = default_path(report)
+        write_page(report, file)
+    except (ReportError, TapeError, OperationalException, OSError) as error:
+        console.out(f"report       none: {' '.join(str(error).split())}")
+        return
+    print_verdict(report.verdict, console)
+    console.out(f"report       {_from_here(file)} (made in {time.perf_counter() - began:.0f} s)")
+
+
+def _from_here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _dry_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -233,6 +267,9 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where the strategy's file lies (default: as in RESULT's config)",
     )
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="where the page is written (default: beside RESULT, under its name)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too, as JSON")
 
 
@@ -242,6 +279,7 @@ def _report(args: argparse.Namespace) -> int:
 
     from mtfscalper.artefacts import write_json
     from mtfscalper.market.tape import TapeError
+    from mtfscalper.reporting.page.render import check_plotly, default_path, write_page
     from mtfscalper.reporting.report import report_of
     from mtfscalper.reporting.run_result import Asked, ReportError
     from mtfscalper.reporting.tables import print_report
@@ -249,9 +287,13 @@ def _report(args: argparse.Namespace) -> int:
     asked = Asked(args.result, args.strategy, args.userdir, tuple(args.config), args.datadir, args.strategy_path)
     waiting = Console(stderr=True)
     try:
+        check_plotly()
         with waiting.status("") as status:
             report = report_of(asked, lambda text: status.update(f"{text} ..."))
         print_report(report, Console(highlight=False))
+        file = args.html or default_path(report)
+        write_page(report, file)
+        print(f"The report as a page: {file}")
         if args.json is not None:
             write_json(args.json, report.as_json())
             print(f"The report as JSON: {args.json}")

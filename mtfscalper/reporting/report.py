@@ -13,8 +13,11 @@ from freqtrade.exchange import timeframe_to_minutes, timeframe_to_msecs
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.policy_exits import POLICY_REASON
+from mtfscalper.reporting.action_shares import Shares, action_shares
 from mtfscalper.reporting.breakdowns import Excursion, Group, breakdowns, excursions, with_excursions
+from mtfscalper.reporting.charts import ChosenCandles, chosen_candles
 from mtfscalper.reporting.daily import DAY_MS
+from mtfscalper.reporting.importance import Importance, importance
 from mtfscalper.reporting.offline_exchange import config_of_run, fee_of_run, offline_exchange, quiet_freqtrade
 from mtfscalper.reporting.origin import Origin, moment, origin_of
 from mtfscalper.reporting.periods import PeriodResult, period_results
@@ -57,7 +60,10 @@ class Report(NamedTuple):
     :ivar deflated_sharpe: None where only one trial was made
     :ivar periods: empty for a run without this project's model
     :ivar groups: the run's trades, by what they are grouped
+    :ivar actions: how often the policy chose each action; empty without a policy
+    :ivar importance: what the policy looks at; None where it cannot be asked again
     :ivar trades: one mapping a trade, with how it would have ended by classic exits
+    :ivar candles: of each pair the stretch that is drawn
     :ivar missing: what cannot be said, and what was not re-lived, one sentence each
     """
 
@@ -75,7 +81,10 @@ class Report(NamedTuple):
     groups: dict[str, list[Group]]
     excursions: list[Excursion]
     decisions: Decisions | None
+    actions: Shares
+    importance: Importance | None
     trades: tuple[dict[str, Any], ...]
+    candles: tuple[ChosenCandles, ...]
     origin: Origin
     missing: tuple[str, ...]
 
@@ -112,14 +121,21 @@ def report_of(asked: Asked, progress: Callable[[str], None] = lambda _: None) ->
         progress(f"backtesting {result.strategy} without FreqAI")
         without = run_without_freqai(result, exchange)
     compared = compare(result, trades, tapes, rules.by_pair, without, progress)
+    progress("asking the policies again")
+    missing: list[str] = []
+    looks = importance(result, policies, missing)
+    actions = action_shares(result, policies, missing)
     progress("putting the report together")
     return _report(
         result,
         policies,
         compared,
         with_excursions(trades, tapes),
-        origin_of(result, tapes, policies, fee),
-        rules.unknown,
+        origin=origin_of(result, tapes, policies, fee),
+        missing=(*policies.missing, *rules.unknown, *missing),
+        candles=chosen_candles(trades, tapes, policies.questions),
+        actions=actions,
+        importance=looks,
     )
 
 
@@ -128,8 +144,7 @@ def _report(
     policies: RunPolicies,
     compared: Compared,
     trades: pd.DataFrame,
-    origin: Origin,
-    unknown: tuple[str, ...],
+    **known: Any,
 ) -> Report:
     classic, run = compared.classic, compared.run
     assert run.statistics is not None
@@ -163,8 +178,7 @@ def _report(
         excursions=excursions(trades),
         decisions=decisions,
         trades=_trades(trades, classic),
-        origin=origin,
-        missing=(*policies.missing, *unknown),
+        **known,
     )
 
 

@@ -9,7 +9,7 @@ from builders import PAIR, make_rules
 from mtfscalper.freqai.run_plan import PlannedPeriod
 from mtfscalper.reporting.periods import PeriodResult, Stretch, period_results
 from mtfscalper.reporting.policies import SealedPeriod
-from mtfscalper.reporting.tables import guarded_line
+from mtfscalper.reporting.tabular import guarded_line
 from mtfscalper.reporting.trades import COLUMNS
 from mtfscalper.training.paired_result import PairedResult
 from mtfscalper.training.report import TrainingReport
