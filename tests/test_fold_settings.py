@@ -1,4 +1,4 @@
-"""Folds and the guard in the config: what can be, what cannot, and nothing changes for who sets nothing."""
+"""Folds and the guard in the config: what can be, and what cannot."""
 
 from __future__ import annotations
 
@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 
-from mtfscalper.freqai.fingerprint import run_fingerprint
-from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.market.folds import FoldPlan
-from mtfscalper.settings import RLSettings, Settings, SettingsError
+from mtfscalper.settings import Settings, SettingsError
 
 SPLIT = "data_split_parameters"
 
@@ -83,24 +81,3 @@ def test_a_lower_end_needs_more_than_one_stretch(rl: dict[str, Any], accepted: s
 @pytest.mark.parametrize("rl", [{"evaluation_folds": 2}, {"fallback": "classic", "evaluation_folds": 4}])
 def test_a_lower_end_of_two_stretches_is_accepted(rl: dict[str, Any]) -> None:
     assert parse(rl | {"evaluation_mode": "lower"}).rl.evaluation_mode == "lower"
-
-
-def test_at_their_defaults_the_new_settings_leave_fingerprints_as_they_were(monkeypatch: pytest.MonkeyPatch) -> None:
-    hashed: list[Any] = []
-    monkeypatch.setattr("mtfscalper.freqai.fingerprint.artefacts.value_hash", lambda value: hashed.append(value) or "")
-    monkeypatch.setattr("mtfscalper.freqai.fingerprint.asdict", lambda _: {})
-
-    def fingerprinted(rl: dict[str, Any]) -> dict[str, Any]:
-        hashed.clear()
-        freqai = {"feature_parameters": {}, SPLIT: {}}
-        run_fingerprint("code", parse(rl), UserParts((), None), None, freqai, Settings)  # type: ignore[arg-type]
-        [settings] = [value for value in hashed if isinstance(value, dict) and "rl" in value]
-        section: dict[str, Any] = settings["rl"]
-        return section
-
-    new = {"fallback", "evaluation_folds", "evaluation_mode"}
-    never = {"progress_bar", "decision_mode", "trust_models", "kept_runs"}
-    assert set(fingerprinted({})) == set(RLSettings.model_fields) - new - never
-    assert fingerprinted({"fallback": None, "evaluation_mode": "mean"}) == fingerprinted({})
-    assert fingerprinted({"fallback": "classic"})["fallback"] == "classic"
-    assert fingerprinted({"evaluation_folds": 3})["evaluation_folds"] == 3
