@@ -45,7 +45,7 @@ def profits(
             y=list(classic),
             name="same entries, classic exits",
             mode="markers",
-            marker={"symbol": "diamond", "size": 9, "color": CLASSIC},
+            marker={"symbol": "diamond", "size": 10, "color": CLASSIC, "line": {"width": 1.5, "color": "white"}},
             hovertemplate="%{x}, classic exits: %{y:+,.2f}<extra></extra>",
         ),
         height=320,
@@ -74,7 +74,7 @@ def excursions(reasons: Sequence[str], reached: npt.ArrayLike, left: npt.ArrayLi
             marker={"color": colour, "size": 6, "opacity": 0.65, "symbol": SYMBOLS[at % len(SYMBOLS)]},
             hovertemplate=f"{label(reason)}: reached %{{x:+.2f}} %, left at %{{y:+.2f}} %<extra></extra>",
         )
-    ends = [min(far.min(initial=0.0), exits.min(initial=0.0)), max(far.max(initial=0.0), exits.max(initial=0.0))]
+    ends = [far.min(initial=0.0), far.max(initial=0.0)]
     made.add_scatter(
         x=ends, y=ends, mode="lines", name="left right there", line={"color": GREY, "dash": "dot"}, hoverinfo="skip"
     )

@@ -114,7 +114,7 @@ def walk_forward(report: Report) -> Iterator[Plot]:
         for one in report.periods
     ]
     gaps = [one.gap_a_day for one in report.periods if one.gap_a_day is not None]
-    gap = f" The median fall from evaluation to trading is {percent(float(np.median(gaps)), 3)} a day." if gaps else ""
+    gap = f" The median fall from evaluation to trading is {100 * float(np.median(gaps)):.3f} % a day." if gaps else ""
     caption = (
         "Each grey line is one period's policy: where it learned (if that was noted), on the candles by which it was "
         "chosen, and where it then traded; beside it the same entries with classic exits. A line that falls is a "
@@ -218,13 +218,12 @@ def excursions(report: Report) -> Iterator[Plot]:
     some = f" Every {every}th of {len(report.trades):,} trades is drawn." if every > 1 else ""
     reasons, left = [str(trade["exit_reason"]) for trade in shown], [trade["exit_move"] for trade in shown]
     for key, title, axis, words in (
-        ("mae", "Worst excursion (MAE) against the exit", "worst it stood at", "recovered more before its exit"),
-        ("mfe", "Best excursion (MFE) against the exit", "best it stood at", "gave more of it back before its exit"),
+        ("mae", "Worst excursion (MAE) against the exit", "worst it stood at", "above it, the more it had recovered"),
+        ("mfe", "Best excursion (MFE) against the exit", "best it stood at", "below it, the more it had given back"),
     ):
         caption = (
-            f"One dot a trade, before costs, by exit reason: the farther from the dotted line, the {words}.{some}"
-            if key == "mfe"
-            else f"One dot a trade, before costs, by exit reason: the farther above the dotted line, it {words}.{some}"
+            "One dot a trade, before costs, by exit reason. On the dotted line a trade was left right there; the "
+            f"farther {words} before its exit.{some}"
         )
         yield Plot(key, title, caption, figures.excursions(reasons, [trade[key] for trade in shown], left, axis))
 
@@ -256,4 +255,4 @@ def policy(report: Report) -> Iterator[Plot]:
             "Cells hold about as many questions in each direction; their edges are written at the axes."
         )
         figure = figures.exit_probability(grid.profit_edges, grid.held_edges, grid.probability, grid.questions)
-        yield Plot("exit-probability", "Exit probability over profit and time held", caption, figure)
+        yield Plot("exit-probability", "Exit probability over profit and time held", caption, figure, is_wide=True)
