@@ -3,7 +3,6 @@
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import NamedTuple
 
@@ -117,15 +116,16 @@ def _wallet_by(trades: pd.DataFrame, start: float) -> float:
 
 def _prices(orders: pd.DataFrame, filled: dict[str, Fill]) -> list[str]:
     apart = []
-    for order in orders.itertuples():
-        fill = filled.get(str(order.order_id))
-        if fill is None or not order.filled:
+    known = orders[orders["filled"] > 0]
+    for number, quantity, price in zip(known["order_id"], known["filled"], known["average"], strict=True):
+        fill = filled.get(str(number))
+        if fill is None:
             continue
-        alike = abs(Decimal(str(order.filled)) - fill.quantity) < Decimal("1e-9")
-        if not alike or abs(float(order.average) - float(fill.price)) > 1e-6 * float(fill.price):
+        is_alike = abs(float(quantity) - float(fill.quantity)) < 1e-9
+        if not is_alike or abs(float(price) / float(fill.price) - 1) > 1e-6:
             apart.append(
-                f"order {order.order_id}: the exchange filled {fill.quantity} at {fill.price}, the bot has "
-                f"{order.filled:g} at {order.average:g}"
+                f"order {number}: the exchange filled {fill.quantity} at {fill.price}, the bot has "
+                f"{float(quantity):g} at {float(price):g}"
             )
     return apart
 

@@ -51,7 +51,9 @@ def _endpoint(
 
 def _check_client(request: Request, given: Parameters) -> None:
     if request.headers.get("X-MBX-APIKEY") != SIMULATED_KEY:
-        message = f"Invalid API-key, IP, or permissions for action. Simulated money has the key {SIMULATED_KEY!r} alone."
+        message = (
+            f"Invalid API-key, IP, or permissions for action. Simulated money has the key {SIMULATED_KEY!r} alone."
+        )
         raise BinanceError(401, -2015, message)
     # Of a clock that is off on purpose; who lives by another clock altogether is answered.
     skew_ms = SKEW_MS.get()

@@ -189,9 +189,7 @@ class ReplayMarket(NamedTuple):
 
     def path_since(self, symbol: str, since_ms: int, is_mark: bool = False) -> tuple[NDArray[Any], NDArray[Any]]:
         """Return the price, or the mark price, from a moment to now; see :func:`path_between`."""
-        candles = (
-            self._candles(symbol, "1h", CandleType.MARK) if is_mark else self.store.finest(self._pair(symbol))
-        )
+        candles = self._candles(symbol, "1h", CandleType.MARK) if is_mark else self.store.finest(self._pair(symbol))
         return path_between(candles, since_ms, self.now_ms)
 
     def at(self, moment_ms: int) -> Self:

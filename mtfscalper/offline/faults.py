@@ -117,9 +117,7 @@ class Faults:
         self._told: set[tuple[str, str, int]] = set()
         self._lock = threading.Lock()
 
-    def of_request(
-        self, path: str, parameters: Mapping[str, str], now_ms: int, method: str = "GET"
-    ) -> Fault | None:
+    def of_request(self, path: str, parameters: Mapping[str, str], now_ms: int, method: str = "GET") -> Fault | None:
         """What happens to a request.
 
         :param parameters: of its query, and of its body
