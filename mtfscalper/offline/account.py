@@ -23,6 +23,8 @@ from mtfscalper.offline.order_rules import check_notional
 DEFAULT_BALANCE = Decimal(10_000)
 # What Binance charges of an account without discounts, and ccxt and a dry run suppose.
 TAKER_FEE, MAKER_FEE = Decimal("0.0005"), Decimal("0.0002")
+# Binance's code of a margin mode that is set already.
+UNCHANGED_MARGIN = -4046
 # Of pairs that the bundled brackets do not know.
 _UNKNOWN = {"bracket": 1, "initialLeverage": 20, "notionalCap": 10**9, "notionalFloor": 0, "maintMarginRatio": 0.025}
 _PLACES = Decimal("1e-8")
@@ -117,7 +119,7 @@ class SimulatedAccount:
         """Set a symbol's margin mode: ``ISOLATED``, the only one that is simulated."""
         position = self.position(symbol)
         if mode == "ISOLATED" and position.is_isolated:
-            raise BinanceError(400, -4046, "No need to change margin type.")
+            raise BinanceError(400, UNCHANGED_MARGIN, "No need to change margin type.")
         if mode != "ISOLATED":
             message = f"Margin type {mode!r} is not simulated; accepted: ISOLATED (freqtrade's margin_mode 'isolated')."
             raise BinanceError(400, -1130, message)

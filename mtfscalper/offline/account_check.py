@@ -66,7 +66,7 @@ class AccountCheck(NamedTuple):
         return cls(positions, wallet, len(known & set(filled)), tuple(differences))
 
     def table(self, asset: str) -> Table:
-        """The comparison as a table.
+        """Both sides as a table, without what differs.
 
         :param asset: the quote currency
         """
@@ -77,12 +77,6 @@ class AccountCheck(NamedTuple):
             table.add_row(pair, f"{theirs:+g}", f"{own:+g}")
         table.add_row(f"wallet, {asset}", *(f"{amount:.4f}" for amount in self.wallet))
         table.add_row("orders that both have filled", str(self.fills), str(self.fills))
-        for number, difference in enumerate(self.differences, start=1):
-            table.add_section()
-            table.add_row(f"difference {number}", difference, "")
-        if not self.differences:
-            table.add_section()
-            table.add_row("differences", "none", "")
         return table
 
 

@@ -301,7 +301,10 @@ def _conclude(console: Console, stage: Stage, simulated: timedelta, seconds: flo
     home = stage.home
     console.print(BotSummary.of(home).table(title, stage.faults.served))
     if home.is_live:
-        console.print(stage.check_account().table(stage.account.asset))
+        check = stage.check_account()
+        console.print(check.table(stage.account.asset))
+        for difference in check.differences or ("in nothing",):
+            console.out(f"differs    {difference}")
     console.out(f"database   {home.database}")
     console.out(f"log        {home.log}")
     console.out(f"decisions  {home.decisions}")

@@ -26,7 +26,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from mtfscalper.offline import ReplayError
-from mtfscalper.offline.account import SimulatedAccount
+from mtfscalper.offline.account import UNCHANGED_MARGIN, SimulatedAccount
 from mtfscalper.offline.account_routes import add_account_routes
 from mtfscalper.offline.binance import BinanceError, Json, ReplayMarket
 from mtfscalper.offline.candles import CandleStore
@@ -147,7 +147,9 @@ def create_app(
 
     @app.exception_handler(BinanceError)
     def refuse(request: Request, error: BinanceError) -> JSONResponse:
-        logger.warning("Replay exchange refused %s: %s", _target(request), error)
+        # Each entry asks for its margin mode again, and takes this refusal for a yes.
+        level = logging.DEBUG if error.code == UNCHANGED_MARGIN else logging.WARNING
+        logger.log(level, "Replay exchange refused %s: %s", _target(request), error)
         return JSONResponse(error.content, error.status)
 
     @app.exception_handler(RequestValidationError)
