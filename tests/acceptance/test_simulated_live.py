@@ -16,13 +16,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import ccxt
 import pandas as pd
 import pytest
 
-from mtfscalper.freqai.bot_journal import Journal, read_journal
 from mtfscalper.offline.account_check import AccountCheck
 from mtfscalper.offline.faults import Rule
+from mtfscalper.offline.freqtrade_command import offline_config
 from mtfscalper.offline.ledger import Fill, Order
+from mtfscalper.offline.simulated_money import PLACEHOLDERS
 from mtfscalper.offline.stage import Stage, StagedBot, StageHome
 from mtfscalper.offline.synthetic import write_market
 
@@ -80,7 +82,7 @@ class BotRun(NamedTuple):
 
     :ivar trades: of its database, in the order of their entries
     :ivar orders: of its database
-    :ivar journal: its record of passes and answers
+    :ivar decisions: its record of decisions
     :ivar log: what it said
     :ivar faults: lines about the faults that were served
     :ivar fills: of the exchange
@@ -90,7 +92,7 @@ class BotRun(NamedTuple):
 
     trades: pd.DataFrame
     orders: pd.DataFrame
-    journal: Journal
+    decisions: pd.DataFrame
     log: str
     faults: list[dict[str, str]]
     fills: list[Fill]
@@ -130,13 +132,19 @@ class Bots:
         self._folder.rename(self._trained)
         return moment
 
-    def run(self, is_live: bool, rules: Sequence[Rule] = ()) -> BotRun:
-        """Let a bot trade."""
+    def run(self, is_live: bool, rules: Sequence[Rule] = (), owner_closes: datetime | None = None) -> BotRun:
+        """Let a bot trade.
+
+        :param owner_closes: when the owner closes by hand what is held of the first pair
+        """
         # In one place, for FreqAI writes down whole paths.
         shutil.rmtree(self._folder, ignore_errors=True)
         shutil.copytree(self._trained, self._folder)
         home = StageHome(self._folder, is_live)
         with self._running(home, self._start, rules) as (stage, bot):
+            if owner_closes is not None:
+                assert bot.run_until(owner_closes), home.log.read_text()
+                close_by_hand(stage.exchange.url)
             assert bot.run_until(self._start + timedelta(hours=HOURS)), home.log.read_text()
             bot.stop()
             check = stage.check_account() if is_live else None
@@ -149,7 +157,7 @@ class Bots:
         return BotRun(
             trades,
             orders,
-            read_journal(home.decisions / "simulated", "live" if is_live else "dry_run"),
+            pd.concat([pd.read_feather(path) for path in home.decisions.rglob("*.feather")], ignore_index=True),
             home.log.read_text(),
             [json.loads(line) for line in home.faults.read_text().splitlines()] if home.faults.exists() else [],
             account.fills,
@@ -177,6 +185,15 @@ class Bots:
                 bot.kill()
 
 
+def close_by_hand(url: str) -> None:
+    """What the owner does on the exchange's own page."""
+    settings = offline_config(url)["exchange"]["ccxt_config"]
+    client = ccxt.binance({**settings, "apiKey": PLACEHOLDERS["key"], "secret": PLACEHOLDERS["secret"]})
+    [position] = client.fetch_positions([PAIRS[0]])
+    side = "sell" if position["side"] == "long" else "buy"
+    client.create_order(PAIRS[0], "market", side, position["contracts"], None, {"reduceOnly": True})
+
+
 @pytest.fixture(scope="module")
 def bots(tmp_path_factory: pytest.TempPathFactory) -> Bots:
     return Bots(tmp_path_factory.mktemp("simulated_live"))
@@ -190,3 +207,138 @@ def dry(bots: Bots) -> BotRun:
 @pytest.fixture(scope="module")
 def live(bots: Bots) -> BotRun:
     return bots.run(is_live=True)
+
+
+def near(moment: pd.Timestamp) -> dict[str, Any]:
+    """Ten seconds before a moment and after it: the bot's next pass comes after thirty."""
+    return {f"{name}_ms": int(moment.timestamp() * 1000) + by for name, by in (("since", -10_000), ("until", 10_000))}
+
+
+class Lost(NamedTuple):
+    """Orders of the undisturbed live bot whose answers are lost in another run.
+
+    :ivar entry: of the first pair's first trade, carried out
+    :ivar exit: of a trade of the second pair, carried out
+    :ivar entry_not: of its next one, not carried out
+    :ivar exit_not: of the same, not carried out
+    """
+
+    entry: pd.Timestamp
+    exit: pd.Timestamp
+    entry_not: pd.Timestamp
+    exit_not: pd.Timestamp
+
+
+@pytest.fixture(scope="module")
+def lost(live: BotRun) -> Lost:
+    left = live.trades[(live.trades["pair"] == PAIRS[1]) & (live.trades["exit_reason"] == "rl_exit")]
+    # The policy may leave at once: the entry's own candle is no decision.
+    first, second = left.iloc[0], left.iloc[1]
+    entry = live.trades.loc[live.trades["pair"] == PAIRS[0], "open_date"].iloc[0]
+    return Lost(entry, first["close_date"], second["open_date"], second["close_date"])
+
+
+@pytest.fixture(scope="module")
+def disturbed(bots: Bots, lost: Lost) -> BotRun:
+    rules = [
+        Rule("order_unknown", symbol=SYMBOLS[pair], carried_out=carried_out, times=1, **near(moment))
+        for pair, moment, carried_out in (
+            (PAIRS[0], lost.entry, True),
+            (PAIRS[1], lost.exit, True),
+            (PAIRS[1], lost.entry_not, False),
+            (PAIRS[1], lost.exit_not, False),
+        )
+    ]
+    return bots.run(is_live=True, rules=rules, owner_closes=lost.entry.to_pydatetime() + timedelta(minutes=52))
+
+
+def of_pair(run: BotRun, pair: str) -> pd.DataFrame:
+    return run.trades[run.trades["pair"] == pair].reset_index(drop=True)
+
+
+def undecided(run: BotRun) -> list[tuple[str, pd.Timestamp]]:
+    """Candles of open trades about which the policy was not asked exactly once, but for those that a stop ended."""
+    asked = run.decisions.groupby(["pair", "opened", "candle"]).size()
+    wrong = []
+    for trade in run.trades.itertuples():
+        opened, is_open = trade.open_date.floor(CANDLE), pd.isna(trade.close_date)
+        # The bot may have been ended before it came to the last one.
+        last = opened + CANDLE * 1000 if is_open else trade.close_date.floor(CANDLE)
+        last = min(last, run.decisions["candle"].max())
+        for candle in pd.date_range(opened + CANDLE, last, freq=CANDLE):
+            times = int(asked.get((trade.pair, trade.open_date, candle), 0))
+            ended = candle == last and not is_open and trade.exit_reason not in ("rl_exit", "sold_on_exchange")
+            if times != 1 and not (ended and times == 0):
+                wrong.append((trade.pair, candle))
+    return wrong
+
+
+def test_the_live_bot_makes_the_trades_of_a_dry_run(dry: BotRun, live: BotRun) -> None:
+    names = ["pair", "is_short", "open_date", "close_date", "exit_reason", "is_open"]
+    print(f"\n{live.trades[[*names, 'open_rate', 'close_rate', 'amount', 'funding_fees', 'close_profit_abs']]}")
+    assert len(live.trades) >= LEAST_TRADES
+    assert (live.trades["exit_reason"] == "rl_exit").sum() >= LEAST_POLICY_EXITS
+    assert set(live.trades["pair"]) == set(PAIRS)
+    pd.testing.assert_frame_equal(live.trades[names], dry.trades[names])
+    ticks = live.trades["pair"].map(TICKS)
+    for name in ("open_rate", "close_rate"):
+        assert ((live.trades[name] - dry.trades[name]).abs().fillna(0) <= 1.01 * ticks).all()
+    assert live.trades["amount"].tolist() == dry.trades["amount"].tolist()
+    # What the exchange booked, and what freqtrade reckons from rates and mark prices.
+    assert (live.trades["funding_fees"].abs() > 0).any()
+    for name in ("funding_fees", "close_profit_abs"):
+        assert live.trades[name].fillna(0).tolist() == pytest.approx(dry.trades[name].fillna(0).tolist(), abs=0.05)
+
+
+def test_the_database_says_what_the_exchange_filled(live: BotRun) -> None:
+    assert live.check is not None
+    assert live.check.differences == ()
+    assert live.check.fills == len(live.fills) == (live.orders["filled"] > 0).sum() >= 2 * LEAST_TRADES - 2
+    assert "Traceback" not in live.log
+    assert undecided(live) == []
+
+
+def test_an_entry_that_was_carried_out_is_not_made_again(live: BotRun, disturbed: BotRun, lost: Lost) -> None:
+    [told] = [
+        line for line in disturbed.log.splitlines() if "unknown_position - WARNING" in line or "no trade" in line
+    ][:1]
+    print(f"\n{told}")
+    trades = of_pair(disturbed, PAIRS[0])
+    # Until its owner had closed the position, nothing; then it traded again.
+    assert (trades["open_date"] > lost.entry + timedelta(minutes=52)).all()
+    assert len(trades) >= 1
+    assert "the position that no trade knew of is gone" in disturbed.log
+    assert disturbed.check is not None
+    theirs, own = disturbed.check.positions[PAIRS[0]]
+    assert theirs == own
+
+
+def test_an_exit_that_was_carried_out_is_found_again(live: BotRun, disturbed: BotRun, lost: Lost) -> None:
+    trades = of_pair(disturbed, PAIRS[1])
+    undisturbed = of_pair(live, PAIRS[1])
+    [found] = trades.index[trades["exit_reason"] == "sold_on_exchange"]
+    assert trades["close_date"][found] == lost.exit
+    for name in ("open_date", "open_rate", "close_rate", "close_profit_abs"):
+        assert trades[name][found] == pytest.approx(undisturbed[name][found])
+
+
+def test_what_was_not_carried_out_is_done_at_the_next_pass(live: BotRun, disturbed: BotRun, lost: Lost) -> None:
+    trades = of_pair(disturbed, PAIRS[1]).set_index("open_date")
+    later = timedelta(seconds=OVERLAY["internals"]["process_throttle_secs"])
+    assert lost.entry_not + later in trades.index
+    trade = trades.loc[lost.entry_not + later]
+    assert (trade["close_date"], trade["exit_reason"]) == (lost.exit_not + later, "rl_exit")
+
+
+def test_no_pair_is_stuck_no_decision_is_missing_and_what_differs_is_named(disturbed: BotRun, lost: Lost) -> None:
+    assert disturbed.check is not None
+    assert [line["kind"] for line in disturbed.faults] == ["order_unknown"] * 4
+    assert undecided(disturbed) == []
+    # The position that nobody knew of and its end, and what they have cost.
+    entry, closed, wallet = disturbed.check.differences
+    print(f"\n{entry}\n{closed}\n{wallet}")
+    assert "the bot knows nothing of it" in entry
+    assert "the bot knows nothing of it" in closed
+    assert wallet.startswith("the wallet has")
+    last = disturbed.trades["open_date"].groupby(disturbed.trades["pair"]).max()
+    assert (last > lost.exit_not).all()
