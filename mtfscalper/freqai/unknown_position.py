@@ -6,8 +6,11 @@ positions and one trade, of which the exit later leaves the other half on the ex
 
 from __future__ import annotations
 
+from typing import cast
+
 from freqtrade.enums import RunMode, TradingMode
 from freqtrade.strategy import IStrategy
+from freqtrade.wallets import Wallets
 
 from mtfscalper.freqai.owner import Owner
 
@@ -28,8 +31,9 @@ def has_unknown_position(strategy: IStrategy, pair: str) -> bool:
         return False
     owner: Owner = vars(strategy).setdefault(_OWNER, Owner())
     owner.reach_by(strategy.dp)
-    strategy.wallets.update()
-    position = strategy.wallets.get_all_positions().get(pair)
+    wallets = cast(Wallets, strategy.wallets)
+    wallets.update()
+    position = wallets.get_all_positions().get(pair)
     trouble = f"unknown position {pair}"
     if position is None:
         owner.healed(trouble, f"{pair}: the position that no trade knew of is gone; the pair is entered again.")
