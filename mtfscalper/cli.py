@@ -124,6 +124,11 @@ def _dry_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--ui", type=int, nargs="?", const=8080, metavar="PORT", help="serve FreqUI and REST on 127.0.0.1 (8080)"
     )
+    parser.add_argument(
+        "--simulated-live",
+        action="store_true",
+        help="freqtrade's live mode, with simulated money on the loopback exchange: no real key, no real order",
+    )
 
 
 def _moment(text: str) -> datetime:
@@ -160,6 +165,7 @@ def _dry_run(args: argparse.Namespace) -> int:
         rules=read_rules(args.faults) if args.faults else (),
         userdir=args.userdir,
         ui_port=args.ui,
+        is_live=args.simulated_live,
     )
     return run_dry_run(request, Console(highlight=False))
 
