@@ -152,7 +152,7 @@ class _Auditor:
         """Compare, and count."""
         made, seen = seen_trades(self._result.trades, self._tapes, self._timeframe_ms)
         if left_out := len(self._result.trades) - len(seen):
-            self._notes.append(f"{left_out} trades are not compared: the data have no candles of their time")
+            self._notes.append(f"{left_out} trades are not compared: the data lack candles of their time")
         entries = trades_of_freqtrade(made, self._timeframe_ms) if len(made) else trades_of_freqtrade(made, 1)
         entries = entries.assign(open_ms=[trade.filled_ms for trade in seen])
         rules, settings = self._rules()

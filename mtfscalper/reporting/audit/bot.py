@@ -215,7 +215,7 @@ def decisions_of_bot(trades: list[Seen], result: RunResult, record: BotRecord) -
     return Decisions(found, tuple(notes))
 
 
-def slippage_note(trades: list[Seen], rates: list[tuple[float, float, int]]) -> str:
+def slippage_note(rates: list[tuple[float, float, int]]) -> str:
     """How far a bot's rates lay from those of the candles.
 
     :param rates: of each fill: the rate, the candle's, and +1 where a higher rate costs, -1 where it earns

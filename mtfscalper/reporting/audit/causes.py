@@ -242,8 +242,12 @@ def _ending(expected: Expected, limits: Limits) -> str:
 
 def _why_exit(seen: Seen, expected: Expected, limits: Limits) -> Cause:
     reason = SAME_EXIT.get(seen.reason, seen.reason)
-    if reason in EXITS_BY_HAND and not (reason == END_OF_BACKTEST and not limits.is_bot):
-        return Cause.BY_HAND
+    at_open = expected.leaves or expected.reason in (EXIT_SIGNAL, MAX_DURATION)
+    if seen.exit_ms == expected.exit_ms and at_open and reason in {*PRICE_EXITS, END_OF_BACKTEST}:
+        # What was to happen at the open did not, and what the candle brought later did.
+        return Cause.EXIT_REFUSED
+    if reason in EXITS_BY_HAND:
+        return Cause.BY_HAND if limits.is_bot or reason != END_OF_BACKTEST else Cause.UNEXPLAINED
     if seen.exit_ms is None or seen.exit_ms > expected.exit_ms:
         return _why_later(seen, expected, limits)
     if seen.exit_ms == expected.exit_ms and _same_reason(seen, expected, limits):

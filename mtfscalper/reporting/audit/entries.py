@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import pandas as pd
@@ -100,6 +100,7 @@ class Market(NamedTuple):
 
     :ivar slots: trades that may be open at once
     :ivar has_stake: whether the wallet had a stake left at a candle
+    :ivar was_down: whether a bot was stopped between its decision about a pair at a candle and its entry
     :ivar unfilled: pairs and candles of entry orders that were not filled, None where only their number is known
     :ivar n_unfilled: their number
     """
@@ -110,6 +111,7 @@ class Market(NamedTuple):
     slots: float
     locks: Sequence[Lock]
     has_stake: Callable[[int], bool]
+    was_down: Callable[[str, int], bool]
     unfilled: frozenset[tuple[str, int]] | None
     n_unfilled: int
 
@@ -126,6 +128,7 @@ def market_of_backtest(result: RunResult, timeframe_ms: int) -> Market:
         float("inf") if slots is None or slots <= 0 else float(slots),
         locks_of_backtest(result),
         lambda candle: _has_stake(result, candle),
+        lambda pair, candle: False,
         None,
         n_unfilled,
     )
@@ -135,6 +138,12 @@ def market_of_bot(result: RunResult, record: BotRecord, timeframe_ms: int) -> Ma
     """What the entries of a bot needed."""
     unfilled = frozenset(record.key(trade)[:2] for trade in record.journal.trades if trade.exit_reason == NOT_FILLED)
     slots = result.stats["max_open_trades_setting"]
+    passed_ms = {(one.pair, one.row_ms + timeframe_ms): one.at_ms for one in record.journal.passes}
+
+    def was_down(pair: str, candle: int) -> bool:
+        decided_ms = passed_ms[(pair, candle)]
+        return any(decided_ms <= start < candle + 2 * timeframe_ms for start in record.journal.starts_ms)
+
     return Market(
         result.first_ms,
         result.last_ms,
@@ -142,6 +151,7 @@ def market_of_bot(result: RunResult, record: BotRecord, timeframe_ms: int) -> Ma
         float("inf") if slots <= 0 else float(slots),
         locks_of_bot(record.journal, timeframe_ms),
         lambda _: True,
+        was_down,
         unfilled,
         len(unfilled),
     )
@@ -179,11 +189,11 @@ def missing_entries(trades: Sequence[Seen], signals: Mapping[str, Signals], mark
             if any(first <= candle <= last for first, last in held):
                 continue
             cause, why = _why_not_made(pair, side, candle, trades, market, n_unfilled)
-            n_unfilled -= cause is Cause.NOT_FILLED
             goes_on = last == (candle - market.timeframe_ms, side, cause)
             last = candle, side, cause
             if goes_on:
                 continue
+            n_unfilled -= cause is Cause.NOT_FILLED
             departure = Departure(cause, candle, f"{side} entered as the candle opens", f"no trade: {why}")
             found.append(Missing(pair, side, departure))
     return found
@@ -216,11 +226,8 @@ def expired_entries(trades: Sequence[Seen], journal: Journal, timeframe_ms: int)
     }
 
 
-def _held(trades: object) -> list[tuple[int, int]]:
-    return [
-        (trade.entry_ms, 2**62 if trade.exit_ms is None else trade.exit_ms)
-        for trade in trades  # type: ignore[attr-defined]
-    ]
+def _held(trades: Iterable[Seen]) -> list[tuple[int, int]]:
+    return [(trade.entry_ms, 2**62 if trade.exit_ms is None else trade.exit_ms) for trade in trades]
 
 
 def _why_not_made(
@@ -228,7 +235,8 @@ def _why_not_made(
 ) -> tuple[Cause, str]:
     for lock in market.locks:
         if lock.pair in (pair, "*") and lock.side in (side, "*") and lock.first_ms <= candle <= lock.last_ms:
-            return Cause.PROTECTION, f"{lock.pair} was locked until {moment(lock.last_ms)} ({lock.reason})"
+            until = f" until {moment(lock.last_ms)}" if lock.last_ms > lock.first_ms else ""
+            return Cause.PROTECTION, f"{lock.pair} was locked{until} ({lock.reason})"
     n_open = sum(
         trade.entry_ms <= candle and (trade.exit_ms is None or candle <= trade.exit_ms)
         for trade in trades
@@ -236,6 +244,8 @@ def _why_not_made(
     )
     if n_open >= market.slots:
         return Cause.SLOT, f"{n_open} others were open, and max_open_trades is {market.slots:g}"
+    if market.was_down(pair, candle):
+        return Cause.MISSED, "the bot was stopped before it entered"
     if not market.has_stake(candle):
         return Cause.NO_STAKE, "the wallet had no stake left"
     if (pair, candle) in market.unfilled if market.unfilled is not None else n_unfilled > 0:

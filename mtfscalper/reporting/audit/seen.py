@@ -15,7 +15,7 @@ from mtfscalper.reporting.audit.causes import Seen
 def seen_trades(
     trades: pd.DataFrame, tapes: Mapping[str, MarketTape], timeframe_ms: int
 ) -> tuple[pd.DataFrame, list[Seen]]:
-    """Those of a run's trades that the data have the candles of.
+    """Those of a run's trades that the data have the candles of, with one after the entry.
 
     :param trades: as freqtrade exports them; ``close_timestamp`` is missing where a trade is open
     :return: their rows, with an end for what is open, and the trades in the same order
@@ -24,7 +24,7 @@ def seen_trades(
     rows, found = [], []
     for at, row in enumerate(trades.to_dict("records")):
         trade = _seen(row, opens.get(row["pair"], {}), timeframe_ms)
-        if trade is not None:
+        if trade is not None and trade.filled_ms < tapes[trade.pair].dates_ms[-1]:
             rows.append(at)
             found.append(trade)
     made = trades.iloc[rows].reset_index(drop=True)
