@@ -29,7 +29,7 @@ OVERLAY: dict[str, Any] = {
     "exchange": {"pair_whitelist": PAIRS},
     "freqai": {"rl_config": {"decision_mode": "exact", "entry_mode": "agent", "max_trade_duration_candles": 24}},
 }
-LONG_ENOUGH = "20240905-20240910"
+LONG_ENOUGH = "20240905-20240914"
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 
@@ -40,7 +40,7 @@ Run = Callable[..., Audit]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Backtests a strategy and audits what it exports: by the same policies, which are trained once."""
     home, market = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("market")
-    write_market(market, start=datetime(2024, 9, 1, tzinfo=UTC), stop=datetime(2024, 9, 12, tzinfo=UTC), pairs=PAIRS)
+    write_market(market, start=datetime(2024, 9, 1, tzinfo=UTC), stop=datetime(2024, 9, 16, tzinfo=UTC), pairs=PAIRS)
     results = home / "backtest_results"
     results.mkdir()
     with pytest.MonkeyPatch.context() as patch:
