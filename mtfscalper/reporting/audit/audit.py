@@ -37,6 +37,7 @@ from mtfscalper.reporting.audit.causes import (
 )
 from mtfscalper.reporting.audit.decisions import Decisions, decisions_of_backtest, decisions_of_columns, no_decisions
 from mtfscalper.reporting.audit.entries import (
+    Missing,
     Signals,
     expired_entries,
     market_of_backtest,
@@ -75,7 +76,7 @@ class Reason(NamedTuple):
     """
 
     name: str
-    count: int
+    count: int  # type: ignore[assignment]
     first: str
 
 
@@ -144,7 +145,7 @@ class _Auditor:
         self._policies = RunPolicies({}, (), None, ()) if record is not None else policies_of(result)
         if not self._policies.plans and record is None:
             self._notes += self._policies.missing
-        self._is_replay = not self._has_record_of_trades()
+        self._is_replay = not self._asks_about_trades()
         self._limits = limits._replace(policy_reason=EXIT_SIGNAL) if self._is_replay else limits
         self._seals = Seals(result.user_data_dir, _trusted(result))
 
@@ -177,7 +178,7 @@ class _Auditor:
 
     # ------------------------------------------------------------------ what was to be expected
 
-    def _has_record_of_trades(self) -> bool:
+    def _asks_about_trades(self) -> bool:
         """Whether open trades are decided about one by one, and not in the columns."""
         rl = self._result.freqai.get("rl_config", {}) if self._result.freqai else {}
         return str(rl.get("decision_mode", "exact")) == "exact"
@@ -258,14 +259,14 @@ class _Auditor:
         lived = relive(entries, self._tapes, rules, leave_after=leave_after, signals=with_signals or None)
         return [
             Expected(
-                int(row.close_ms),
-                float(row.close_rate),
-                str(row.exit_reason),
-                float(row.profit_ratio),
+                row["close_ms"],
+                row["close_rate"],
+                row["exit_reason"],
+                row["profit_ratio"],
                 # At the last candle its open closes what the policy leaves and what it holds.
-                str(row.exit_reason) in (EXIT_SIGNAL, END_OF_BACKTEST) and int(row.held_candles) == leave,
+                row["exit_reason"] in (EXIT_SIGNAL, END_OF_BACKTEST) and row["held_candles"] == leave,
             )
-            for row, leave in zip(lived.itertuples(), leave_after.tolist(), strict=True)
+            for row, leave in zip(lived.to_dict("records"), leave_after.tolist(), strict=True)
         ]
 
     # ------------------------------------------------------------------ what differs
@@ -327,12 +328,12 @@ class _Auditor:
             return {}
         return expired_entries(seen, self._record.journal, self._timeframe_ms)
 
-    def _absent(self, seen: list[Seen], signals: Mapping[str, Signals]) -> list[tuple[str, str, Departure]]:
+    def _absent(self, seen: list[Seen], signals: Mapping[str, Signals]) -> list[Missing]:
         if self._record is not None:
             market = market_of_bot(self._result, self._record, self._timeframe_ms)
         else:
             market = market_of_backtest(self._result, self._timeframe_ms)
-        return [tuple(one) for one in missing_entries(seen, signals, market)]
+        return missing_entries(seen, signals, market)
 
     def _tell_of_bot(self, seen: Sequence[Seen], expected: Sequence[Expected], made: pd.DataFrame) -> None:
         if self._record is None:

@@ -123,21 +123,15 @@ def _trades(path: Path) -> pd.DataFrame:
         for name in names:
             frame[name] = pd.to_datetime(frame[name], utc=True, format="ISO8601").dt.as_unit("ms")
     filled = orders[(orders["filled"].fillna(0) > 0) & orders["order_filled_date"].notna()]
-    by_trade = {
-        trade: [
-            {
-                "order_filled_timestamp": int(order.order_filled_date.timestamp() * 1000),
-                "ft_order_side": order.ft_order_side,
-                "safe_price": order.average or order.price,
-            }
-            for order in of_trade.itertuples()
-        ]
-        for trade, of_trade in filled.groupby("ft_trade_id")
+    filled = filled.assign(order_filled_timestamp=_milliseconds(filled["order_filled_date"]).astype("int64"))
+    filled = filled.assign(safe_price=filled["average"].fillna(filled["price"]))
+    shown = ["order_filled_timestamp", "ft_order_side", "safe_price"]
+    by_trade: dict[Any, Any] = {
+        trade: of_trade[shown].to_dict("records") for trade, of_trade in filled.groupby("ft_trade_id")
     }
-    trades["orders"] = [by_trade.get(trade, []) for trade in trades["id"]]
+    trades["orders"] = pd.Series([by_trade.get(trade, []) for trade in trades["id"]], dtype=object)
     for name in ("open", "close"):
-        dates = trades[f"{name}_date"]
-        trades[f"{name}_timestamp"] = (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(milliseconds=1)
+        trades[f"{name}_timestamp"] = _milliseconds(trades[f"{name}_date"])
     renamed = {
         "close_profit": "profit_ratio",
         "close_profit_abs": "profit_abs",
@@ -148,6 +142,11 @@ def _trades(path: Path) -> pd.DataFrame:
     # An entry order that waits has filled nothing: it is no trade yet.
     has_entered = trades["orders"].map(len) > 0
     return trades[has_entered].reset_index(drop=True)
+
+
+def _milliseconds(dates: pd.Series[pd.Timestamp]) -> pd.Series[float]:
+    """Since 1970; missing where there is no date."""
+    return (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(milliseconds=1)
 
 
 def trained_rules(result: RunResult) -> dict[str, TradingRules]:

@@ -258,7 +258,7 @@ class _Asked:
 
 
 def _as_freqtrades(trade: Seen) -> LocalTrade:
-    return LocalTrade(
+    return LocalTrade(  # type: ignore[no-untyped-call]
         pair=trade.pair,
         open_date=datetime.fromtimestamp(trade.opened_ms / 1000, UTC),
         open_rate=trade.open_rate,
