@@ -29,7 +29,7 @@ OVERLAY: dict[str, Any] = {
     "exchange": {"pair_whitelist": PAIRS},
     "freqai": {"rl_config": {"decision_mode": "exact", "entry_mode": "agent", "max_trade_duration_candles": 24}},
 }
-LONG_ENOUGH = "20240905-20240914"
+LONG_ENOUGH = "20240905-20240920"
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(900)]
 
@@ -40,16 +40,18 @@ Run = Callable[..., Audit]
 def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Run]:
     """Backtests a strategy and audits what it exports: by the same policies, which are trained once."""
     home, market = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("market")
-    write_market(market, start=datetime(2024, 9, 1, tzinfo=UTC), stop=datetime(2024, 9, 16, tzinfo=UTC), pairs=PAIRS)
+    write_market(market, start=datetime(2024, 9, 1, tzinfo=UTC), stop=datetime(2024, 9, 22, tzinfo=UTC), pairs=PAIRS)
     results = home / "backtest_results"
     results.mkdir()
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "strategies"))
-        Watch(patch, "random", leaves=0.05)
+        Watch(patch, "random", leaves=0.1)
 
         def audited(strategy: str, before: Callable[[], None] = lambda: None, **overlay: Any) -> Audit:
             given = deep_merge_dicts(overlay, deep_merge_dicts(OVERLAY, {}))
             made = FreqtradeBacktest(home, market, strategy=strategy, strategy_path=STRATEGIES, **given)
+            # Else freqtrade would show an earlier result again.
+            made.backtesting.config |= {"backtest_cache": "none"}
             made.backtesting.config |= {"export": "trades", "exportdirectory": results}
             try:
                 made.backtesting.start()
