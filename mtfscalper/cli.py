@@ -250,10 +250,61 @@ def _seal(args: argparse.Namespace) -> int:
     return 0
 
 
+def _audit_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "result",
+        type=Path,
+        nargs="?",
+        metavar="RESULT|DATABASE",
+        help="a backtest's export, a folder of them (the newest), or a bot's database, which needs --config",
+    )
+    _run_arguments(parser)
+    parser.add_argument(
+        "--slippage-bps",
+        type=float,
+        metavar="BPS",
+        help="how far a rate may lie from the one expected, in basis points (default: 5 of a bot, 0 of a backtest)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the audit there too, as JSON")
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from freqtrade.exceptions import OperationalException
+    from rich.console import Console
+
+    from mtfscalper.artefacts import write_json
+    from mtfscalper.market.tape import TapeError
+    from mtfscalper.reporting.audit.audit import audit_of
+    from mtfscalper.reporting.audit.table import print_audit
+    from mtfscalper.reporting.run_result import Asked, ReportError
+
+    asked = Asked(args.result, args.strategy, args.userdir, tuple(args.config), args.datadir, args.strategy_path)
+    try:
+        with Console(stderr=True).status("") as status:
+            audit = audit_of(asked, args.slippage_bps, lambda text: status.update(f"{text} ..."))
+        print_audit(audit, Console(highlight=False))
+        if args.json is not None:
+            write_json(args.json, audit.as_json())
+            print(f"The audit as JSON: {args.json}")
+    except (ReportError, TapeError, OperationalException, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 1 if audit.reasons else 0
+
+
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "result", type=Path, nargs="?", metavar="RESULT", help="a backtest's export, or a folder of them (the newest)"
     )
+    _run_arguments(parser)
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="where the page is written (default: beside RESULT, under its name)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too, as JSON")
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    """What else lies beside a result."""
     parser.add_argument("--userdir", type=Path, help="freqtrade's user directory (default: RESULT's, else user_data)")
     parser.add_argument(
         "--datadir", type=Path, help="the candles of the backtest (default: those of the user directory)"
@@ -273,10 +324,6 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where the strategy's file lies (default: as in RESULT's config)",
     )
-    parser.add_argument(
-        "--html", type=Path, metavar="FILE", help="where the page is written (default: beside RESULT, under its name)"
-    )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too, as JSON")
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -349,6 +396,7 @@ COMMANDS = (
     Command("replay-exchange", "serve candles to freqtrade on 127.0.0.1", _replay_exchange_arguments, _replay_exchange),
     Command("synthetic", "write the synthetic market to a directory", _synthetic_arguments, _synthetic),
     Command("report", "say whether a backtest's policy earned anything over its entries", _report_arguments, _report),
+    Command("audit", "say which trades are not what training assumed, and why", _audit_arguments, _audit),
     Command("status", "tell how a bot is, for people and monitoring systems", _status_arguments, _status),
     Command("seal", "let policies of your own from another machine be used here", _seal_arguments, _seal),
 )

@@ -228,14 +228,19 @@ class DecisionRecord:
         return path
 
 
-def newest_decisions(folder: Path, pair: str, plan: str) -> pd.DataFrame | None:
+def newest_decisions(
+    folder: Path, pair: str, plan: str, between: tuple[datetime, datetime] | None = None
+) -> pd.DataFrame | None:
     """What the last backtest by a plan was asked about a pair's trades; reads, and writes nothing.
 
     :param folder: of the identifier's records
     :param plan: its name
+    :param between: only a record that was begun between these moments; others may have traded by the same plan
     :return: a row for each question, with the columns of :data:`SCHEMA`; None if no such backtest is recorded
     """
     for path in sorted(folder.glob(f"{RunMode.BACKTEST.value}_*.feather"), key=_written, reverse=True):
+        if between is not None and not _begun_between(path, *between):
+            continue
         with _told_unreadable(path), pa.OSFile(str(path)) as source:
             reader = pa.ipc.open_file(source)
             said = json.loads((reader.schema.metadata or {}).get(_METADATA, b"{}"))
@@ -254,15 +259,17 @@ def plans_between(folder: Path, first: datetime, last: datetime) -> dict[str, st
     """
     plans: dict[str, str] = {}
     for path in sorted(folder.glob(f"{RunMode.BACKTEST.value}_*.feather"), key=_written):
-        begun = _BEGUN.search(path.stem)
-        if begun is None:
-            continue
-        moment = datetime.strptime(begun[0], "%Y-%m-%d_%H-%M-%S").replace(tzinfo=UTC)
-        if first <= moment <= last:
+        if _begun_between(path, first, last):
             with _told_unreadable(path), pa.OSFile(str(path)) as source:
                 said = json.loads((pa.ipc.open_file(source).schema.metadata or {}).get(_METADATA, b"{}"))
                 plans.update(said.get("plans", {}))
     return plans
+
+
+def _begun_between(path: Path, first: datetime, last: datetime) -> bool:
+    """Whether a record was begun between two moments, as its name says."""
+    begun = _BEGUN.search(path.stem)
+    return begun is not None and first <= datetime.strptime(begun[0], "%Y-%m-%d_%H-%M-%S").replace(tzinfo=UTC) <= last
 
 
 @contextmanager

@@ -69,6 +69,15 @@ class SealedColumns(NamedTuple):
             plan = RunPlan.newest(archive, pair)
         except DecisionsError as error:
             return cls(_neutral_columns(), [str(error)])
+        return cls.of_plan(plan, archive, seals)
+
+    @classmethod
+    def of_plan(cls, plan: RunPlan, archive: Archive, seals: Seals) -> SealedColumns:
+        """Read those of a plan's periods.
+
+        :param archive: of the identifier
+        :param seals: of the user directory
+        """
         frames, missing = [], []
         for period in plan.periods:
             version = archive.root / period.folder

@@ -58,7 +58,8 @@ def policies_of(result: RunResult) -> RunPolicies:
     config = {**result.config, "user_data_dir": result.user_data_dir}
     folder, missing = records_folder(config), list[str]()
     began, ended = (datetime.fromtimestamp(ms / 1000, UTC) for ms in result.ran_ms)
-    recorded = plans_between(folder, began - _SLACK, ended + _SLACK)
+    between = (began - _SLACK, ended + _SLACK)
+    recorded = plans_between(folder, *between)
     plans, names = {}, {}
     for pair in result.pairs:
         try:
@@ -70,7 +71,7 @@ def policies_of(result: RunResult) -> RunPolicies:
         except DecisionsError as error:
             missing.append(str(error))
     periods = [_sealed(archive, plan, period, missing) for plan in plans.values() for period in plan.periods]
-    asked = [newest_decisions(folder, pair, name) for pair, name in names.items() if pair in recorded]
+    asked = [newest_decisions(folder, pair, name, between) for pair, name in names.items() if pair in recorded]
     known = [frame for frame in asked if frame is not None]
     unnoted = sum(one.report is not None and not one.report.training_evaluation for one in periods)
     if unnoted:

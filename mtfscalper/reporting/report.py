@@ -14,6 +14,7 @@ from freqtrade.exchange import timeframe_to_minutes, timeframe_to_msecs
 from mtfscalper import artefacts
 from mtfscalper.freqai.policy_exits import POLICY_REASON
 from mtfscalper.reporting.action_shares import Shares, action_shares
+from mtfscalper.reporting.audit.audit import Audit, audit_of
 from mtfscalper.reporting.breakdowns import Excursion, Group, breakdowns, excursions, with_excursions
 from mtfscalper.reporting.charts import ChosenCandles, chosen_candles
 from mtfscalper.reporting.daily import DAY_MS
@@ -64,6 +65,7 @@ class Report(NamedTuple):
     :ivar importance: what the policy looks at; None where it cannot be asked again
     :ivar trades: one mapping a trade, with how it would have ended by classic exits
     :ivar candles: of each pair the stretch that is drawn
+    :ivar audit: which trades are what training assumed; None where that cannot be had
     :ivar missing: what cannot be said, and what was not re-lived, one sentence each
     """
 
@@ -85,6 +87,7 @@ class Report(NamedTuple):
     importance: Importance | None
     trades: tuple[dict[str, Any], ...]
     candles: tuple[ChosenCandles, ...]
+    audit: Audit | None
     origin: Origin
     missing: tuple[str, ...]
 
@@ -125,6 +128,11 @@ def report_of(asked: Asked, progress: Callable[[str], None] = lambda _: None) ->
     missing: list[str] = []
     looks = importance(result, policies, missing)
     actions = action_shares(result, policies, missing)
+    audit: Audit | None = None
+    try:
+        audit = audit_of(asked, progress=progress)
+    except ReportError as error:
+        missing.append(f"the audit: {error}")
     progress("putting the report together")
     return _report(
         result,
@@ -136,6 +144,7 @@ def report_of(asked: Asked, progress: Callable[[str], None] = lambda _: None) ->
         candles=chosen_candles(trades, tapes, policies.questions),
         actions=actions,
         importance=looks,
+        audit=audit,
     )
 
 

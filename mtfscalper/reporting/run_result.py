@@ -90,7 +90,7 @@ class RunResult(NamedTuple):
         if asked.strategy_path is not None:
             config["strategy_path"] = str(asked.strategy_path)
         user_data_dir = asked.user_data_dir or _user_data_dir(path, config)
-        datadir = _datadir(asked, user_data_dir, stats, config)
+        datadir = datadir_of(asked, user_data_dir, stats, config)
         return cls(path, strategy, stats, config, load_backtest_data(path, strategy), user_data_dir, datadir)
 
     # ------------------------------------------------------------------ what was traded
@@ -207,8 +207,12 @@ def _user_data_dir(path: Path, config: Mapping[str, Any]) -> Path:
     return Path(config.get("user_data_dir", "user_data"))
 
 
-def _datadir(asked: Asked, user_data_dir: Path, stats: Mapping[str, Any], config: Mapping[str, Any]) -> Path:
-    """The first of the folders that candles may lie in that has any of the run's."""
+def datadir_of(asked: Asked, user_data_dir: Path, stats: Mapping[str, Any], config: Mapping[str, Any]) -> Path:
+    """The first of the folders that candles may lie in that has any of the run's.
+
+    :param stats: of the run: ``pairlist`` and ``timeframe``
+    :raises ReportError: if none has
+    """
     exchange = str(config.get("exchange", {}).get("name", "")).lower()
     places = [asked.datadir] if asked.datadir else [user_data_dir / "data" / exchange, SYNTHETIC_DATADIR]
     names = [pair.translate(str.maketrans("/:.", "___")) for pair in stats["pairlist"]]

@@ -8,6 +8,7 @@ from rich.markup import escape
 from rich.panel import Panel
 
 from mtfscalper.reporting import tabular
+from mtfscalper.reporting.audit.table import print_audit
 from mtfscalper.reporting.report import Report
 from mtfscalper.reporting.tabular import Table
 from mtfscalper.reporting.verdict import Verdict
@@ -36,6 +37,8 @@ def print_report(report: Report, console: Console) -> None:
             console.print(_rich(tabular.groups(title, report.groups[name])))
     if report.excursions:
         console.print(_rich(tabular.excursions(report)))
+    if report.audit is not None:
+        print_audit(report.audit, console)
     console.print(_rich(tabular.origin(report)))
     for sentence in report.missing:
         console.print(f"[yellow]not in this report:[/yellow] {escape(sentence)}")

@@ -18,6 +18,8 @@ from mtfscalper.trading.arrays import NUMPY, put_members, take_members
 from mtfscalper.trading.rules import force_exit, step
 from mtfscalper.trading.trading_rules import TradingRules
 
+# More candles than any data has: after so many, a trade is never left.
+NEVER = 2**40
 _Ints = npt.NDArray[np.int64]
 _Floats = npt.NDArray[np.float64]
 

@@ -160,6 +160,7 @@ def report_of_chance(
         ),
         trades=tuple({str(name): value for name, value in row.items()} for row in shown.to_dict("records")),
         candles=chosen_candles(trades, tapes, questions),
+        audit=None,
         origin=Origin(
             settings={"starting_balance": BALANCE, "stake_currency": "USDT", "timeframe": "5m", "fee_ratio": 0.0005}
             | {"pairs": list(pairs)},

@@ -15,6 +15,7 @@ from markupsafe import escape
 from reporting.report_values import HOSTILE, report_of_chance
 
 from mtfscalper import cli
+from mtfscalper.reporting.audit.audit import Audit, Reason
 from mtfscalper.reporting.page import render
 from mtfscalper.reporting.page.render import default_path, page, write_page
 from mtfscalper.reporting.page.sections import provenance, sections
@@ -87,27 +88,11 @@ def test_everything_asked_for_is_on_the_page(report: Report, text: str) -> None:
 
 
 def test_an_audit_is_shown_where_there_is_one(report: Report) -> None:
-    class Reason(NamedTuple):
-        name: str
-        count: int
-        first: str
-
-    class Audit(NamedTuple):
-        compared: int
-        equal: int
-        reasons: tuple[Reason, ...]
-
-    class Seen:
-        """A report with what others add to it."""
-
-        audit = Audit(120, 118, (Reason("custom_stoploss", 2, f"{HOSTILE} on 2025-01-03"),))
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(report, name)
-
-    shown = page(Seen())  # type: ignore[arg-type]
+    found = Audit(120, 118, (Reason("custom_stoploss", 2, f"{HOSTILE} on 2025-01-03"),), ("one note",))
+    shown = page(report._replace(audit=found))
     assert "118 of 120 trades are what training assumed" in shown
     assert "custom_stoploss" in shown
+    assert "one note" in shown
     assert "Audit" not in [section.title for section in sections(report)]
 
 

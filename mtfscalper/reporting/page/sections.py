@@ -128,13 +128,12 @@ def _importance(report: Report) -> Iterator[Table]:
 
 def _audit(report: Report) -> Iterator[Section]:
     """Whether the trades are what training assumed; nothing where no audit was made."""
-    audit = getattr(report, "audit", None)
+    audit = report.audit
     if audit is None:
         return
-    sentence = f"{audit.equal:,} of {audit.compared:,} trades are what training assumed."
     rows = tuple((reason.name, f"{reason.count:,}", reason.first) for reason in audit.reasons)
     table = Table("Why the others differ", ("reason", "trades", "the first of them"), rows)
-    yield Section("audit", "Audit", (sentence,), tables=(table,) if rows else ())
+    yield Section("audit", "Audit", (audit.sentence,), tables=(table,) if rows else (), notes=audit.notes)
 
 
 def provenance(report: Report) -> list[Table]:
