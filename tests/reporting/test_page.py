@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import time
@@ -10,12 +11,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import plotly.graph_objects as go
 import pytest
 from markupsafe import escape
 from reporting.report_values import HOSTILE, report_of_chance
 
 from mtfscalper import cli
 from mtfscalper.reporting.audit.audit import Audit, Reason
+from mtfscalper.reporting.charts import CANDLES_SHOWN
 from mtfscalper.reporting.page import render
 from mtfscalper.reporting.page.render import default_path, page, write_page
 from mtfscalper.reporting.page.sections import provenance, sections
@@ -55,6 +58,12 @@ def test_nothing_from_a_file_becomes_markup_or_is_loaded(text: str) -> None:
     assert elements.outside == []
     assert "img" not in elements.names
     assert elements.names.count("h1") == 1
+
+
+def test_a_figure_cannot_end_the_script_that_it_lies_in() -> None:
+    embedded = render._figure_json(go.Figure().update_layout(title=HOSTILE))
+    assert not set("<>&") & set(embedded)
+    assert json.loads(embedded)["layout"]["title"]["text"] == HOSTILE
 
 
 def test_the_verdict_stands_before_everything_else(report: Report, text: str) -> None:
@@ -216,6 +225,9 @@ def test_a_browser_draws_every_figure_and_asks_nobody(
     assert seen.requests == [file.as_uri()]
     assert len(seen.drawn) == sum(len(section.plots) for section in sections(report))
     assert min(seen.drawn.values()) > 0, seen.drawn
+    n_trades, n_days = len(report.trades), len(report.days)
+    at_least = {"plot-mae": n_trades, "plot-mfe": n_trades, "plot-paired": n_days, "plot-candles-0": CANDLES_SHOWN}
+    assert {key: seen.drawn[key] for key, marks in at_least.items() if seen.drawn[key] < marks} == {}
     # The page itself does not scroll sideways.
     assert seen.width <= width
     assert seen.ink == seen.plot_ink == {"dark": "rgb(228, 232, 239)", "light": "rgb(28, 36, 48)"}[scheme]
