@@ -58,7 +58,7 @@ def relive(entries: Entries, candles: Candle, rules: TradingRules) -> Exits:
     """Let each entry live alone.
 
     :param candles: without gaps, as columns of shape (n_candles,)
-    :param rules: what ends the trades; money plays no part
+    :param rules: of the entries, and of what ends them
     :raises ValueError: for an entry that is not on the candles, or on the last one
     """
     n, last = len(entries.first), len(candles.open) - 1
@@ -67,10 +67,9 @@ def relive(entries: Entries, candles: Candle, rules: TradingRules) -> Exits:
             f"entries at candles {entries.first.min()} to {entries.first.max()} cannot be re-lived on {last + 1} "
             f"candles; accepted: candles 0 to {last - 1}; remedy: hand over the candles that they were made on"
         )
-    # Every trade has an account of its own, whose stake is all that it has.
-    rules = replace(rules, can_short=True, stake_ratio=1.0, fixed_stake_ratio=None, available_ratio=1.0)
     if entries.leverage is not None:
         rules = replace(rules, leverage_long=None, leverage_short=None)
+    # Every trade has an account of its own, which can always afford it.
     accounts = Account(*(np.full(n, value) for value in FLAT))
     ends = Exits(np.zeros(n, np.int64), np.zeros(n), np.zeros(n), np.zeros(n, np.int64))
     alive, held = np.arange(n), 0

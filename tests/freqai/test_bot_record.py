@@ -146,12 +146,15 @@ def test_a_journal_that_cannot_be_written_stops_nothing(
     assert caplog.text.count("The bot's journal cannot be written") == 1
 
 
-def test_what_an_earlier_version_recorded_stays_readable(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacking", [["policy", "falls_back"], ["falls_back"]])
+def test_what_an_earlier_version_recorded_stays_readable(tmp_path: Path, lacking: list[str]) -> None:
     ask(tmp_path, 3, 4)
     [path] = tmp_path.glob("*.feather")
     with pa.OSFile(str(path)) as source:
-        old = pa.ipc.open_file(source).read_all().drop_columns(["policy"])
+        old = pa.ipc.open_file(source).read_all().drop_columns(lacking)
     path.unlink()
     with pa.ipc.new_file(str(path), old.schema) as writer:
         writer.write_table(old)
-    assert [(asked.candle_ms, asked.policy) for asked in bots_decisions(tmp_path, "dry_run")] == [(at(4), "")]
+    [read] = bots_decisions(tmp_path, "dry_run")
+    assert (read.candle_ms, read.falls_back) == (at(4), False)
+    assert ("policy" in lacking) == (read.policy == "")

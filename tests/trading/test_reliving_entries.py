@@ -43,8 +43,7 @@ def one_by_one(tape: MarketTape, rules: TradingRules, at: int) -> tuple[int, flo
 @pytest.mark.parametrize("trails", [False, True])
 def test_every_entry_ends_as_it_would_alone(trails: bool) -> None:
     tape = random_tape(N)
-    # However little money there is: it plays no part.
-    rules = replace(RULES, trailing_stop=trails, fixed_stake_ratio=0.01, can_short=True)
+    rules = replace(RULES, trailing_stop=trails)
     own = np.random.default_rng(3).random((2, N)) < 0.02
     tape = replace(tape, long_exit=own[0], short_exit=own[1])
     at = list(range(N - 1))

@@ -68,7 +68,9 @@ def planted(monkeypatch: pytest.MonkeyPatch, *, days: int, foresees: float) -> P
     leaves = np.where(random.random(n) < foresees, np.roll(ahead, -1), random.random(n) < 0.5)
     tape = make_tape(candles, np.arange(n) % 12 == 0, False, leaves[:, None].astype(np.float32))
     settings = make_settings("classic", max_trade_duration_candles=24)
-    job = TrainingJob(tiny_settings(**GUARDED), tape, None, settings, judging=tape)
+    # What it was trained on and chosen by has no entry, and judges nothing.
+    other = make_tape(random_candles(6, 400), False, False, np.zeros((400, 1), np.float32))
+    job = TrainingJob(tiny_settings(**GUARDED), other, other, settings, judging=tape)
     return judge(job, object())  # type: ignore[arg-type]  # The planted decider asks no model.
 
 
