@@ -286,7 +286,7 @@ def _announce(
     ]
     if request.is_live:
         account = stage.account
-        lines.insert(1, f"money   {account.start_balance:f} {account.asset}, simulated: no real key, no real order")
+        lines.insert(1, f"money   {account.start_balance:,.2f} {account.asset}, simulated: no real key, no real order")
     if ui:
         address = f"http://{ui['listen_ip_address']}:{ui['listen_port']}"
         lines.append(f"FreqUI  {address}, user {ui['username']}, password {ui['password']}")

@@ -132,7 +132,7 @@ def test_a_live_bot_is_given_simulated_money_and_its_database_is_compared(
     assert run_dry_run(request, console) == 0
     said = console.export_text()
     assert "live mode with simulated money" in said
-    assert "10000 USDT, simulated: no real key, no real order" in said
+    assert "10,000.00 USDT, simulated: no real key, no real order" in said
     assert "the exchange and the bot's database" in said
     assert "differs    in nothing" in said
     written = json.loads((checkout / "home" / "stage.json").read_text())
