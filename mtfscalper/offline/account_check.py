@@ -19,7 +19,7 @@ _ALIKE = 1e-4
 class AccountCheck(NamedTuple):
     """Both sides, and what differs.
 
-    :ivar positions: by pair, in base currency, of the exchange and of the bot's open trades
+    :ivar positions: by pair that either side has traded, in base currency, of the exchange and of the bot's open trades
     :ivar wallet: of the exchange, and what it has to be by the bot's trades
     :ivar fills: how many both have
     :ivar differences: a sentence each
@@ -39,7 +39,9 @@ class AccountCheck(NamedTuple):
         :param pairs: freqtrade's names by Binance's symbols
         """
         trades, orders = _read(database)
-        positions = {pair: _positions(symbol, pair, account, trades) for symbol, pair in pairs.items()}
+        used = {order.asked.symbol for order in account.orders.values()}
+        traded = {symbol: pair for symbol, pair in pairs.items() if symbol in used or pair in set(trades["pair"])}
+        positions = {pair: _positions(symbol, pair, account, trades) for symbol, pair in traded.items()}
         known = set(orders.loc[orders["filled"] > 0, "order_id"])
         filled = {str(fill.order): fill for fill in account.fills}
         wallet = float(account.wallet), _wallet_by(trades, float(account.start_balance))

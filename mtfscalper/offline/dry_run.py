@@ -286,12 +286,11 @@ def _announce(
     ]
     if request.is_live:
         account = stage.account
-        told = f"simulated, {account.start_balance:f} {account.asset} on 127.0.0.1: no real order is sent, no real key"
-        lines.insert(1, f"money   {told} is used")
+        lines.insert(1, f"money   {account.start_balance:,.2f} {account.asset}, simulated: no real key, no real order")
     if ui:
         address = f"http://{ui['listen_ip_address']}:{ui['listen_port']}"
         lines.append(f"FreqUI  {address}, user {ui['username']}, password {ui['password']}")
-    title = f"{COMMAND} --simulated-live: freqtrade's live mode with simulated money" if request.is_live else COMMAND
+    title = f"{COMMAND}: live mode with simulated money" if request.is_live else COMMAND
     console.print(Panel(escape("\n".join(lines)), title=title))
 
 

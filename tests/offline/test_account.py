@@ -219,6 +219,8 @@ def test_funding_is_paid_at_its_time_by_who_holds_a_position_then(venue: Venue) 
     venue.clock.go(hours=2)
     # A long pays 0.1 * 60300 * 0.0003 = 1.809
     assert venue.client._get_funding_fees_from_exchange(BTC, began) == pytest.approx(-1.809)
+    # Out of its own margin of 0.1 * 60300.1.
+    assert venue.account.position("BTCUSDT").margin == Decimal("6028.201")
     venue.close(0.1)
     venue.clock.go(hours=8)
     assert venue.client._get_funding_fees_from_exchange(BTC, began) == pytest.approx(-1.809)
