@@ -151,13 +151,14 @@ def assert_same_policies(left: Path, right: Path) -> None:
 
 
 def without_clocks(report: dict[str, Any]) -> dict[str, Any]:
-    evaluations = [*report["evaluations"], report["best_evaluation"]]
+    evaluations = [*report["evaluations"], report["best_evaluation"], report["training_evaluation"]]
     kept = {name: value for name, value in report.items() if name not in ("seconds", "phases")}
     return {
         **kept,
         "phases": [name for name, *_ in report["phases"]],
         "evaluations": [{**evaluation, "seconds": 0} for evaluation in evaluations],
         "best_evaluation": None,
+        "training_evaluation": None,
     }
 
 

@@ -249,7 +249,7 @@ def test_the_command_writes_page_and_json_where_it_is_told(
     ("asked", "words"),
     [
         (Asked(result=Path("nowhere.zip")), ("nowhere.zip does not exist", "remedy")),
-        (Asked(result=Path(__file__)), ("test_report.py", "accepted: an export of freqtrade")),
+        (Asked(result=Path(__file__)), (Path(__file__).name, "accepted: an export of freqtrade")),
     ],
 )
 def test_what_is_no_result_is_refused_in_one_line(asked: Asked, words: tuple[str, ...]) -> None:
