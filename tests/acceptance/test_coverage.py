@@ -28,8 +28,8 @@ DRAWS = 400
 SEED = 20_261_127
 # Longer than what lasts in them.
 BLOCK_DAYS = 5
-# Of studies wrong on either side; one in twenty would be what 90 % promise.
-MOST_WRONG = round(0.07 * STUDIES)
+# Share of studies wrong on either side; one in twenty would be what 90 % promise.
+MOST_WRONG = 0.07
 # The fewest that an interval is given for, and more.
 LENGTHS = (ENOUGH_DAYS, 45, 60, 90)
 KINDS = (
@@ -74,12 +74,12 @@ def test_where_nothing_is_to_be_found_little_is(market: dict[str, Differences], 
     of = market[kind]
     counted = {days: verdicts(of, days) for days in (*LENGTHS, len(of.sums))}
     print(f"\n{kind}: of {STUDIES} studies without an edge, by days: {counted}")
-    # Else nothing was judged; of the shortest ones some are not.
-    assert counted[len(of.sums)]["too_few"] == 0
     for found in counted.values():
-        assert found["none"] > 0.5 * STUDIES
-        assert found["for"] <= MOST_WRONG
-        assert found["against"] <= MOST_WRONG
+        # Days on which few trades differ are not always judged; else it would be for nothing.
+        judged = STUDIES - found["too_few"]
+        assert judged > STUDIES / 3
+        assert found["for"] <= MOST_WRONG * judged
+        assert found["against"] <= MOST_WRONG * judged
 
 
 @pytest.mark.parametrize("edge", [0.3, -0.3])

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from mtfscalper import cli
 from mtfscalper.offline.synthetic import write_market
+from mtfscalper.reporting import rivals
 from mtfscalper.reporting.report import Report, report_of
 from mtfscalper.reporting.run_result import Asked, ReportError
 from mtfscalper.reporting.tables import print_report
@@ -49,6 +50,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     (home / "backtest_results").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         watch = Watch(patch, "random", leaves=0.005)
+        # Enough to show that they are made.
+        patch.setattr(rivals, "RANDOM_DRAWS", 10)
         overlay = {"freqai": {"rl_config": {"decision_mode": "exact", "max_trade_duration_candles": 24}}}
         run = FreqtradeBacktest(home, market, **overlay)
         run.backtesting.config |= {"export": "trades", "exportdirectory": home / "backtest_results"}
