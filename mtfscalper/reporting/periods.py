@@ -48,7 +48,8 @@ class PeriodResult(NamedTuple):
     :ivar evaluation: its policy on the candles held out, by which it was chosen; None without an evaluation
     :ivar traded: on the candles after those
     :ivar classic: the same entries with classic exits
-    :ivar gap_a_day: log return of a day that the evaluation promised, less what was traded: the overfitting
+    :ivar gap_a_day: log return of a day that the evaluation promised, less what was traded: the overfitting; None
+        where the policy did not end the trades
     :ivar evaluations: all of the training
     :ivar training_seconds: None where the report is lost, as ``timesteps``
     :ivar guarded: how its policy was judged beside classic exits, in words; None without ``rl_config.fallback``
@@ -106,7 +107,7 @@ def _result(
         evaluation=evaluation,
         traded=traded,
         classic=held,
-        gap_a_day=None if evaluation is None else evaluation.a_day - traded.a_day,
+        gap_a_day=None if evaluation is None or period.falls_back else evaluation.a_day - traded.a_day,
         evaluations=tuple(
             EvaluationPoint(int(one["timesteps"]), float(one["log_return"]), int(one["trades"]))
             for one in (report.evaluations if report else ())

@@ -18,7 +18,15 @@ DAY_MS = 86_400_000
 BEATEN = PairedResult(40, 12, 0.01, 0.002, 0.003)
 NOT_BEATEN = PairedResult(40, 12, 0.004, 0.002, -0.001)
 LEARNED = {"log_return": 0.6, "trades": 90}
-REPORT = TrainingReport(PAIR, "PPO", 1, train_candles=27 * 288, training_evaluation=LEARNED)
+REPORT = TrainingReport(
+    PAIR,
+    "PPO",
+    1,
+    train_candles=27 * 288,
+    evaluation_candles=3 * 288,
+    training_evaluation=LEARNED,
+    best_evaluation={"log_return": 0.09, "trades": 12},
+)
 
 
 def result_of(report: TrainingReport, *, falls_back: bool = False) -> PeriodResult:
@@ -39,6 +47,8 @@ def test_a_guarded_period_says_who_ends_its_trades_and_why() -> None:
     fallen = result_of(replace(REPORT, judged=NOT_BEATEN), falls_back=True)
     kept = result_of(replace(REPORT, judged=BEATEN))
     assert fallen.falls_back
+    # What the rules traded says nothing about what the policy promised.
+    assert (fallen.gap_a_day, kept.gap_a_day) == (None, pytest.approx(0.03))
     assert guarded_line(fallen) == (
         f"{PAIR} 1970-01-01 to 1970-01-08, guarded: the rules end its trades; +0.400% a trade beside +0.200% for the "
         "same entries with classic exits, on 40 trades of 12 days that chose nothing; lower end of the difference "
