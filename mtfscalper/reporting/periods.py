@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from mtfscalper.reporting.policies import SealedPeriod
+from mtfscalper.reporting.run_result import DAY_MS
 from mtfscalper.trading.trading_rules import TradingRules
-
-_DAY_MS = 86_400_000
 
 
 class Stretch(NamedTuple):
@@ -92,7 +91,7 @@ def _result(
     within = ((trades["pair"] == sealed.pair) & (rows >= period.first_ms) & (rows < period.stop_ms)).to_numpy(
         dtype=bool
     )
-    days = (min(period.stop_ms, last_ms) - period.first_ms) / _DAY_MS
+    days = (min(period.stop_ms, last_ms) - period.first_ms) / DAY_MS
     traded, held = (_stretch(of[within], sealed.rules, days) for of in (trades, classic))
     training = evaluation = None
     if report is not None and report.training_evaluation:
@@ -120,7 +119,7 @@ def _result(
 
 
 def _told(figures: dict[str, float], candles: int, timeframe_ms: int) -> Stretch:
-    return Stretch(float(figures["log_return"]), int(figures["trades"]), candles * timeframe_ms / _DAY_MS)
+    return Stretch(float(figures["log_return"]), int(figures["trades"]), candles * timeframe_ms / DAY_MS)
 
 
 def _stretch(trades: pd.DataFrame, rules: TradingRules, days: float) -> Stretch:

@@ -13,10 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.reporting.daily import DAY_MS, by_day, daily_profits
+from mtfscalper.reporting.daily import by_day, daily_profits
 from mtfscalper.reporting.intervals import Interval, mean_interval
 from mtfscalper.reporting.reliving import relive
-from mtfscalper.reporting.run_result import RunResult
+from mtfscalper.reporting.run_result import DAY_MS, RunResult
 from mtfscalper.reporting.statistics import Statistics, mean_statistics, statistics_of, statistics_of_holding
 from mtfscalper.reporting.trades import with_exits
 from mtfscalper.reporting.without_freqai import NotRun, WithoutFreqai

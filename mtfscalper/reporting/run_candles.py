@@ -15,9 +15,7 @@ from freqtrade.exchange import Exchange, timeframe_to_msecs
 
 from mtfscalper.freqai.candles import CandleSource
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.reporting.run_result import ReportError, RunResult
-
-_DAY_SECONDS = 86_400
+from mtfscalper.reporting.run_result import DAY_SECONDS, ReportError, RunResult
 
 
 def tapes_of_run(
@@ -44,7 +42,7 @@ def _loaded(result: RunResult, pair: str) -> pd.DataFrame:
     """The candles that freqtrade had loaded, up to a few at the start."""
     days = float(result.freqai.get("train_period_days", 0))
     # The last candle too, which freqtrade's timerange includes.
-    first, last = int(result.first_ms / 1000 - days * _DAY_SECONDS), result.last_ms // 1000
+    first, last = int(result.first_ms / 1000 - days * DAY_SECONDS), result.last_ms // 1000
     frame: pd.DataFrame = load_pair_history(
         pair=pair,
         timeframe=result.timeframe,

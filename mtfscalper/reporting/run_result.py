@@ -19,7 +19,8 @@ from mtfscalper.freqai.archive import Archive
 from mtfscalper.offline import SYNTHETIC_DATADIR
 
 RESULTS_FOLDER = "backtest_results"
-_DAY_MS = 86_400_000
+DAY_SECONDS = 86_400
+DAY_MS = 1000 * DAY_SECONDS
 
 
 class ReportError(RuntimeError):
@@ -138,7 +139,7 @@ class RunResult(NamedTuple):
     @property
     def n_days(self) -> int:
         """Days of the calendar that the run touches."""
-        return self.last_ms // _DAY_MS - self.first_ms // _DAY_MS + 1
+        return self.last_ms // DAY_MS - self.first_ms // DAY_MS + 1
 
     # ------------------------------------------------------------------ who decided
 

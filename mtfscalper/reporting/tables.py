@@ -37,8 +37,7 @@ def print_report(report: Report, console: Console) -> None:
             console.print(_rich(tabular.groups(title, report.groups[name])))
     if report.excursions:
         console.print(_rich(tabular.excursions(report)))
-    if report.audit is not None:
-        print_audit(report.audit, console)
+    print_audit(report.audit, console)
     console.print(_rich(tabular.origin(report)))
     for sentence in report.missing:
         console.print(f"[yellow]not in this report:[/yellow] {escape(sentence)}")

@@ -10,8 +10,7 @@ import numpy as np
 from freqtrade.data.btanalysis import get_backtest_resultlist, load_backtest_stats
 from freqtrade.exceptions import OperationalException
 
-from mtfscalper.reporting.daily import DAY_MS
-from mtfscalper.reporting.run_result import RunResult
+from mtfscalper.reporting.run_result import DAY_MS, RunResult
 from mtfscalper.reporting.sharpe import annual_sharpe
 
 logger = logging.getLogger(__name__)

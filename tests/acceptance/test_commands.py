@@ -24,6 +24,7 @@ from urllib.request import Request, urlopen
 import pandas as pd
 import pytest
 from freqtrade_command import output_of
+from tiny_rl import TINY_RL
 
 from mtfscalper.artefacts import file_hash
 from mtfscalper.offline.exchange import ReplayExchange
@@ -54,20 +55,11 @@ FREQAI: dict[str, Any] = {
     "backtest_period_days": 2,
     "activate_tensorboard": False,
     "rl_config": {
+        **TINY_RL,
         "decision_mode": "exact",
         "entry_mode": "classic",
         "initial_exit_probability": 0.5,
-        "train_cycles": 1,
-        "n_envs": 2,
-        "n_steps": 64,
-        "batch_size": 32,
-        "n_epochs": 1,
-        "net_arch": [16],
         "vec_env": "batched",
-        "cpu_count": 1,
-        "interop_threads": 1,
-        "device": "cpu",
-        "progress_bar": False,
     },
 }
 

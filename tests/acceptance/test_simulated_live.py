@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import ccxt
 import pandas as pd
 import pytest
+from tiny_rl import TINY_BOT_RL
 
 from mtfscalper.offline.account_check import AccountCheck
 from mtfscalper.offline.faults import Rule
@@ -54,21 +55,7 @@ OVERLAY: dict[str, Any] = {
         # One policy serves throughout.
         "live_retrain_hours": 1000,
         "activate_tensorboard": False,
-        "rl_config": {
-            "train_cycles": 1,
-            "n_envs": 2,
-            "n_steps": 64,
-            "batch_size": 32,
-            "n_epochs": 1,
-            "net_arch": [16],
-            "vec_env": "dummy",
-            "cpu_count": 1,
-            "interop_threads": 1,
-            "device": "cpu",
-            "progress_bar": False,
-            "entry_mode": "agent",
-            "decision_mode": "exact",
-        },
+        "rl_config": TINY_BOT_RL,
     },
 }
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from freqtrade.data.dataprovider import DataProvider
 from freqtrade.enums import MarginMode, RunMode, TradingMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.exchange import Exchange
@@ -72,7 +73,7 @@ def reload(exchange: Exchange) -> None:
 def guard(exchange: Exchange) -> Owner:
     """What a bot's first pass does."""
     owner = Owner()
-    CandleDoor(owner, {"include_timeframes": []})._watch(exchange)
+    CandleDoor(owner, {"include_timeframes": []}).guard("BTC/USDT:USDT", DataProvider(exchange._config, exchange))
     return owner
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mtfscalper.market.tape import MarketTape
+from mtfscalper.reporting.audit.audit import Audit
 from mtfscalper.reporting.breakdowns import breakdowns, excursions, with_excursions
 from mtfscalper.reporting.charts import chosen_candles
 from mtfscalper.reporting.importance import GroupImportance, Importance
@@ -160,7 +161,7 @@ def report_of_chance(
         ),
         trades=tuple({str(name): value for name, value in row.items()} for row in shown.to_dict("records")),
         candles=chosen_candles(trades, tapes, questions),
-        audit=None,
+        audit=Audit(n_trades, n_trades, (), ()),
         origin=Origin(
             settings={"starting_balance": BALANCE, "stake_currency": "USDT", "timeframe": "5m", "fee_ratio": 0.0005}
             | {"pairs": list(pairs)},

@@ -96,13 +96,13 @@ def test_everything_asked_for_is_on_the_page(report: Report, text: str) -> None:
         assert word in text
 
 
-def test_an_audit_is_shown_where_there_is_one(report: Report) -> None:
+def test_the_audit_is_shown(report: Report) -> None:
     found = Audit(120, 118, (Reason("custom_stoploss", 2, f"{HOSTILE} on 2025-01-03"),), ("one note",))
     shown = page(report._replace(audit=found))
     assert "118 of 120 trades are what training assumed" in shown
     assert "custom_stoploss" in shown
     assert "one note" in shown
-    assert "Audit" not in [section.title for section in sections(report)]
+    assert "Audit" in [section.title for section in sections(report)]
 
 
 def test_a_report_without_trades_or_policy_has_a_page(report: Report) -> None:
@@ -119,10 +119,11 @@ def test_a_report_without_trades_or_policy_has_a_page(report: Report) -> None:
         importance=None,
         trades=(),
         candles=(),
+        audit=Audit(0, 0, (), ()),
     )
     keys = [section.key for section in sections(empty)]
-    assert keys == ["rivals", "time"]
-    assert page(empty)
+    assert keys == ["rivals", "time", "audit"]
+    assert "There are no trades to compare" in page(empty)
 
 
 def test_three_thousand_trades_are_few_megabytes_in_few_seconds(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from freqtrade.exchange import Exchange, timeframe_to_msecs
+from freqtrade.exchange import timeframe_to_msecs
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.bot_record import BotRecord
@@ -49,15 +49,15 @@ from mtfscalper.reporting.audit.entries import (
 )
 from mtfscalper.reporting.audit.own_signals import OwnSignals, own_signals
 from mtfscalper.reporting.audit.seen import seen_trades
-from mtfscalper.reporting.offline_exchange import config_of_run, fee_of_run, offline_exchange, quiet_freqtrade
+from mtfscalper.reporting.loaded_run import LoadedRun, load_run
+from mtfscalper.reporting.offline_exchange import fee_of_run
 from mtfscalper.reporting.origin import moment
 from mtfscalper.reporting.policies import RunPolicies, policies_of
 from mtfscalper.reporting.reliving import ExitSignals, relive
-from mtfscalper.reporting.run_candles import tapes_of_run
 from mtfscalper.reporting.run_result import Asked, RunResult
 from mtfscalper.reporting.run_rules import rules_of_run
 from mtfscalper.reporting.trades import trades_of_freqtrade
-from mtfscalper.reporting.without_freqai import NotRun, strategy_of_run
+from mtfscalper.reporting.without_freqai import NotRun
 from mtfscalper.seals import Seals
 from mtfscalper.trading.trading_rules import TradingRules
 
@@ -121,28 +121,36 @@ def audit_of(
     if asked.result is not None and is_database(asked.result):
         result, record = read_bot(asked)
         bps = BOT_SLIPPAGE_BPS if slippage_bps is None else slippage_bps
-        return _Auditor(result, record, Limits(rates=bps / 1e4, is_bot=True), progress).audit()
+        run = load_run(result, RunPolicies({}, (), None, ()), checked=False)
+        return _Auditor(run, record, Limits(rates=bps / 1e4, is_bot=True), progress).audit()
     result = RunResult.read(asked)
+    return audit_run(load_run(result, policies_of(result)), slippage_bps, progress)
+
+
+def audit_run(
+    run: LoadedRun, slippage_bps: float | None = None, progress: Callable[[str], None] = lambda _: None
+) -> Audit:
+    """Re-live every trade of a backtest that has been read. See :func:`audit_of`."""
     limits = Limits() if not slippage_bps else Limits(rates=slippage_bps / 1e4)
-    return _Auditor(result, None, limits, progress).audit()
+    return _Auditor(run, None, limits, progress).audit()
 
 
 class _Auditor:
     """One audit."""
 
     def __init__(
-        self, result: RunResult, record: BotRecord | None, limits: Limits, progress: Callable[[str], None]
+        self, run: LoadedRun, record: BotRecord | None, limits: Limits, progress: Callable[[str], None]
     ) -> None:
+        result = run.result
         self._result, self._record, self._progress = result, record, progress
         self._timeframe_ms = timeframe_to_msecs(result.timeframe)
         self._notes = list[str]()
-        config = config_of_run(result)
-        with quiet_freqtrade():
-            self._exchange: Exchange = offline_exchange(config, result.pairs)
-            self._tapes = tapes_of_run(result, config, self._exchange, checked=record is None)
-        loaded = strategy_of_run(result)
-        self._strategy = None if isinstance(loaded, NotRun) else loaded
-        self._policies = RunPolicies({}, (), None, ()) if record is not None else policies_of(result)
+        self._exchange, self._tapes, self._strategy, self._policies = (
+            run.exchange,
+            run.tapes,
+            run.strategy,
+            run.policies,
+        )
         if not self._policies.plans and record is None:
             self._notes += self._policies.missing
         self._is_replay = not self._asks_about_trades()

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 from mtfscalper.reporting import tabular
+from mtfscalper.reporting.audit.audit import Audit
 from mtfscalper.reporting.page import plots
 from mtfscalper.reporting.page.plots import Plot
 from mtfscalper.reporting.report import Report
@@ -113,7 +114,7 @@ def sections(report: Report) -> list[Section]:
             folded=tuple(_importance(report)),
         ),
     ]
-    return [one for one in made if one.plots or one.tables] + list(_audit(report))
+    return [one for one in made if one.plots or one.tables] + [_audit(report.audit)]
 
 
 def _importance(report: Report) -> Iterator[Table]:
@@ -126,14 +127,11 @@ def _importance(report: Report) -> Iterator[Table]:
         yield Table("What the policy looks at", columns, rows, left=2)
 
 
-def _audit(report: Report) -> Iterator[Section]:
-    """Whether the trades are what training assumed; nothing where no audit was made."""
-    audit = report.audit
-    if audit is None:
-        return
+def _audit(audit: Audit) -> Section:
+    """Whether the trades are what training assumed."""
     rows = tuple((reason.name, f"{reason.count:,}", reason.first) for reason in audit.reasons)
     table = Table("Why the others differ", ("reason", "trades", "the first of them"), rows)
-    yield Section("audit", "Audit", (audit.sentence,), tables=(table,) if rows else (), notes=audit.notes)
+    return Section("audit", "Audit", (audit.sentence,), tables=(table,) if rows else (), notes=audit.notes)
 
 
 def provenance(report: Report) -> list[Table]:
