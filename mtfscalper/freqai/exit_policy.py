@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -46,6 +46,14 @@ class ExitDecision(NamedTuple):
     best_profit: float
     held_candles: int
     falls_back: bool = False
+
+
+def leaves(decision: ExitDecision, own: Callable[[ExitDecision], bool] | None) -> bool:
+    """Whether a decision is to leave: the strategy's own word counts, but not of a policy that has fallen back.
+
+    :param own: the strategy's; None takes what the policy prefers
+    """
+    return decision.leave if own is None or decision.falls_back else bool(own(decision))
 
 
 class TradeTerms(NamedTuple):

@@ -255,7 +255,7 @@ def rules_of_strategy(
             "remedy: change one of the two"
         )
     terms = terms or EntryTerms((1.0, 1.0), (0.0, 0.0), 1.0, DataFrame())
-    available, wallet = _tradable_ratio(config), _wallet(config)
+    available, wallet = tradable_ratio(config), wallet_of(config)
     stake = min(stake_of_config(strategy, config).proposed * terms.stake_factor / wallet, available)
     is_fixed = config.get("stake_amount", UNLIMITED_STAKE_AMOUNT) != UNLIMITED_STAKE_AMOUNT
     return TradingRules(
@@ -323,8 +323,8 @@ def stake_of_config(strategy: IStrategy, config: dict[str, Any]) -> Stake:
 
     :raises RulesError: if no trade would be entered
     """
-    wallet = _wallet(config)
-    available = wallet * _tradable_ratio(config)
+    wallet = wallet_of(config)
+    available = wallet * tradable_ratio(config)
     stake = config.get("stake_amount", UNLIMITED_STAKE_AMOUNT)
     if stake == UNLIMITED_STAKE_AMOUNT:
         slots = float(config.get("max_open_trades", strategy.max_open_trades))
@@ -341,9 +341,11 @@ def stake_of_config(strategy: IStrategy, config: dict[str, Any]) -> Stake:
     return Stake(available, available)
 
 
-def _tradable_ratio(config: dict[str, Any]) -> float:
+def tradable_ratio(config: Mapping[str, Any]) -> float:
+    """Which share of the wallet may be staked; freqtrade's default where the config says nothing."""
     return float(config.get("tradable_balance_ratio", 0.99))
 
 
-def _wallet(config: dict[str, Any]) -> float:
+def wallet_of(config: Mapping[str, Any]) -> float:
+    """What the wallet of a dry run or a backtest holds at the start, in stake currency."""
     return float(get_dry_run_wallet({"dry_run_wallet": 1000.0, **config}))

@@ -22,7 +22,7 @@ from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.bot_record import Answer, take_bots_timerange
 from mtfscalper.freqai.candle_clock import candle_open_ms, milliseconds
 from mtfscalper.freqai.decision_record import DecisionRecord, Question
-from mtfscalper.freqai.exit_policy import ExitDecision, ExitPolicy
+from mtfscalper.freqai.exit_policy import ExitDecision, ExitPolicy, leaves
 from mtfscalper.freqai.open_trade import OpenTrade, funding_received
 from mtfscalper.freqai.policy_store import PolicyStore
 from mtfscalper.freqai.sharing import Readers
@@ -265,10 +265,8 @@ class TradeDecisions:
 
         :raises DecisionLostError: in backtests, if whoever is asked for that fails
         """
-        if self._leaves is None or decision.falls_back:
-            return decision.leave
         try:
-            return bool(self._leaves(decision))
+            return leaves(decision, self._leaves)
         except Exception as error:
             if self._live:
                 raise

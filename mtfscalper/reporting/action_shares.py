@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
-from mtfscalper import artefacts
-from mtfscalper.freqai.archive import why_not_that_version
 from mtfscalper.freqai.columns import ACTION_COLUMN
 from mtfscalper.reporting.policies import RunPolicies
-from mtfscalper.reporting.run_result import RunResult
-from mtfscalper.seals import Seals
 from mtfscalper.trading.actions import Action
 
 _NAMES = {
@@ -26,25 +20,17 @@ _HOLD = "hold"
 Shares = dict[str, dict[str, float]]
 
 
-def action_shares(result: RunResult, policies: RunPolicies, missing: list[str]) -> Shares:
+def action_shares(policies: RunPolicies, missing: list[str]) -> Shares:
     """Shares of the actions, by row and action; empty without a policy.
 
     :param missing: is told what cannot be said, one sentence each
     """
-    archive, seals = result.archive, Seals(Path(result.user_data_dir))
-    if archive is None or not policies.periods:
-        return {}
-    decided: dict[str, list[pd.Series[float]]] = {}
-    for sealed in policies.periods:
-        folder = archive.root / sealed.period.folder
-        stale = why_not_that_version(folder, ("predictions",), seals)
-        if stale is not None:
-            missing.append(f"{sealed.pair}: the actions of {folder.parent.name} cannot be read: {stale}")
-            continue
-        frame = pd.read_feather(artefacts.sealed_path(folder, "predictions"))
-        # Rows whose lookback is not whole decide nothing.
-        decided.setdefault(sealed.pair, []).append(frame.loc[frame["do_predict"] == 1, ACTION_COLUMN])
-    by_pair = {pair: pd.concat(parts) for pair, parts in decided.items()}
+    by_pair = {}
+    for pair, sealed in policies.columns.items():
+        missing += [f"{pair}: the actions cannot be read of {lost}" for lost in sealed.missing]
+        if len(sealed.frame):
+            # Rows whose lookback is not whole decide nothing.
+            by_pair[pair] = sealed.frame.loc[sealed.frame["do_predict"] == 1, ACTION_COLUMN]
     shares: Shares = {}
     if len(by_pair) > 1:
         shares["all pairs, flat"] = _flat(pd.concat(by_pair.values()))

@@ -25,7 +25,9 @@ from mtfscalper.market.lookback import lookbacks_ending_at
 from mtfscalper.reporting.policies import RunPolicies
 from mtfscalper.reporting.run_result import RunResult
 from mtfscalper.seals import Seals
-from mtfscalper.trading.observation import PROFIT_BOUND, Observation
+from mtfscalper.trading.account import FLAT
+from mtfscalper.trading.arrays import NUMPY
+from mtfscalper.trading.observation import Observation, observe
 
 if TYPE_CHECKING:
     from stable_baselines3.common.base_class import BaseAlgorithm
@@ -83,7 +85,7 @@ def importance(result: RunResult, policies: RunPolicies, missing: list[str]) -> 
             missing.append("what the policies look at: there is no record of questions that could be asked again")
         return None
     sample = asked.sample(min(QUESTIONS, len(asked)), random_state=_SEED)
-    seals = Seals(Path(result.user_data_dir), result.freqai.get("rl_config", {}).get("trust_models", ()))
+    seals = result.seals
     changes: dict[tuple[str, str], list[tuple[int, int, float, float]]] = {}
     n_asked = n_policies = 0
     for folder, rows in sample.groupby("policy", sort=True):
@@ -156,15 +158,11 @@ class _Policy:
         lookback = self._terms.lookback
         seen = lookbacks_ending_at(rows.features, at, lookback).reshape(len(at), lookback, -1)
         side = np.where(asked["side"] == "long", 1.0, -1.0)
-        shown = float(self._terms.view.state_info)
-        profit, best = (
-            shown * np.clip(asked[name].to_numpy() / self._terms.view.profit_aim, -PROFIT_BOUND, PROFIT_BOUND)
-            for name in ("profit", "best_profit")
-        )
-        held = shown * np.minimum(asked["held_candles"].to_numpy() / self._terms.rules.max_trade_duration_candles, 1.0)
+        profit, best, held = (asked[name].to_numpy() for name in ("profit", "best_profit", "held_candles"))
+        account = FLAT._replace(side=side, best_profit=best, held_candles=held)
         permitted = (of[at].astype(np.float64) for of in (rows.long_permitted, rows.short_permitted))
         own_rows = np.arange(len(at), dtype=np.float64) * lookback + lookback - 1
-        return seen, Observation(own_rows, side, profit, best, held, *permitted)
+        return seen, observe(NUMPY, self._terms.rules, self._terms.view, own_rows, account, profit, *permitted)
 
     @cached_property
     def _model(self) -> BaseAlgorithm:

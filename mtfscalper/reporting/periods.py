@@ -50,6 +50,7 @@ class PeriodResult(NamedTuple):
     :ivar gap_a_day: log return of a day that the evaluation promised, less what was traded: the overfitting; None
         where the policy did not end the trades
     :ivar evaluations: all of the training
+    :ivar chosen_timesteps: of the evaluation by which the policy was chosen; None without one
     :ivar training_seconds: None where the report is lost, as ``timesteps``
     :ivar guarded: how its policy was judged beside classic exits, in words; None without ``rl_config.fallback``
     :ivar falls_back: whether it did not beat them, so that the rules ended its trades
@@ -64,6 +65,7 @@ class PeriodResult(NamedTuple):
     classic: Stretch
     gap_a_day: float | None
     evaluations: tuple[EvaluationPoint, ...]
+    chosen_timesteps: int | None
     training_seconds: float | None
     timesteps: int | None
     guarded: str | None = None
@@ -111,6 +113,7 @@ def _result(
             EvaluationPoint(int(one["timesteps"]), float(one["log_return"]), int(one["trades"]))
             for one in (report.evaluations if report else ())
         ),
+        chosen_timesteps=int(report.best_evaluation["timesteps"]) if report and report.best_evaluation else None,
         training_seconds=report.seconds if report else None,
         timesteps=report.timesteps if report else None,
         guarded=report.judged.in_words() if report and report.judged else None,

@@ -92,7 +92,7 @@ class Report(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; numbers that are not finite become None."""
-        return artefacts.plain_json(_plain(self))  # type: ignore[no-any-return]
+        return artefacts.plain_json({**_plain(self), "audit": self.audit.as_json()})  # type: ignore[no-any-return]
 
 
 def report_of(asked: Asked, progress: Callable[[str], None] = lambda _: None) -> Report:
@@ -123,7 +123,7 @@ def report_of(asked: Asked, progress: Callable[[str], None] = lambda _: None) ->
     progress("asking the policies again")
     missing: list[str] = []
     looks = importance(result, policies, missing)
-    actions = action_shares(result, policies, missing)
+    actions = action_shares(policies, missing)
     audit = audit_run(run, progress=progress)
     progress("putting the report together")
     return _report(

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mtfscalper.freqai.strategy_rules import tradable_ratio
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.reporting.daily import by_day, daily_profits
 from mtfscalper.reporting.intervals import Interval, mean_interval
@@ -211,7 +212,7 @@ def _holdings(bench: _Bench) -> list[Rival]:
 
 def _staked(bench: _Bench) -> float:
     """What a strategy may stake of the wallet at the start."""
-    return bench.balance * float(bench.result.config.get("tradable_balance_ratio", 0.99))
+    return bench.balance * tradable_ratio(bench.result.config)
 
 
 def _buy_and_hold(bench: _Bench) -> Rival:

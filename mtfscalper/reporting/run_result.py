@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from freqtrade.misc import deep_merge_dicts
 
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.offline import SYNTHETIC_DATADIR
+from mtfscalper.seals import Seals
 
 RESULTS_FOLDER = "backtest_results"
 DAY_SECONDS = 86_400
@@ -135,6 +137,18 @@ class RunResult(NamedTuple):
     def starting_balance(self) -> float:
         """The wallet at the start, in stake currency."""
         return float(self.stats["starting_balance"])
+
+    @property
+    def slots(self) -> float:
+        """Trades that could be open at once."""
+        slots: float | None = self.stats.get("max_open_trades_setting", self.config.get("max_open_trades", -1))
+        return math.inf if slots is None or slots < 0 else slots
+
+    @property
+    def seals(self) -> Seals:
+        """Of the user directory, with what the run was told to trust."""
+        rl = self.freqai.get("rl_config", {})
+        return Seals(Path(self.user_data_dir), rl.get("trust_models", ()))
 
     @property
     def n_days(self) -> int:

@@ -126,6 +126,7 @@ def report_of_chance(
             classic=Stretch(-0.008, 12, 7.0),
             gap_a_day=0.02 / 3 + 0.01 / 7,
             evaluations=tuple(EvaluationPoint(1000 * n, 0.01 * n / 3, n) for n in range(1, 4)),
+            chosen_timesteps=3000,
             training_seconds=12.0,
             timesteps=3000,
         )

@@ -49,10 +49,20 @@ def test_what_no_period_noted_is_left_out() -> None:
     assert [stage.name for stage in stages] == ["evaluation", "traded", "classic exits"]
 
 
-def test_of_equal_evaluations_the_later_one_has_the_star() -> None:
-    [line] = figures.evaluations([period(None, 0.02, -0.01)]).data
-    assert list(line.marker.symbol) == ["circle", "circle", "star"]
-    assert line.marker.size[0] < line.marker.size[1] < line.marker.size[2]
+@pytest.mark.parametrize(("chosen", "at"), [(100, 0), (200, 1), (300, 2), (None, None)])
+def test_the_evaluation_by_which_a_policy_was_chosen_has_the_star(chosen: int | None, at: int | None) -> None:
+    """With ``evaluation_mode`` "lower" it need not be the one of the highest return."""
+    [line] = figures.evaluations([period(None, 0.02, -0.01)._replace(chosen_timesteps=chosen)]).data
+    assert [point for point, symbol in enumerate(line.marker.symbol) if symbol == "star"] == (
+        [] if at is None else [at]
+    )
+    plain = np.delete(np.array(line.marker.size), [] if at is None else [at])
+    assert (np.diff(plain) > 0).all()
+
+
+def test_no_gap_is_drawn_where_the_rules_ended_the_trades() -> None:
+    gap, *_ = figures.walk_forward([period(None, 0.02, -0.01)._replace(falls_back=True)]).data
+    assert not gap.y
 
 
 def test_a_chart_has_entries_exits_by_reason_and_what_the_policy_thought() -> None:

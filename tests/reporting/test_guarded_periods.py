@@ -17,7 +17,7 @@ from mtfscalper.training.report import TrainingReport
 DAY_MS = 86_400_000
 BEATEN = PairedResult(40, 12, 0.01, 0.002, 0.003)
 NOT_BEATEN = PairedResult(40, 12, 0.004, 0.002, -0.001)
-LEARNED = {"log_return": 0.6, "trades": 90}
+LEARNED = {"timesteps": 640, "log_return": 0.6, "trades": 90}
 REPORT = TrainingReport(
     PAIR,
     "PPO",
@@ -25,7 +25,7 @@ REPORT = TrainingReport(
     train_candles=27 * 288,
     evaluation_candles=3 * 288,
     training_evaluation=LEARNED,
-    best_evaluation={"log_return": 0.09, "trades": 12},
+    best_evaluation={"timesteps": 640, "log_return": 0.09, "trades": 12},
 )
 
 

@@ -12,10 +12,9 @@ from freqtrade.exchange import timeframe_to_msecs
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.bot_record import BotRecord
-from mtfscalper.freqai.exit_policy import ExitDecision
+from mtfscalper.freqai.exit_policy import ExitDecision, leaves
 from mtfscalper.freqai.policy_exits import PolicyExits
 from mtfscalper.freqai.trade_differences import END_OF_BACKTEST
-from mtfscalper.freqai.views import SealedColumns
 from mtfscalper.reporting.audit.bot import (
     decisions_of_bot,
     is_database,
@@ -58,7 +57,6 @@ from mtfscalper.reporting.run_result import Asked, RunResult
 from mtfscalper.reporting.run_rules import rules_of_run
 from mtfscalper.reporting.trades import trades_of_freqtrade
 from mtfscalper.reporting.without_freqai import NotRun
-from mtfscalper.seals import Seals
 from mtfscalper.trading.trading_rules import TradingRules
 
 # Of a bot: a rate this far from the candle's, in basis points, is slippage. What a taker pays as a fee.
@@ -121,7 +119,7 @@ def audit_of(
     if asked.result is not None and is_database(asked.result):
         result, record = read_bot(asked)
         bps = BOT_SLIPPAGE_BPS if slippage_bps is None else slippage_bps
-        run = load_run(result, RunPolicies({}, (), None, ()), checked=False)
+        run = load_run(result, RunPolicies({}, (), None, {}, ()), checked=False)
         return _Auditor(run, record, Limits(rates=bps / 1e4, is_bot=True), progress).audit()
     result = RunResult.read(asked)
     return audit_run(load_run(result, policies_of(result)), slippage_bps, progress)
@@ -155,14 +153,14 @@ class _Auditor:
             self._notes += self._policies.missing
         self._is_replay = not self._asks_about_trades()
         self._limits = limits._replace(policy_reason=EXIT_SIGNAL) if self._is_replay else limits
-        self._seals = Seals(result.user_data_dir, _trusted(result))
+        self._seals = result.seals
 
     def audit(self) -> Audit:
         """Compare, and count."""
         made, seen = seen_trades(self._result.trades, self._tapes, self._timeframe_ms)
         if left_out := len(self._result.trades) - len(seen):
             self._notes.append(f"{left_out} trades are not compared: the data lack candles of their time")
-        entries = trades_of_freqtrade(made, self._timeframe_ms) if len(made) else trades_of_freqtrade(made, 1)
+        entries = trades_of_freqtrade(made, self._timeframe_ms)
         entries = entries.assign(open_ms=[trade.filled_ms for trade in seen])
         rules, settings = self._rules()
         columns = self._columns()
@@ -210,18 +208,19 @@ class _Auditor:
 
     def _columns(self) -> dict[str, pd.DataFrame]:
         """What the sealed policies predicted, by pair."""
-        archive, found = self._result.archive, {}
-        for pair, plan in self._policies.plans.items():
-            assert archive is not None
-            sealed = SealedColumns.of_plan(plan, archive, self._seals)
-            found[pair] = sealed.frame
+        for pair, sealed in self._policies.columns.items():
             self._notes += [
                 f"{pair}: what was predicted in {missing}: entries that were not made there are not told"
                 for missing in sealed.missing
             ]
-        return found
+        return {pair: sealed.frame for pair, sealed in self._policies.columns.items()}
 
     def _decisions(self, seen: list[Seen], columns: Mapping[str, pd.DataFrame]) -> Decisions:
+        if self._is_replay and self._record is not None:
+            return no_decisions(
+                seen,
+                "decisions of a bot in decision_mode replay are not read: its exits by policy are taken as made",
+            )
         if self._is_replay:
             return decisions_of_columns(seen, columns, self._timeframe_ms)
         if self._record is not None:
@@ -232,8 +231,7 @@ class _Auditor:
         return decisions_of_backtest(seen, self._policies, archive, self._seals, self._tapes, self._leaves)
 
     def _leaves(self, decision: ExitDecision) -> bool:
-        strategy = self._strategy
-        return bool(strategy.policy_leaves(decision)) if isinstance(strategy, PolicyExits) else decision.leave
+        return leaves(decision, self._strategy.policy_leaves if isinstance(self._strategy, PolicyExits) else None)
 
     def _own_signals(self, seen: list[Seen]) -> OwnSignals:
         """The strategy's own signals, where a trade was left by one, or no policy enters."""
@@ -385,8 +383,3 @@ def _reasons(told: list[tuple[str, Departure]]) -> tuple[Reason, ...]:
         for name, found in by_cause.items()
     ]
     return tuple(sorted(reasons, key=lambda reason: -reason.count))
-
-
-def _trusted(result: RunResult) -> Sequence[str]:
-    rl = result.freqai.get("rl_config", {}) if result.freqai else {}
-    return tuple(rl.get("trust_models", ()))

@@ -17,6 +17,7 @@ from freqtrade.strategy import IStrategy
 
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.bot_record import BotRecord
+from mtfscalper.freqai.strategy_rules import wallet_of
 from mtfscalper.freqai.training_folder import trained_terms
 from mtfscalper.reporting.audit.causes import Decided, Seen
 from mtfscalper.reporting.audit.decisions import Answer, Decisions, decided_of
@@ -70,12 +71,12 @@ def read_bot(asked: Asked) -> tuple[RunResult, BotRecord]:
     config |= {"user_data_dir": user_data_dir}
     stats: dict[str, Any] = {
         "timeframe": config.get("timeframe") or "5m",
-        "pairlist": sorted({*trades["pair"]}) or list(config["exchange"].get("pair_whitelist", [])),
+        "pairlist": sorted({*trades["pair"]}) or list(config.get("exchange", {}).get("pair_whitelist", [])),
         "trading_mode": config.get("trading_mode", "spot"),
         "margin_mode": config.get("margin_mode", ""),
         "stake_amount": config.get("stake_amount", "unlimited"),
         "stake_currency": config.get("stake_currency", "USDT"),
-        "starting_balance": float(config.get("dry_run_wallet", 1000.0)),
+        "starting_balance": wallet_of(config),
         "max_open_trades_setting": config.get("max_open_trades", -1),
         "freqaimodel": config.get("freqaimodel") or "FreqAI",
         "enable_protections": True,

@@ -23,6 +23,7 @@ from mtfscalper.freqai.run_plan import DecisionsError, RunPlan
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.reporting.audit.causes import Decided, Seen
 from mtfscalper.reporting.policies import RunPolicies
+from mtfscalper.reporting.strategy_columns import one_line
 from mtfscalper.seals import Seals
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.reliving import NEVER
@@ -50,9 +51,9 @@ class Decisions(NamedTuple):
     notes: tuple[str, ...]
 
 
-def no_decisions(trades: list[Seen]) -> Decisions:
-    """Of a run that no policy decided in."""
-    return Decisions([_UNDECIDED] * len(trades), ())
+def no_decisions(trades: list[Seen], *notes: str) -> Decisions:
+    """Of a run that no policy decided in, or whose decisions are not read."""
+    return Decisions([_UNDECIDED] * len(trades), notes)
 
 
 def decisions_of_columns(trades: list[Seen], columns: Mapping[str, pd.DataFrame], timeframe_ms: int) -> Decisions:
@@ -157,6 +158,11 @@ def decisions_of_backtest(
                 notes.append(str(error))
                 found.append(_UNDECIDED)
                 continue
+            except Exception as error:
+                # A network, and the strategy's policy_leaves, are the user's code: they may raise anything.
+                notes.append(f"{trade.pair}: its policy cannot be asked again ({one_line(error)})")
+                found.append(_UNDECIDED)
+                continue
         found.append(
             decided_of(
                 trade, answers, pair.decides, pair.why_stale, tape.timeframe_ms, min(pair.stop_ms, tape.dates_ms[-1])
@@ -243,12 +249,13 @@ class _Asked:
         :raises DecisionsError: if a policy is no longer kept
         """
         followed = OpenTrade(_as_freqtrades(trade), self._plans[trade.pair].terms.rules)
-        opens = dict(zip(tape.dates_ms.tolist(), tape.open.tolist(), strict=True))
         stop_ms = int(tape.dates_ms[-1]) if trade.exit_ms is None else trade.exit_ms
         found = {}
         for candle in range(trade.filled_ms + tape.timeframe_ms, stop_ms + 1, tape.timeframe_ms):
             policy = self._store.exit_policy(trade.pair, candle - tape.timeframe_ms)
-            decision = policy.decide(followed, candle, opens[candle]) if policy and candle in opens else None
+            at = int(np.searchsorted(tape.dates_ms, candle))
+            is_known = at < len(tape) and tape.dates_ms[at] == candle
+            decision = policy.decide(followed, candle, float(tape.open[at])) if policy and is_known else None
             if policy is None or decision is None:
                 continue
             found[candle] = Answer(self._leaves(decision), policy.name)

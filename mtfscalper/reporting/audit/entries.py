@@ -12,6 +12,7 @@ from mtfscalper.freqai.bot_journal import NOT_FILLED, Journal
 from mtfscalper.freqai.bot_record import BotRecord
 from mtfscalper.freqai.columns import ACTION_COLUMN
 from mtfscalper.freqai.predictions import EXPIRED
+from mtfscalper.freqai.strategy_rules import tradable_ratio
 from mtfscalper.reporting.audit.causes import Cause, Departure, Seen
 from mtfscalper.reporting.origin import moment
 from mtfscalper.reporting.run_result import RunResult
@@ -119,13 +120,12 @@ class Market(NamedTuple):
 def market_of_backtest(result: RunResult, timeframe_ms: int) -> Market:
     """What the entries of a backtest needed."""
     stats = result.stats
-    slots = stats.get("max_open_trades_setting", stats.get("max_open_trades", -1))
     n_unfilled = sum(int(stats.get(name) or 0) for name in ("timedout_entry_orders", "canceled_trade_entries"))
     return Market(
         result.first_ms,
         result.last_ms,
         timeframe_ms,
-        float("inf") if slots is None or slots <= 0 else float(slots),
+        result.slots,
         locks_of_backtest(result),
         lambda candle: _has_stake(result, candle),
         lambda pair, candle: False,
@@ -137,7 +137,6 @@ def market_of_backtest(result: RunResult, timeframe_ms: int) -> Market:
 def market_of_bot(result: RunResult, record: BotRecord, timeframe_ms: int) -> Market:
     """What the entries of a bot needed."""
     unfilled = frozenset(record.key(trade)[:2] for trade in record.journal.trades if trade.exit_reason == NOT_FILLED)
-    slots = result.stats["max_open_trades_setting"]
     passed_ms = {(one.pair, one.row_ms + timeframe_ms): one.at_ms for one in record.journal.passes}
 
     def was_down(pair: str, candle: int) -> bool:
@@ -148,7 +147,7 @@ def market_of_bot(result: RunResult, record: BotRecord, timeframe_ms: int) -> Ma
         result.first_ms,
         result.last_ms,
         timeframe_ms,
-        float("inf") if slots <= 0 else float(slots),
+        result.slots,
         locks_of_bot(record.journal, timeframe_ms),
         lambda _: True,
         was_down,
@@ -168,7 +167,7 @@ def _has_stake(result: RunResult, candle: int) -> bool:
     ended = trades["close_timestamp"] < candle
     is_open = (trades["open_timestamp"] < candle) & ~ended
     balance = result.starting_balance + trades.loc[ended, "profit_abs"].sum()
-    usable = balance * float(result.config.get("tradable_balance_ratio", 1.0))
+    usable = balance * tradable_ratio(result.config)
     return bool(usable - trades.loc[is_open, "stake_amount"].sum() >= stake)
 
 

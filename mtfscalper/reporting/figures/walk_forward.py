@@ -26,6 +26,8 @@ class Period(NamedTuple):
     :ivar evaluation: by which it was chosen
     :ivar trades: of the evaluation and of trading
     :ivar evaluations: of its training: timesteps, log return a day, trades
+    :ivar chosen_timesteps: after which the policy was kept; None where not known
+    :ivar falls_back: whether the rules ended its trades: what was traded then says nothing of the evaluation
     """
 
     pair: str
@@ -37,6 +39,8 @@ class Period(NamedTuple):
     classic: float
     trades: tuple[int | None, int]
     evaluations: Sequence[tuple[int, float, int]] = ()
+    chosen_timesteps: int | None = None
+    falls_back: bool = False
 
 
 def overfitting(periods: Sequence[Period]) -> go.Figure:
@@ -87,7 +91,7 @@ def walk_forward(periods: Sequence[Period]) -> go.Figure:
     links: tuple[list[datetime | None], list[float | None]] = ([], [])
     for time, period in zip(times, periods, strict=True):
         promised = period.evaluation
-        if promised is not None:
+        if promised is not None and not period.falls_back:
             links[0].extend((time, time, None))
             links[1].extend((100 * promised, 100 * period.traded, None))
     made.add_scatter(
@@ -130,8 +134,7 @@ def evaluations(periods: Sequence[Period]) -> go.Figure:
         colour, group = PALETTE[pairs.index(pair) % len(PALETTE)], f"pair{pairs.index(pair)}"
         for at, period in enumerate(period for period in periods if period.pair == pair):
             steps, returns, trades = np.array(period.evaluations, dtype=np.float64).reshape(-1, 3).T
-            # Of equals, the later one was kept.
-            chosen = len(returns) - 1 - int(np.argmax(returns[::-1])) if len(returns) else -1
+            [chosen] = np.flatnonzero(steps == period.chosen_timesteps)[-1:].tolist() or [-1]
             made.add_scatter(
                 x=steps,
                 y=100 * returns,

@@ -110,6 +110,8 @@ def walk_forward(report: Report) -> Iterator[Plot]:
             classic=one.classic.a_day,
             trades=(None if one.evaluation is None else one.evaluation.trades, one.traded.trades),
             evaluations=_evaluations(one.evaluations, one.evaluation),
+            chosen_timesteps=one.chosen_timesteps,
+            falls_back=one.falls_back,
         )
         for one in report.periods
     ]
@@ -120,7 +122,9 @@ def walk_forward(report: Report) -> Iterator[Plot]:
         "chosen, and where it then traded; beside it the same entries with classic exits. A line that falls is a "
         f"promise not kept: the fall is the overfitting.{gap}"
     )
-    yield Plot("overfitting", "From promise to trading", caption, figures.overfitting(periods))
+    compared = [period for period in periods if not period.falls_back]
+    if compared:
+        yield Plot("overfitting", "From promise to trading", caption, figures.overfitting(compared))
     caption = "The same in time: the line between evaluation and traded is each period's gap."
     yield Plot("walk-forward", "Period by period", caption, figures.walk_forward(periods))
     if any(period.evaluations for period in periods):
