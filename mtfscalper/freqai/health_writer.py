@@ -86,11 +86,14 @@ class HealthWriter:
                 health = self._gathered(self._strategy)
                 if self._written is None or replace(health, at=self._written.at) != self._written:
                     health.write(self._folder)
-                    self._written, self._has_failed = health, False
+                    self._written = health
+                self._has_failed = False
         except Exception as error:
             # Nothing of a bot's work depends on it.
             if not self._has_failed:
-                logger.warning("The bot's health cannot be written (%s: %s).", type(error).__name__, error)
+                logger.warning(
+                    "The bot's health cannot be written (%s: %s).", type(error).__name__, error, exc_info=True
+                )
             self._has_failed = True
 
     def _gathered(self, strategy: IStrategy) -> BotHealth:

@@ -303,7 +303,8 @@ class TradeDecisions:
 
 def trade_decisions_of(strategy: IStrategy) -> list[TradeDecisions]:
     """Whatever a strategy asks about its open trades, for the mixin or by hand."""
-    return [value for value in vars(strategy).values() if isinstance(value, TradeDecisions)]
+    # A copy: a bot's training thread looks too, while its loop sets attributes.
+    return [value for value in list(vars(strategy).values()) if isinstance(value, TradeDecisions)]
 
 
 def follow_plan(strategy: IStrategy, pair: str, plan: str, archive: Archive) -> None:

@@ -29,8 +29,7 @@ def has_unknown_position(strategy: IStrategy, pair: str) -> bool:
     config = strategy.config
     if config.get("runmode") != RunMode.LIVE or config.get("trading_mode") != TradingMode.FUTURES:
         return False
-    owner: Owner = vars(strategy).setdefault(_OWNER, Owner())
-    owner.reach_by(strategy.dp)
+    owner = _owner_of(strategy)
     wallets = cast(Wallets, strategy.wallets)
     wallets.update()
     position = wallets.get_all_positions().get(pair)
@@ -45,3 +44,13 @@ def has_unknown_position(strategy: IStrategy, pair: str) -> bool:
         "Close it on the exchange.",
     )
     return True
+
+
+def _owner_of(strategy: IStrategy) -> Owner:
+    """Whom the bot's model tells, so that its health says so too; without such a model, one of the strategy's own."""
+    owner = getattr(getattr(getattr(strategy, "freqai", None), "dd", None), "owner", None)
+    if isinstance(owner, Owner):
+        return owner
+    own: Owner = vars(strategy).setdefault(_OWNER, Owner())
+    own.reach_by(strategy.dp)
+    return own

@@ -1,7 +1,5 @@
 """A live bot's database beside the account of the exchange: what both say alike, and by name what they do not."""
 
-import sqlite3
-from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +8,7 @@ import pandas as pd
 from rich.table import Table
 
 from mtfscalper.offline.account import SimulatedAccount
+from mtfscalper.offline.bot_database import read_table
 from mtfscalper.offline.ledger import Fill
 
 # Of money, in quote currency: the database has binary fractions, and rounds the profit of each trade to eight decimals.
@@ -84,18 +83,8 @@ class AccountCheck(NamedTuple):
 
 def _read(database: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
     trades = ["pair", "is_open", "is_short", "amount", "open_rate", "fee_open", "funding_fees", "close_profit_abs"]
-    orders = ["order_id", "filled", "average"]
-    if database.exists():
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            try:
-                return (
-                    pd.read_sql(f"SELECT {', '.join(trades)} FROM trades", connection),
-                    pd.read_sql(f"SELECT {', '.join(orders)} FROM orders", connection).fillna({"filled": 0.0}),
-                )
-            except pd.errors.DatabaseError:
-                # A bot that was ended before it had made its tables.
-                pass
-    return pd.DataFrame(columns=trades), pd.DataFrame(columns=orders)
+    orders = read_table(database, "orders", ["order_id", "filled", "average"])
+    return read_table(database, "trades", trades), orders.fillna({"filled": 0.0})
 
 
 def _positions(symbol: str, pair: str, account: SimulatedAccount, trades: pd.DataFrame) -> tuple[float, float]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from freqtrade.enums import RunMode, TradingMode
 from freqtrade.wallets import PositionWallet
 
+from mtfscalper.freqai.owner import Owner
 from mtfscalper.freqai.unknown_position import has_unknown_position
 
 BTC, ETH = "BTC/USDT:USDT", "ETH/USDT:USDT"
@@ -56,3 +58,11 @@ def test_elsewhere_there_is_no_exchange_to_ask(runmode: RunMode) -> None:
     bot.on_exchange[BTC] = PositionWallet(BTC, position=0.05, side="short")
     assert not has_unknown_position(bot, BTC)
     assert bot.known == {}
+
+
+def test_the_owner_that_the_bots_health_speaks_for_is_told() -> None:
+    bot: Any = Bot()
+    bot.freqai = SimpleNamespace(dd=SimpleNamespace(owner=Owner()))
+    bot.on_exchange[BTC] = PositionWallet(BTC, position=0.05, side="short")
+    assert has_unknown_position(bot, BTC)
+    assert list(bot.freqai.dd.owner.troubles) == [f"unknown position {BTC}"]
