@@ -6,10 +6,11 @@ import json
 import logging
 from bisect import bisect_right
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cloudpickle
 import numpy as np
@@ -20,11 +21,13 @@ from mtfscalper import artefacts
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.candles import PairCandles
-from mtfscalper.freqai.exit_policy import DecidingPeriod, ExitPolicy, TradeTerms
-from mtfscalper.freqai.fallback import falls_back, judged_in
+from mtfscalper.freqai.exit_policy import DecidingPeriod, ExitPolicy
+from mtfscalper.freqai.fallback import falls_back
+from mtfscalper.freqai.policy_folders import Origin, PolicyFolders, PolicyName
 from mtfscalper.freqai.predictions import period_rows
 from mtfscalper.freqai.preparation import Preparation
-from mtfscalper.freqai.training_folder import trained_terms
+from mtfscalper.freqai.standing import Standing
+from mtfscalper.freqai.trained_with import FALLBACK, listed, summary
 from mtfscalper.policy.inference import trade_decider_from_zip
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
@@ -41,6 +44,7 @@ class PairRows(NamedTuple):
 
     :ivar rows: of the strategy's frame with its features, one row a candle
     :ivar environment: how the pair is traded now
+    :ivar trained_with: what a policy of the pair would be trained with now
     """
 
     kitchen: FreqaiDataKitchen
@@ -48,6 +52,7 @@ class PairRows(NamedTuple):
     candles: PairCandles
     environment: EnvSettings
     settings: Settings
+    trained_with: Mapping[str, Any]
 
 
 class KeptPolicies:
@@ -60,7 +65,9 @@ class KeptPolicies:
         self._folders = (folder, archive.bot)
         self._seals = seals
         self._loaded: dict[str, OrderedDict[tuple[str, int], ExitPolicy]] = {}
+        self._kept = PolicyFolders(folder, archive, seals)
         self._lost: set[str] = set()
+        self._told: set[tuple[str, tuple[str, ...]]] = set()
 
     def trained_before(self, pair: str, row_ms: int) -> tuple[str, int, int] | None:
         """The policy that was trained last before a row, where no journal says which one decided.
@@ -100,31 +107,64 @@ class KeptPolicies:
         folder = self._sound(name)
         if folder is None:
             return None
+        origin = self._kept.origin(PolicyName(folder, ""))
         metadata = json.loads(artefacts.sealed_path(folder, "metadata").read_text())
-        pipeline = cloudpickle.loads(artefacts.sealed_path(folder, "feature_pipeline").read_bytes())
-        rl = pair.settings.rl
-        terms = trained_terms(folder) or TradeTerms.from_environment(pair.environment, rl.model_type)
+        prepared = Preparation(
+            cloudpickle.loads(artefacts.sealed_path(folder, "feature_pipeline").read_bytes()),
+            metadata["training_features_list"],
+        )
+        standing = self._standing(name, origin, prepared.features, pair)
+        if standing is None:
+            return None
+        terms, environment = standing.terms, standing.environment
         # What was in use, and before it what its first rows look back on.
         dates_ms = pair.rows["date"].dt.as_unit("ms").astype("int64").to_numpy()
         first = max(0, int(np.searchsorted(dates_ms, first_ms)) - terms.lookback + 1)
         rows = pair.rows.iloc[first : int(np.searchsorted(dates_ms, stop_ms))]
         if rows.empty:
             return None
-        features, usable = Preparation(pipeline, metadata["training_features_list"]).scaled(
-            pair.kitchen, rows, drops_prices=rl.drop_ohlc_from_features
-        )
+        features, usable = prepared.scaled(pair.kitchen, rows, drops_prices=standing.drops_prices)
         tape = pair.candles.tape(rows, features, usable)
-        seen = period_rows(tape, replace(pair.environment, lookback=terms.lookback), len(tape))
+        seen = period_rows(tape, environment, len(tape))
         decider = trade_decider_from_zip(
             artefacts.sealed_path(folder, "model"), terms.model_type, tape.features, terms.lookback
         )
-        fallen = rl.fallback is not None and falls_back(judged_in(folder), pair.candles.pair)
+        fallen = standing.falls_back and falls_back(origin.judged, pair.candles.pair)
         period = DecidingPeriod(first_ms, stop_ms, seen, decider)
         policy = ExitPolicy(terms, pair.candles.history(), period, name, falls_back=fallen)
         loaded[(name, first_ms)] = policy
         while len(loaded) > _POLICIES_IN_MEMORY:
             loaded.popitem(last=False)
         return policy
+
+    def _standing(self, name: str, origin: Origin, features: list[str], pair: PairRows) -> Standing | None:
+        """How a policy stands to the backtest: it decides as it was trained; what it decides by is told.
+
+        :param features: that it was trained on
+        :return: None where it cannot decide so: one warning says why
+        """
+        if origin.terms is None:
+            self._lose(name, "its folder does not say which trades it was trained for")
+            return None
+        environment = replace(pair.environment, lookback=origin.terms.lookback)
+        standing = Standing.in_force(environment, pair.settings.rl, origin.terms)
+        # Whether it had to be judged was the bot's to say, not the backtest's.
+        guard = origin.trained_with.get(FALLBACK, pair.settings.rl.fallback)
+        standing = standing.since(origin, pair.trained_with, features, pair.rows.columns)
+        standing = standing._replace(falls_back=guard is not None)
+        if not standing.can_decide:
+            self._lose(name, f"it was trained on {listed(standing.lacking)}, which the strategy no longer makes")
+            return None
+        changes = (pair.candles.pair, standing.changes)
+        if standing.changes and changes not in self._told:
+            self._told.add(changes)
+            logger.info(
+                "%s: the bot's policy %s was trained with something else: %s. It decides as it was trained.",
+                pair.candles.pair,
+                name,
+                summary(standing.changes),
+            )
+        return standing
 
     def _sound(self, name: str) -> Path | None:
         """The folder of a policy that may be loaded."""
@@ -136,12 +176,16 @@ class KeptPolicies:
             if why is None:
                 return folder
             whys.append(f"{folder}: {why}")
-        self._lost.add(name)
-        logger.warning(
-            "A trade that the bot did not have would be decided about by its policy %s, which is no longer kept (%s). "
-            "Such trades are held until their stop, ROI or longest duration. freqai.purge_old_models says how many are "
-            "kept.",
-            name,
-            "; ".join(whys),
-        )
+        self._lose(name, f"it is no longer kept ({'; '.join(whys)}); freqai.purge_old_models says how many are kept")
         return None
+
+    def _lose(self, name: str, why: str) -> None:
+        """Say once that a policy cannot be asked."""
+        if name not in self._lost:
+            self._lost.add(name)
+            logger.warning(
+                "Trades that the bot did not have are held until their stop, ROI or longest duration, where its policy "
+                "%s would decide about them: %s.",
+                name,
+                why,
+            )

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -17,48 +15,12 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.candles import PairCandles
-from mtfscalper.freqai.exit_policy import DecidingPeriod, ExitPolicy, TradeTerms
+from mtfscalper.freqai.exit_policy import DecidingPeriod, ExitPolicy
 from mtfscalper.freqai.predictions import decide_in_columns, flat_columns, period_rows
+from mtfscalper.freqai.standing import Standing
 from mtfscalper.policy.inference import decider_for
-from mtfscalper.settings import RLSettings, Settings
+from mtfscalper.settings import Settings
 from mtfscalper.training.fit import model_zip
-
-
-class Standing(NamedTuple):
-    """How a policy stands to what is in force.
-
-    :ivar environment: what it decides in: that of its own training, as far as it is known
-    :ivar terms: by which trades are shown to it
-    :ivar drops_prices: whether it was trained without raw prices (``drop_ohlc_from_features``)
-    :ivar changes: what it was not trained with; while there is any it decides about open trades alone
-    :ivar can_decide: whether the strategy still makes all of its features
-    :ivar falls_back: whether the rules end its trades (``rl_config.fallback``)
-    """
-
-    environment: EnvSettings
-    terms: TradeTerms
-    drops_prices: bool
-    changes: tuple[str, ...] = ()
-    can_decide: bool = True
-    falls_back: bool = False
-
-    @classmethod
-    def in_force(cls, environment: EnvSettings, rl: RLSettings, terms: TradeTerms | None = None) -> Standing:
-        """That of a policy that is trained with what is in force; where it must be judged, of one that was not.
-
-        :param terms: that its folder names
-        """
-        terms = terms or TradeTerms.from_environment(environment, rl.model_type)
-        return cls(environment, terms, rl.drop_ohlc_from_features, falls_back=rl.fallback is not None)
-
-    def outdated(self, changes: tuple[str, ...], entry_mode: str, *, drops_prices: bool, can_decide: bool) -> Standing:
-        """That of the same policy, where something has changed since its training.
-
-        :param entry_mode: of its training, as ``drops_prices``
-        """
-        terms = self.terms
-        environment = replace(self.environment, rules=terms.rules, lookback=terms.lookback, entry_mode=entry_mode)
-        return Standing(environment, terms, drops_prices, changes, can_decide, self.falls_back)
 
 
 class LivePairs:

@@ -16,13 +16,14 @@ from pandas import DataFrame
 
 from mtfscalper.freqai.bookkeeping import Bookkeeper
 from mtfscalper.freqai.fallback import falls_back
-from mtfscalper.freqai.live import LivePairs, Standing
+from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.owner import Owner, policy_trouble
 from mtfscalper.freqai.policy_folders import Origin
 from mtfscalper.freqai.prediction_history import DATE, DO_PREDICT, joined, tidied
 from mtfscalper.freqai.predictions import EXPIRED, without_entries
+from mtfscalper.freqai.standing import Standing
 from mtfscalper.freqai.traded_strategy import TradedStrategy
-from mtfscalper.freqai.trained_with import DROPS_PRICES, ENTRY_MODE, changes_since, features_apart, summary
+from mtfscalper.freqai.trained_with import listed, summary
 
 logger = logging.getLogger(__name__)
 
@@ -123,26 +124,18 @@ class LivePasses:
         if standing.falls_back:
             standing = standing._replace(falls_back=falls_back(origin.judged, dk.pair))
         if origin.trained_with:
-            changes = changes_since(origin.trained_with, self._drawer.trained_with(dk.pair))
-            made = [name for name in frame.columns if "%" in name]
-            changes += features_apart(dk.training_features_list, made)
-            if changes:
-                then = {**self._drawer.trained_with(dk.pair), **origin.trained_with}
-                standing = standing.outdated(
-                    tuple(changes),
-                    then[ENTRY_MODE],
-                    drops_prices=then[DROPS_PRICES],
-                    can_decide=set(dk.training_features_list) <= set(made),
-                )
+            now = self._drawer.trained_with(dk.pair)
+            standing = standing.since(origin, now, dk.training_features_list, frame.columns)
+            if standing.changes:
                 of_trades = "It decides about open trades as it was trained"
                 if standing.falls_back:
                     of_trades = "The rules end its open trades"
                 if not standing.can_decide:
-                    of_trades = f"It cannot decide any more: {_STAYS}"
+                    of_trades = f"It cannot decide any more, without {listed(standing.lacking)}: {_STAYS}"
                 self._retrain(
                     dk.pair,
-                    f"{dk.pair}: its policy was trained with something else: {summary(changes)}. {of_trades}. Nothing "
-                    "is entered, and a new one is trained at once.",
+                    f"{dk.pair}: its policy was trained with something else: {summary(standing.changes)}. {of_trades}. "
+                    "Nothing is entered, and a new one is trained at once.",
                 )
         self._pairs.standings[model] = standing
         return standing

@@ -64,7 +64,9 @@ class LiveReplay:
             environment = self.traded.terms.environment(pair)
             # As FreqAI names features for a bot.
             rows = kitchen.remove_special_chars_from_feature_names(computed.rows)
-            self._pairs[pair] = PairRows(kitchen, rows, candles, environment, self.traded.settings)
+            self._pairs[pair] = PairRows(
+                kitchen, rows, candles, environment, self.traded.settings, self.traded.trained_with(pair)
+            )
         for decisions in trade_decisions_of(strategy):
             decisions.follow_bot(pair, self)
         self._report.take(pair, self._traded_rows(pair, frame))

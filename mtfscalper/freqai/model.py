@@ -38,7 +38,6 @@ from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.trade_decisions import follow_plan
 from mtfscalper.freqai.traded_strategy import TradedStrategy
-from mtfscalper.freqai.trained_with import trained_with
 from mtfscalper.freqai.training_folder import noted
 from mtfscalper.freqai.training_loop import TrainingLoop
 from mtfscalper.freqai.views import is_view, may_be_view, with_sealed_columns
@@ -92,7 +91,7 @@ class MtfScalperFreqaiModel(BotHooks):
         self._replay = None
         self._owner = self.dd.owner
         self._passes = LivePasses(self.dd, self._live, self._owner, self.freqai_info)
-        self.dd.trained_with = self._trained_with
+        self.dd.trained_with = lambda pair: self.traded.trained_with(pair)
         self._trainings = TrainingLoop(self, self.dd, self._owner, at_look=lambda: self._health.write())
         self._health = HealthWriter(self, self.dd, self._owner, self._trainings)
         self._door = CandleDoor(self._owner, config["freqai"]["feature_parameters"])
@@ -208,10 +207,6 @@ class MtfScalperFreqaiModel(BotHooks):
             logger.info("-------------------- Done training %s --------------------", pair)
         self._preparations[model] = Preparation(dk.feature_pipeline, list(dk.training_features_list))
         return model
-
-    def _trained_with(self, pair: str) -> dict[str, Any]:
-        rules = self.traded.terms.rules_at_all_candles(pair)
-        return trained_with(self.settings, self._user, rules, self.freqai_info["feature_parameters"])
 
     def _training_data(self, frame: DataFrame, pair: str, dk: FreqaiDataKitchen) -> dict[str, Any]:
         return self.traded.training_data(pair, frame, dk, self.dd, self.define_data_pipeline(threads=dk.thread_count))

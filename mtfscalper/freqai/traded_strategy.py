@@ -17,6 +17,7 @@ from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.preparation import training_data
 from mtfscalper.freqai.strategy_frame import StrategyFrame, bots_stop_too, check_strategy
 from mtfscalper.freqai.strategy_rules import PairTerms, UserParts
+from mtfscalper.freqai.trained_with import trained_with
 from mtfscalper.freqai.unsimulated import name_unsimulated
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
@@ -94,6 +95,11 @@ class TradedStrategy:
         :param frame: the strategy's, one row a candle
         """
         return self.terms.with_signals(self.source.candles(pair, frame), frame)
+
+    def trained_with(self, pair: str) -> dict[str, Any]:
+        """What a policy of a pair is trained with now, see :mod:`mtfscalper.freqai.trained_with`."""
+        rules = self.terms.rules_at_all_candles(pair)
+        return trained_with(self.settings, self._user, rules, self._config["freqai"]["feature_parameters"])
 
     def training_data(
         self, pair: str, frame: DataFrame, dk: FreqaiDataKitchen, drawer: FreqaiDataDrawer, pipeline: Any

@@ -8,7 +8,7 @@ are others at each candle.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,6 +18,7 @@ from mtfscalper.settings import Settings
 from mtfscalper.trading.trading_rules import TradingRules
 
 ENTRY_MODE = "freqai.rl_config.entry_mode"
+FALLBACK = "freqai.rl_config.fallback"
 DROPS_PRICES = "freqai.rl_config.drop_ohlc_from_features"
 _NOT_OF_A_POLICY = {
     *("progress_bar", "decision_mode", "trust_models", "kept_runs"),
@@ -87,15 +88,16 @@ def features_apart(then: list[str], now: list[str]) -> Iterator[str]:
     """
     for what, names in (("no longer makes", set(then) - set(now)), ("also makes", set(now) - set(then))):
         if names:
-            yield f"the strategy {what} {_listed(sorted(names))}"
+            yield f"the strategy {what} {listed(sorted(names))}"
 
 
-def summary(changes: list[str]) -> str:
+def summary(changes: Sequence[str]) -> str:
     """What has changed, in one line."""
-    return _listed(changes, "; ")
+    return listed(changes, "; ")
 
 
-def _listed(names: list[str], between: str = ", ") -> str:
+def listed(names: Sequence[str], between: str = ", ") -> str:
+    """The first few of some names, and how many more there are."""
     more = len(names) - _NAMED
     return between.join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 

@@ -1,0 +1,154 @@
+"""A bot's policies, asked in a backtest with other settings than theirs: they decide as they were trained."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from freqai_runs import PAIR, Watch
+from live_bot import LiveBot
+
+from mtfscalper import artefacts
+from mtfscalper.freqai.archive import Archive
+from mtfscalper.freqai.exit_policy import ExitPolicy
+from mtfscalper.freqai.kept_policies import KeptPolicies, PairRows
+from mtfscalper.freqai.policy_folders import PolicyFolders, PolicyName
+from mtfscalper.market.signals import LONG_SIGNAL
+from mtfscalper.seals import Seals
+
+
+class Kept:
+    """A policy that a bot has left, and the rows of a backtest.
+
+    :ivar rows: with the settings that the policy was trained with
+    :ivar name: of its folder
+    """
+
+    def __init__(self, home: Path, archive: Archive, rows: PairRows, name: str) -> None:
+        self.home, self.archive, self.rows, self.name = home, archive, rows, name
+        self.models = home / "models" / archive.identifier
+
+    @property
+    def folders(self) -> list[Path]:
+        return [self.models / self.name, self.archive.bot / self.name]
+
+    def at(self, home: Path) -> Kept:
+        """A copy elsewhere."""
+        shutil.copytree(self.home, home, dirs_exist_ok=True)
+        archive = self.archive._replace(root=home / self.archive.root.relative_to(self.home))
+        return Kept(home, archive, self.rows, self.name)
+
+    def policies(self) -> KeptPolicies:
+        return KeptPolicies(self.models, self.archive, Seals(self.home))
+
+    def load(self, rows: PairRows | None = None) -> ExitPolicy | None:
+        return self.policies().load(self.name, 0, 2**62, rows or self.rows)
+
+    def seal(self, **rl: Any) -> None:
+        """Let the policy have been trained with other settings."""
+        stem = f"cb_btc_{self.name.rpartition('_')[2]}"
+        folders = PolicyFolders(self.models, self.archive, Seals(self.home))
+        folders.seal(PolicyName(self.models / self.name, stem), PAIR, self.with_rl(**rl).trained_with)
+
+    def with_rl(self, **rl: Any) -> PairRows:
+        """The rows of a backtest with other settings."""
+        rows = self.rows
+        settings = rows.settings.model_copy(update={"rl": rows.settings.rl.model_copy(update=rl)})
+        environment = replace(rows.environment, entry_mode=settings.rl.entry_mode)
+        now = {**rows.trained_with, **{f"freqai.rl_config.{name}": value for name, value in rl.items()}}
+        return rows._replace(settings=settings, environment=environment, trained_with=now)
+
+
+def features_of(policy: ExitPolicy) -> Any:
+    return policy.period.decider._features  # type: ignore[attr-defined]
+
+
+@pytest.fixture(scope="module")
+def bots(tmp_path_factory: pytest.TempPathFactory, market: Path) -> Kept:
+    home = tmp_path_factory.mktemp("bot")
+    with pytest.MonkeyPatch.context() as patch:
+        Watch(patch)
+        bot = LiveBot(home, market, patch, freqai={"rl_config": {"entry_mode": "agent", "decision_mode": "exact"}})
+        bot.analyse()
+        bot.train()
+        frame, kitchen = bot.whole_frame()
+        traded = bot.model.traded
+        rows = PairRows(
+            kitchen,
+            frame.reset_index(drop=True),
+            traded.candles_to_decide(PAIR, frame),
+            traded.terms.environment(PAIR),
+            traded.settings,
+            traded.trained_with(PAIR),
+        )
+    [folder] = Path(bot.model.full_path).glob("sub-train-*")
+    return Kept(home, Archive.from_config(bot.config), rows, folder.name)
+
+
+@pytest.fixture
+def kept(bots: Kept, tmp_path: Path) -> Kept:
+    return bots.at(tmp_path)
+
+
+def test_a_policy_is_shown_what_it_was_trained_on_whatever_the_backtest_is_set_to(
+    kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    before = kept.load()
+    assert before is not None
+    assert all(before.period.long_permitted)
+    assert "was trained with something else" not in caplog.text
+    with caplog.at_level("INFO"):
+        # Permitted where there is a signal alone; with the raw prices, which were left out.
+        after = kept.load(kept.with_rl(entry_mode="gated", drop_ohlc_from_features=True, fallback="classic"))
+    assert after is not None
+    assert after.period.long_permitted == before.period.long_permitted
+    assert np.array_equal(features_of(after), features_of(before))
+    assert not after.falls_back
+    assert "was trained with something else: freqai.rl_config.drop_ohlc_from_features is True and was False" in (
+        caplog.text
+    )
+    assert "It decides as it was trained." in caplog.text
+
+
+@pytest.mark.parametrize("what", ["feature", "terms"])
+def test_what_a_policy_was_trained_with_and_is_gone_is_named_and_its_trades_are_held(
+    kept: Kept, caplog: pytest.LogCaptureFixture, what: str
+) -> None:
+    rows = kept.rows
+    if what == "feature":
+        gone = next(name for name in rows.rows.columns if name.startswith("%"))
+        rows = rows._replace(rows=rows.rows.drop(columns=gone))
+        words = f"it was trained on {gone}, which the strategy no longer makes"
+    else:
+        for folder in kept.folders:
+            (folder / artefacts.TERMS_NAME).unlink()
+        words = "its folder does not say which trades it was trained for"
+    assert kept.load(rows) is None
+    assert kept.name in caplog.text
+    assert words in caplog.text
+    assert "are held until their stop, ROI or longest duration" in caplog.text
+
+
+def test_without_the_signals_that_permitted_its_entries_a_policy_is_not_asked(
+    kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept.seal(entry_mode="gated")
+    policy = kept.load()
+    assert policy is not None
+    assert not all(policy.period.long_permitted)
+    assert any(policy.period.long_permitted)
+    assert kept.load(kept.rows._replace(rows=kept.rows.rows.drop(columns=LONG_SIGNAL))) is None
+    assert f"it was trained on {LONG_SIGNAL}, which the strategy no longer makes" in caplog.text
+
+
+def test_a_policy_that_is_no_longer_kept_is_named_once(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
+    for folder in kept.folders:
+        shutil.rmtree(folder)
+    policies = kept.policies()
+    for _ in range(2):
+        assert policies.load(kept.name, 0, 2**62, kept.rows) is None
+    assert caplog.text.count(f"{kept.name} would decide about them: it is no longer kept") == 1
