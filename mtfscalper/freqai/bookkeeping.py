@@ -29,7 +29,8 @@ from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.candle_history import HistoryDrawer
 from mtfscalper.freqai.fallback import judged_in
 from mtfscalper.freqai.owner import Owner, policy_trouble
-from mtfscalper.freqai.policy_folders import Origin, PolicyFolders, PolicyName
+from mtfscalper.freqai.policy_folders import Origin, PolicyFolders
+from mtfscalper.freqai.policy_places import PolicyName
 from mtfscalper.freqai.prediction_history import PredictionHistory, with_row
 from mtfscalper.freqai.sealing import HISTORY_NAMES
 from mtfscalper.freqai.sharing import Writers
@@ -162,7 +163,7 @@ class Bookkeeper(HistoryDrawer):
 
         :return: why it cannot be, None once it is
         """
-        refused = self._folders.why_refused(name)
+        refused = self._folders.why_refused(name, coin)
         if refused is not None:
             return refused
         origin = self._folders.origin(name, stands_in=stands_in)

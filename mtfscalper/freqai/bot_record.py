@@ -12,11 +12,13 @@ from freqtrade.enums import RunMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.exchange import timeframe_to_msecs
 
+from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.bot_journal import KINDS, NOT_FILLED, PRICE_EXITS, BotTrade, Pass, has_journal, read_journal
 from mtfscalper.freqai.candle_clock import candle_open_ms, milliseconds
 from mtfscalper.freqai.decision_record import bots_decisions, records_folder
 from mtfscalper.freqai.exit_policy import ExitDecision
+from mtfscalper.freqai.policy_places import PolicyPlaces
 from mtfscalper.freqai.prediction_history import PredictionHistory
 from mtfscalper.freqai.sealing import HISTORY_NAMES, unsealed_history
 from mtfscalper.seals import Seals
@@ -219,8 +221,8 @@ def live_models_complaints(settings: Settings, config: Mapping[str, Any]) -> Ite
             "runs whatever code is in it; accepted: what a bot of this user directory wrote; remedy: if it is yours, "
             f"`mtfscalper seal {folder}` seals it"
         )
-    elif settings.rl.decision_mode == "exact" and not any(
-        [*records.glob("dry_run_*.feather"), *records.glob("live_*.feather"), *_kept_policies(config, folder)]
+    elif settings.rl.decision_mode == "exact" and not (
+        any(True for kind in KINDS for _ in records.glob(f"{kind}_*.feather")) or _keeps_policies(config, folder)
     ):
         yield (
             f"freqai.rl_config.decision_mode is 'exact', and {_OPTION} finds nothing to decide about trades with: "
@@ -229,8 +231,13 @@ def live_models_complaints(settings: Settings, config: Mapping[str, Any]) -> Ite
         )
 
 
-def _kept_policies(config: Mapping[str, Any], folder: Path) -> list[Path]:
-    return [*folder.glob("sub-train-*/*_model.zip"), *Archive.from_config(config).bot.glob("sub-train-*/*_model.zip")]
+def _keeps_policies(config: Mapping[str, Any], folder: Path) -> bool:
+    places = PolicyPlaces(folder, Archive.from_config(config), Seals(Path(config["user_data_dir"])))
+    return any(
+        artefacts.policy_files(path, name.stem)["model"].is_file()
+        for name in places.names()
+        for path in places.folders(name.folder.name)
+    )
 
 
 def _identifiers_of_bots(user_dir: Path) -> list[str]:

@@ -9,6 +9,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,8 @@ from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.candles import PairCandles
 from mtfscalper.freqai.exit_policy import DecidingPeriod, ExitPolicy
 from mtfscalper.freqai.fallback import falls_back
-from mtfscalper.freqai.policy_folders import Origin, PolicyFolders, PolicyName
+from mtfscalper.freqai.policy_folders import Origin, PolicyFolders
+from mtfscalper.freqai.policy_places import PolicyName
 from mtfscalper.freqai.predictions import period_rows
 from mtfscalper.freqai.preparation import Preparation
 from mtfscalper.freqai.standing import Standing
@@ -62,10 +64,9 @@ class KeptPolicies:
         """
         :param folder: FreqAI's, of the identifier
         """
-        self._folders = (folder, archive.bot)
+        self._folders = PolicyFolders(folder, archive, seals)
         self._seals = seals
         self._loaded: dict[str, OrderedDict[tuple[str, int], ExitPolicy]] = {}
-        self._kept = PolicyFolders(folder, archive, seals)
         self._lost: set[str] = set()
         self._told: set[tuple[str, tuple[str, ...]]] = set()
 
@@ -76,9 +77,8 @@ class KeptPolicies:
         :return: its folder's name, when it was trained, and when the next one was; None, after a warning, where none is
             kept
         """
-        base = pair.split("/")[0]
-        names = {path.name for folder in self._folders for path in folder.glob(f"sub-train-{base}_*")}
-        trained = sorted(int(end) * 1000 for name in names if (end := name.rsplit("_", 1)[1]).isdigit())
+        names = self._by_pair.get(pair, [])
+        trained = [1000 * name.trained_timestamp for name in names]
         at = bisect_right(trained, row_ms) - 1
         if at < 0:
             if pair not in self._lost:
@@ -91,7 +91,12 @@ class KeptPolicies:
                 )
             return None
         stop_ms = trained[at + 1] if at + 1 < len(trained) else 2**62
-        return f"sub-train-{base}_{trained[at] // 1000}", trained[at], stop_ms
+        return names[at].folder.name, trained[at], stop_ms
+
+    @cached_property
+    def _by_pair(self) -> dict[str, list[PolicyName]]:
+        """The policies of each pair, the one trained first first: a backtest's bot trains no others meanwhile."""
+        return {pair: names[::-1] for pair, names in self._folders.by_pair().items()}
 
     def load(self, name: str, first_ms: int, stop_ms: int, pair: PairRows) -> ExitPolicy | None:
         """A policy over the rows that it was in use for.
@@ -104,10 +109,10 @@ class KeptPolicies:
         loaded = self._loaded.setdefault(pair.candles.pair, OrderedDict())
         if (name, first_ms) in loaded:
             return loaded[(name, first_ms)]
-        folder = self._sound(name)
+        folder = self._sound(name, pair.candles.pair)
         if folder is None:
             return None
-        origin = self._kept.origin(PolicyName(folder, ""))
+        origin = self._folders.origin(PolicyName(folder, ""))
         metadata = json.loads(artefacts.sealed_path(folder, "metadata").read_text())
         prepared = Preparation(
             cloudpickle.loads(artefacts.sealed_path(folder, "feature_pipeline").read_bytes()),
@@ -166,17 +171,19 @@ class KeptPolicies:
             )
         return standing
 
-    def _sound(self, name: str) -> Path | None:
-        """The folder of a policy that may be loaded."""
+    def _sound(self, name: str, pair: str) -> Path | None:
+        """The folder of a pair's policy that may be loaded."""
         if name in self._lost:
             return None
         whys = []
-        for folder in (parent / name for parent in self._folders):
-            why = artefacts.why_stale(folder, {}, _ROLES, self._seals) if folder.is_dir() else "it is missing"
-            if why is None:
+        for folder in self._folders.folders(name):
+            why = artefacts.why_stale(folder, {}, _ROLES, self._seals)
+            sealed_for = (artefacts.read_manifest(folder) or {}).get("pair")
+            if why is None and sealed_for == pair:
                 return folder
-            whys.append(f"{folder}: {why}")
-        self._lose(name, f"it is no longer kept ({'; '.join(whys)}); freqai.purge_old_models says how many are kept")
+            whys.append(f"{folder}: {why or f'it is the policy of {sealed_for}'}")
+        why = "; ".join(whys) or "its folder is missing"
+        self._lose(name, f"it is no longer kept ({why}); freqai.purge_old_models says how many are kept")
         return None
 
     def _lose(self, name: str, why: str) -> None:

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from mtfscalper import artefacts
-from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.fallback import judged_in
+from mtfscalper.freqai.policy_places import PolicyName, PolicyPlaces
 from mtfscalper.freqai.training_folder import trained_terms
-from mtfscalper.seals import Seals
 from mtfscalper.training.paired_result import PairedResult
 
 logger = logging.getLogger(__name__)
 
-# FreqAI's names for them: the base currency, and when the policy was trained.
-_FOLDER = re.compile(r"^sub-train-(.+)_(\d+)$")
 _TRAINED_WITH = "trained_with"
 # Where purge_old_models is true.
 _FREQAIS_KEPT = 2
@@ -44,32 +40,8 @@ class Origin(NamedTuple):
     judged: PairedResult | str = "its folder is unknown"
 
 
-class PolicyName(NamedTuple):
-    """How FreqAI calls a policy.
-
-    :ivar folder: it lies in
-    :ivar stem: its files' names begin with
-    """
-
-    folder: Path
-    stem: str
-
-    @property
-    def trained_timestamp(self) -> int:
-        """When it was trained, seconds since 1970."""
-        return int(self.stem.rpartition("_")[2])
-
-
-class PolicyFolders:
-    """The folders of a bot's policies, in FreqAI's place and under the second names that are kept beside it."""
-
-    def __init__(self, full_path: Path, archive: Archive, seals: Seals) -> None:
-        """
-        :param full_path: the identifier's folder
-        :param archive: of the identifier
-        :param seals: of the user directory
-        """
-        self._full_path, self._kept, self._seals = full_path, archive.bot, seals
+class PolicyFolders(PolicyPlaces):
+    """What a bot does with the folders of its policies."""
 
     def named(self, entry: Mapping[str, Any]) -> PolicyName | None:
         """The policy that FreqAI's dictionary names for a pair, None where it names none.
@@ -112,8 +84,20 @@ class PolicyFolders:
             judged=judged_in(name.folder),
         )
 
-    def why_refused(self, name: PolicyName) -> str | None:
-        """Why a policy must not be loaded, None if it may; it is put back first where its second names are whole."""
+    def why_refused(self, name: PolicyName, pair: str) -> str | None:
+        """Why a policy must not be loaded for a pair, None if it may.
+
+        It is put back first where its second names are whole.
+        """
+        refused = self._put_back(name)
+        if refused is None and (sealed_for := self.pair_of(name)) not in (None, pair):
+            return f"it is the policy of {sealed_for}"
+        return refused
+
+    def _put_back(self, name: PolicyName) -> str | None:
+        """
+        :return: why the policy is not whole all the same
+        """
         refused = self._why_refused(name)
         kept = self._kept / name.folder.name
         if refused is None or self._why_refused(name._replace(folder=kept)) is not None:
@@ -154,9 +138,9 @@ class PolicyFolders:
 
         :param without: what is not one of them
         """
-        for name in self._of_pairs():
+        for name in self.names():
             is_other = without is None or name.folder.name != without.folder.name
-            if is_other and self._pair_of(name) == pair and self.why_refused(name) is None:
+            if is_other and self.pair_of(name) == pair and self.why_refused(name, pair) is None:
                 yield name
 
     def purge(self, keep: bool | int, in_use: Mapping[str, Mapping[str, Any]]) -> None:
@@ -172,39 +156,16 @@ class PolicyFolders:
             return
         deciding = {pair: name.folder.name for pair, entry in in_use.items() if (name := self.named(entry))}
         needed, spared, of_coin = set(deciding.values()), set[str | None](), dict[str, int]()
-        names = list(self._of_pairs())
+        names = list(self.names())
         for name in names:
-            folder = name.folder.name
-            found = _FOLDER.match(folder)
-            assert found is not None, folder
-            of_coin[found[1]] = of_coin.get(found[1], 0) + 1
-            pair = self._pair_of(name)
-            if of_coin[found[1]] <= (_FREQAIS_KEPT if keep is True else keep):
+            folder, coin = name.folder.name, name.base_currency
+            of_coin[coin] = of_coin.get(coin, 0) + 1
+            pair = self.pair_of(name)
+            if of_coin[coin] <= (_FREQAIS_KEPT if keep is True else keep):
                 needed.add(folder)
             if pair is not None and folder != deciding.get(pair) and pair not in spared:
                 needed.add(folder)
                 spared.add(pair)
         for folder in {name.folder.name for name in names} - needed:
-            for place in (self._full_path, self._kept):
-                if (place / folder).is_dir():
-                    shutil.rmtree(place / folder)
-
-    def _of_pairs(self) -> Iterator[PolicyName]:
-        """Every policy's name, whether or not it is whole, the one trained last first."""
-        found = {
-            path.name: match
-            for place in (self._full_path, self._kept)
-            for path in place.glob("sub-train-*")
-            if path.is_dir() and (match := _FOLDER.match(path.name))
-        }
-        for folder, match in sorted(found.items(), key=lambda item: int(item[1][2]), reverse=True):
-            yield PolicyName(self._full_path / folder, f"cb_{match[1].lower()}_{match[2]}")
-
-    def _pair_of(self, name: PolicyName) -> str | None:
-        """The pair that a bot sealed a policy for, None where none did."""
-        for folder in (name.folder, self._kept / name.folder.name):
-            if artefacts.why_unsealed(folder, self._seals) is None:
-                pair = (artefacts.read_manifest(folder) or {}).get("pair")
-                if isinstance(pair, str):
-                    return pair
-        return None
+            for path in self.folders(folder):
+                shutil.rmtree(path)

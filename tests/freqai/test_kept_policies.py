@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 from freqai_runs import PAIR, Watch
-from live_bot import LiveBot
+from live_bot import LiveBot, watched
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.exit_policy import ExitPolicy
 from mtfscalper.freqai.kept_policies import KeptPolicies, PairRows
-from mtfscalper.freqai.policy_folders import PolicyFolders, PolicyName
+from mtfscalper.freqai.policy_folders import PolicyFolders
+from mtfscalper.freqai.policy_places import PolicyName
 from mtfscalper.market.signals import LONG_SIGNAL
+from mtfscalper.reporting.audit.bot import trained_rules
 from mtfscalper.seals import Seals
+
+USDC = "BTC/USDC:USDC"
 
 
 class Kept:
@@ -47,6 +53,21 @@ class Kept:
 
     def load(self, rows: PairRows | None = None) -> ExitPolicy | None:
         return self.policies().load(self.name, 0, 2**62, rows or self.rows)
+
+    def of_other_pair(self, hours: int) -> str:
+        """A later policy of a pair of the same base currency; its folder's name."""
+        trained = int(self.name.rpartition("_")[2])
+        later = trained + 3600 * hours
+        folder = self.models / f"sub-train-BTC_{later}"
+        folder.mkdir()
+        for path in (self.models / self.name).iterdir():
+            shutil.copy(path, folder / path.name.replace(str(trained), str(later)))
+        terms = json.loads((folder / artefacts.TERMS_NAME).read_text())
+        terms["rules"]["stoploss_ratio"] = 0.123
+        (folder / artefacts.TERMS_NAME).write_text(json.dumps(terms))
+        folders = PolicyFolders(self.models, self.archive, Seals(self.home))
+        folders.seal(PolicyName(folder, f"cb_btc_{later}"), USDC, self.rows.trained_with)
+        return folder.name
 
     def seal(self, **rl: Any) -> None:
         """Let the policy have been trained with other settings."""
@@ -152,3 +173,42 @@ def test_a_policy_that_is_no_longer_kept_is_named_once(kept: Kept, caplog: pytes
     for _ in range(2):
         assert policies.load(kept.name, 0, 2**62, kept.rows) is None
     assert caplog.text.count(f"{kept.name} would decide about them: it is no longer kept") == 1
+
+
+# ---------------------------------------------------------------------- two pairs of one base currency
+
+
+def test_a_policy_is_found_by_its_pair_and_not_by_the_base_currency_that_its_folder_is_named_by(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    other = kept.of_other_pair(1)
+    policies, trained_ms = kept.policies(), 1000 * int(kept.name.rpartition("_")[2])
+    looks = watched(monkeypatch, Path, "glob")
+    for hours in range(5):
+        # Not until the other pair's training.
+        assert policies.trained_before(PAIR, trained_ms + 3_600_000 * hours) == (kept.name, trained_ms, 2**62)
+    assert policies.trained_before(USDC, trained_ms) is None
+    assert policies.trained_before(USDC, trained_ms + 3_600_000) == (other, trained_ms + 3_600_000, 2**62)
+    # The folders are not looked through for each trade.
+    assert len(looks) <= 2
+    assert policies.load(other, 0, 2**62, kept.rows) is None
+    assert f"it is the policy of {USDC}" in caplog.text
+
+
+def test_an_audit_takes_the_rules_of_the_pairs_own_policies(kept: Kept) -> None:
+    kept.of_other_pair(1)
+    run: Any = SimpleNamespace(
+        archive=kept.archive, user_data_dir=kept.home, seals=Seals(kept.home), pairs=[PAIR, "ETH/USDT:USDT"]
+    )
+    rules = trained_rules(run)
+    assert {pair: found.stoploss_ratio for pair, found in rules.items()} == {PAIR: 0.02}
+    run.pairs.append(USDC)
+    assert trained_rules(run)[USDC].stoploss_ratio == 0.123
+
+
+def test_a_bot_does_not_load_the_policy_of_another_pair_that_its_dictionary_names(kept: Kept) -> None:
+    name = PolicyName(kept.models / kept.name, f"cb_btc_{kept.name.rpartition('_')[2]}")
+    folders = PolicyFolders(kept.models, kept.archive, Seals(kept.home))
+    assert folders.why_refused(name, PAIR) is None
+    assert folders.why_refused(name, USDC) == f"it is the policy of {PAIR}"
+    assert not folders.must_not_be_loaded(name)

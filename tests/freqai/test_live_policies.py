@@ -21,7 +21,8 @@ from live_bot import FIRST_START, LiveBot
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.columns import ACTION_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
-from mtfscalper.freqai.policy_folders import PolicyFolders, PolicyName
+from mtfscalper.freqai.policy_folders import PolicyFolders
+from mtfscalper.freqai.policy_places import PolicyName
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.trained_with import changes_since, trained_with
 from mtfscalper.seals import Seals

@@ -15,8 +15,8 @@ from freqtrade.exceptions import OperationalException
 from freqtrade.exchange import timeframe_to_msecs
 from freqtrade.strategy import IStrategy
 
-from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.bot_record import BotRecord
+from mtfscalper.freqai.policy_places import PolicyPlaces
 from mtfscalper.freqai.strategy_rules import wallet_of
 from mtfscalper.freqai.training_folder import trained_terms
 from mtfscalper.reporting.audit.causes import Decided, Seen
@@ -152,28 +152,25 @@ def _milliseconds(dates: pd.Series[pd.Timestamp]) -> pd.Series[float]:
 
 def trained_rules(result: RunResult) -> dict[str, TradingRules]:
     """The rules that a bot's policies were trained for: of each pair those of the newest one that is kept."""
-    archive = result.archive
-    assert archive is not None
+    places = _places(result)
     found = {}
-    for pair in result.pairs:
-        folders = sorted(_kept(result, archive, f"sub-train-{pair.split('/')[0]}_*"), key=lambda path: path.name)
-        for folder in reversed(folders):
-            terms = trained_terms(folder)
-            if terms is not None:
-                found[pair] = terms.rules
-                break
+    for pair, names in places.by_pair().items():
+        folders = (folder for name in names for folder in places.folders(name.folder.name))
+        terms = next(filter(None, map(trained_terms, folders)), None) if pair in result.pairs else None
+        if terms is not None:
+            found[pair] = terms.rules
     return found
 
 
-def _kept(result: RunResult, archive: Archive, name: str) -> list[Path]:
-    folders = (result.user_data_dir / "models" / archive.identifier, archive.bot)
-    return [path for folder in folders for path in folder.glob(name)]
+def _places(result: RunResult) -> PolicyPlaces:
+    archive = result.archive
+    assert archive is not None
+    return PolicyPlaces(result.user_data_dir / "models" / archive.identifier, archive, result.seals)
 
 
 def decisions_of_bot(trades: list[Seen], result: RunResult, record: BotRecord) -> Decisions:
     """What a bot decided about its trades, by its record."""
-    archive = result.archive
-    assert archive is not None
+    kept = {name.folder.name for name in _places(result).names()}
     timeframe_ms = timeframe_to_msecs(result.timeframe)
     expiration_ms = float(result.freqai.get("expiration_hours") or 0) * 3_600_000
     used, found = set[str](), []
@@ -191,7 +188,7 @@ def decisions_of_bot(trades: list[Seen], result: RunResult, record: BotRecord) -
             continue
         policies = {answer.policy for answer in answers.values() if answer.policy}
         used |= policies
-        n_purged += any(not _kept(result, archive, policy) for policy in policies)
+        n_purged += bool(policies - kept)
 
         def expired(candle: int, policy: str) -> str:
             trained = policy.rsplit("_", 1)[-1]
@@ -202,7 +199,7 @@ def decisions_of_bot(trades: list[Seen], result: RunResult, record: BotRecord) -
 
         found.append(decided_of(trade, answers, lambda _: True, expired, timeframe_ms, record.stop_ms))
     notes = []
-    if purged := sorted(policy for policy in used if not _kept(result, archive, policy)):
+    if purged := sorted(used - kept):
         notes.append(
             f"{len(purged)} of the {len(used)} policies that decided are no longer kept ({purged[0]}): the record of "
             f"decisions decides about their {n_purged} trades"
