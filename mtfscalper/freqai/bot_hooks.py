@@ -74,7 +74,7 @@ class BotHooks(BaseReinforcementLearningModel):
         finally:
             if self._download is not None:
                 self._download.end()
-            self._passes.mind_queue(self.train_queue, pair, strategy.dp.current_whitelist())
+            self._passes.mind_clock(pair)
         if self._journal is not None:
             self._journal.note_pass(pair, done.return_dataframe, self._live.policy_of(pair, dataframe["date"].iloc[-1]))
         self._health.passed(pair, strategy, done.return_dataframe, self._live.falls_back(pair))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
 
@@ -207,25 +205,12 @@ class LivePasses:
 
     # ------------------------------------------------------------------ trainings
 
-    def mind_queue(self, queue: deque[str], pair: str, whitelist: Collection[str]) -> None:
-        """See that a pair is trained when it is due: FreqAI waits for the first of its queue, and drops some for good.
-
-        :param queue: FreqAI's, of pairs
-        :param whitelist: the pairs that FreqAI trains
-        """
-        entries = self._drawer.pair_dict
-        entry = entries.get(pair)
-        if entry is None or pair not in whitelist:
-            return
-        if entry["trained_timestamp"] > datetime.now(UTC).timestamp() + _CLOCK_SECONDS:
+    def mind_clock(self, pair: str) -> None:
+        """See that a pair is trained though the clock was set back: FreqAI would wait for the time of its policy."""
+        entry = self._drawer.pair_dict.get(pair)
+        if entry is not None and entry["trained_timestamp"] > datetime.now(UTC).timestamp() + _CLOCK_SECONDS:
             logger.warning("%s: its policy was trained at a time yet to come: the clock was set back. It is due.", pair)
             self._drawer.train_at_once(pair)
-        if pair not in queue:
-            queue.append(pair)
-        first = entries.get(queue[0])
-        if entry["trained_timestamp"] == 0 and first is not None and first["trained_timestamp"] != 0:
-            queue.remove(pair)
-            queue.appendleft(pair)
 
     def _retrain(self, pair: str, message: str) -> None:
         self._owner.trouble(policy_trouble(pair), message)

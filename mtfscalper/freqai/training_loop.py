@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -28,6 +28,7 @@ LOOK_SECONDS = 1.0
 HANGS_AFTER_TIMES, HANGS_AFTER_SECONDS = 10.0, 1800.0
 # How long a failure waits for the word that the bot stops: a signal ends a training's processes before it is heard of.
 _STOP_SECONDS = 2.0
+_NEVER_TRAINED = {"trained_timestamp": 0}
 
 
 class _Duty(NamedTuple):
@@ -83,6 +84,8 @@ class TrainingLoop:
         self._is_unsaved = False
         # Pairs that have left the whitelist, and may come back.
         self._left: set[str] = set()
+        # FreqAI's queue belongs to the loop. One that is given up may come back to life beside its successor.
+        self._queue_lock = threading.Lock()
         self._thread: threading.Thread | None = None
         # Of a thread's own training: one that was given up may come back to life beside its successor.
         self._own = threading.local()
@@ -183,19 +186,20 @@ class TrainingLoop:
     def _has_successor(self) -> bool:
         return self._thread is not None and threading.current_thread() is not self._thread
 
-    def _queue(self, whitelist: list[str]) -> Iterator[str]:
-        """FreqAI's queue, of pairs that are traded now: the one trained longest ago comes first."""
-        queue = self._model.train_queue
-        for pair in [pair for pair in queue if pair not in whitelist]:
-            queue.remove(pair)
-            self._left.add(pair)
-            logger.warning("%s is not in the whitelist now, and is not trained.", pair)
-        for pair in sorted(self._left & set(whitelist)):
-            # FreqAI would never train it again.
-            self._left.discard(pair)
-            if pair not in queue:
-                queue.appendleft(pair)
-        return iter(list(queue))
+    def _queue(self, whitelist: list[str]) -> list[str]:
+        """FreqAI's queue, of pairs that are traded now: those due at once come first, then those trained longest ago.
+
+        FreqAI drops a pair that leaves the whitelist, and would never train it again.
+        """
+        queue, entries = self._model.train_queue, self._drawer.pair_dict
+        with self._queue_lock:
+            for pair in [pair for pair in queue if pair not in whitelist]:
+                queue.remove(pair)
+                self._left.add(pair)
+                logger.warning("%s is not in the whitelist now, and is not trained.", pair)
+            known = entries.keys() | self._left
+            queue.extend(pair for pair in whitelist if pair in known and pair not in queue)
+            return sorted(queue, key=lambda pair: entries.get(pair, _NEVER_TRAINED)["trained_timestamp"] != 0)
 
     def _train_if_due(self, pair: str, strategy: IStrategy) -> bool:
         """
@@ -240,10 +244,11 @@ class TrainingLoop:
 
     def _to_the_end(self, pair: str) -> None:
         queue = self._model.train_queue
-        # The bot's own thread may have taken it out meanwhile.
-        with suppress(ValueError):
-            queue.remove(pair)
-            queue.append(pair)
+        with self._queue_lock:
+            # It may have left the whitelist, and another thread have taken over.
+            if pair in queue:
+                queue.remove(pair)
+                queue.append(pair)
 
     def _save(self) -> None:
         """What FreqAI writes after a training."""

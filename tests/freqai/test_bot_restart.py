@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import logging
 import os
-from collections import deque
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
@@ -210,22 +209,6 @@ def test_a_pair_that_has_left_the_whitelist_with_a_trade_open_is_decided_on(
     trade = again.open_trade(candles_ago=1)
     assert again.strategy.trade_decisions.decide(trade, again.now, 1.0) is not None
     assert PAIR not in again.model.train_queue
-
-
-def test_a_pair_whose_training_is_due_comes_before_those_whose_is_not(make_bot: Any) -> None:
-    bot = make_bot()
-    running(bot, n_candles=0)
-    mind, entries = bot.model._passes.mind_queue, bot.model.dd.pair_dict
-    entries["A/USDT:USDT"] = {**entries[PAIR]}
-    queue = deque(["A/USDT:USDT"])
-    # FreqAI drops a pair that leaves the whitelist for a while, and never trains it again.
-    mind(queue, PAIR, [PAIR])
-    assert list(queue) == ["A/USDT:USDT", PAIR]
-    bot.model.dd.train_at_once(PAIR)
-    mind(queue, PAIR, [PAIR])
-    assert list(queue) == [PAIR, "A/USDT:USDT"]
-    mind(queue, "B/USDT:USDT", [PAIR])
-    assert list(queue) == [PAIR, "A/USDT:USDT"]
 
 
 # ---------------------------------------------------------------------- months

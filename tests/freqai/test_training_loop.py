@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import sys
 import threading
 from collections import deque
 from collections.abc import Callable
@@ -232,6 +233,62 @@ def test_a_pair_that_left_the_whitelist_is_trained_once_it_is_back(
         assert [trainings.look() for _ in range(2)] == [[OTHER_PAIR], []]
         assert trainings.bot.model.train_queue == deque([OTHER_PAIR])
     assert trainings.look() == [PAIR]
+
+
+def test_a_pair_that_is_due_at_once_is_trained_before_those_trained_longer_ago(trainings: Trainings) -> None:
+    drawer, queue = trainings.bot.model.dd, trainings.bot.model.train_queue
+    for _ in range(2):
+        trainings.look()
+    drawer.train_at_once(OTHER_PAIR)
+    trainings.bot.now += 2 * HOUR
+    assert [trainings.look() for _ in range(3)] == [[OTHER_PAIR], [PAIR], []]
+    # FreqAI drops a pair, and never trains it again.
+    queue.remove(PAIR)
+    assert trainings.look(after=2 * HOUR) == [OTHER_PAIR]
+    assert trainings.look() == [PAIR]
+    # What the bot has not passed over yet has no candles to train on.
+    assert trainings.loop._queue([PAIR, OTHER_PAIR, "SOL/USDT:USDT"]) == [OTHER_PAIR, PAIR]
+
+
+def test_a_bots_passes_change_nothing_of_the_queue_that_its_training_thread_goes_through(
+    trainings: Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = trainings.bot
+
+    class Untouched(deque[str]):
+        def _refuse(self, *_: Any) -> Any:
+            raise AssertionError("changed beside the training thread")
+
+        append = appendleft = remove = pop = popleft = rotate = extend = _refuse
+
+    monkeypatch.setattr(bot.model, "train_queue", Untouched([OTHER_PAIR]))
+    bot.analyse()
+    bot.model.dd.train_at_once(PAIR)
+    bot.next_candle()
+    bot.analyse()
+
+
+def test_threads_that_put_pairs_to_the_end_lose_none(trainings: Trainings) -> None:
+    loop, queue = trainings.loop, trainings.bot.model.train_queue
+    pairs = [f"A{number}/USDT:USDT" for number in range(50)]
+    queue.clear()
+    queue.extend(pairs)
+
+    def work() -> None:
+        for _ in range(40):
+            for pair in loop._queue(pairs):
+                loop._to_the_end(pair)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        assert all(map(joined, threads))
+    finally:
+        sys.setswitchinterval(interval)
+    assert sorted(queue) == sorted(pairs)
 
 
 # ---------------------------------------------------------------------- the thread
