@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -51,6 +51,33 @@ class Pass(NamedTuple):
     columns: dict[str, float]
     policy: str
     locks: tuple[str, ...]
+
+    def is_late(self, timeframe_ms: int) -> bool:
+        """Whether the candle in which the row is traded on was over when the bot had decided."""
+        return self.at_ms >= self.row_ms + 2 * timeframe_ms
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether a policy decided on the row, and it may be traded on."""
+        return self.columns.get("do_predict") == 1
+
+
+def passes_that_count(passes: Iterable[Pass], timeframe_ms: int) -> dict[tuple[str, int], Pass]:
+    """Of the passes over each pair's row the one by which the bot traded: one that is restarted comes by again.
+
+    That is the first in time on which a policy decided, else the first in time, else the first.
+
+    :param passes: in the order of time
+    :return: by pair and row
+    """
+    chosen: dict[tuple[str, int], tuple[tuple[bool, bool], Pass]] = {}
+    for one in passes:
+        in_time = not one.is_late(timeframe_ms)
+        rank = in_time, in_time and one.is_decided
+        known = chosen.get((one.pair, one.row_ms))
+        if known is None or known[0] < rank:
+            chosen[one.pair, one.row_ms] = rank, one
+    return {key: one for key, (_, one) in chosen.items()}
 
 
 class BotTrade(NamedTuple):

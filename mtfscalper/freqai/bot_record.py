@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,16 @@ from freqtrade.exchange import timeframe_to_msecs
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive
-from mtfscalper.freqai.bot_journal import KINDS, NOT_FILLED, PRICE_EXITS, BotTrade, Pass, has_journal, read_journal
+from mtfscalper.freqai.bot_journal import (
+    KINDS,
+    NOT_FILLED,
+    PRICE_EXITS,
+    BotTrade,
+    Pass,
+    has_journal,
+    passes_that_count,
+    read_journal,
+)
 from mtfscalper.freqai.candle_clock import candle_open_ms, milliseconds
 from mtfscalper.freqai.decision_record import bots_decisions, records_folder
 from mtfscalper.freqai.exit_policy import ExitDecision
@@ -136,18 +146,15 @@ class BotRecord:
     def decided_passes(self, pair: str) -> list[Pass]:
         """The passes over a pair by which the bot traded, in the order of their rows: one for each.
 
-        Left out are those that came when the candle was over in which they would have been traded on. Of a row that
-        was passed over twice, as when a bot is restarted, the first counts on which a policy decided.
+        See :attr:`counting`; left out are rows that were decided on too late.
         """
-        chosen: dict[int, Pass] = {}
-        for one in self.journal.passes:
-            is_late = one.at_ms >= one.row_ms + 2 * self._timeframe_ms
-            if one.pair != pair or is_late:
-                continue
-            known = chosen.get(one.row_ms)
-            if known is None or (known.columns.get("do_predict") != 1 and one.columns.get("do_predict") == 1):
-                chosen[one.row_ms] = one
-        return [chosen[row] for row in sorted(chosen)]
+        rows = ((row, one) for (known, row), one in self.counting.items() if known == pair)
+        return [one for _, one in sorted(rows) if not one.is_late(self._timeframe_ms)]
+
+    @cached_property
+    def counting(self) -> dict[tuple[str, int], Pass]:
+        """See :func:`mtfscalper.freqai.bot_journal.passes_that_count`."""
+        return passes_that_count(self.journal.passes, self._timeframe_ms)
 
     def policy_in_force(self, pair: str, row_ms: int) -> tuple[str, int, int] | None:
         """The policy that the bot would have asked on a row, and the rows it was in use for.

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
 from typing import NamedTuple
 
-from mtfscalper.freqai.bot_journal import NOT_FILLED, PRICE_EXITS, BotTrade, Journal, Pass
+from mtfscalper.freqai.bot_journal import NOT_FILLED, PRICE_EXITS, BotTrade, Journal, Pass, passes_that_count
 from mtfscalper.freqai.candle_clock import candle_open_ms
 
 EXITS_BY_HAND = frozenset({"force_exit", "emergency_exit", "force_sell", "emergency_sell"})
@@ -111,10 +111,7 @@ class _Comparer:
         self._bots = [trade for trade in bots if trade.exit_reason != NOT_FILLED]
         self._backtests = backtests
         self._bounds = {pair: (min(known), max(known)) for pair, known in scene.candles.items() if known}
-        # Of several passes over a candle the first: a bot that is restarted comes by again.
-        self._passes: dict[tuple[str, int], Pass] = {}
-        for one in scene.journal.passes:
-            self._passes.setdefault((one.pair, one.row_ms), one)
+        self._passes = passes_that_count(scene.journal.passes, scene.timeframe_ms)
         self._passed_ms: dict[str, list[int]] = defaultdict(list)
         for one in scene.journal.passes:
             self._passed_ms[one.pair].append(one.at_ms)
@@ -244,8 +241,7 @@ class _Comparer:
         return any(before < start <= after for start in self._scene.journal.starts_ms)
 
     def _is_late(self, seen: Pass) -> bool:
-        """Whether the candle in which a row is traded on was over when the bot had decided."""
-        return seen.at_ms >= seen.row_ms + 2 * self._scene.timeframe_ms
+        return seen.is_late(self._scene.timeframe_ms)
 
     def _is_revised(self, seen: Pass) -> bool:
         now = self._scene.candles.get(seen.pair, {}).get(seen.row_ms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from mtfscalper.freqai.bot_journal import NOT_FILLED, BotTrade, Journal, Pass
+from mtfscalper.freqai.bot_record import BotRecord
 from mtfscalper.freqai.trade_differences import Comparison, Kind, Scene, compare
 
 PAIR, OTHER = "BTC/USDT:USDT", "ETH/USDT:USDT"
@@ -118,6 +120,24 @@ def test_each_difference_has_its_name(
     bots: list[BotTrade], theirs: list[BotTrade], more: dict[str, Any], expected: list[Kind]
 ) -> None:
     assert kinds(bots, theirs, **more) == expected
+
+
+def test_of_several_passes_over_a_candle_the_one_counts_by_which_the_bot_traded(tmp_path: Path) -> None:
+    late, undecided = passes(late=(2,))[4], passes()[4]._replace(columns={"do_predict": 0.0}, locks=("StoplossGuard",))
+    decided = passes()[4]._replace(at_ms=undecided.at_ms + 5000)
+    assert late.is_late(CANDLE_MS)
+    others = [one for one in passes() if one.row_ms != at(2)]
+    # Undecided before a restart within the candle, and decided after it; again after its end.
+    seen = sorted([*others, undecided, decided, late], key=lambda one: one.at_ms)
+    assert kinds([], [trade(3, 6)], seen=seen) == [Kind.UNEXPLAINED]
+    assert kinds([], [trade(3, 6)], seen=[*others, undecided, late]) == [Kind.LOCKED]
+    assert kinds([], [trade(3, 6)], seen=[*others, late]) == [Kind.LATE]
+    # As a backtest of the bot's decisions is given them.
+    lines = [json.dumps({"kind": "pass", **one._asdict()}) for one in seen]
+    (tmp_path / "dry_run_2024-09-02.jsonl").write_text("\n".join(lines))
+    replayed = BotRecord(tmp_path, "dry_run", CANDLE_MS).decided_passes(PAIR)
+    assert [one for one in replayed if one.row_ms == at(2)] == [decided]
+    assert [one.row_ms for one in replayed] == [at(row) for row in range(N_CANDLES)]
 
 
 def test_the_documentation_lists_every_reason() -> None:

@@ -332,7 +332,7 @@ class _Auditor:
     def _expired(self, seen: list[Seen]) -> dict[int, Departure]:
         if self._record is None:
             return {}
-        return expired_entries(seen, self._record.journal, self._timeframe_ms)
+        return expired_entries(seen, self._record, self._timeframe_ms)
 
     def _absent(self, seen: list[Seen], signals: Mapping[str, Signals]) -> list[Missing]:
         if self._record is not None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from mtfscalper.freqai.bot_journal import NOT_FILLED, Journal
+from mtfscalper.freqai.bot_journal import NOT_FILLED
 from mtfscalper.freqai.bot_record import BotRecord
 from mtfscalper.freqai.columns import ACTION_COLUMN
 from mtfscalper.freqai.predictions import EXPIRED
@@ -74,7 +74,7 @@ def signals_of_bot(record: BotRecord, pair: str, timeframe_ms: int) -> Signals:
     sides = {
         one.row_ms + timeframe_ms: _SIDES[int(one.columns[ACTION_COLUMN])]
         for one in passes
-        if one.columns.get("do_predict") == 1 and int(one.columns.get(ACTION_COLUMN, 0)) in _SIDES
+        if one.is_decided and int(one.columns.get(ACTION_COLUMN, 0)) in _SIDES
     }
     return Signals(sides, frozenset(one.row_ms + timeframe_ms for one in passes))
 
@@ -87,11 +87,11 @@ def locks_of_backtest(result: RunResult) -> list[Lock]:
     ]
 
 
-def locks_of_bot(journal: Journal, timeframe_ms: int) -> list[Lock]:
-    """The locks of a bot, as it noted them at its passes."""
+def locks_of_bot(record: BotRecord, timeframe_ms: int) -> list[Lock]:
+    """The locks of a bot, as it noted them at the passes by which it traded."""
     return [
         Lock(one.pair, "*", one.row_ms + timeframe_ms, one.row_ms + timeframe_ms, ", ".join(one.locks))
-        for one in journal.passes
+        for one in record.counting.values()
         if one.locks
     ]
 
@@ -137,7 +137,7 @@ def market_of_backtest(result: RunResult, timeframe_ms: int) -> Market:
 def market_of_bot(result: RunResult, record: BotRecord, timeframe_ms: int) -> Market:
     """What the entries of a bot needed."""
     unfilled = frozenset(record.key(trade)[:2] for trade in record.journal.trades if trade.exit_reason == NOT_FILLED)
-    passed_ms = {(one.pair, one.row_ms + timeframe_ms): one.at_ms for one in record.journal.passes}
+    passed_ms = {(one.pair, one.row_ms + timeframe_ms): one.at_ms for one in record.counting.values()}
 
     def was_down(pair: str, candle: int) -> bool:
         decided_ms = passed_ms[(pair, candle)]
@@ -148,7 +148,7 @@ def market_of_bot(result: RunResult, record: BotRecord, timeframe_ms: int) -> Ma
         result.last_ms,
         timeframe_ms,
         result.slots,
-        locks_of_bot(record.journal, timeframe_ms),
+        locks_of_bot(record, timeframe_ms),
         lambda _: True,
         was_down,
         unfilled,
@@ -212,10 +212,10 @@ def own_entries(trades: Sequence[Seen], signals: Mapping[str, Signals]) -> dict[
     return found
 
 
-def expired_entries(trades: Sequence[Seen], journal: Journal, timeframe_ms: int) -> dict[int, Departure]:
+def expired_entries(trades: Sequence[Seen], record: BotRecord, timeframe_ms: int) -> dict[int, Departure]:
     """Trades of a bot that were entered by an expired policy, by their position."""
     expired = defaultdict(set)
-    for one in journal.passes:
+    for one in record.counting.values():
         if one.columns.get("do_predict") == EXPIRED:
             expired[one.pair].add(one.row_ms + timeframe_ms)
     return {
