@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -74,6 +75,9 @@ class BotRecord:
         """
         self.kind, self.journal = kind, read_journal(folder, kind)
         self._timeframe_ms = timeframe_ms
+        self._rows: dict[str, list[int]] = defaultdict(list)
+        for pair, row in sorted({(one.pair, one.row_ms) for one in self.journal.passes}):
+            self._rows[pair].append(row)
         # By pair, candle of the entry, and side: the last candle in which the bot had a trade, and its answers.
         self._last_ms: dict[tuple[str, int, str], int] = {}
         self._answers: dict[tuple[str, int, str], dict[int, Answer]] = {}
@@ -92,25 +96,30 @@ class BotRecord:
     def from_config(cls, config: Mapping[str, Any]) -> BotRecord:
         """The record of the kind of bot that the config is of; of the other kind where there is none.
 
+        It is read once, though freqtrade asks for its times before the strategy is made that asks for the rest.
+
         :param config: the freqtrade config
         """
         folder = records_folder(config)
-        return cls(folder, _kind_of_bot(config, folder), timeframe_to_msecs(config["timeframe"]))
+        kind = _kind_of_bot(config, folder)
+        files = [(path, path.stat()) for path in sorted(folder.glob(f"{kind}_*"))]
+        state = tuple((path.name, found.st_size, found.st_mtime_ns) for path, found in files)
+        return _read_once(folder, kind, timeframe_to_msecs(config["timeframe"]), state)
 
     def key(self, trade: BotTrade) -> tuple[str, int, str]:
         """What a trade of the bot and that of a backtest have in common."""
         return trade.pair, self._candle(trade.opened_ms), trade.side
 
-    @property
+    @cached_property
     def start_ms(self) -> int | None:
         """The row that was decided on first, milliseconds since 1970; None where nothing is known of any."""
         rows = [one.row_ms for one in self.journal.passes if one.policy]
         return min(rows) if rows else None
 
-    @property
+    @cached_property
     def stop_ms(self) -> int:
         """The candle in which the bot was seen last, milliseconds since 1970; 0 where it was not."""
-        return max((one.row_ms for one in self.journal.passes), default=-self._timeframe_ms) + self._timeframe_ms
+        return max((rows[-1] for rows in self._rows.values()), default=-self._timeframe_ms) + self._timeframe_ms
 
     def had(self, pair: str, entry_ms: int, side: str, candle_ms: int) -> bool:
         """Whether the bot, too, was in a trade as a candle opened.
@@ -140,16 +149,18 @@ class BotRecord:
         if trade.exit_reason not in PRICE_EXITS:
             # In the candle of its end a stop may come before the question; in that of its entry nobody asks.
             end_ms += 1
-        asked_at = (one.row_ms + self._timeframe_ms for one in self.journal.passes if one.pair == trade.pair)
-        return any(entry_ms < candle < end_ms for candle in asked_at)
+        # A row is decided on in the candle after it.
+        rows, first_ms = self._rows.get(trade.pair, []), entry_ms - self._timeframe_ms
+        at = bisect_right(rows, first_ms)
+        return at < len(rows) and rows[at] < end_ms - self._timeframe_ms
 
     def decided_passes(self, pair: str) -> list[Pass]:
         """The passes over a pair by which the bot traded, in the order of their rows: one for each.
 
         See :attr:`counting`; left out are rows that were decided on too late.
         """
-        rows = ((row, one) for (known, row), one in self.counting.items() if known == pair)
-        return [one for _, one in sorted(rows) if not one.is_late(self._timeframe_ms)]
+        counting = (self.counting[pair, row] for row in self._rows.get(pair, []))
+        return [one for one in counting if not one.is_late(self._timeframe_ms)]
 
     @cached_property
     def counting(self) -> dict[tuple[str, int], Pass]:
@@ -182,6 +193,15 @@ class BotRecord:
 
     def _candle(self, moment_ms: int) -> int:
         return candle_open_ms(self._timeframe_ms, moment_ms)
+
+
+@lru_cache(maxsize=1)
+def _read_once(folder: Path, kind: str, timeframe_ms: int, state: tuple[tuple[str, int, int], ...]) -> BotRecord:
+    """A bot's record, again once its files have changed.
+
+    :param state: name, size and time of change of each
+    """
+    return BotRecord(folder, kind, timeframe_ms)
 
 
 def _kind_of_bot(config: Mapping[str, Any], folder: Path) -> str:

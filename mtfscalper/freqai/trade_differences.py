@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from enum import StrEnum
+from math import inf
 from typing import NamedTuple
 
 from mtfscalper.freqai.bot_journal import NOT_FILLED, PRICE_EXITS, BotTrade, Journal, Pass, passes_that_count
@@ -104,17 +105,63 @@ def compare(bots: Iterable[BotTrade], backtests: Iterable[BotTrade], scene: Scen
     return _Comparer([*bots], [*backtests], scene).compare()
 
 
+class _Opened(NamedTuple):
+    """When trades were open: from the candle of the entry to that of the exit, milliseconds since 1970.
+
+    :ivar entries: pair, candle and side of each
+    :ivar first: candles of the entries, in rising order, as of the exits in ``last``
+    :ivar by_pair: of each pair, entries in rising order and the latest exit of the trades up to each
+    """
+
+    entries: frozenset[tuple[str, int, str]]
+    first: list[int]
+    last: list[float]
+    by_pair: dict[str, tuple[list[int], list[float]]]
+
+    @classmethod
+    def of(cls, trades: Iterable[BotTrade], candle_of: Callable[[int], int]) -> _Opened:
+        """
+        :param candle_of: the candle of a moment
+        """
+        entries, first, last = set(), [], []
+        by_pair: dict[str, tuple[list[int], list[float]]] = {}
+        for trade in sorted(trades, key=lambda trade: trade.opened_ms):
+            entry_ms = candle_of(trade.opened_ms)
+            exit_ms = inf if trade.closed_ms is None else float(candle_of(trade.closed_ms))
+            entries.add((trade.pair, entry_ms, trade.side))
+            first.append(entry_ms)
+            last.append(exit_ms)
+            firsts, latest = by_pair.setdefault(trade.pair, ([], []))
+            firsts.append(entry_ms)
+            latest.append(max(exit_ms, latest[-1]) if latest else exit_ms)
+        return cls(frozenset(entries), first, sorted(last), by_pair)
+
+    def is_in_trade(self, pair: str, candle: int) -> bool:
+        """Whether a trade of a pair is open during a candle, or ends in it."""
+        firsts, latest = self.by_pair.get(pair, ([], []))
+        at = bisect_right(firsts, candle)
+        return at > 0 and latest[at - 1] >= candle
+
+    def n_open(self, candle: int) -> int:
+        """How many trades are open during a candle, or end in it."""
+        return bisect_right(self.first, candle) - bisect_left(self.last, candle)
+
+
 class _Comparer:
     def __init__(self, bots: list[BotTrade], backtests: list[BotTrade], scene: Scene) -> None:
         self._scene = scene
         self._unfilled = {self._key(trade) for trade in bots if trade.exit_reason == NOT_FILLED}
         self._bots = [trade for trade in bots if trade.exit_reason != NOT_FILLED]
         self._backtests = backtests
+        self._of_bot, self._of_backtest = (_Opened.of(trades, self._candle) for trades in (self._bots, backtests))
         self._bounds = {pair: (min(known), max(known)) for pair, known in scene.candles.items() if known}
         self._passes = passes_that_count(scene.journal.passes, scene.timeframe_ms)
         self._passed_ms: dict[str, list[int]] = defaultdict(list)
         for one in scene.journal.passes:
             self._passed_ms[one.pair].append(one.at_ms)
+        self._last_row: dict[str, int] = defaultdict(int)
+        for pair, row in self._passes:
+            self._last_row[pair] = max(self._last_row[pair], row)
 
     def compare(self) -> Comparison:
         theirs = {self._key(trade): trade for trade in self._backtests}
@@ -159,7 +206,7 @@ class _Comparer:
     def _why_bots_alone(self, trade: BotTrade) -> Kind:
         pair, candle, _ = self._key(trade)
         row = candle - self._scene.timeframe_ms
-        if self._is_in_trade(self._backtests, pair, candle):
+        if self._of_backtest.is_in_trade(pair, candle):
             return Kind.FOLLOWS
         known = self._scene.candles.get(pair, {})
         if candle not in known or row not in known:
@@ -169,15 +216,15 @@ class _Comparer:
             return Kind.LATE
         if self._is_revised(seen):
             return Kind.REVISED
-        if self._n_open(self._backtests, candle) >= self._scene.max_open_trades:
+        if self._of_backtest.n_open(candle) >= self._scene.max_open_trades:
             return Kind.MAX_OPEN_TRADES
-        if self._entered_nearby(self._backtests, trade):
+        if self._entered_nearby(self._of_backtest, trade):
             return Kind.ENTRY_WAITED
         return Kind.UNEXPLAINED
 
     def _why_backtests_alone(self, trade: BotTrade) -> Kind:
         pair, candle, _ = self._key(trade)
-        if self._is_in_trade(self._bots, pair, candle):
+        if self._of_bot.is_in_trade(pair, candle):
             return Kind.FOLLOWS
         if self._key(trade) in self._unfilled:
             return Kind.NOT_FILLED
@@ -188,13 +235,13 @@ class _Comparer:
             return Kind.LATE
         if seen.locks:
             return Kind.LOCKED
-        if self._n_open(self._bots, candle) >= self._scene.max_open_trades:
+        if self._of_bot.n_open(candle) >= self._scene.max_open_trades:
             return Kind.MAX_OPEN_TRADES
         if self._was_down(pair, seen.at_ms, candle + self._scene.timeframe_ms):
             return Kind.DOWN
         if self._is_revised(seen):
             return Kind.REVISED
-        if self._entered_nearby(self._bots, trade):
+        if self._entered_nearby(self._of_bot, trade):
             return Kind.ENTRY_WAITED
         return Kind.NOT_NOTED if self._is_after_journal(pair, candle) else Kind.UNEXPLAINED
 
@@ -224,7 +271,7 @@ class _Comparer:
 
     def _is_after_journal(self, pair: str, candle: int) -> bool:
         """Whether a candle opened after the bot's last pass over a pair, at which it noted how its trades stood."""
-        return candle > max((row for known, row in self._passes if known == pair), default=0)
+        return candle > self._last_row[pair]
 
     def _why_not_passed(self, pair: str, candle: int) -> Kind:
         """Why the bot did not decide at a candle on the row before."""
@@ -249,19 +296,7 @@ class _Comparer:
             abs(then - price) > _PRICE_TOLERANCE * abs(price) for then, price in zip(seen.prices, now, strict=True)
         )
 
-    def _is_open(self, trade: BotTrade, candle: int) -> bool:
-        """Whether a trade is open during a candle, or ends in it."""
-        exit_candle = self._exit_candle(trade)
-        return self._candle(trade.opened_ms) <= candle and (exit_candle is None or candle <= exit_candle)
-
-    def _is_in_trade(self, trades: Sequence[BotTrade], pair: str, candle: int) -> bool:
-        return any(trade.pair == pair and self._is_open(trade, candle) for trade in trades)
-
-    def _n_open(self, trades: Sequence[BotTrade], candle: int) -> int:
-        return sum(self._is_open(trade, candle) for trade in trades)
-
-    def _entered_nearby(self, trades: Sequence[BotTrade], trade: BotTrade) -> bool:
+    def _entered_nearby(self, others: _Opened, trade: BotTrade) -> bool:
         """Whether the others entered the same side of the pair in the candle before or after."""
         pair, candle, side = self._key(trade)
-        near = (candle - self._scene.timeframe_ms, candle + self._scene.timeframe_ms)
-        return any(self._key(other) in {(pair, at, side) for at in near} for other in trades)
+        return any((pair, candle + way * self._scene.timeframe_ms, side) in others.entries for way in (-1, 1))
