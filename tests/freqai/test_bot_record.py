@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import pyarrow as pa
 import pytest
 from freqtrade.persistence import LocalTrade
 
-from mtfscalper.freqai import bot_journal
-from mtfscalper.freqai.bot_journal import NOT_FILLED, BotJournal, has_journal, read_journal
-from mtfscalper.freqai.bot_record import BotRecord
+from mtfscalper.freqai import bot_journal, bot_record
+from mtfscalper.freqai.bot_journal import NOT_FILLED, BotJournal, Journal, Pass, has_journal, read_journal
+from mtfscalper.freqai.bot_record import BotRecord, bots_timerange
 from mtfscalper.freqai.columns import ACTION_COLUMN
-from mtfscalper.freqai.decision_record import DecisionRecord, Question, bots_decisions
+from mtfscalper.freqai.decision_record import DecisionRecord, Question, bots_decisions, records_folder
+from mtfscalper.freqai.trade_differences import Scene, compare
 
 PAIR = "BTC/USDT:USDT"
 START_MS, CANDLE_MS = 1_725_235_200_000, 300_000
@@ -96,6 +98,61 @@ def test_where_the_record_of_a_trade_is_gone_the_policies_are_asked(tmp_path: Pa
     assert record.had(PAIR, at(3), SIDE, at(4))
     assert record.had(PAIR, at(30), SIDE, at(35))
     assert not record.had(PAIR, at(6), SIDE, at(7))
+
+
+class CountedPasses(list[Pass]):
+    """Counts how often they are gone through."""
+
+    times = 0
+
+    def __iter__(self) -> Iterator[Pass]:
+        self.times += 1
+        return super().__iter__()
+
+
+def test_the_passes_are_not_gone_through_again_for_each_trade(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(
+        tmp_path, *(one_pass(row) for row in range(300)), *(one_trade(entry, entry + 3) for entry in range(0, 300, 5))
+    )
+    journal = read_journal(tmp_path, "dry_run")
+    assert len(journal.trades) == 60
+    passes = CountedPasses(journal.passes)
+    monkeypatch.setattr(bot_record, "read_journal", lambda *_: journal._replace(passes=passes))
+    record = read(tmp_path)
+    for trade in journal.trades:
+        # Nothing is on record of any.
+        assert not record.had(PAIR, trade.opened_ms, SIDE, trade.opened_ms)
+        assert record.stop_ms == at(300)
+        assert record.start_ms == at(0)
+        assert len(record.decided_passes(PAIR)) == 300
+    assert passes.times < 10
+    scene = Scene(CANDLE_MS, record.journal, {PAIR: {at(row): (1, 2, 3, 4) for row in range(300)}}, {}, 9, frozenset())
+    later = [trade._replace(opened_ms=trade.opened_ms + CANDLE_MS) for trade in journal.trades]
+    assert len(compare(journal.trades, later, scene).differences) > 100
+    assert passes.times < 20
+
+
+def test_a_backtest_reads_the_bots_record_once_and_again_when_the_bot_has_written_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = {"user_data_dir": str(tmp_path), "freqai": {"identifier": "test"}, "timeframe": "5m"}
+    folder = records_folder(config)
+    folder.mkdir(parents=True)
+    write(folder, one_pass(0), one_pass(1))
+    reads: list[Path] = []
+    real = bot_record.read_journal
+
+    def read_journal(folder: Path, kind: str) -> Journal:
+        reads.append(folder)
+        return real(folder, kind)
+
+    monkeypatch.setattr(bot_record, "read_journal", read_journal)
+    assert bots_timerange(config) == "20240902-20240902T0015"
+    assert BotRecord.from_config(config).stop_ms == at(2)
+    assert len(reads) == 1
+    write(folder, one_pass(2))
+    assert BotRecord.from_config(config).stop_ms == at(3)
+    assert len(reads) == 2
 
 
 def test_a_trade_whose_entry_was_not_filled_was_none(tmp_path: Path) -> None:

@@ -120,7 +120,8 @@ def test_a_training_that_fails_for_two_hours_is_told_once_with_one_traceback_and
     assert trainings.tried.count(OTHER_PAIR) == 2
     assert OTHER_PAIR not in trainings.owner.troubles
     # Once an hour at last.
-    hours = [(trainings.look(after=HOUR + timedelta(seconds=1)) + trainings.look()).count(PAIR) for _ in range(3)]
+    second = timedelta(seconds=1)
+    hours = [(trainings.look(after=HOUR + second) + trainings.look(after=second)).count(PAIR) for _ in range(3)]
     assert hours == [1, 1, 1]
 
     del trainings.fails[PAIR]
