@@ -126,6 +126,7 @@ class ExitPolicy:
     """Terms, price history and period: all that is needed to decide about an open trade.
 
     :ivar name: where the policy lies: for a bot its folder's name in FreqAI's, in a backtest its folder in the archive
+    :ivar told_rules: names of rules that it was not trained for, and of which that has been told
 
     In a backtest :class:`mtfscalper.freqai.policy_store.PolicyStore` makes one for each period, from files; for a bot
     :mod:`mtfscalper.freqai.live` makes one at each closed candle, from the policy in memory.
@@ -139,8 +140,9 @@ class ExitPolicy:
         name: str = "",
         *,
         falls_back: bool = False,
+        told_rules: frozenset[str] = frozenset(),
     ) -> None:
-        self.name, self.falls_back = name, falls_back
+        self.name, self.falls_back, self.told_rules = name, falls_back, told_rules
         self.terms = terms
         self.history = history
         self.period = period

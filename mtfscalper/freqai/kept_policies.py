@@ -136,7 +136,9 @@ class KeptPolicies:
         )
         fallen = standing.falls_back and falls_back(origin.judged, pair.candles.pair)
         period = DecidingPeriod(first_ms, stop_ms, seen, decider)
-        policy = ExitPolicy(terms, pair.candles.history(), period, name, falls_back=fallen)
+        policy = ExitPolicy(
+            terms, pair.candles.history(), period, name, falls_back=fallen, told_rules=standing.changed_rules
+        )
         loaded[(name, first_ms)] = policy
         while len(loaded) > _POLICIES_IN_MEMORY:
             loaded.popitem(last=False)

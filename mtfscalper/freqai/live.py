@@ -103,7 +103,12 @@ class LivePairs:
         first_ms, now_ms = int(tape.dates_ms[0]), int(tape.dates_ms[-1]) + candles.timeframe_ms
         period = DecidingPeriod(first_ms, now_ms, seen, decider.trade_decider())
         policy = self.policies[dk.pair] = ExitPolicy(
-            standing.terms, candles.history(), period, Path(dk.data_path).name, falls_back=standing.falls_back
+            standing.terms,
+            candles.history(),
+            period,
+            Path(dk.data_path).name,
+            falls_back=standing.falls_back,
+            told_rules=standing.changed_rules,
         )
         if self._rl.decision_mode == "replay":
             decide_in_columns(columns, policy, Trade.get_trades_proxy(pair=dk.pair, is_open=True), now_ms)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.policy_folders import Origin
-from mtfscalper.freqai.trained_with import DROPS_PRICES, ENTRY_MODE, changes_since, features_apart
+from mtfscalper.freqai.trained_with import DROPS_PRICES, ENTRY_MODE, changed_rules, changes_since, features_apart
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.settings import RLSettings
 
@@ -21,6 +21,7 @@ class Standing(NamedTuple):
     :ivar terms: by which trades are shown to it
     :ivar drops_prices: whether it was trained without raw prices (``drop_ohlc_from_features``)
     :ivar changes: what it was not trained with; while there is any it decides about open trades alone
+    :ivar changed_rules: names of the trade's rules among them
     :ivar lacking: columns it was trained on that the strategy no longer makes: without them it cannot decide
     :ivar falls_back: whether the rules end its trades (``rl_config.fallback``)
     """
@@ -29,6 +30,7 @@ class Standing(NamedTuple):
     terms: TradeTerms
     drops_prices: bool
     changes: tuple[str, ...] = ()
+    changed_rules: frozenset[str] = frozenset()
     lacking: tuple[str, ...] = ()
     falls_back: bool = False
 
@@ -68,5 +70,6 @@ class Standing(NamedTuple):
             ),
             drops_prices=then[DROPS_PRICES],
             changes=tuple(changes),
+            changed_rules=changed_rules(origin.trained_with, now),
             lacking=lacking,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -280,10 +280,17 @@ def rules_of_strategy(
     )
 
 
-def differences_to_training(strategy: IStrategy, leverage: float, is_short: bool, trained: TradingRules) -> set[str]:
+# Names of freqtrade's for what a policy's rules call otherwise.
+_RATIO_OF = {"stoploss": "stoploss_ratio"}
+
+
+def differences_to_training(
+    strategy: IStrategy, leverage: float, is_short: bool, trained: TradingRules, known: Collection[str] = ()
+) -> set[str]:
     """Rules of a strategy that are no longer those its policy was trained for.
 
     :param leverage: of a trade that the strategy has entered, a short one or not
+    :param known: names of rules that are left out, as :class:`TradingRules` has them
     :return: a sentence for each, naming both values
     """
     pairs: tuple[tuple[str, Any, Any], ...] = (
@@ -304,7 +311,11 @@ def differences_to_training(strategy: IStrategy, leverage: float, is_short: bool
             (name, getattr(strategy, name), getattr(trained, name))
             for name in ("trailing_stop_positive", "trailing_stop_positive_offset", "trailing_only_offset_is_reached")
         )
-    return {f"{name} is {now}, and was {then}" for name, now, then in pairs if now != then}
+    return {
+        f"{name} is {now}, and was {then}"
+        for name, now, then in pairs
+        if now != then and _RATIO_OF.get(name, name) not in known
+    }
 
 
 def fee_ratio(config: dict[str, Any], exchange: Exchange, pair: str) -> float:

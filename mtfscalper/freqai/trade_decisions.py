@@ -202,7 +202,7 @@ class TradeDecisions:
             if followed is None:
                 rules, leverage = policy.terms.rules, trade.leverage or 1.0
                 # A policy decides as it was trained; hyperopt and a restarted bot may trade under other rules.
-                others = differences_to_training(self._strategy, leverage, trade.is_short, rules)
+                others = differences_to_training(self._strategy, leverage, trade.is_short, rules, policy.told_rules)
                 for other in sorted(others - self._warned):
                     logger.warning("%s: the policy was trained for another value: %s.", trade.pair, other)
                 self._warned |= others

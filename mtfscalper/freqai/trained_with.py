@@ -27,6 +27,7 @@ _NOT_OF_A_POLICY = {
 _ONLY_SHOWN = {"plot_feature_importances"}
 # Sections in which a name that is missing has a meaning.
 _OPEN_SECTIONS = ("freqai.model_training_parameters.", "freqai.feature_parameters.")
+_RULES = "the trade's "
 _MISSING = "not set"
 # Of those that differ, as many are named.
 _NAMED = 4
@@ -55,7 +56,7 @@ def trained_with(
         "freqai.feature_parameters.": {
             name: value for name, value in feature_parameters.items() if name not in _ONLY_SHOWN
         },
-        "the trade's ": asdict(rules),
+        _RULES: asdict(rules),
         "your code ": {code.name: code.source_sha256 for code in user.codes},
     }
     values = {f"{section}{name}": value for section, named in sections.items() for name, value in named.items()}
@@ -78,6 +79,15 @@ def changes_since(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for name in sorted(names)
         if then.get(name, _MISSING) != now.get(name, _MISSING)
     ]
+
+
+def changed_rules(then: Mapping[str, Any], now: Mapping[str, Any]) -> frozenset[str]:
+    """The names of the trade's rules among :func:`changes_since`."""
+    return frozenset(
+        name.removeprefix(_RULES)
+        for name in then.keys() & now.keys()
+        if name.startswith(_RULES) and then[name] != now[name]
+    )
 
 
 def features_apart(then: list[str], now: list[str]) -> Iterator[str]:
