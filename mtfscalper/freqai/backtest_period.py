@@ -17,6 +17,7 @@ from mtfscalper.freqai.fallback import falls_back, judged_in
 from mtfscalper.freqai.run_plan import PlannedPeriod
 from mtfscalper.seals import Seals
 from mtfscalper.trading.account import FLAT, Account
+from mtfscalper.training.paired_result import PairedResult
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +54,7 @@ class BacktestPeriod:
     :ivar seals: of the user directory
     :ivar is_guarded: whether its policy was judged (``rl_config.fallback``)
     :ivar falls_back: whether it was judged not to beat classic exits, so that the rules end its trades
+    :ivar is_judged: whether that is known, of a policy that must be judged
     :ivar account_before: the account that it was predicted from, as ``account_after``
     """
 
@@ -74,6 +76,7 @@ class BacktestPeriod:
     seals: Seals
     is_guarded: bool = False
     falls_back: bool = False
+    is_judged: bool = False
     reuses_model: bool = False
     version: Path | None = None
     was_put_back: bool = False
@@ -139,10 +142,23 @@ class BacktestPeriod:
         self.reuses_model = source is not None
         if source is not None:
             self._install(source, lambda role: role in self._model_roles)
-            self.falls_back = self.is_guarded and falls_back(judged_in(self.folder), self.pair)
+            if self.is_guarded:
+                self.falls_back, self.is_judged = falls_back(judged_in(self.folder), self.pair), True
             return True
         self._tell_model_stale(stale)
         return False
+
+    def judge(self, judged: PairedResult) -> None:
+        """Take the judgement of the policy's training."""
+        self.falls_back, self.is_judged = not judged.beats_classic, True
+
+    def judge_unjudged(self) -> None:
+        """Let the rules end the trades of a policy that had to be judged and was not, and say so.
+
+        A model of the user's may train in its own way.
+        """
+        if self.is_guarded and not self.is_judged:
+            self.falls_back, self.is_judged = falls_back("its training did not judge it", self.pair), True
 
     def _tell_predictions_stale(self, stale: str | None) -> None:
         self._tell(stale and f"{self.pair}: predictions of {self.name} are made anew: {stale}.")

@@ -320,6 +320,7 @@ class BacktestRun:
                 f"Prediction of {dk.pair}, period {dk.model_filename}, failed: TapeError: {error}"
             ) from error
         decider = decider_for(model, tape.features, environment.lookback)
+        period.judge_unjudged()
         period.account_before = self.account
         if self.settings.rl.decision_mode == "replay":
             result = closed_loop.run(

@@ -29,13 +29,13 @@ from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.candle_history import HistoryDrawer
 from mtfscalper.freqai.fallback import judged_in
 from mtfscalper.freqai.owner import Owner, policy_trouble
-from mtfscalper.freqai.policy_folders import Origin, PolicyFolders
+from mtfscalper.freqai.policy_folders import PolicyFolders
 from mtfscalper.freqai.policy_places import PolicyName
 from mtfscalper.freqai.prediction_history import PredictionHistory, with_row
 from mtfscalper.freqai.sealing import HISTORY_NAMES
 from mtfscalper.freqai.sharing import Writers
 from mtfscalper.freqai.stray_files import remove_stray_files
-from mtfscalper.freqai.training_folder import trained_terms
+from mtfscalper.freqai.training_folder import Origin, trained_terms, write_notes
 from mtfscalper.policy.algorithms import algorithm_class
 from mtfscalper.seals import KEY_NAME, Seals
 
@@ -208,7 +208,14 @@ class Bookkeeper(HistoryDrawer):
                 # Before anything names the policy: cut off in between, the one before it is still the pair's.
                 self._is_saving = True
                 name = PolicyName(Path(dk.data_path), str(dk.model_filename))
-                self.origins[model] = Origin(trained_terms(name.folder), {}, judged=judged_in(name.folder))
+                origin = self.origins.get(model)
+                if origin is None:
+                    # A model of the user's that trains in its own way: nothing is known but what it has left.
+                    origin = Origin(trained_terms(name.folder), {}, judged=judged_in(name.folder))
+                    self.origins[model] = origin
+                if origin.report is not None and origin.terms is not None:
+                    # They may have found no space as the training ended.
+                    write_notes(name.folder, origin.report, origin.terms)
                 super().save_data(model, coin, dk)
                 self._folders.seal(name, coin, self.trained_with(coin))
                 self._is_saving = False

@@ -24,7 +24,15 @@ def judged_in(folder: Path) -> PairedResult | str:
         report = TrainingReport.from_json(json.loads(path.read_text()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{path} cannot be read ({type(error).__name__}: {error})"
-    return report.judged or f"{path} is of a training without freqai.rl_config.fallback"
+    return judged_by(report, str(path))
+
+
+def judged_by(report: TrainingReport, whose: str) -> PairedResult | str:
+    """How a policy was judged, by the report of its training; why that is not known, in words.
+
+    :param whose: the report is, in words
+    """
+    return report.judged or f"{whose} says nothing of it, for freqai.rl_config.fallback was not set then"
 
 
 def falls_back(judged: PairedResult | str, pair: str) -> bool:

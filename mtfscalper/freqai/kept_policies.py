@@ -24,12 +24,13 @@ from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.candles import PairCandles
 from mtfscalper.freqai.exit_policy import DecidingPeriod, ExitPolicy
 from mtfscalper.freqai.fallback import falls_back
-from mtfscalper.freqai.policy_folders import Origin, PolicyFolders
+from mtfscalper.freqai.policy_folders import PolicyFolders
 from mtfscalper.freqai.policy_places import PolicyName
 from mtfscalper.freqai.predictions import period_rows
 from mtfscalper.freqai.preparation import Preparation
 from mtfscalper.freqai.standing import Standing
 from mtfscalper.freqai.trained_with import FALLBACK, listed, summary
+from mtfscalper.freqai.training_folder import Origin
 from mtfscalper.policy.inference import trade_decider_from_zip
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings

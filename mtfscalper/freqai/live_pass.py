@@ -16,12 +16,12 @@ from mtfscalper.freqai.bookkeeping import Bookkeeper
 from mtfscalper.freqai.fallback import falls_back
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.owner import Owner, policy_trouble
-from mtfscalper.freqai.policy_folders import Origin
 from mtfscalper.freqai.prediction_history import DATE, DO_PREDICT, joined, tidied
 from mtfscalper.freqai.predictions import EXPIRED, without_entries
 from mtfscalper.freqai.standing import Standing
 from mtfscalper.freqai.traded_strategy import TradedStrategy
 from mtfscalper.freqai.trained_with import listed, summary
+from mtfscalper.freqai.training_folder import Origin
 
 logger = logging.getLogger(__name__)
 

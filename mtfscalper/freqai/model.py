@@ -151,7 +151,7 @@ class MtfScalperFreqaiModel(BotHooks):
         progress = self._trainings.progress_of(dk.pair) if self.live else None
         executor = executor_for(self.settings) if progress is None else bots_executor(self.settings, progress.check)
         [outcome] = executor.run([job], None if progress is None else progress.mark)
-        return noted(outcome, dk, self.traded.terms.terms(dk.pair))
+        return noted(outcome, dk, self.traded.terms.terms(dk.pair), self.dd.origins)
 
     def predict(
         self, unfiltered_df: DataFrame, dk: FreqaiDataKitchen, **kwargs: Any
@@ -200,7 +200,7 @@ class MtfScalperFreqaiModel(BotHooks):
     def _train(self, unfiltered_df: DataFrame, pair: str, dk: FreqaiDataKitchen) -> BaseAlgorithm:
         outcome = self._planned.take(unfiltered_df, dk) if isinstance(dk, PeriodKitchen) else None
         if outcome is not None:
-            model = noted(outcome, dk, self.traded.terms.terms(pair))
+            model = noted(outcome, dk, self.traded.terms.terms(pair), self.dd.origins)
         else:
             logger.info("-------------------- Starting training %s --------------------", pair)
             model = self.fit(self._training_data(unfiltered_df, pair, dk), dk)

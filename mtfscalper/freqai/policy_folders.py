@@ -7,37 +7,18 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mtfscalper import artefacts
-from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.fallback import judged_in
 from mtfscalper.freqai.policy_places import PolicyName, PolicyPlaces
-from mtfscalper.freqai.training_folder import trained_terms
-from mtfscalper.training.paired_result import PairedResult
+from mtfscalper.freqai.training_folder import Origin, trained_terms
 
 logger = logging.getLogger(__name__)
 
 _TRAINED_WITH = "trained_with"
 # Where purge_old_models is true.
 _FREQAIS_KEPT = 2
-
-
-class Origin(NamedTuple):
-    """What a policy's folder says of the policy.
-
-    :ivar terms: that it was trained for; None where the folder does not say
-    :ivar trained_with: see :mod:`mtfscalper.freqai.trained_with`; empty where the folder does not say
-    :ivar from_disk: whether an earlier run trained it
-    :ivar stands_in: whether it decides in place of a later one that cannot be used
-    :ivar judged: see :func:`mtfscalper.freqai.fallback.judged_in`
-    """
-
-    terms: TradeTerms | None
-    trained_with: Mapping[str, Any]
-    from_disk: bool = False
-    stands_in: bool = False
-    judged: PairedResult | str = "its folder is unknown"
 
 
 class PolicyFolders(PolicyPlaces):

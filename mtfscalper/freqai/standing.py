@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.exit_policy import TradeTerms
-from mtfscalper.freqai.policy_folders import Origin
 from mtfscalper.freqai.trained_with import DROPS_PRICES, ENTRY_MODE, changed_rules, changes_since, features_apart
+from mtfscalper.freqai.training_folder import Origin
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.settings import RLSettings
 

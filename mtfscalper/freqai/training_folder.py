@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -13,34 +15,67 @@ from mtfscalper import artefacts
 from mtfscalper.executors.executor import Outcome
 from mtfscalper.freqai.backtest_run import PeriodKitchen
 from mtfscalper.freqai.exit_policy import TradeTerms
-from mtfscalper.training.report import doubts
+from mtfscalper.freqai.fallback import judged_by
+from mtfscalper.training.paired_result import PairedResult
+from mtfscalper.training.report import TrainingReport, doubts
 
 logger = logging.getLogger(__name__)
 
 
-def noted(outcome: Outcome, dk: FreqaiDataKitchen, terms: TradeTerms) -> BaseAlgorithm:
-    """The policy of a training, once the model's folder says how it was trained.
+class Origin(NamedTuple):
+    """What is known of a policy's training: from the training itself, or by what the policy's folder says.
+
+    :ivar terms: that it was trained for; None where the folder does not say
+    :ivar trained_with: see :mod:`mtfscalper.freqai.trained_with`; empty where the folder does not say
+    :ivar from_disk: whether an earlier run trained it
+    :ivar stands_in: whether it decides in place of a later one that cannot be used
+    :ivar judged: see :func:`mtfscalper.freqai.fallback.judged_in`
+    :ivar report: of a training of this process
+    """
+
+    terms: TradeTerms | None
+    trained_with: Mapping[str, Any]
+    from_disk: bool = False
+    stands_in: bool = False
+    judged: PairedResult | str = "its folder is unknown"
+    report: TrainingReport | None = None
+
+
+def noted(
+    outcome: Outcome, dk: FreqaiDataKitchen, terms: TradeTerms, origins: MutableMapping[BaseAlgorithm, Origin]
+) -> BaseAlgorithm:
+    """The policy of a training, once it is known how it was trained, also in the model's folder.
 
     :param outcome: of the training; where it failed, this raises what it raised
     :param dk: FreqAI's kitchen, of the pair and the model
     :param terms: the policy was trained for
+    :param origins: get the policy's: what decides by it does not depend on what can be written
     """
     if isinstance(outcome, Exception):
         raise outcome
     model, report = outcome
-    folder = Path(dk.data_path)
     logger.info("%s", report.summary())
+    origins[model] = Origin(terms, {}, judged=judged_by(report, "its training"), report=report)
     with artefacts.told(f"{dk.pair}: the report of a training"):
-        artefacts.write_json(folder / artefacts.REPORT_NAME, report.as_json())
-        artefacts.write_json(folder / artefacts.TERMS_NAME, terms.as_json())
+        write_notes(Path(dk.data_path), report, terms)
     if isinstance(dk, PeriodKitchen):
         # A backtest tells its doubts once, of all its trainings.
         dk.run.reports.append(report)
         if report.judged is not None:
-            dk.period.falls_back = report.falls_back
+            dk.period.judge(report.judged)
     elif doubted := doubts([report]):
         logger.warning("%s", doubted)
     return model
+
+
+def write_notes(folder: Path, report: TrainingReport, terms: TradeTerms) -> None:
+    """Leave in a model's folder how it was trained.
+
+    :param terms: the policy was trained for
+    :raises OSError: if it cannot be written
+    """
+    artefacts.write_json(folder / artefacts.REPORT_NAME, report.as_json())
+    artefacts.write_json(folder / artefacts.TERMS_NAME, terms.as_json())
 
 
 def trained_terms(folder: Path) -> TradeTerms | None:

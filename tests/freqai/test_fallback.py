@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,9 @@ from freqai_runs import PAIR, PERIODS, FreqtradeBacktest, Watch, predictions
 from freqtrade.persistence import Trade
 from live_bot import LiveBot
 
+from mtfscalper import artefacts
 from mtfscalper.artefacts import REPORT_NAME, read_manifest
+from mtfscalper.freqai.backtest_period import BacktestPeriod
 from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, FALLBACK_COLUMN, LONG_ENTER_COLUMN
 from mtfscalper.freqai.decision_record import (
     DecisionRecord,
@@ -204,6 +208,49 @@ def test_a_bot_lets_the_rules_end_the_trades_and_says_so_once_for_each_training(
     assert trade.is_open
     assert any("the policy ends its trades until the next training" in line for line in caplog.messages)
     assert health_of(bot).falls_back is False
+
+
+def test_a_disk_without_space_does_not_take_a_policys_merits_from_it(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, verdicts: dict[int, PairedResult], caplog: Any
+) -> None:
+    Watch(monkeypatch, leaves=0.9)
+    bot = LiveBot(tmp_path, market, monkeypatch, freqai=overlay())
+    bot.analyse()
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(artefacts, "write_atomically", full)
+        bot.train()
+        bot.analyse()
+        bot.next_candle()
+        frame = bot.analyse()
+    assert f"the policy of {PAIR} cannot be written" in caplog.text
+    assert frame["do_predict"].iloc[-1] == 1
+    assert frame[FALLBACK_COLUMN].iloc[-1] == 0
+    policy = bot.model.exit_policy(PAIR, 0)
+    assert policy is not None
+    assert not policy.falls_back
+
+    # Once there is space, what judged it is written with it.
+    bot.model.dd.save_historic_predictions_to_disk()
+    again = LiveBot(tmp_path, market, monkeypatch, now=bot.now, freqai=overlay())
+    again.next_candle()
+    assert again.analyse()[FALLBACK_COLUMN].iloc[-1] == 0
+    [origin] = again.model.dd.origins.values()
+    assert origin.judged == BEATEN
+    assert origin.terms == policy.terms
+
+
+def test_a_period_whose_policy_nobody_judged_falls_back_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    period: Any = SimpleNamespace(is_guarded=True, is_judged=False, falls_back=False, pair=PAIR)
+    BacktestPeriod.judge_unjudged(period)
+    assert period.falls_back
+    assert "nothing shows that it beats classic exits: its training did not judge it" in caplog.text
+    judged: Any = SimpleNamespace(is_guarded=True, is_judged=True, falls_back=False, pair=PAIR)
+    BacktestPeriod.judge_unjudged(judged)
+    assert not judged.falls_back
 
 
 def health_of(bot: LiveBot) -> PairHealth:
