@@ -18,6 +18,7 @@ from pandas import DataFrame
 
 from mtfscalper.freqai.bookkeeping import Bookkeeper
 from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
+from mtfscalper.freqai.expiry import Expiry
 from mtfscalper.freqai.health import BotHealth, PairHealth
 from mtfscalper.freqai.owner import Owner
 from mtfscalper.freqai.sharing import Process
@@ -118,7 +119,7 @@ class HealthWriter:
         trained_at = float(policy.trained_timestamp) if policy else 0.0
         # 0 where it is to be replaced at once.
         noted_at = float(entry["trained_timestamp"]) if entry else 0.0
-        hours = float(freqai.get("expiration_hours", 0))
+        expires_at = Expiry.from_freqai(freqai).expires_at(trained_at) if trained_at else None
         attempts, current = self._trainings.attempts(pair), self._trainings.current
         last = self._trainings.last.get(pair)
         retrain_at = noted_at + 3600.0 * float(freqai.get("live_retrain_hours", 0)) if noted_at else 0.0
@@ -126,7 +127,7 @@ class HealthWriter:
         health = replace(
             decided,
             trained_at=trained_at,
-            expires_at=trained_at + 3600.0 * hours if trained_at and hours > 0 else 0.0,
+            expires_at=expires_at or 0.0,
             retrain_at=max(retrain_at, attempts.next_at),
             n_features=len(metadata.get("training_features_list", ())),
             training_since=current.began_at if current is not None and current.pair == pair else 0.0,

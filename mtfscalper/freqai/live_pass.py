@@ -13,6 +13,7 @@ from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from pandas import DataFrame
 
 from mtfscalper.freqai.bookkeeping import Bookkeeper
+from mtfscalper.freqai.expiry import Expiry
 from mtfscalper.freqai.fallback import falls_back
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.owner import Owner, policy_trouble
@@ -167,16 +168,16 @@ class LivePasses:
         return decided
 
     def _is_expired(self, dk: FreqaiDataKitchen) -> bool:
-        """Whether the policy is older than ``expiration_hours``."""
-        pair, hours = dk.pair, self._freqai.get("expiration_hours", 0)
+        """Whether the policy has expired."""
+        pair, expiry = dk.pair, Expiry.from_freqai(self._freqai)
         name = f"expired {pair}"
-        if not dk.check_if_model_expired(self._trained_timestamp(pair)):
+        if not expiry.has_expired(self._trained_timestamp(pair), datetime.now(UTC).timestamp()):
             self._owner.healed(name, f"{pair}: a new policy decides.")
             return False
         self._owner.trouble(
             name,
-            f"{pair}: its policy is older than freqai.expiration_hours, {hours}. It goes on deciding about an open "
-            "trade, and nothing is entered until a training goes well.",
+            f"{pair}: its policy is older than freqai.expiration_hours, {expiry.hours:g}. It goes on deciding about an "
+            "open trade, and nothing is entered until a training goes well.",
         )
         return True
 

@@ -16,6 +16,7 @@ from freqtrade.strategy import IStrategy
 
 from mtfscalper.freqai.attempts import Attempts, kind_of, one_line
 from mtfscalper.freqai.bookkeeping import Bookkeeper
+from mtfscalper.freqai.expiry import Expiry
 from mtfscalper.freqai.owner import Owner
 from mtfscalper.freqai.training_progress import TrainingHungError, TrainingProgress
 
@@ -311,8 +312,8 @@ class TrainingLoop:
         if policy is None or not policy.trained_timestamp:
             return " Until then nothing is traded, for there is no policy yet."
         trained_at = policy.trained_timestamp
-        hours = float(self._model.freqai_info.get("expiration_hours", 0))
-        until = f", and expires {moment(trained_at + hours * 3600)}" if hours > 0 else ""
+        expires_at = Expiry.from_freqai(self._model.freqai_info).expires_at(trained_at)
+        until = "" if expires_at is None else f", and expires {moment(expires_at)}"
         return f" Until then the policy of {moment(trained_at)} decides{until}."
 
 

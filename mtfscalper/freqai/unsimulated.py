@@ -15,6 +15,7 @@ from typing import Any, NamedTuple, TypeVar
 from freqtrade.enums import TRADE_MODES, MarginMode
 from freqtrade.strategy import IStrategy
 
+from mtfscalper.freqai.expiry import Expiry
 from mtfscalper.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -378,10 +379,10 @@ def _of_bots(strategy: IStrategy, config: Mapping[str, Any]) -> Iterator[Unsimul
         yield bots("pairlists", "pairs join and leave, and a training knows the pair it is of alone")
     if config.get("external_message_consumer", {}).get("enabled"):
         yield bots("external_message_consumer", "signals of another bot are traded, in training there is none")
-    hours = config.get("freqai", {}).get("expiration_hours", 0)
-    if hours:
+    hours = Expiry.from_freqai(config.get("freqai", {})).hours
+    if hours > 0:
         yield bots(
-            "freqai.expiration_hours", f"a policy older than {hours} hours enters nothing, in training none ages"
+            "freqai.expiration_hours", f"a policy older than {hours:g} hours enters nothing, in training none ages"
         )
 
 

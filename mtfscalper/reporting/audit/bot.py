@@ -16,6 +16,7 @@ from freqtrade.exchange import timeframe_to_msecs
 from freqtrade.strategy import IStrategy
 
 from mtfscalper.freqai.bot_record import BotRecord
+from mtfscalper.freqai.expiry import Expiry
 from mtfscalper.freqai.policy_places import PolicyPlaces
 from mtfscalper.freqai.strategy_rules import wallet_of
 from mtfscalper.freqai.training_folder import trained_terms
@@ -172,7 +173,7 @@ def decisions_of_bot(trades: list[Seen], result: RunResult, record: BotRecord) -
     """What a bot decided about its trades, by its record."""
     kept = {name.folder.name for name in _places(result).names()}
     timeframe_ms = timeframe_to_msecs(result.timeframe)
-    expiration_ms = float(result.freqai.get("expiration_hours") or 0) * 3_600_000
+    expiry = Expiry.from_freqai(result.freqai)
     used, found = set[str](), []
     n_unknown = n_purged = 0
     for trade in trades:
@@ -192,10 +193,10 @@ def decisions_of_bot(trades: list[Seen], result: RunResult, record: BotRecord) -
 
         def expired(candle: int, policy: str) -> str:
             trained = policy.rsplit("_", 1)[-1]
-            if not expiration_ms or not trained.isdigit() or candle - 1000 * int(trained) <= expiration_ms:
+            if not trained.isdigit() or not expiry.has_expired(int(trained), candle / 1000):
                 return ""
-            hours = (candle - 1000 * int(trained)) / 3_600_000
-            return f"{policy} was {hours:.0f} hours old, and expires after {expiration_ms / 3_600_000:g}"
+            hours = (candle / 1000 - int(trained)) / 3600
+            return f"{policy} was {hours:.0f} hours old, and expires after {expiry.hours:g}"
 
         found.append(decided_of(trade, answers, lambda _: True, expired, timeframe_ms, record.stop_ms))
     notes = []
