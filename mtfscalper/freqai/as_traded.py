@@ -19,6 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 from freqtrade.data.dataprovider import DataProvider
 from freqtrade.enums import CandleType, RunMode
+from freqtrade.exceptions import InvalidOrderException, OperationalException
 from freqtrade.exchange import Exchange
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
@@ -208,7 +209,7 @@ class Callbacks:
         """
         try:
             return float(self._exchange.get_max_leverage(self._pair, self._stake))
-        except Exception as error:
+        except (InvalidOrderException, OperationalException) as error:
             raise RulesError(
                 f"{self._pair}: a stake of {self._stake:g} cannot be leveraged ({error}); accepted: a stake within the "
                 "exchange's tiers; remedy: lower stake_amount or dry_run_wallet, or raise max_open_trades"

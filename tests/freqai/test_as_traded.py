@@ -2,16 +2,20 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
+import pandas as pd
 import pytest
 import time_machine
 from freqai_runs import PAIR, FreqtradeBacktest, Watch
+from freqtrade.exceptions import InvalidOrderException, OperationalException
 from live_bot import LiveBot
 from test_other_strategies import STRATEGIES, assert_same_trades
 
 from mtfscalper.freqai import as_traded
+from mtfscalper.trading.trading_rules import RulesError
 from mtfscalper.training.job import TrainingJob
 
 AGENT: dict[str, Any] = {"freqai": {"rl_config": {"entry_mode": "agent"}}}
@@ -140,3 +144,23 @@ def test_a_bot_trains_on_what_its_strategy_says_and_decides_with_it(
     permitted = np.array(seen.period.long_permitted)
     rsi = frame["rsi"].to_numpy()[-len(permitted) :]
     np.testing.assert_array_equal(permitted[-100:], (rsi <= 55)[-100:] & ~(rsi > 60)[-100:])
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (InvalidOrderException("Stake amount 1 too high for it"), RulesError),
+        (OperationalException("no tier"), RulesError),
+        # A mistake of the program's is no stake of the user's.
+        (KeyError("maxLeverage"), KeyError),
+    ],
+)
+def test_only_what_the_exchange_says_of_a_stake_is_the_stakes_fault(error: Exception, raised: type[Exception]) -> None:
+    def refuse(pair: str, stake: float) -> float:
+        raise error
+
+    exchange: Any = SimpleNamespace(get_max_leverage=refuse)
+    candles = pd.DataFrame({"date": pd.date_range("2024-09-01", periods=2, freq="5min", tz="UTC"), "open": 1.0})
+    callbacks = as_traded.Callbacks(cast(Any, None), exchange, PAIR, "long", candles, None, 1.0)
+    with pytest.raises(raised, match="cannot be leveraged" if raised is RulesError else "maxLeverage"):
+        assert callbacks.largest_leverage
