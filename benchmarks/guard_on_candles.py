@@ -28,7 +28,7 @@ from mtfscalper.offline.freqtrade_command import (
     run_freqtrade,
     write_overlay,
 )
-from mtfscalper.training.paired_result import PairedResult
+from mtfscalper.training.paired_result import PairedResult, must_fall_back
 
 # What each run sets beside the main configuration.
 CONTENDERS: dict[str, dict[str, Any]] = {
@@ -103,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
         for name in options.contenders:
             measured[name] = found = run(name, options, exchange.url)
             judged = [one["trades"] for one in found["judged"]]
-            fell = sum(not PairedResult.from_json(one).beats_classic for one in found["judged"])
+            fell = sum(must_fall_back(PairedResult.from_json(one)) for one in found["judged"])
             table.add_row(
                 name,
                 str(found["trainings"]),

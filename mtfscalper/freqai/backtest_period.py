@@ -17,7 +17,7 @@ from mtfscalper.freqai.fallback import falls_back, judged_in
 from mtfscalper.freqai.run_plan import PlannedPeriod
 from mtfscalper.seals import Seals
 from mtfscalper.trading.account import FLAT, Account
-from mtfscalper.training.paired_result import PairedResult
+from mtfscalper.training.paired_result import PairedResult, must_fall_back
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class BacktestPeriod:
 
     def judge(self, judged: PairedResult) -> None:
         """Take the judgement of the policy's training."""
-        self.falls_back, self.is_judged = not judged.beats_classic, True
+        self.falls_back, self.is_judged = must_fall_back(judged), True
 
     def judge_unjudged(self) -> None:
         """Let the rules end the trades of a policy that had to be judged and was not, and say so.

@@ -11,7 +11,7 @@ import logging
 from pathlib import Path
 
 from mtfscalper import artefacts
-from mtfscalper.training.paired_result import PairedResult
+from mtfscalper.training.paired_result import PairedResult, must_fall_back
 from mtfscalper.training.report import TrainingReport
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ def falls_back(judged: PairedResult | str, pair: str) -> bool:
 
     :param judged: see :func:`judged_in`
     """
-    fallen = isinstance(judged, str) or not judged.beats_classic
+    fallen = must_fall_back(judged)
     why = f"nothing shows that it beats classic exits: {judged}" if isinstance(judged, str) else judged.in_words()
     logger.log(
         logging.WARNING if fallen else logging.INFO,

@@ -136,8 +136,9 @@ class LiveReplay:
     def _columns(self, pair: str, historic: Mapping[str, DataFrame]) -> DataFrame:
         """The columns that a pair's frame is given, by date: what the bot's strategy saw of each candle as the last.
 
-        FreqAI's history fills candles that the bot missed, and those before it began: they are no decisions. Its rows
-        are joined by their dates, and the journal's come first: a bot that was killed has not saved its history.
+        Rows of the history whose ``do_predict`` is not 1 are no decisions: what the bot looked at before it began, and
+        candles that it missed. The others are joined by their dates, and the journal's come first: where a policy was
+        no longer to enter anything, the history keeps what it decided, and the journal what the strategy was given.
         """
         saved = historic.get(pair)
         if saved is None or "date_pred" not in saved:

@@ -141,18 +141,6 @@ def _wrap_callbacks(strategy: type) -> None:
             setattr(strategy, name, wrapper)
 
 
-def own_callback(strategy: type[IStrategy], name: str) -> Any:
-    """What a strategy itself defines for a callback, under the wrapper where there is one.
-
-    :return: IStrategy's where it defines none
-    """
-    for base in strategy.__mro__:
-        if base is not PolicyExits and name in vars(base):
-            found = vars(base)[name]
-            return found.__wrapped__ if _is_wrapper(found) else found
-    raise AttributeError(f"{strategy.__name__} has no {name}")
-
-
 class PolicyExits(IStrategy, metaclass=_MixinFirst):
     """``class MyStrategy(PolicyExits, IStrategy)``: the policy decides about open trades, and training's rules hold.
 

@@ -37,6 +37,8 @@ _DAY_SECONDS = 86_400
 _CANDLE_COLUMNS = ["date", "open", "high", "low", "close", "volume"]
 # What freqtrade's own environments take where they are told of none.
 _UNKNOWN_FEE = 0.0015
+# What freqtrade calls otherwise than a policy's rules.
+_NAMES_OF_RULES = {"stoploss": "stoploss_ratio"}
 
 
 def settings_of_config(config: dict[str, Any]) -> Settings:
@@ -280,10 +282,6 @@ def rules_of_strategy(
     )
 
 
-# Names of freqtrade's for what a policy's rules call otherwise.
-_RATIO_OF = {"stoploss": "stoploss_ratio"}
-
-
 def differences_to_training(
     strategy: IStrategy, leverage: float, is_short: bool, trained: TradingRules, known: Collection[str] = ()
 ) -> set[str]:
@@ -314,7 +312,7 @@ def differences_to_training(
     return {
         f"{name} is {now}, and was {then}"
         for name, now, then in pairs
-        if now != then and _RATIO_OF.get(name, name) not in known
+        if now != then and _NAMES_OF_RULES.get(name, name) not in known
     }
 
 

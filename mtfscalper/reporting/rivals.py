@@ -90,12 +90,18 @@ class _Bench:
             marks["day"].to_numpy(), marks["profit"].to_numpy(), self.result.first_ms // DAY_MS, self.result.n_days
         )
 
-    def traded(self, key: str, name: str, trades: pd.DataFrame, note: str = "", *, paired: bool = False) -> Rival:
-        """A rival that trades."""
-        marks = daily_profits(trades, self.tapes, self.rules)
+    def traded(
+        self, key: str, name: str, trades: pd.DataFrame, marks: pd.DataFrame | None = None, *, paired: bool = False
+    ) -> Rival:
+        """A rival that trades.
+
+        :param marks: its :func:`mtfscalper.reporting.daily.daily_profits`, where they are known
+        """
+        if marks is None:
+            marks = daily_profits(trades, self.tapes, self.rules)
         daily = self.day_profits(marks)
         a_trade = self.a_trade(self.differences(marks)) if paired else None
-        return self.rival(key, name, statistics_of(trades, daily, self.balance), daily, note, a_trade)
+        return self.rival(key, name, statistics_of(trades, daily, self.balance), daily, a_trade=a_trade)
 
     def rival(
         self,
@@ -144,9 +150,10 @@ def compare(
     progress("re-living the entries")
     bench = _Bench(result, trades, tapes, rules)
     classic = relive(trades, tapes, rules)
-    paired = bench.differences(daily_profits(classic, tapes, rules))
+    marks = daily_profits(classic, tapes, rules)
+    paired = bench.differences(marks)
     run = Rival("run", "this run", statistics_of(trades, bench.daily, bench.balance), equity=bench.equity(bench.daily))
-    beside = bench.traded("classic_exits", "same entries, classic exits", classic, paired=True)
+    beside = bench.traded("classic_exits", "same entries, classic exits", classic, marks, paired=True)
     assert beside.a_trade is not None
     rivals = [beside]
     rivals += _strategy(bench, without)

@@ -63,5 +63,13 @@ class PairedResult:
         return f"{figures}; {why}"
 
 
+def must_fall_back(judged: PairedResult | str) -> bool:
+    """Whether the rules end a policy's trades: nothing shows that it beats classic exits.
+
+    :param judged: how it was judged; why that is not known, in words
+    """
+    return isinstance(judged, str) or not judged.beats_classic
+
+
 def _percent(ratio: float) -> str:
     return f"{ratio:+.3%}"

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mtfscalper.artefacts import plain_json
-from mtfscalper.training.paired_result import PairedResult
+from mtfscalper.training.paired_result import PairedResult, must_fall_back
 
 # Below these, the policy that was best is so by chance as much as by merit.
 ENOUGH_TRADES = 20
@@ -64,11 +64,6 @@ class TrainingReport:
         """One report for each policy that was trained."""
         return self.members or [self]
 
-    @property
-    def falls_back(self) -> bool:
-        """Whether the policy was judged and did not beat classic exits: the rules end its trades."""
-        return self.judged is not None and not self.judged.beats_classic
-
     def seconds_of(self, phase: str) -> float:
         """Seconds spent in the phases of one name."""
         return sum(stop - start for name, start, stop in self.phases if name == phase)
@@ -84,7 +79,9 @@ class TrainingReport:
         else:
             found = f"best of {len(self.evaluations)} evaluations: {found}"
         if self.judged is not None:
-            ends = "the rules end its trades (fallback)" if self.falls_back else "the policy ends its trades"
+            ends = (
+                "the rules end its trades (fallback)" if must_fall_back(self.judged) else "the policy ends its trades"
+            )
             found += f"; {self.judged.in_words()}, {ends}"
         at_once = f", one of {self.population} at once" if self.population > 1 else ""
         return (

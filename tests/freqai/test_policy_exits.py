@@ -24,7 +24,6 @@ from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy import IStrategy
 from freqtrade.strategy.strategy_wrapper import strategy_safe_wrapper
 
-from mtfscalper.freqai.policy_exits import own_callback
 from mtfscalper.freqai.trade_decisions import DecisionLostError, check_asks_for_decisions, trade_decisions_of
 from mtfscalper.strategy import PROBABILITY_KEY, ExitDecision, PolicyExits, TradeDecisions
 
@@ -255,10 +254,6 @@ def test_each_level_is_wrapped_once() -> None:
     assert not hasattr(vars(Grandchild)["custom_exit"].__wrapped__, "__wrapped__")
     assert "custom_exit" not in vars(Inherits)
     assert "confirm_trade_entry" not in vars(Grandchild)
-    assert own_callback(Inherits, "custom_exit") is vars(Grandchild)["custom_exit"].__wrapped__
-    assert own_callback(BesideAndBefore, "custom_exit") is OtherBase.custom_exit
-    assert own_callback(Without, "custom_exit") is IStrategy.custom_exit
-    assert own_callback(Without, "leverage") is IStrategy.leverage
 
 
 def test_a_strategy_varies_when_the_policy_leaves_and_sees_what_it_said(config: dict[str, Any]) -> None:

@@ -30,6 +30,7 @@ class Made(NamedTuple):
     """A run, its report, and what lay in its folders before that.
 
     :ivar files: of the user directory and of the candles, with the times of their last change
+    :ivar marked: the trades whose profits of each day were worked out
     """
 
     home: Path
@@ -37,6 +38,7 @@ class Made(NamedTuple):
     report: Report
     files: dict[Path, int]
     trained: int
+    marked: list[pd.DataFrame]
 
 
 def files_of(*folders: Path) -> dict[Path, int]:
@@ -60,9 +62,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
         finally:
             Backtesting.cleanup()
         trained, files = len(watch.trained), files_of(home, market)
-        report = report_of(Asked(result=home / "backtest_results", datadir=market))
+        marked, real = [], rivals.daily_profits
+
+        def daily_profits(trades: pd.DataFrame, *rest: Any) -> pd.DataFrame:
+            marked.append(trades)
+            return real(trades, *rest)
+
+        with pytest.MonkeyPatch.context() as watching:
+            watching.setattr(rivals, "daily_profits", daily_profits)
+            report = report_of(Asked(result=home / "backtest_results", datadir=market))
         assert len(watch.trained) == trained
-        yield Made(home, market, report, files, trained)
+        yield Made(home, market, report, files, trained, marked)
 
 
 def test_what_the_rules_ended_in_the_run_they_end_when_it_lives_again(made: Made) -> None:
@@ -195,6 +205,11 @@ def test_another_strategys_run_without_our_model_has_what_can_be_said(made: Made
     said = " ".join(report.missing)
     assert "nothing is sealed of this run" in said
     assert "no longest duration is known" in said
+
+
+def test_the_days_of_the_same_trades_are_worked_out_once(made: Made) -> None:
+    assert len(made.marked) > 4
+    assert len({id(trades) for trades in made.marked}) == len(made.marked)
 
 
 def test_every_rival_is_there(made: Made) -> None:

@@ -1,13 +1,15 @@
 """The paired comparison: figures by hand, and how often it is wrong about a policy that earns nothing."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+import mtfscalper
 from mtfscalper.training.mean_interval import lower_end, standard_error
 from mtfscalper.training.paired import paired
-from mtfscalper.training.paired_result import ENOUGH_TRADES_TO_JUDGE, PairedResult
+from mtfscalper.training.paired_result import ENOUGH_TRADES_TO_JUDGE, PairedResult, must_fall_back
 
 DAY_MS = 86_400_000
 EIGHT_HOURS_MS = DAY_MS // 3
@@ -59,6 +61,14 @@ def test_under_thirty_trades_nothing_beats_classic(trades: int, beaten: bool) ->
     assert result.lower > 0.009
     assert result.beats_classic is beaten
     assert ("not beaten" in result.in_words()) is not beaten
+    assert must_fall_back(result) is not beaten
+
+
+def test_a_policy_falls_back_of_which_nobody_knows_whether_it_beats_classic_exits() -> None:
+    assert must_fall_back("its report is lost")
+    # In one place: whoever else asks, asks there.
+    package = Path(mtfscalper.__file__).parent
+    assert {path.name for path in package.rglob("*.py") if ".beats_classic" in path.read_text()} == {"paired_result.py"}
 
 
 @pytest.mark.parametrize(
