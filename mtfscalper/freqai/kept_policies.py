@@ -69,7 +69,7 @@ class KeptPolicies:
         self._seals = seals
         self._loaded: dict[str, OrderedDict[tuple[str, int], ExitPolicy]] = {}
         self._lost: set[str] = set()
-        self._told: set[tuple[str, tuple[str, ...]]] = set()
+        self._told: set[tuple[str, str]] = set()
 
     def trained_before(self, pair: str, row_ms: int) -> tuple[str, int, int] | None:
         """The policy that was trained last before a row, where no journal says which one decided.
@@ -163,15 +163,14 @@ class KeptPolicies:
         if not standing.can_decide:
             self._lose(name, f"it was trained on {listed(standing.lacking)}, which the strategy no longer makes")
             return None
-        changes = (pair.candles.pair, standing.changes)
-        if standing.changes and changes not in self._told:
-            self._told.add(changes)
-            logger.info(
-                "%s: the bot's policy %s was trained with something else: %s. It decides as it was trained.",
-                pair.candles.pair,
-                name,
-                summary(standing.changes),
-            )
+        told = None
+        if not origin.trained_with:
+            told = "does not say what it was trained with: it decides by the settings of now"
+        elif standing.changes:
+            told = f"was trained with something else: {summary(standing.changes)}. It decides as it was trained"
+        if told is not None and (pair.candles.pair, told) not in self._told:
+            self._told.add((pair.candles.pair, told))
+            logger.warning("%s: the bot's policy %s %s.", pair.candles.pair, name, told)
         return standing
 
     def _sound(self, name: str, pair: str) -> Path | None:
@@ -182,7 +181,8 @@ class KeptPolicies:
         for folder in self._folders.folders(name):
             why = artefacts.why_stale(folder, {}, _ROLES, self._seals)
             sealed_for = (artefacts.read_manifest(folder) or {}).get("pair")
-            if why is None and sealed_for == pair:
+            # `mtfscalper seal` seals a policy without knowing its pair: there the journal's word counts.
+            if why is None and sealed_for in (None, pair):
                 return folder
             whys.append(f"{folder}: {why or f'it is the policy of {sealed_for}'}")
         why = "; ".join(whys) or "its folder is missing"

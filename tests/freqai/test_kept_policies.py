@@ -69,11 +69,15 @@ class Kept:
         folders.seal(PolicyName(folder, f"cb_btc_{later}"), USDC, self.rows.trained_with)
         return folder.name
 
-    def seal(self, **rl: Any) -> None:
+    def seal(self, trained_with: dict[str, Any] | None = None, **rl: Any) -> None:
         """Let the policy have been trained with other settings."""
         stem = f"cb_btc_{self.name.rpartition('_')[2]}"
         folders = PolicyFolders(self.models, self.archive, Seals(self.home))
-        folders.seal(PolicyName(self.models / self.name, stem), PAIR, self.with_rl(**rl).trained_with)
+        folders.seal(
+            PolicyName(self.models / self.name, stem),
+            PAIR,
+            self.with_rl(**rl).trained_with if trained_with is None else trained_with,
+        )
 
     def with_rl(self, **rl: Any) -> PairRows:
         """The rows of a backtest with other settings."""
@@ -122,9 +126,8 @@ def test_a_policy_is_shown_what_it_was_trained_on_whatever_the_backtest_is_set_t
     assert before is not None
     assert all(before.period.long_permitted)
     assert "was trained with something else" not in caplog.text
-    with caplog.at_level("INFO"):
-        # Permitted where there is a signal alone; with the raw prices, which were left out.
-        after = kept.load(kept.with_rl(entry_mode="gated", drop_ohlc_from_features=True, fallback="classic"))
+    # Permitted where there is a signal alone; without the raw prices.
+    after = kept.load(kept.with_rl(entry_mode="gated", drop_ohlc_from_features=True, fallback="classic"))
     assert after is not None
     assert after.period.long_permitted == before.period.long_permitted
     assert np.array_equal(features_of(after), features_of(before))
@@ -164,6 +167,16 @@ def test_without_the_signals_that_permitted_its_entries_a_policy_is_not_asked(
     assert any(policy.period.long_permitted)
     assert kept.load(kept.rows._replace(rows=kept.rows.rows.drop(columns=LONG_SIGNAL))) is None
     assert f"it was trained on {LONG_SIGNAL}, which the strategy no longer makes" in caplog.text
+
+
+def test_a_policy_of_which_nobody_knows_what_it_was_trained_with_is_named(
+    kept: Kept, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept.seal({})
+    policies = kept.policies()
+    for first_ms in (0, 1):
+        assert policies.load(kept.name, first_ms, 2**62, kept.rows) is not None
+    assert caplog.text.count(f"{kept.name} does not say what it was trained with") == 1
 
 
 def test_a_policy_that_is_no_longer_kept_is_named_once(kept: Kept, caplog: pytest.LogCaptureFixture) -> None:
