@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import decider_for
+from mtfscalper.trading.account import EXIT_REASON_NAMES
 from mtfscalper.training.report import TrainingReport
 
 # Smaller than where speed counts: the lookbacks of many rows would be the most memory that a training takes.
@@ -28,6 +30,8 @@ class Evaluation(NamedTuple):
     """One pass over the held-out candles.
 
     :ivar log_return: logarithm of final equity after costs, summed over the segments
+    :ivar held_candles: length of a trade in the mean, candles from its entry's to its exit's
+    :ivar exits: trades by :class:`mtfscalper.trading.account.ExitReason`, shape (8,)
     """
 
     timesteps: int
@@ -35,6 +39,8 @@ class Evaluation(NamedTuple):
     trades: int
     win_ratio: float
     seconds: float
+    held_candles: float = 0.0
+    exits: tuple[int, ...] = ()
 
 
 def can_evaluate(tape: MarketTape, settings: EnvSettings) -> bool:
@@ -51,6 +57,7 @@ def evaluate(model: BaseAlgorithm, tape: MarketTape, settings: EnvSettings) -> E
     """Play every segment of a tape once, deterministically, closing an open trade at its end."""
     started = time.perf_counter()
     log_return, profits = 0.0, []
+    held_ms, exits = 0, Counter[str]()
     for segment in tape.split():
         first_row = settings.lookback - 1
         if len(segment) < shortest_run(settings):
@@ -59,8 +66,14 @@ def evaluate(model: BaseAlgorithm, tape: MarketTape, settings: EnvSettings) -> E
         result = closed_loop.run(decider, segment, settings, first_row, len(segment) - 1, last_candle_closes=True)
         log_return += math.log(result.equity)
         profits += [trade.profit_ratio for trade in result.trades]
+        held_ms += sum(trade.close_ms - trade.open_ms for trade in result.trades)
+        exits.update(trade.exit_reason for trade in result.trades)
     wins = float(np.mean(np.array(profits) > 0)) if profits else 0.0
-    return Evaluation(model.num_timesteps, log_return, len(profits), wins, time.perf_counter() - started)
+    held = held_ms / tape.timeframe_ms / len(profits) if profits else 0.0
+    by_reason = tuple(exits[name] for name in EXIT_REASON_NAMES.values())
+    return Evaluation(
+        model.num_timesteps, log_return, len(profits), wins, time.perf_counter() - started, held, by_reason
+    )
 
 
 class Judgement:
@@ -98,8 +111,12 @@ class Judgement:
 
     def tell(self, report: TrainingReport) -> None:
         """Write into a report what was found."""
-        report.evaluations = [result._asdict() for result in self.history]
-        report.best_evaluation = self.best._asdict() if self.best else None
+        report.evaluations = [_figures(result) for result in self.history]
+        report.best_evaluation = _figures(self.best) if self.best else None
+
+
+def _figures(evaluation: Evaluation) -> dict[str, float]:
+    return {name: value for name, value in evaluation._asdict().items() if name != "exits"}
 
 
 class KeepBest(BaseCallback):

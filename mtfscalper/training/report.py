@@ -54,6 +54,12 @@ class TrainingReport:
     members: list[TrainingReport] = field(default_factory=list)
 
     @property
+    def timesteps_planned(self) -> int:
+        """Timesteps that are asked for, in whole rollouts."""
+        rollout = max(self.rollout_timesteps, 1)
+        return -(-self.timesteps_asked // rollout) * rollout
+
+    @property
     def trainings(self) -> list[TrainingReport]:
         """One report for each policy that was trained."""
         return self.members or [self]
