@@ -31,6 +31,7 @@ LAYERS = (
     "policy",
     "training",
     "executors",
+    "progress",
     "freqai",
     "strategy",
     "offline",
@@ -51,6 +52,7 @@ BARRED = {
     "policy": {"freqtrade"},
     "training": {"freqtrade"},
     "executors": {"freqtrade"},
+    "progress": {"freqtrade"},
 }
 # The trading rules over torch's tensors.
 EXEMPT = {("trading.torch_arrays", "torch")}

@@ -81,7 +81,6 @@ def training_data(
             data["test_features"], data["test_labels"], data["test_weights"]
         )
         evaluation_tape = candles.tape(test_rows, data["test_features"])
-    logger.info("Training on %d candles, evaluating on %d.", len(train_rows), len(test_rows))
     return {**data, "train_tape": train_tape, "evaluation_tape": evaluation_tape}
 
 

@@ -13,6 +13,7 @@ from mtfscalper import artefacts
 from mtfscalper.executors.executor import Outcome
 from mtfscalper.freqai.backtest_run import PeriodKitchen
 from mtfscalper.freqai.exit_policy import TradeTerms
+from mtfscalper.freqai.run_watching import period_name
 from mtfscalper.training.report import doubts
 
 logger = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ def noted(outcome: Outcome, dk: FreqaiDataKitchen, terms: TradeTerms) -> BaseAlg
         raise outcome
     model, report = outcome
     folder = Path(dk.data_path)
-    logger.info("%s", report.summary())
+    logger.info("Done training %s: %s", f"{dk.pair} {period_name(dk)}".rstrip(), report.summary())
     with artefacts.told(f"{dk.pair}: the report of a training"):
         artefacts.write_json(folder / artefacts.REPORT_NAME, report.as_json())
         artefacts.write_json(folder / artefacts.TERMS_NAME, terms.as_json())

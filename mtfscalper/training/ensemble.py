@@ -63,7 +63,7 @@ def join(
 def _joined_report(job: TrainingJob, model: PPO, members: Sequence[TrainingReport]) -> TrainingReport:
     evaluation = None
     if job.evaluation is not None and can_evaluate(job.evaluation, job.env):
-        evaluation = evaluate(model, job.evaluation, job.env)._asdict()
+        evaluation = evaluate(model, job.evaluation, job.env).figures()
     terms: Counter[str] = Counter()
     for member in members:
         terms.update(member.reward_terms)

@@ -42,6 +42,10 @@ class Evaluation(NamedTuple):
     held_candles: float = 0.0
     exits: tuple[int, ...] = ()
 
+    def figures(self) -> dict[str, float]:
+        """What a report keeps of it, by name."""
+        return {name: value for name, value in self._asdict().items() if name != "exits"}
+
 
 def can_evaluate(tape: MarketTape, settings: EnvSettings) -> bool:
     """Whether a tape has a run of candles that is long enough for an evaluation."""
@@ -111,12 +115,8 @@ class Judgement:
 
     def tell(self, report: TrainingReport) -> None:
         """Write into a report what was found."""
-        report.evaluations = [_figures(result) for result in self.history]
-        report.best_evaluation = _figures(self.best) if self.best else None
-
-
-def _figures(evaluation: Evaluation) -> dict[str, float]:
-    return {name: value for name, value in evaluation._asdict().items() if name != "exits"}
+        report.evaluations = [result.figures() for result in self.history]
+        report.best_evaluation = self.best.figures() if self.best else None
 
 
 class KeepBest(BaseCallback):

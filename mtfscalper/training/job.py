@@ -121,16 +121,9 @@ class TrainingJob(TrainingRequest):
         if compact:
             features_extractor(model).features = torch.empty(0, train.n_features, device=model.device)
         report.timesteps = model.num_timesteps
-        if report.timesteps > timesteps:
-            logger.info(
-                "%s: %d timesteps asked (train_cycles x candles), %d run: whole rollouts of n_envs x n_steps.",
-                report.pair,
-                timesteps,
-                report.timesteps,
-            )
         report.seconds = time.perf_counter() - started
         if self.part:
-            logger.info("%s: %s", self.part, report.summary())
+            logger.info("%s, %s: %s", self.name, self.part, report.summary())
         return model, report
 
     def _keep_best(self, rollout_steps: int, on_evaluation: OnEvaluation | None) -> KeepBest | None:

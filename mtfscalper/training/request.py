@@ -49,8 +49,8 @@ class TrainingRequest:
 
     @property
     def name(self) -> str:
-        """Whose training it is: the pair, the period, and which part of it."""
-        return " ".join(filter(None, (self.train.pair, self.period, self.part)))
+        """Whose policy it is: pair and period."""
+        return " ".join(filter(None, (self.train.pair, self.period)))
 
     @property
     def board_name(self) -> str:

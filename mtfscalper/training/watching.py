@@ -20,7 +20,8 @@ _TELL_SECONDS = 0.5
 class TrainingState(NamedTuple):
     """How far one training is.
 
-    :ivar name: whose it is: pair, period, and member of an ensemble
+    :ivar name: whose it is: pair and period
+    :ivar part: which of an ensemble's it is, in words, "" for one by itself
     :ivar timesteps: learned from or collected so far
     :ivar timesteps_planned: when it will be over, whole rollouts
     :ivar updated: whether the policy has just been updated, and evaluated where it was due; else it is in a rollout
@@ -29,6 +30,7 @@ class TrainingState(NamedTuple):
     """
 
     name: str
+    part: str
     timesteps: int
     timesteps_planned: int
     updated: bool = False
@@ -52,7 +54,7 @@ class Watched:
         :param judgement: of its evaluations, None where there are none
         """
         self._watch, self._judgement, self._logger = watch, judgement, logger
-        self._state = TrainingState(job.name, 0, timesteps_planned)
+        self._state = TrainingState(job.name, job.part, 0, timesteps_planned)
         self._told_at = float("-inf")
 
     def tell(self, timesteps: int) -> None:

@@ -1,0 +1,131 @@
+"""How people see a run: a display on a terminal, else a line a minute."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.panel import Panel
+from rich.progress_bar import ProgressBar
+from rich.text import Text
+
+from mtfscalper.progress import words
+from mtfscalper.progress.load import machine_load
+from mtfscalper.progress.run import RunProgress
+from mtfscalper.training.watching import TrainingState
+
+logger = logging.getLogger(__name__)
+
+LINE_SECONDS = 60.0
+# Drawing takes a few milliseconds.
+_DRAWINGS_PER_SECOND = 1.0
+
+
+class RunWatch:
+    """Shows a run while it trains: called with every :class:`mtfscalper.training.watching.TrainingState`.
+
+    On a terminal, while :meth:`shown` lasts, as a display below the log; without one, and in a bot, as a log line
+    every minute.
+
+    :ivar run: what is shown
+    """
+
+    def __init__(
+        self,
+        run: RunProgress,
+        console: Console | None,
+        *,
+        gpu: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        :param console: of the terminal that the log is printed on; None for lines alone
+        :param gpu: whether trainings use a GPU
+        :param clock: seconds
+        """
+        self.run = run
+        self._console = console if console is not None and has_display(console) else None
+        self._gpu, self._clock = gpu, clock
+        self._live: Live | None = None
+        self._said_at = clock()
+        # The display is drawn by a thread of its own.
+        self._lock = threading.Lock()
+
+    def __call__(self, state: TrainingState) -> None:
+        """Take note of how far a training is."""
+        with self._lock:
+            self.run.note(state)
+        now = self._clock()
+        if not state.timesteps:
+            # That a training begins is told by whoever begins it.
+            self._said_at = now
+        elif self._live is None and now - self._said_at >= LINE_SECONDS:
+            self._said_at = now
+            logger.info("%s", words.line(self.run, state))
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether there is a display now."""
+        return self._live is not None
+
+    @contextmanager
+    def shown(self) -> Iterator[None]:
+        """Keep the display, where there is a terminal, from the first training until a ``with`` block ends."""
+        if self._console is None:
+            yield
+            return
+        live = Live(
+            get_renderable=self.drawn,
+            console=self._console,
+            refresh_per_second=_DRAWINGS_PER_SECOND,
+            transient=True,
+        )
+        with live, _handlers_follow():
+            self._live = live
+            try:
+                yield
+            finally:
+                self._live = None
+
+    def drawn(self) -> RenderableType:
+        """The display; nothing before the first training."""
+        with self._lock:
+            run, state = self.run, self.run.current
+            if state is None:
+                return Text("")
+            bar = ProgressBar(total=1.0, completed=run.share)
+            samples = f"{state.timesteps:,} of {state.timesteps_planned:,} samples · {words.pace(run)}"
+            lines = (words.left(run), samples, words.learned(state), machine_load(self._gpu))
+            title = f"Training {words.which(run, state)}"
+        return Panel(Group(bar, *map(Text, lines)), title=Text(title), title_align="left")
+
+
+def has_display(console: Console) -> bool:
+    """Whether something can be drawn again in the same place."""
+    return console.is_terminal and not console.is_dumb_terminal
+
+
+@contextmanager
+def _handlers_follow() -> Iterator[None]:
+    """Let log handlers that print to the terminal by themselves print above the display.
+
+    A display redirects ``sys.stderr``; a handler that was made before keeps the old one.
+    """
+    moved = []
+    for handler in logging.root.handlers:
+        if type(handler) is logging.StreamHandler:
+            for real, now in ((sys.__stderr__, sys.stderr), (sys.__stdout__, sys.stdout)):
+                if handler.stream is real and now is not real:
+                    moved.append((handler, handler.setStream(now)))
+                    break
+    try:
+        yield
+    finally:
+        for handler, stream in moved:
+            handler.setStream(stream)
