@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.panel import Panel
 from rich.progress_bar import ProgressBar
+from rich.segment import Segment
+from rich.table import Table
 from rich.text import Text
 
 from mtfscalper.progress import words
@@ -23,8 +25,8 @@ from mtfscalper.training.watching import TrainingState
 logger = logging.getLogger(__name__)
 
 LINE_SECONDS = 60.0
-# Drawing takes a few milliseconds.
-_DRAWINGS_PER_SECOND = 1.0
+# Drawing takes a few milliseconds, which a training waits for.
+_DRAW_SECONDS = 1.0
 
 
 class RunWatch:
@@ -80,10 +82,11 @@ class RunWatch:
         if self._console is None:
             yield
             return
+        kept = _Kept(self.drawn, self._clock)
         live = Live(
-            get_renderable=self.drawn,
+            get_renderable=lambda: kept,
             console=self._console,
-            refresh_per_second=_DRAWINGS_PER_SECOND,
+            refresh_per_second=1 / _DRAW_SECONDS,
             transient=True,
         )
         with live, _handlers_follow():
@@ -99,11 +102,33 @@ class RunWatch:
             run, state = self.run, self.run.current
             if state is None:
                 return Text("")
-            bar = ProgressBar(total=1.0, completed=run.share)
+            bar = Table.grid(expand=True)
+            bar.add_row(ProgressBar(total=1.0, completed=run.share), f" {run.share:4.0%}")
             samples = f"{state.timesteps:,} of {state.timesteps_planned:,} samples · {words.pace(run)}"
             lines = (words.left(run), samples, words.learned(state), machine_load(self._gpu))
             title = f"Training {words.which(run, state)}"
         return Panel(Group(bar, *map(Text, lines)), title=Text(title), title_align="left")
+
+
+class _Kept:
+    """A drawing that is made anew once a second, however often it is shown.
+
+    freqtrade keeps a display of its own in a backtest, which shows this one below itself ten times a second.
+    """
+
+    def __init__(self, draw: Callable[[], RenderableType], clock: Callable[[], float]) -> None:
+        self._draw, self._clock = draw, clock
+        self._lines: list[list[Segment]] = []
+        self._made_at, self._width = float("-inf"), 0
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        now = self._clock()
+        if now - self._made_at >= _DRAW_SECONDS or options.max_width != self._width:
+            self._made_at, self._width = now, options.max_width
+            self._lines = console.render_lines(self._draw(), options.update(height=None), pad=False)
+        for line in self._lines:
+            yield from line
+            yield Segment.line()
 
 
 def has_display(console: Console) -> bool:
