@@ -158,7 +158,8 @@ def test_a_file_and_a_dumb_terminal_have_no_display() -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "said"), [(0.4, "0 s"), (59.4, "59 s"), (200, "3 min 20 s"), (3599.6, "1 h 00 min"), (7500, "2 h 05 min")]
+    ("seconds", "said"),
+    [(0.4, "0 s"), (59.4, "59 s"), (200, "3 min 20 s"), (3599.6, "1 h 00 min"), (7500, "2 h 05 min")],
 )
 def test_durations_are_said_as_people_do(seconds: float, said: str) -> None:
     assert words.duration(seconds) == said
