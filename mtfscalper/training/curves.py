@@ -92,7 +92,7 @@ def record_time(logger: Logger, seconds: Mapping[str, float]) -> None:
 
 def record_trades(logger: Logger, evaluation: Evaluation) -> None:
     """Record how the trades of an evaluation ended, as shares of them, and how long they were."""
-    if not evaluation.trades:
+    if not evaluation.trades or not evaluation.exits:
         return
     logger.record("eval/trade_candles", evaluation.held_candles)
     for reason in ExitReason:
