@@ -129,7 +129,7 @@ class TradedStrategy:
     ) -> TrainingJob:
         """The training of a pair's policy.
 
-        :param data: with the tapes, ``train_tape`` and ``evaluation_tape``
+        :param data: with the tapes, see :func:`mtfscalper.freqai.preparation.training_data`
         :param dk: FreqAI's kitchen, of the pair
         :param tensorboard: whether files for TensorBoard are written
         :param initial_model: zip of a model to go on from
@@ -144,4 +144,5 @@ class TradedStrategy:
             tensorboard_dir=Path(dk.full_path) / "tensorboard" / pair_to_filename(dk.pair) if tensorboard else None,
             network=self._user.network,
             period=period_name(dk),
+            judging=data.get("judging_tape"),
         )

@@ -6,7 +6,7 @@ import math
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +19,10 @@ from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import decider_for
+from mtfscalper.settings import EvaluationMode
 from mtfscalper.trading.account import EXIT_REASON_NAMES
+from mtfscalper.trading.trades import ClosedTrade
+from mtfscalper.training.mean_interval import lower_end, standard_error
 from mtfscalper.training.report import TrainingReport
 
 # Smaller than where speed counts: the lookbacks of many rows would be the most memory that a training takes.
@@ -27,9 +30,10 @@ _MAX_BATCH = 256
 
 
 class Evaluation(NamedTuple):
-    """One pass over the held-out candles.
+    """One pass over some candles, each stretch between two gaps from a new account.
 
-    :ivar log_return: logarithm of final equity after costs, summed over the segments
+    :ivar log_return: logarithm of final equity after costs, summed over the stretches
+    :ivar log_return_error: its standard error, by how much the stretches differ; 0 for one, which shows no spread
     :ivar held_candles: length of a trade in the mean, candles from its entry's to its exit's
     :ivar exits: trades by :class:`mtfscalper.trading.account.ExitReason`, shape (8,)
     """
@@ -39,8 +43,40 @@ class Evaluation(NamedTuple):
     trades: int
     win_ratio: float
     seconds: float
+    log_return_error: float = 0.0
+    stretches: int = 1
     held_candles: float = 0.0
     exits: tuple[int, ...] = ()
+
+    @classmethod
+    def over(
+        cls,
+        timesteps: int,
+        log_returns: Sequence[float],
+        candles: Sequence[int],
+        exits: Sequence[int],
+        wins: int,
+        held_candles: float,
+        seconds: float,
+    ) -> Evaluation:
+        """Of what each stretch gave.
+
+        :param candles: of each: a longer one may earn more
+        :param exits: trades by :class:`mtfscalper.trading.account.ExitReason`, of all stretches
+        :param wins: how many of these trades won
+        :param held_candles: lengths of these trades, summed
+        """
+        n, trades = len(log_returns), sum(exits)
+        error = sum(candles) * standard_error(log_returns, candles) if n > 1 else 0.0
+        win_ratio, held = (wins / trades, held_candles / trades) if trades else (0.0, 0.0)
+        return cls(timesteps, float(sum(log_returns)), trades, win_ratio, seconds, error, n, held, tuple(exits))
+
+    @property
+    def lower_log_return(self) -> float:
+        """The lower end of the log return's interval; with one stretch the log return itself."""
+        if self.stretches < 2:
+            return self.log_return
+        return lower_end(self.log_return, self.log_return_error, self.stretches)
 
     def figures(self) -> dict[str, float]:
         """What a report keeps of it, by name."""
@@ -60,24 +96,33 @@ def shortest_run(settings: EnvSettings) -> int:
 def evaluate(model: BaseAlgorithm, tape: MarketTape, settings: EnvSettings) -> Evaluation:
     """Play every segment of a tape once, deterministically, closing an open trade at its end."""
     started = time.perf_counter()
-    log_return, profits = 0.0, []
-    held_ms, exits = 0, Counter[str]()
+    log_returns, candles = [], []
+    trades: list[ClosedTrade] = []
+    for segment, result in play_segments(model, tape, settings):
+        log_returns.append(math.log(result.equity))
+        candles.append(len(segment))
+        trades += result.trades
+    exits = Counter(trade.exit_reason for trade in trades)
+    wins = sum(trade.profit_ratio > 0 for trade in trades)
+    held = sum(trade.close_ms - trade.open_ms for trade in trades) / tape.timeframe_ms
+    by_reason = [exits[name] for name in EXIT_REASON_NAMES.values()]
+    seconds = time.perf_counter() - started
+    return Evaluation.over(model.num_timesteps, log_returns, candles, by_reason, wins, held, seconds)
+
+
+def play_segments(
+    model: BaseAlgorithm, tape: MarketTape, settings: EnvSettings
+) -> Iterator[tuple[MarketTape, closed_loop.ClosedLoop]]:
+    """What a policy does on every segment of a tape that is long enough, from a new account each."""
     for segment in tape.split():
         first_row = settings.lookback - 1
         if len(segment) < shortest_run(settings):
             continue
         decider = decider_for(model, segment.features, settings.lookback, _MAX_BATCH)
-        result = closed_loop.run(decider, segment, settings, first_row, len(segment) - 1, last_candle_closes=True)
-        log_return += math.log(result.equity)
-        profits += [trade.profit_ratio for trade in result.trades]
-        held_ms += sum(trade.close_ms - trade.open_ms for trade in result.trades)
-        exits.update(trade.exit_reason for trade in result.trades)
-    wins = float(np.mean(np.array(profits) > 0)) if profits else 0.0
-    held = held_ms / tape.timeframe_ms / len(profits) if profits else 0.0
-    by_reason = tuple(exits[name] for name in EXIT_REASON_NAMES.values())
-    return Evaluation(
-        model.num_timesteps, log_return, len(profits), wins, time.perf_counter() - started, held, by_reason
-    )
+        yield (
+            segment,
+            closed_loop.run(decider, segment, settings, first_row, len(segment) - 1, last_candle_closes=True),
+        )
 
 
 class Judgement:
@@ -88,10 +133,12 @@ class Judgement:
     :ivar history: every evaluation
     """
 
-    def __init__(self, every_timesteps: int) -> None:
+    def __init__(self, every_timesteps: int, mode: EvaluationMode = "mean") -> None:
         """
         :param every_timesteps: evaluate after so many timesteps since the last time
+        :param mode: "lower" goes by the lower end of the log return's interval in its place
         """
+        self._score = "lower_log_return" if mode == "lower" else "log_return"
         self.history: list[Evaluation] = []
         self.best: Evaluation | None = None
         self._every = every_timesteps
@@ -106,9 +153,9 @@ class Judgement:
         :return: whether it is the best so far
         """
         self.history.append(result)
-        for name in ("log_return", "trades", "win_ratio"):
+        for name in dict.fromkeys(("log_return", "trades", "win_ratio", self._score)):
             logger.record(f"eval/{name}", getattr(result, name))
-        if self.best is not None and result.log_return < self.best.log_return:
+        if self.best is not None and getattr(result, self._score) < getattr(self.best, self._score):
             return False
         self.best = result
         return True
@@ -133,13 +180,15 @@ class KeepBest(BaseCallback):
         settings: EnvSettings,
         every_timesteps: int = 1,
         on_evaluation: Callable[[Evaluation], None] | None = None,
+        mode: EvaluationMode = "mean",
     ) -> None:
         """
         :param every_timesteps: evaluate at the first rollout start after so many timesteps since the last
         :param on_evaluation: is told each evaluation, and may raise
+        :param mode: see :class:`Judgement`
         """
         super().__init__()
-        self.judgement = Judgement(every_timesteps)
+        self.judgement = Judgement(every_timesteps, mode)
         self._tape = tape
         self._settings = settings
         self._on_evaluation = on_evaluation

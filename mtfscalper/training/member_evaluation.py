@@ -135,6 +135,7 @@ class MemberEvaluation:
         runs = _runs(stages, first_row)
         order = in_groups([run.stage for run in runs])
         self._members = [runs[at].member for at in order]
+        self._candles = np.array([len(runs[at].stage.tape) for at in order])
         self._fields: list[_Field] = []
         group: list[_Run] = []
         for at in order:
@@ -166,7 +167,7 @@ class MemberEvaluation:
         seconds = time.perf_counter() - started
         members = np.array(self._members)
         return [
-            _evaluation(steps, [column[members == member] for column in columns], seconds)
+            _evaluation(steps, [column[members == member] for column in (*columns, self._candles)], seconds)
             for member, steps in enumerate(timesteps)
         ]
 
@@ -217,11 +218,10 @@ def _layout(members: Sequence[int], n_members: int, device: torch.device) -> tup
 
 
 def _evaluation(timesteps: int, columns: Sequence[npt.NDArray[Any]], seconds: float) -> Evaluation | None:
-    equity, trades, wins, held, exits = columns
+    equity, _, wins, held, exits, candles = columns
     if not len(equity):
         return None
-    n_trades = int(trades.sum())
-    win_ratio = float(wins.sum() / n_trades) if n_trades else 0.0
-    mean_held = float(held.sum() / n_trades) if n_trades else 0.0
-    by_reason = tuple(exits.sum(axis=0).tolist())
-    return Evaluation(timesteps, float(np.log(equity).sum()), n_trades, win_ratio, seconds, mean_held, by_reason)
+    by_reason = exits.sum(axis=0).tolist()
+    return Evaluation.over(
+        timesteps, np.log(equity).tolist(), candles.tolist(), by_reason, int(wins.sum()), float(held.sum()), seconds
+    )

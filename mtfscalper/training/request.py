@@ -32,6 +32,8 @@ class TrainingRequest:
     :ivar tensorboard_dir: where TensorBoard's files go, None for none
     :ivar network: the class that ``rl_config.network`` names
     :ivar period: of the pair that the policy is for, as people call it, "" where there are none
+    :ivar judging: held-out candles that choose nothing: the policy that was chosen is judged on them, see
+        :mod:`mtfscalper.training.guard`
     :ivar part: which of several trainings it is, in words for the log, "" for one by itself
     """
 
@@ -45,6 +47,7 @@ class TrainingRequest:
     tensorboard_dir: Path | None = None
     network: UserNetwork | None = None
     period: str = ""
+    judging: MarketTape | None = None
     part: str = ""
 
     @property
