@@ -34,7 +34,7 @@ from mtfscalper.freqai.live_pass import LivePasses
 from mtfscalper.freqai.planned_trainings import PlannedTrainings, train_missing
 from mtfscalper.freqai.preparation import Preparation, preparation_of
 from mtfscalper.freqai.routine_lines import leave_out_routine
-from mtfscalper.freqai.run_watching import BacktestWatch, pairs_of, tell_begin, watch_of
+from mtfscalper.freqai.run_watching import BacktestWatch, pairs_of, watch_of
 from mtfscalper.freqai.sharing import Download, Writers
 from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import UserParts
@@ -167,7 +167,7 @@ class MtfScalperFreqaiModel(BotHooks):
             [outcome] = executor_for(self.settings).run([job], None, self._watched.watch)
         else:
             watch = watch_of(self.settings, self.config["runmode"], [job])
-            tell_begin(watch, job)
+            watch.begin(job)
             [outcome] = bots_executor(self.settings, progress.check).run([job], progress.mark, watch)
         return noted(outcome, dk, self.traded.terms.terms(dk.pair))
 

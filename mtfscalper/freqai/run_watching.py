@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
@@ -18,13 +17,10 @@ from stable_baselines3.common.utils import get_device
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.backtest_run import PeriodKitchen
-from mtfscalper.progress import words
 from mtfscalper.progress.display import RunWatch
 from mtfscalper.progress.run import RunProgress
 from mtfscalper.settings import Settings
 from mtfscalper.training.job import TrainingJob
-
-logger = logging.getLogger(__name__)
 
 
 def period_name(dk: FreqaiDataKitchen) -> str:
@@ -63,16 +59,6 @@ def watch_of(settings: Settings, runmode: RunMode | None, jobs: Sequence[Trainin
     return RunWatch(run, console, gpu=get_device(settings.rl.device).type == "cuda")
 
 
-def tell_begin(watch: RunWatch, job: TrainingJob) -> None:
-    """Log that a training begins: what of, on what, and how much of the run is left."""
-    held_out = 0 if job.evaluation is None else len(job.evaluation)
-    logger.info(
-        "Starting training %s: %d candles, %d held out; %s.",
-        job.name,
-        *(len(job.train), held_out, words.standing(watch.run, job.name)),
-    )
-
-
 class BacktestWatch:
     """Watches the trainings of a backtest, pair after pair.
 
@@ -92,6 +78,7 @@ class BacktestWatch:
         # Of the pair at hand and those to come, in the order of the run.
         self._names: list[str] = []
         self._missing: set[str] = set()
+        self._started: set[str] = set()
 
     def begin_pair(self, kitchen: PeriodKitchen, pairs: Collection[str]) -> AbstractContextManager[None]:
         """Say that a pair's turn has come.
@@ -120,13 +107,16 @@ class BacktestWatch:
     def begin_training(self, job: TrainingJob) -> None:
         """Say that a policy is trained now, or beside others."""
         name = job.name
-        if name in self._names and name not in self._missing:
-            self._trusts_disk = False
+        self._started.add(name)
+        if name in self._names:
+            self._trusts_disk = self._trusts_disk and name in self._missing
             self._expect(self._names.index(name))
-        if not self.watch.is_shown:
-            tell_begin(self.watch, job)
+        self.watch.begin(job)
 
     def _expect(self, at: int) -> None:
-        """Expect what is missing, and where the disk is not trusted, all from a place in the order on."""
-        names = self._missing if self._trusts_disk else self._missing | set(self._names[at:])
-        self.watch.run.expect(names, self._members)
+        """Expect what has been started and, from a place in the order on, what is missing or not trusted.
+
+        What the run has passed by without a training has been reused.
+        """
+        to_come = {name for name in self._names[at:] if name in self._missing or not self._trusts_disk}
+        self.watch.run.expect(self._started | to_come, self._members)

@@ -20,6 +20,7 @@ from rich.text import Text
 from mtfscalper.progress import words
 from mtfscalper.progress.load import machine_load
 from mtfscalper.progress.run import RunProgress
+from mtfscalper.training.request import TrainingRequest
 from mtfscalper.training.watching import TrainingState
 
 logger = logging.getLogger(__name__)
@@ -32,8 +33,8 @@ _DRAW_SECONDS = 1.0
 class RunWatch:
     """Shows a run while it trains: called with every :class:`mtfscalper.training.watching.TrainingState`.
 
-    On a terminal, while :meth:`shown` lasts, as a display below the log; without one, and in a bot, as a log line
-    every minute.
+    On a terminal, while :meth:`shown` lasts, as a display below the log. The log gets a line as a training begins and
+    one every minute; beside a display these have ``is_displayed`` set, so that they need not be printed too.
 
     :ivar run: what is shown
     """
@@ -54,7 +55,7 @@ class RunWatch:
         self.run = run
         self._console = console if console is not None and has_display(console) else None
         self._gpu, self._clock = gpu, clock
-        self._live: Live | None = None
+        self._is_shown = False
         self._said_at = clock()
         # The display is drawn by a thread of its own.
         self._lock = threading.Lock()
@@ -67,14 +68,16 @@ class RunWatch:
         if not state.timesteps:
             # That a training begins is told by whoever begins it.
             self._said_at = now
-        elif self._live is None and now - self._said_at >= LINE_SECONDS:
+        elif now - self._said_at >= LINE_SECONDS:
             self._said_at = now
-            logger.info("%s", words.line(self.run, state))
+            self._say(words.line(self.run, state))
 
-    @property
-    def is_shown(self) -> bool:
-        """Whether there is a display now."""
-        return self._live is not None
+    def begin(self, job: TrainingRequest) -> None:
+        """Log that a training begins: what of, on what, and how much of the run is left."""
+        self._say(words.beginning(self.run, job))
+
+    def _say(self, line: str) -> None:
+        logger.info("%s", line, extra={"is_displayed": self._is_shown})
 
     @contextmanager
     def shown(self) -> Iterator[None]:
@@ -90,11 +93,11 @@ class RunWatch:
             transient=True,
         )
         with live, _handlers_follow():
-            self._live = live
+            self._is_shown = True
             try:
                 yield
             finally:
-                self._live = None
+                self._is_shown = False
 
     def drawn(self) -> RenderableType:
         """The display; nothing before the first training."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mtfscalper.progress.run import RunProgress
 from mtfscalper.training.evaluation import Evaluation
+from mtfscalper.training.request import TrainingRequest
 from mtfscalper.training.watching import TrainingState
 
 
@@ -25,13 +26,16 @@ def left(run: RunProgress) -> str:
     )
 
 
-def standing(run: RunProgress, name: str) -> str:
-    """Where a run is as a training begins.
-
-    :param name: whose training that is
-    """
-    place = f"{run.number_of(name)} of {run.n_policies}"
-    return place if run.seconds_left is None else f"{place}, {left(run)}"
+def beginning(run: RunProgress, job: TrainingRequest) -> str:
+    """Which training begins, on what, and how much of the run is left."""
+    candles = [(len(job.train), "candles")]
+    candles += [
+        (len(tape), purpose) for tape, purpose in ((job.evaluation, "held out"), (job.judging, "to judge")) if tape
+    ]
+    said = ", ".join(f"{n} {purpose}" for n, purpose in candles)
+    place = f"{run.number_of(job.name)} of {run.n_policies}"
+    rest = "" if run.seconds_left is None else f", {left(run)}"
+    return f"Starting training {job.name}: {said}; {place}{rest}."
 
 
 def which(run: RunProgress, state: TrainingState) -> str:

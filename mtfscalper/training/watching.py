@@ -62,19 +62,24 @@ class Watched:
         now = time.monotonic()
         if now - self._told_at >= _TELL_SECONDS:
             self._told_at = now
-            self._watch(self._state._replace(timesteps=timesteps))
+            self._state = self._at(timesteps)
+            self._watch(self._state)
 
     def tell_update(self, timesteps: int) -> None:
         """Tell of an update and its evaluation."""
         judgement = self._judgement
         entropy_loss = self._logger.name_to_value.get("train/entropy_loss")
-        self._state = self._state._replace(
-            timesteps=timesteps,
+        self._state = self._at(timesteps)._replace(
             entropy=self._state.entropy if entropy_loss is None else -float(entropy_loss),
             evaluation=judgement.history[-1] if judgement is not None and judgement.history else None,
             best=judgement.best if judgement is not None else None,
         )
         self._watch(self._state._replace(updated=True))
+
+    def _at(self, timesteps: int) -> TrainingState:
+        # An algorithm without rollouts of its own size may go a few steps beyond what was asked.
+        planned = max(self._state.timesteps_planned, timesteps)
+        return self._state._replace(timesteps=timesteps, timesteps_planned=planned)
 
 
 class WatchCallback(BaseCallback):

@@ -39,7 +39,7 @@ class Kitchen:
 
 def watched() -> BacktestWatch:
     run = RunProgress()
-    watch: Any = SimpleNamespace(run=run, shown=nullcontext, is_shown=True)
+    watch: Any = SimpleNamespace(run=run, shown=nullcontext, begin=lambda job: None)
     return BacktestWatch(watch, members=1)
 
 
@@ -65,6 +65,28 @@ def test_once_a_period_on_disk_is_out_of_date_those_after_it_are_expected_to_be(
     watch.begin_training(job("A/USDT 2024-10-08"))
     assert watch.watch.run.n_policies == 3
     watch.begin_pair(Kitchen(tmp_path, "B/USDT", sealed), ["A/USDT", "B/USDT"])  # type: ignore[arg-type]
+    # That one of A's, and both of B's.
+    assert watch.watch.run.n_policies == 3
+
+
+def test_a_period_that_the_run_has_passed_by_was_reused(tmp_path: Path) -> None:
+    watch = watched()
+    sealed = {f"cb_{coin}_{stop}" for coin in "ab" for stop in (FIRST, SECOND)}
+    pairs = ["A/USDT", "B/USDT"]
+    watch.begin_pair(Kitchen(tmp_path, "A/USDT", sealed), pairs)  # type: ignore[arg-type]
+    watch.begin_training(job("A/USDT 2024-10-01"))
+    assert watch.watch.run.n_policies == 4
+    watch.begin_pair(Kitchen(tmp_path, "B/USDT", sealed), pairs)  # type: ignore[arg-type]
+    watch.begin_training(job("B/USDT 2024-10-08"))
+    # Two of A: one was trained, and of its other one nobody has heard.
+    assert watch.watch.run.n_policies == 2
+
+
+def test_trainings_that_begin_together_are_all_expected(tmp_path: Path) -> None:
+    watch = watched()
+    watch.begin_pair(Kitchen(tmp_path, "A/USDT", set()), ["A/USDT"])  # type: ignore[arg-type]
+    for name in ("A/USDT 2024-10-01", "A/USDT 2024-10-08"):
+        watch.begin_training(job(name))
     assert watch.watch.run.n_policies == 2
 
 

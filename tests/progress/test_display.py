@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import sys
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -141,13 +144,40 @@ def test_without_a_terminal_a_line_a_minute_says_all_of_it(clock: Clock, caplog:
     )
 
 
-def test_a_display_says_nothing_in_the_log(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+def test_beside_a_display_the_log_still_has_every_line_marked_as_shown_already(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
     watch = watch_on(terminal(), clock)
-    with caplog.at_level(logging.INFO), watch.shown():
+    job: Any = SimpleNamespace(name=STATE.name, train=[0] * 900, evaluation=[0] * 80, judging=[0] * 20)
+    with caplog.at_level(logging.INFO):
+        with watch.shown():
+            watch.begin(job)
+            watch(STATE)
+            clock.seconds += LINE_SECONDS
+            watch(STATE)
+        watch.begin(job)
+    assert lines(caplog)[0] == f"Starting training {STATE.name}: 900 candles, 80 held out, 20 to judge; 1 of 4."
+    assert lines(caplog)[1].startswith(f"Training {STATE.name} (1 of 4): 4,096 of 32,768 samples")
+    assert [vars(record)["is_displayed"] for record in caplog.records] == [True, True, False]
+
+
+@pytest.mark.parametrize("width", [1, 8, 20])
+def test_a_very_narrow_terminal_breaks_nothing(width: int, clock: Clock) -> None:
+    console = terminal(width)
+    watch = watch_on(console, clock)
+    with watch.shown():
         watch(STATE)
-        clock.seconds += 10 * LINE_SECONDS
-        watch(STATE)
-    assert not caplog.records
+        console.print("a line")
+    assert max(len(line) for line in shown(console).splitlines()) < 1000
+
+
+def test_without_colours_the_display_has_none(clock: Clock) -> None:
+    colours = {"TERM": "xterm-256color", "NO_COLOR": "1"}
+    console = Console(file=io.StringIO(), force_terminal=True, width=100, height=30, _environ=colours)
+    watch = watch_on(console, clock)
+    watch(STATE)
+    console.print(watch.drawn())
+    assert not re.search(r"\x1b\[[0-9;]*3[0-8]", shown(console))
 
 
 def test_a_file_and_a_dumb_terminal_have_no_display() -> None:
