@@ -167,7 +167,7 @@ class RLSettings(Section):
     randomize_starting_position: bool = Field(
         False, description="whether every episode starts at a random candle. Otherwise each environment's first does"
     )
-    progress_bar: bool = Field(True, description="whether training shows its progress")
+    progress_bar: bool = Field(True, description="whether a backtest on a terminal shows how far its trainings are")
     add_state_info: bool = Field(
         False,
         description="whether the policy is shown its trade's profit, best profit and age. Otherwise it knows its side "

@@ -32,6 +32,7 @@ LAYERS = (
     "policy",
     "training",
     "executors",
+    "progress",
     "freqai",
     "strategy",
     "offline",
@@ -52,6 +53,7 @@ BARRED = {
     "policy": {"freqtrade"},
     "training": {"freqtrade"},
     "executors": {"freqtrade"},
+    "progress": {"freqtrade"},
 }
 # The trading rules over torch's tensors.
 EXEMPT = {("trading.torch_arrays", "torch")}

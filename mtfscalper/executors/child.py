@@ -27,6 +27,7 @@ from mtfscalper.machine import set_torch_threads
 from mtfscalper.training.callbacks import OnEvaluation
 from mtfscalper.training.evaluation import Evaluation
 from mtfscalper.training.job import TrainingJob
+from mtfscalper.training.watching import TrainingState, Watch
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +51,13 @@ class _Told(NamedTuple):
     """What the process tells: one of these at a time.
 
     :ivar evaluation: at a sign of life: what was evaluated, or None
+    :ivar state: how far a training is
     :ivar record: a line for the log
     :ivar outcomes: at the end, what became of each training
     """
 
     evaluation: Evaluation | None = None
+    state: TrainingState | None = None
     record: logging.LogRecord | None = None
     outcomes: list[Outcome] | None = None
 
@@ -77,17 +80,21 @@ class ChildExecutor:
         self._executor, self._check = executor, check
         self.together = executor.together
 
-    def run(self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None) -> list[Outcome]:
+    def run(
+        self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None, watch: Watch | None = None
+    ) -> list[Outcome]:
         """See :meth:`mtfscalper.executors.executor.Executor.run`; ``on_evaluation`` hears None several times a second
         at most."""
         try:
             # A short name: sockets lie in it, whose paths may have a hundred characters.
             with tempfile.TemporaryDirectory(prefix="rl-", ignore_cleanup_errors=True) as scratch:
-                return self._run(jobs, on_evaluation, scratch)
+                return self._run(jobs, on_evaluation, watch, scratch)
         except Exception as error:
             return [error] * len(jobs)
 
-    def _run(self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None, scratch: str) -> list[Outcome]:
+    def _run(
+        self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None, watch: Watch | None, scratch: str
+    ) -> list[Outcome]:
         context = multiprocessing.get_context("spawn")
         ours, its = context.Pipe()
         level = logging.getLogger("mtfscalper").getEffectiveLevel()
@@ -101,6 +108,9 @@ class ChildExecutor:
                 while (told := self._next(ours)) is not None:
                     if told.record is not None:
                         _log(told.record)
+                    elif told.state is not None:
+                        if watch is not None:
+                            watch(told.state)
                     elif told.outcomes is not None:
                         process.join(_CLOSE_SECONDS)
                         return told.outcomes
@@ -158,7 +168,7 @@ def _serve(connection: Connection, scratch: str, level: int) -> None:
             tell(_Told(evaluation=evaluation))
 
     try:
-        outcomes: list[Outcome] = executor.run(jobs, on_evaluation)
+        outcomes: list[Outcome] = executor.run(jobs, on_evaluation, lambda state: tell(_Told(state=state)))
     except Exception as error:
         outcomes = [error] * len(jobs)
     tell(_Told(outcomes=[_to_send(outcome) for outcome in outcomes]))

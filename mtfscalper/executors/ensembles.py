@@ -8,6 +8,7 @@ from mtfscalper.executors.executor import Executor, Outcome
 from mtfscalper.training.callbacks import OnEvaluation
 from mtfscalper.training.ensemble import join, member_jobs
 from mtfscalper.training.job import TrainingJob
+from mtfscalper.training.watching import Watch
 
 
 class EnsembleExecutor:
@@ -20,10 +21,12 @@ class EnsembleExecutor:
         self._executor = executor
         self.together = executor.together
 
-    def run(self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None) -> list[Outcome]:
+    def run(
+        self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None, watch: Watch | None = None
+    ) -> list[Outcome]:
         """See :meth:`mtfscalper.executors.executor.Executor.run`; a member that fails fails its ensemble."""
         members = [member_jobs(job) for job in jobs]
-        outcomes = iter(self._executor.run([one for ensemble in members for one in ensemble], on_evaluation))
+        outcomes = iter(self._executor.run([one for ensemble in members for one in ensemble], on_evaluation, watch))
         return [_joined(job, [next(outcomes) for _ in ensemble]) for job, ensemble in zip(jobs, members, strict=True)]
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from mtfscalper.executors.executor import Outcome
 from mtfscalper.training.callbacks import OnEvaluation
 from mtfscalper.training.job import TrainingJob
+from mtfscalper.training.watching import Watch
 
 
 class InlineExecutor:
@@ -14,13 +15,15 @@ class InlineExecutor:
 
     together = False
 
-    def run(self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None) -> list[Outcome]:
+    def run(
+        self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None, watch: Watch | None = None
+    ) -> list[Outcome]:
         """See :meth:`mtfscalper.executors.executor.Executor.run`."""
-        return [_outcome(job, on_evaluation) for job in jobs]
+        return [_outcome(job, on_evaluation, watch) for job in jobs]
 
 
-def _outcome(job: TrainingJob, on_evaluation: OnEvaluation | None) -> Outcome:
+def _outcome(job: TrainingJob, on_evaluation: OnEvaluation | None, watch: Watch | None) -> Outcome:
     try:
-        return job.run(on_evaluation)
+        return job.run(on_evaluation, watch)
     except Exception as error:
         return error

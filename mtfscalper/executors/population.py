@@ -9,6 +9,7 @@ from mtfscalper.executors.executor import Outcome
 from mtfscalper.training.callbacks import OnEvaluation
 from mtfscalper.training.job import TrainingJob, TrainingStoppedError
 from mtfscalper.training.population import Shape, train_population
+from mtfscalper.training.watching import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -18,24 +19,26 @@ class PopulationExecutor:
 
     together = True
 
-    def run(self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None) -> list[Outcome]:
+    def run(
+        self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None, watch: Watch | None = None
+    ) -> list[Outcome]:
         """See :meth:`mtfscalper.executors.executor.Executor.run`."""
         outcomes: dict[int, Outcome] = {}
         shapes: dict[Shape, list[int]] = {}
         for at, job in enumerate(jobs):
             shapes.setdefault(Shape.of_job(job), []).append(at)
         for positions in shapes.values():
-            outcomes |= zip(positions, _outcomes([jobs[at] for at in positions], on_evaluation), strict=True)
+            outcomes |= zip(positions, _outcomes([jobs[at] for at in positions], on_evaluation, watch), strict=True)
         return [outcomes[at] for at in range(len(jobs))]
 
 
-def _outcomes(jobs: list[TrainingJob], on_evaluation: OnEvaluation | None) -> list[Outcome]:
+def _outcomes(jobs: list[TrainingJob], on_evaluation: OnEvaluation | None, watch: Watch | None) -> list[Outcome]:
     try:
-        return [*train_population(jobs, [on_evaluation] * len(jobs))]
+        return [*train_population(jobs, [on_evaluation] * len(jobs), watch)]
     except TrainingStoppedError as error:
         return [error] * len(jobs)
     except Exception as error:
         if len(jobs) == 1:
             return [error]
         logger.warning("%d trainings at once fail (%s); each is tried alone.", len(jobs), error)
-        return [outcome for job in jobs for outcome in _outcomes([job], on_evaluation)]
+        return [outcome for job in jobs for outcome in _outcomes([job], on_evaluation, watch)]

@@ -344,6 +344,14 @@ class BacktestRun:
         period.account_after = self.account
         return columns
 
+    def tell_reused(self) -> None:
+        """Say once how many periods were not trained, for their policies or predictions still hold."""
+        reused = len(self.periods) - len(self.reports)
+        if reused:
+            logger.info(
+                "%s: %d of %d periods are those of an earlier run.", self.candles.pair, reused, len(self.periods)
+            )
+
     def tell_doubts(self) -> None:
         """Warn once of what little the trainings of this run show, and of the periods whose policy has fallen back."""
         doubted = doubts(self.reports)

@@ -33,6 +33,8 @@ from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.live_pass import LivePasses
 from mtfscalper.freqai.planned_trainings import PlannedTrainings, train_missing
 from mtfscalper.freqai.preparation import Preparation, preparation_of
+from mtfscalper.freqai.routine_lines import leave_out_routine
+from mtfscalper.freqai.run_watching import BacktestWatch, pairs_of, watch_of
 from mtfscalper.freqai.sharing import Download, Writers
 from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import UserParts
@@ -79,6 +81,9 @@ class MtfScalperFreqaiModel(BotHooks):
             super().__init__(config=config_in_force(config, self.settings))
         self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)
         logger.info("torch runs %d intra-op and %d inter-op threads.", *self.torch_threads)
+        if config["runmode"] not in TRADE_MODES:
+            leave_out_routine()
+        self._watched = BacktestWatch(watch_of(self.settings, config["runmode"]), rl.ensemble)
         self._code = artefacts.code_hash()
         self._training_failure: Exception | None = None
         self.live = config["runmode"] in TRADE_MODES  # FreqAI sets it in start.
@@ -117,11 +122,18 @@ class MtfScalperFreqaiModel(BotHooks):
         kitchen = PeriodKitchen(self._run, self.config)
         self.dk = kitchen
         kitchen.take(frame)
-        with Writers(self._archive).of_pair(pair), bookkeeping.clear_file_errors():
+        with (
+            Writers(self._archive).of_pair(pair),
+            bookkeeping.clear_file_errors(),
+            self._watched.begin_pair(kitchen, pairs_of(self.config, strategy)),
+        ):
             executor, own = executor_for(self.settings), own_trainings(type(self), MtfScalperFreqaiModel)
-            self._planned = train_missing(frame.rows, kitchen, strategy, self._planned_job, executor, own)
+            self._planned = train_missing(
+                frame.rows, kitchen, strategy, self._planned_job, executor, own, self._watched
+            )
             done = super().start_backtesting(frame.rows, metadata, kitchen, strategy)
             follow_plan(strategy, pair, self._run.write_plan(), self._archive)
+        self._run.tell_reused()
         self._run.tell_doubts()
         vars(dk).update(vars(done))  # Whoever calls this hook goes on with the kitchen that he gave.
         return done
@@ -149,8 +161,13 @@ class MtfScalperFreqaiModel(BotHooks):
             initial_model = self._live.initial_model(self.dd.model_dictionary.get(dk.pair))
         job = self.traded.job(data_dictionary, dk, tensorboard=self.activate_tensorboard, initial_model=initial_model)
         progress = self._trainings.progress_of(dk.pair) if self.live else None
-        executor = executor_for(self.settings) if progress is None else bots_executor(self.settings, progress.check)
-        [outcome] = executor.run([job], None if progress is None else progress.mark)
+        if progress is None:
+            self._watched.begin_training(job)
+            [outcome] = executor_for(self.settings).run([job], None, self._watched.watch)
+        else:
+            watch = watch_of(self.settings, self.config["runmode"], [job])
+            watch.begin(job)
+            [outcome] = bots_executor(self.settings, progress.check).run([job], progress.mark, watch)
         return noted(outcome, dk, self.traded.terms.terms(dk.pair), self.dd.origins)
 
     def predict(
@@ -202,9 +219,7 @@ class MtfScalperFreqaiModel(BotHooks):
         if outcome is not None:
             model = noted(outcome, dk, self.traded.terms.terms(pair), self.dd.origins)
         else:
-            logger.info("-------------------- Starting training %s --------------------", pair)
             model = self.fit(self._training_data(unfiltered_df, pair, dk), dk)
-            logger.info("-------------------- Done training %s --------------------", pair)
         self._preparations[model] = Preparation(dk.feature_pipeline, list(dk.training_features_list))
         return model
 

@@ -9,7 +9,6 @@ in the same order, and is compared with what the loop hands over when it comes t
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -20,6 +19,7 @@ from pandas import DataFrame
 from mtfscalper.executors.executor import Executor, Outcome
 from mtfscalper.freqai.backtest_run import PeriodKitchen
 from mtfscalper.freqai.preparation import hand_over
+from mtfscalper.freqai.run_watching import BacktestWatch
 from mtfscalper.training.job import TrainingJob
 
 logger = logging.getLogger(__name__)
@@ -87,12 +87,14 @@ def train_missing(
     make_job: MakeJob,
     executor: Executor,
     own_trainings: Sequence[str] = (),
+    watched: BacktestWatch | None = None,
 ) -> PlannedTrainings:
     """Train what a pair's backtest lacks, if the executor takes less time for that than for one after the other.
 
     :param rows: of the strategy's frame with its features, one row a candle
     :param kitchen: of the pair
     :param own_trainings: the user's own hooks that FreqAI's loop must call for each training
+    :param watched: is told of them
     """
     if not executor.together:
         return PlannedTrainings()
@@ -104,7 +106,7 @@ def train_missing(
     if in_turn is not None:
         logger.info("%s: periods are trained one after the other: %s.", kitchen.pair, in_turn)
         return PlannedTrainings()
-    return train_together(plan_trainings(rows, kitchen, strategy, make_job), executor)
+    return train_together(plan_trainings(rows, kitchen, strategy, make_job), executor, watched)
 
 
 def plan_trainings(
@@ -132,7 +134,9 @@ def plan_trainings(
     return planned
 
 
-def train_together(planned: Sequence[PlannedTraining], executor: Executor) -> PlannedTrainings:
+def train_together(
+    planned: Sequence[PlannedTraining], executor: Executor, watched: BacktestWatch | None = None
+) -> PlannedTrainings:
     """Run planned trainings.
 
     :return: them with what became of them; where the executor itself fails, all of them did
@@ -140,7 +144,7 @@ def train_together(planned: Sequence[PlannedTraining], executor: Executor) -> Pl
     jobs = [training.prepared for training in planned if isinstance(training.prepared, TrainingJob)]
     outcomes: dict[TrainingJob, Outcome]
     try:
-        outcomes = dict(zip(jobs, _run(jobs, executor), strict=True))
+        outcomes = dict(zip(jobs, _run(jobs, executor, watched), strict=True))
     except Exception as error:
         outcomes = dict.fromkeys(jobs, error)
     return PlannedTrainings(
@@ -154,16 +158,16 @@ def train_together(planned: Sequence[PlannedTraining], executor: Executor) -> Pl
     )
 
 
-def _run(jobs: list[TrainingJob], executor: Executor) -> list[Outcome]:
+def _run(jobs: list[TrainingJob], executor: Executor, watched: BacktestWatch | None) -> list[Outcome]:
     if not jobs:
         return []
-    started = time.perf_counter()
-    what = f"{', '.join(dict.fromkeys(job.train.pair for job in jobs))} (periods together: {len(jobs)})"
-    logger.info("-------------------- Starting training %s --------------------", what)
-    outcomes = executor.run(jobs)
-    seconds = time.perf_counter() - started
-    logger.info("-------------------- Done training %s in %.1f s --------------------", what, seconds)
-    return outcomes
+    pairs = ", ".join(dict.fromkeys(job.train.pair for job in jobs))
+    logger.info("Starting training %s (periods together: %d).", pairs, len(jobs))
+    if watched is None:
+        return executor.run(jobs)
+    for job in jobs:
+        watched.begin_training(job)
+    return executor.run(jobs, None, watched.watch)
 
 
 def _frame_to_train_on(rows: DataFrame, training: TimeRange, dk: PeriodKitchen, strategy: IStrategy) -> DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,8 +13,6 @@ from mtfscalper.freqai.candles import PairCandles
 from mtfscalper.market.folds import Folds
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.settings import Settings
-
-logger = logging.getLogger(__name__)
 
 # What FreqAI's kitchen keeps of a training in its ``data``.
 _KEPT_DATA = ("filter_drop_index_training", "labels_mean", "labels_std")
@@ -91,12 +88,6 @@ def training_data(
         evaluation_tape = _tape_of(candles, test_rows, data["test_features"], chooses)
         if folds is not None:
             judging_tape = _tape_of(candles, test_rows, data["test_features"], folds.judge[folds.held_out])
-    logger.info(
-        "Training on %d candles, evaluating on %d%s.",
-        len(train_rows),
-        0 if evaluation_tape is None else len(evaluation_tape),
-        "" if judging_tape is None else f", judging on {len(judging_tape)}",
-    )
     return {**data, "train_tape": train_tape, "evaluation_tape": evaluation_tape, "judging_tape": judging_tape}
 
 

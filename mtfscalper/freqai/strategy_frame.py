@@ -25,6 +25,9 @@ from mtfscalper.settings import Settings
 
 logger = logging.getLogger(__name__)
 
+# From here on a user may wonder what takes the time.
+_SLOW_SECONDS = 10.0
+
 _SIGNALS = (LONG_SIGNAL, SHORT_SIGNAL)
 
 
@@ -102,12 +105,11 @@ class StrategyFrame(NamedTuple):
         made = cls.from_rows(type(strategy).__name__, pair, rows, labelled)._replace(
             signals=signals, other_signals=others
         )
-        logger.info(
+        seconds = time.perf_counter() - started
+        logger.log(
+            logging.INFO if seconds >= _SLOW_SECONDS else logging.DEBUG,
             "%s: the strategy computed %d columns on %d candles in %.1f s.",
-            pair,
-            len(made.computed.columns) - 1,
-            len(rows),
-            time.perf_counter() - started,
+            *(pair, len(made.computed.columns) - 1, len(rows), seconds),
         )
         return made
 

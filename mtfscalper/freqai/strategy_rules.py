@@ -25,6 +25,7 @@ from mtfscalper.freqai.written_config import as_written, not_written
 from mtfscalper.market.tape import EXIT_COLUMNS, GATE_COLUMNS
 from mtfscalper.settings import RLSettings, Settings, SettingsError
 from mtfscalper.trading.reward import load_own_terms
+from mtfscalper.trading.rules_text import rules_text
 from mtfscalper.trading.trading_rules import RulesError, TradingRules
 from mtfscalper.user_code import UserCode, UserCodeError, forget_user_code
 
@@ -172,7 +173,9 @@ class PairTerms:
         except RulesError as error:
             raise OperationalException(f"The trades of {pair} cannot be learned: {error}") from error
         if rules != self._rules_by_pair.get(pair):
-            logger.info("%s is trained with %s.", pair, rules)
+            alike = next((other for other, its in self._rules_by_pair.items() if its == rules and other != pair), None)
+            said = f"as {alike}" if alike else rules_text(rules)
+            logger.info("%s is trained as it is traded: %s.", pair, said)
         self._rules_by_pair[pair] = rules
         self._has_signals[pair] = not set(terms.columns).isdisjoint(GATE_COLUMNS + EXIT_COLUMNS)
         return candles._replace(traded=terms.columns)

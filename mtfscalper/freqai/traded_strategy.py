@@ -7,6 +7,7 @@ from typing import Any
 
 from freqtrade.freqai.data_drawer import FreqaiDataDrawer
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
+from freqtrade.misc import pair_to_filename
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
@@ -15,6 +16,7 @@ from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.candles import CandleSource, PairCandles
 from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.preparation import training_data
+from mtfscalper.freqai.run_watching import period_name
 from mtfscalper.freqai.strategy_frame import StrategyFrame, bots_stop_too, check_strategy
 from mtfscalper.freqai.strategy_rules import PairTerms, UserParts
 from mtfscalper.freqai.trained_with import trained_with
@@ -144,7 +146,9 @@ class TradedStrategy:
             data["evaluation_tape"],
             self.terms.environment(dk.pair),
             initial_model=initial_model,
-            tensorboard_dir=Path(dk.full_path) / "tensorboard" / dk.pair.split("/")[0] if tensorboard else None,
+            # Not by coin alone, as FreqAI: BTC/USDT and BTC/USDC are two.
+            tensorboard_dir=Path(dk.full_path) / "tensorboard" / pair_to_filename(dk.pair) if tensorboard else None,
             network=self._user.network,
+            period=period_name(dk),
             judging=data.get("judging_tape"),
         )

@@ -16,6 +16,7 @@ from mtfscalper.executors.executor import Outcome
 from mtfscalper.freqai.backtest_run import PeriodKitchen
 from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.fallback import judged_by
+from mtfscalper.freqai.run_watching import period_name
 from mtfscalper.training.paired_result import PairedResult
 from mtfscalper.training.report import TrainingReport, doubts
 
@@ -54,7 +55,7 @@ def noted(
     if isinstance(outcome, Exception):
         raise outcome
     model, report = outcome
-    logger.info("%s", report.summary())
+    logger.info("Done training %s: %s", f"{dk.pair} {period_name(dk)}".rstrip(), report.summary())
     origins[model] = Origin(terms, {}, judged=judged_by(report, "its training"), report=report)
     with artefacts.told(f"{dk.pair}: the report of a training"):
         write_notes(Path(dk.data_path), report, terms)

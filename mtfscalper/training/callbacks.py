@@ -9,6 +9,7 @@ from collections.abc import Callable
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from mtfscalper.training.curves import action_counts, record_actions, record_rewards
 from mtfscalper.training.evaluation import Evaluation
 from mtfscalper.training.report import TrainingReport
 
@@ -17,7 +18,7 @@ OnEvaluation = Callable[[Evaluation | None], None]
 
 
 class PhaseClock(BaseCallback):
-    """Times rollouts and updates, and collects the reward's terms once a rollout."""
+    """Times rollouts and updates, and records once a rollout what was done and rewarded in it."""
 
     def __init__(self, report: TrainingReport) -> None:
         super().__init__()
@@ -25,6 +26,8 @@ class PhaseClock(BaseCallback):
         self._terms: Counter[str] = Counter()
         self._rollout_since: float | None = None
         self._update_since: float | None = None
+        # Timesteps of the rollouts so far.
+        self._counted = 0
 
     def _on_rollout_start(self) -> None:
         self._end_update()
@@ -42,9 +45,10 @@ class PhaseClock(BaseCallback):
             return
         if self._rollout_since is not None:
             self._report.phases.append(("rollout", self._rollout_since, time.time()))
-        self._drain()
-        for name, total in self._terms.items():
-            self.logger.record(f"reward/{name}", total / max(self.num_timesteps, 1))
+        timesteps = self.num_timesteps - self._counted
+        self._counted = self.num_timesteps
+        record_rewards(self.logger, self._drain(), timesteps)
+        record_actions(self.logger, action_counts(self.model.rollout_buffer.actions))
         self._update_since = time.time()
 
     def _on_training_end(self) -> None:
@@ -57,9 +61,12 @@ class PhaseClock(BaseCallback):
             self._report.phases.append(("update", self._update_since, time.time()))
             self._update_since = None
 
-    def _drain(self) -> None:
+    def _drain(self) -> Counter[str]:
+        drained: Counter[str] = Counter()
         for terms in self.training_env.env_method("drain_reward_terms"):
-            self._terms.update(terms)
+            drained.update(terms)
+        self._terms.update(drained)
+        return drained
 
 
 class Door(BaseCallback):

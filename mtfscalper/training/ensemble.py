@@ -59,7 +59,7 @@ def join(
     """
     model, report = results[0] if len(results) == 1 else _joined(job, results)
     if can_evaluate(job.train, job.env):
-        report = replace(report, training_evaluation=evaluate(model, job.train, job.env)._asdict())
+        report = replace(report, training_evaluation=evaluate(model, job.train, job.env).figures())
     return model, judged(job, model, report)
 
 
@@ -74,7 +74,7 @@ def _joined(
 def _joined_report(job: TrainingJob, model: PPO, members: Sequence[TrainingReport]) -> TrainingReport:
     evaluation = None
     if job.evaluation is not None and can_evaluate(job.evaluation, job.env):
-        evaluation = evaluate(model, job.evaluation, job.env)._asdict()
+        evaluation = evaluate(model, job.evaluation, job.env).figures()
     terms: Counter[str] = Counter()
     for member in members:
         terms.update(member.reward_terms)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import decider_for
 from mtfscalper.settings import EvaluationMode
+from mtfscalper.trading.account import EXIT_REASON_NAMES
+from mtfscalper.trading.trades import ClosedTrade
 from mtfscalper.training.mean_interval import lower_end, standard_error
 from mtfscalper.training.report import TrainingReport
 
@@ -31,6 +34,8 @@ class Evaluation(NamedTuple):
 
     :ivar log_return: logarithm of final equity after costs, summed over the stretches
     :ivar log_return_error: its standard error, by how much the stretches differ; 0 for one, which shows no spread
+    :ivar held_candles: length of a trade in the mean, candles from its entry's to its exit's
+    :ivar exits: trades by :class:`mtfscalper.trading.account.ExitReason`, shape (8,)
     """
 
     timesteps: int
@@ -40,6 +45,8 @@ class Evaluation(NamedTuple):
     seconds: float
     log_return_error: float = 0.0
     stretches: int = 1
+    held_candles: float = 0.0
+    exits: tuple[int, ...] = ()
 
     @classmethod
     def over(
@@ -47,18 +54,22 @@ class Evaluation(NamedTuple):
         timesteps: int,
         log_returns: Sequence[float],
         candles: Sequence[int],
-        trades: int,
+        exits: Sequence[int],
         wins: int,
+        held_candles: float,
         seconds: float,
     ) -> Evaluation:
         """Of what each stretch gave.
 
         :param candles: of each: a longer one may earn more
+        :param exits: trades by :class:`mtfscalper.trading.account.ExitReason`, of all stretches
+        :param wins: how many of these trades won
+        :param held_candles: lengths of these trades, summed
         """
-        n = len(log_returns)
+        n, trades = len(log_returns), sum(exits)
         error = sum(candles) * standard_error(log_returns, candles) if n > 1 else 0.0
-        win_ratio = wins / trades if trades else 0.0
-        return cls(timesteps, float(sum(log_returns)), trades, win_ratio, seconds, error, n)
+        win_ratio, held = (wins / trades, held_candles / trades) if trades else (0.0, 0.0)
+        return cls(timesteps, float(sum(log_returns)), trades, win_ratio, seconds, error, n, held, tuple(exits))
 
     @property
     def lower_log_return(self) -> float:
@@ -66,6 +77,10 @@ class Evaluation(NamedTuple):
         if self.stretches < 2:
             return self.log_return
         return lower_end(self.log_return, self.log_return_error, self.stretches)
+
+    def figures(self) -> dict[str, float]:
+        """What a report keeps of it, by name."""
+        return {name: value for name, value in self._asdict().items() if name != "exits"}
 
 
 def can_evaluate(tape: MarketTape, settings: EnvSettings) -> bool:
@@ -81,14 +96,18 @@ def shortest_run(settings: EnvSettings) -> int:
 def evaluate(model: BaseAlgorithm, tape: MarketTape, settings: EnvSettings) -> Evaluation:
     """Play every segment of a tape once, deterministically, closing an open trade at its end."""
     started = time.perf_counter()
-    log_returns, candles, profits = [], [], []
+    log_returns, candles = [], []
+    trades: list[ClosedTrade] = []
     for segment, result in play_segments(model, tape, settings):
         log_returns.append(math.log(result.equity))
         candles.append(len(segment))
-        profits += [trade.profit_ratio for trade in result.trades]
-    wins = sum(profit > 0 for profit in profits)
+        trades += result.trades
+    exits = Counter(trade.exit_reason for trade in trades)
+    wins = sum(trade.profit_ratio > 0 for trade in trades)
+    held = sum(trade.close_ms - trade.open_ms for trade in trades) / tape.timeframe_ms
+    by_reason = [exits[name] for name in EXIT_REASON_NAMES.values()]
     seconds = time.perf_counter() - started
-    return Evaluation.over(model.num_timesteps, log_returns, candles, len(profits), wins, seconds)
+    return Evaluation.over(model.num_timesteps, log_returns, candles, by_reason, wins, held, seconds)
 
 
 def play_segments(
@@ -143,8 +162,8 @@ class Judgement:
 
     def tell(self, report: TrainingReport) -> None:
         """Write into a report what was found."""
-        report.evaluations = [result._asdict() for result in self.history]
-        report.best_evaluation = self.best._asdict() if self.best else None
+        report.evaluations = [result.figures() for result in self.history]
+        report.best_evaluation = self.best.figures() if self.best else None
 
 
 class KeepBest(BaseCallback):

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from stable_baselines3.common.base_class import BaseAlgorithm
-from stable_baselines3.common.callbacks import BaseCallback, CallbackList, ProgressBarCallback
+from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import HumanOutputFormat, Logger
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import get_device
@@ -117,19 +117,15 @@ def model_zip(model: BaseAlgorithm) -> bytes:
     return buffer.getvalue()
 
 
-def learn(model: BaseAlgorithm, timesteps: int, callbacks: list[BaseCallback], progress_bar: bool) -> None:
-    """Let a model learn for at least so many timesteps; what a callback raises comes out."""
-    progress: ProgressBarCallback | None = None
-    if progress_bar:
-        progress = ProgressBarCallback()
-        callbacks = [progress, *callbacks]
-    try:
-        # Continual learning starts a new count: its zip would otherwise believe that it has finished.
-        model.learn(total_timesteps=timesteps, callback=CallbackList(callbacks), reset_num_timesteps=True)
-    finally:
-        # SB3 closes the bar only when learning ends well.
-        if progress is not None and progress.pbar is not None:
-            progress.pbar.close()
+def learn(model: BaseAlgorithm, timesteps: int, callbacks: list[BaseCallback], board_name: str) -> None:
+    """Let a model learn for at least so many timesteps; what a callback raises comes out.
+
+    :param board_name: the folder of its files for TensorBoard, to which stable-baselines3 adds a number
+    """
+    # Continual learning starts a new count: its zip would otherwise believe that it has finished.
+    model.learn(
+        total_timesteps=timesteps, callback=CallbackList(callbacks), reset_num_timesteps=True, tb_log_name=board_name
+    )
 
 
 def _continued(

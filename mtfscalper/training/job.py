@@ -17,6 +17,7 @@ from mtfscalper.machine import memory_bytes
 from mtfscalper.policy.network import MaskedActorCriticPolicy, features_extractor
 from mtfscalper.training.callbacks import Door, OnEvaluation, PhaseClock
 from mtfscalper.training.compiled import CompiledFunction
+from mtfscalper.training.curves import Curves, CurvesCallback
 from mtfscalper.training.evaluation import KeepBest
 from mtfscalper.training.fit import build_model, learn, network_arguments
 from mtfscalper.training.memory import check_memory
@@ -26,6 +27,7 @@ from mtfscalper.training.report import TrainingReport
 from mtfscalper.training.request import TrainingRequest
 from mtfscalper.training.reward_check import check_reward
 from mtfscalper.training.vec_env_choice import fastest_vec_env
+from mtfscalper.training.watching import Watch, WatchCallback
 
 logger = logging.getLogger(__name__)
 
@@ -47,13 +49,16 @@ def stop_on(event: threading.Event) -> OnEvaluation:
 class TrainingJob(TrainingRequest):
     """One training. It can be pickled."""
 
-    def run(self, on_evaluation: OnEvaluation | None = None) -> tuple[BaseAlgorithm, TrainingReport]:
+    def run(
+        self, on_evaluation: OnEvaluation | None = None, watch: Watch | None = None
+    ) -> tuple[BaseAlgorithm, TrainingReport]:
         """Train, evaluate after every update, and return the best policy by evaluation.
 
         Worker processes are ended before this returns or raises.
 
         :param on_evaluation: is told each :class:`mtfscalper.training.evaluation.Evaluation` right after it was made,
             and None at every step of the environments in between; what it raises ends the training and comes out here
+        :param watch: is told how far the training is
         :raises mtfscalper.settings.SettingsError: if it needs more memory than this machine has
         :raises mtfscalper.envs.build.WorkerDiedError: if a worker process is lost
         :raises mtfscalper.user_code.UserCodeError: if the user's network cannot be used
@@ -64,7 +69,7 @@ class TrainingJob(TrainingRequest):
         if name == "torch":
             why_not = why_not_on_device(settings)
             if why_not is None:
-                return train_population([self], [on_evaluation])[0]
+                return train_population([self], [on_evaluation], watch)[0]
             logger.warning("vec_env 'torch' does not train this (%s); training goes on with 'batched'.", why_not)
             name = "batched"
         if self.part:
@@ -92,13 +97,18 @@ class TrainingJob(TrainingRequest):
             if isinstance(model.policy, MaskedActorCriticPolicy):
                 report.precision = model.policy.precision
             keep_best = self._keep_best(report.rollout_timesteps, on_evaluation)
+            judgement = keep_best.judgement if keep_best is not None else None
             callbacks: list[BaseCallback] = [PhaseClock(report)]
             if keep_best is not None:
                 resources.callback(keep_best.close)
                 callbacks.append(keep_best)
+            pause = self.pause(report.rollout_timesteps)
+            callbacks.append(CurvesCallback(Curves(report, judgement), self.seeded(), pause))
+            if watch is not None:
+                callbacks.append(WatchCallback(watch, self, report.timesteps_planned, judgement))
             if on_evaluation is not None:
                 callbacks.append(Door(on_evaluation))
-            learn(model, timesteps, callbacks, rl.progress_bar)
+            learn(model, timesteps, callbacks, self.board_name)
             # The model outlives its environments, their candles, and what only training needed.
             model.env = None
             if isinstance(model, FusedPPO):
@@ -111,16 +121,9 @@ class TrainingJob(TrainingRequest):
         if compact:
             features_extractor(model).features = torch.empty(0, train.n_features, device=model.device)
         report.timesteps = model.num_timesteps
-        if report.timesteps > timesteps:
-            logger.info(
-                "%s: %d timesteps asked (train_cycles x candles), %d run: whole rollouts of n_envs x n_steps.",
-                report.pair,
-                timesteps,
-                report.timesteps,
-            )
         report.seconds = time.perf_counter() - started
         if self.part:
-            logger.info("%s: %s", self.part, report.summary())
+            logger.info("%s, %s: %s", self.name, self.part, report.summary())
         return model, report
 
     def _keep_best(self, rollout_steps: int, on_evaluation: OnEvaluation | None) -> KeepBest | None:

@@ -14,6 +14,7 @@ from mtfscalper.envs.build import build_vec_env
 from mtfscalper.envs.device_env import RolloutSums
 from mtfscalper.policy.network import MaskedActorCriticPolicy, features_extractor
 from mtfscalper.training.callbacks import OnEvaluation
+from mtfscalper.training.curves import Curves, record_actions, record_rewards, record_settings
 from mtfscalper.training.device import UPDATE_METRICS
 from mtfscalper.training.evaluation import Evaluation, Judgement
 from mtfscalper.training.fit import build_model, model_zip, network_arguments
@@ -22,6 +23,7 @@ from mtfscalper.training.ppo import FusedPPO
 from mtfscalper.training.report import TrainingReport
 from mtfscalper.training.request import TrainingRequest
 from mtfscalper.training.reward_check import check_reward
+from mtfscalper.training.watching import Watch, Watched
 
 Trained = tuple[BaseAlgorithm, TrainingReport]
 
@@ -39,7 +41,7 @@ class Member:
     :ivar has_ended: whether it learns no more
     """
 
-    def __init__(self, job: TrainingRequest, on_evaluation: OnEvaluation | None) -> None:
+    def __init__(self, job: TrainingRequest, on_evaluation: OnEvaluation | None, watch: Watch | None = None) -> None:
         self.job = job = job.seeded()
         self._on_evaluation = on_evaluation
         rl, ppo = job.settings.rl, job.settings.ppo
@@ -47,13 +49,20 @@ class Member:
         report.vec_env, report.n_envs, report.fused = "torch", rl.n_envs, True
         report.rollout_timesteps = rl.n_envs * ppo.n_steps
         report.reward_profit_correlation = check_reward(job.train, job.env, rl.seed)
-        self.n_rollouts = -(-report.timesteps_asked // report.rollout_timesteps)
+        self.n_rollouts = report.timesteps_planned // report.rollout_timesteps
         every = job.evaluation_every(report.rollout_timesteps)
         self.judgement = None if every is None else Judgement(every, rl.evaluation_mode)
         self.has_ended = False
         self._terms: Counter[str] = Counter()
         self.model = self._built()
         report.precision = self.policy.precision
+        self._curves = Curves(report, self.judgement)
+        record_settings(self.model.logger, job)
+        self._watched: Watched | None = None
+        if watch is not None:
+            self._watched = Watched(watch, job, report.timesteps_planned, self.model.logger, self.judgement)
+        # Steps of the rollout that is being collected.
+        self._n_steps = 0
 
     def _built(self) -> FusedPPO:
         job = self.job
@@ -64,7 +73,7 @@ class Member:
             network = network_arguments(job.settings, job.train.n_features)
             model = build_model(job.settings, job.train, env, network, job.initial_model, job.tensorboard_dir)
             assert isinstance(model, FusedPPO)
-            model._setup_learn(self.report.timesteps_asked)
+            model._setup_learn(self.report.timesteps_asked, tb_log_name=job.board_name)
         finally:
             env.close()
         model.env = None
@@ -106,13 +115,33 @@ class Member:
         """
         return self.judgement is not None and result is not None and self.judgement.note(result, self.model.logger)
 
-    def note_rollout(self, sums: RolloutSums, iteration: int) -> None:
-        """Log a rollout under stable-baselines3's names, as it does before the update."""
+    def tell_step(self) -> None:
+        """Let a watch see that a step of the environments has been taken."""
+        if self._watched is not None and not self.has_ended:
+            self._n_steps += 1
+            self._watched.tell(self.model.num_timesteps + self._n_steps * self.report.n_envs)
+
+    def settle(self) -> None:
+        """Write what was recorded since the last rollout, and let a watch see it."""
+        self._curves.settle(self.model.logger, self.model.num_timesteps)
+        if self._watched is None:
+            return
+        if self.model.num_timesteps:
+            self._watched.tell_update(self.model.num_timesteps)
+        else:
+            self._watched.tell(0)
+
+    def note_rollout(self, sums: RolloutSums, actions: Sequence[int], iteration: int) -> None:
+        """Log a rollout under stable-baselines3's names, as it does before the update.
+
+        :param actions: how often each was taken in it
+        """
         model = self.model
         model.num_timesteps += self.report.rollout_timesteps
+        self._n_steps = 0
         self._terms.update(sums.reward_terms)
-        for name, total in self._terms.items():
-            model.logger.record(f"reward/{name}", total / model.num_timesteps)
+        record_rewards(model.logger, sums.reward_terms, self.report.rollout_timesteps)
+        record_actions(model.logger, actions)
         if sums.episodes:
             model.logger.record("rollout/ep_rew_mean", sums.episode_rewards / sums.episodes)
             model.logger.record("rollout/ep_len_mean", sums.episode_decisions / sums.episodes)

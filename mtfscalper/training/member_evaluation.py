@@ -17,6 +17,7 @@ from torch import Tensor
 from mtfscalper.envs.device_episodes import flat_episodes
 from mtfscalper.envs.episodes import candles_of, permitted_entries, scene_on
 from mtfscalper.policy.network import impossible_actions, masked_logits
+from mtfscalper.trading.account import ExitReason
 from mtfscalper.trading.arrays import map_arrays
 from mtfscalper.trading.episode import EpisodeState, Market, Scene, advance
 from mtfscalper.trading.observation import observe
@@ -47,6 +48,8 @@ class _Field:
     :ivar first: the accounts at their first candles
     :ivar state: the accounts as far as they are
     :ivar trades: closed so far by each, as ``wins``
+    :ivar held: candles that those were held
+    :ivar exits: them by :class:`mtfscalper.trading.account.ExitReason`, shape (n, 8)
     """
 
     def __init__(self, runs: Sequence[_Run], device: torch.device) -> None:
@@ -66,6 +69,8 @@ class _Field:
         self.state: EpisodeState = map_arrays(torch.clone, self.first)
         self.trades = torch.zeros(len(runs), dtype=torch.int64, device=device)
         self.wins = torch.zeros_like(self.trades)
+        self.held = torch.zeros(len(runs), dtype=torch.float64, device=device)
+        self.exits = torch.zeros(len(runs), len(ExitReason), dtype=torch.int64, device=device)
 
     def __len__(self) -> int:
         return len(self.trades)
@@ -78,8 +83,8 @@ class _Field:
     def begin(self) -> None:
         """Put every account at its first candle, flat."""
         map_arrays(lambda now, first: now.copy_(first), self.state, self.first)
-        self.trades.zero_()
-        self.wins.zero_()
+        for kept in (self.trades, self.wins, self.held, self.exits):
+            kept.zero_()
 
     def observe(self) -> Tensor:
         """Compact observations, float32, shape (n, 7); their rows count along the features of all members."""
@@ -105,6 +110,9 @@ class _Field:
         closed = fill.exited & goes_on
         self.trades.add_(closed)
         self.wins.add_(closed & (fill.profit_ratio > 0))
+        self.held.add_(torch.where(closed, fill.held_candles, 0.0))
+        reason = fill.reason.to(torch.int64).unsqueeze(1)
+        self.exits.scatter_add_(1, reason, closed.to(torch.int64).unsqueeze(1))
 
     @property
     def going_on(self) -> Tensor:
@@ -174,8 +182,8 @@ class MemberEvaluation:
             field.play(own)
 
     @staticmethod
-    def _results(field: _Field) -> tuple[Tensor, Tensor, Tensor]:
-        return field.state.equity, field.trades, field.wins
+    def _results(field: _Field) -> tuple[Tensor, ...]:
+        return field.state.equity, field.trades, field.wins, field.held, field.exits
 
 
 def _runs(stages: Sequence[Stage | None], first_row: int) -> list[_Run]:
@@ -210,9 +218,10 @@ def _layout(members: Sequence[int], n_members: int, device: torch.device) -> tup
 
 
 def _evaluation(timesteps: int, columns: Sequence[npt.NDArray[Any]], seconds: float) -> Evaluation | None:
-    equity, trades, wins, candles = columns
+    equity, _, wins, held, exits, candles = columns
     if not len(equity):
         return None
+    by_reason = exits.sum(axis=0).tolist()
     return Evaluation.over(
-        timesteps, np.log(equity).tolist(), candles.tolist(), int(trades.sum()), int(wins.sum()), seconds
+        timesteps, np.log(equity).tolist(), candles.tolist(), by_reason, int(wins.sum()), float(held.sum()), seconds
     )

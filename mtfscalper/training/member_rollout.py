@@ -9,6 +9,7 @@ from torch import Tensor
 
 from mtfscalper.envs.trading_env import observation_space
 from mtfscalper.policy.network import impossible_actions, masked_logits
+from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.training.device import MemberPPOSettings, estimate
 from mtfscalper.training.graphs import GraphedFunction
 from mtfscalper.training.member_envs import MemberEnvs
@@ -92,6 +93,13 @@ class MemberRollout:
         self._bootstrap(settings.gamma)
         _, last_values = self._networks.forward(self._by_member(self._observations))
         estimate(self.buffer, last_values.flatten(), self._episode_starts, settings)
+
+    def action_counts(self) -> list[list[int]]:
+        """How often each member took each action in the rollout collected, K times five numbers."""
+        actions = self.buffer.actions.view(-1, self._n_members, self._n_envs)
+        counts = torch.stack([(actions == action).sum(dim=(0, 2)) for action in range(N_ACTIONS)], dim=1)
+        taken: list[list[int]] = counts.tolist()
+        return taken
 
     @torch.no_grad()
     def _one_step(self) -> None:

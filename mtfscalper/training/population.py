@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from rich.progress import Progress
 from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
@@ -34,6 +33,7 @@ from mtfscalper.training.member_networks import MemberNetworks
 from mtfscalper.training.member_rollout import MemberRollout
 from mtfscalper.training.memory import check_memory, member_bytes
 from mtfscalper.training.request import TrainingRequest
+from mtfscalper.training.watching import Watch
 
 logger = logging.getLogger(__name__)
 
@@ -142,16 +142,12 @@ class Population:
         """Train every member to its end, and leave its best policy in its model."""
         self.rollout.reset()
         iteration = 0
-        with Progress(disable=not self.members[0].job.settings.rl.progress_bar) as progress:
-            n_rollouts = max(member.n_rollouts for member in self.members)
-            task = progress.add_task(_title(self.members), total=n_rollouts)
-            while True:
-                self._judge()
-                if all(member.has_ended for member in self.members):
-                    break
-                iteration += 1
-                self._learn(iteration)
-                progress.advance(task)
+        while True:
+            self._judge()
+            if all(member.has_ended for member in self.members):
+                break
+            iteration += 1
+            self._learn(iteration)
         self.networks.restore_best(self._mask(member.has_best for member in self.members))
         self.networks.store()
         for member in self.members:
@@ -179,7 +175,7 @@ class Population:
 
     def _judge(self) -> None:
         """Evaluate the members whose turn it is, keep what is best, and end those that have learned."""
-        due = [member.is_due for member in self.members]
+        due, learning = [member.is_due for member in self.members], [not member.has_ended for member in self.members]
         if any(due):
             results = self.evaluate()
             judged = list(zip(self.members, due, results, strict=True))
@@ -189,7 +185,9 @@ class Population:
             for member, is_due, result in judged:
                 if is_due:
                     member.ask(result)
-        for member in self.members:
+        for member, has_learned_more in zip(self.members, learning, strict=True):
+            if has_learned_more:
+                member.settle()
             member.has_ended = member.has_ended or member.has_learned
 
     def _learn(self, iteration: int) -> None:
@@ -197,9 +195,10 @@ class Population:
         began = time.time()
         sums = self.collect()
         collected = time.time()
-        for member, own in zip(self.members, sums, strict=True):
+        actions = self.rollout.action_counts()
+        for member, own, taken in zip(self.members, sums, actions, strict=True):
             if not member.has_ended:
-                member.note_rollout(own, iteration)
+                member.note_rollout(own, taken, iteration)
         metrics = self.update()
         updated = time.time()
         for member, measured in zip(self.members, metrics, strict=True):
@@ -210,6 +209,7 @@ class Population:
     def _after_step(self) -> None:
         for member in self.members:
             member.ask(None)
+            member.tell_step()
 
     def _ppo_settings(self) -> MemberPPOSettings:
         each = [member.job.settings.ppo for member in self.members]
@@ -228,7 +228,9 @@ class Population:
 
 
 def train_population(
-    jobs: Sequence[TrainingRequest], on_evaluation: Sequence[OnEvaluation | None] | None = None
+    jobs: Sequence[TrainingRequest],
+    on_evaluation: Sequence[OnEvaluation | None] | None = None,
+    watch: Watch | None = None,
 ) -> list[Trained]:
     """Train several jobs at once, each as :meth:`mtfscalper.training.job.TrainingJob.run` would alone.
 
@@ -237,6 +239,7 @@ def train_population(
     :param jobs: of one :class:`Shape`, each of which :func:`why_not_on_device` lets through
     :param on_evaluation: of each job, see :meth:`TrainingJob.run`; one that raises :class:`EndMemberError` ends its own
         training alone
+    :param watch: is told how far each of them is
     :return: in the order of the jobs; the models decide on the CPU
     :raises PopulationError: if their shapes differ
     :raises mtfscalper.settings.SettingsError: if one of them needs more memory than there is
@@ -252,7 +255,7 @@ def train_population(
     _tell_memory(jobs, device)
     started = time.perf_counter()
     try:
-        members = [Member(job, door) for job, door in zip(jobs, doors, strict=True)]
+        members = [Member(job, door, watch) for job, door in zip(jobs, doors, strict=True)]
         Population(members).train()
         seconds = time.perf_counter() - started
         return [member.finish(len(members), seconds) for member in members]
@@ -270,7 +273,8 @@ def train_population(
         half,
         len(jobs) - half,
     )
-    return train_population(jobs[:half], doors[:half]) + train_population(jobs[half:], doors[half:])
+    halves = slice(0, half), slice(half, None)
+    return [trained for part in halves for trained in train_population(jobs[part], doors[part], watch)]
 
 
 def _tell_memory(jobs: Sequence[TrainingRequest], device: torch.device) -> None:
@@ -287,9 +291,3 @@ def _tell_memory(jobs: Sequence[TrainingRequest], device: torch.device) -> None:
 
 def _pairs(jobs: Sequence[TrainingRequest]) -> str:
     return ", ".join(dict.fromkeys(job.train.pair for job in jobs))
-
-
-def _title(members: Sequence[Member]) -> str:
-    """What the progress is of."""
-    pairs = _pairs([member.job for member in members])
-    return pairs if len(members) == 1 else f"{pairs}: {len(members)} trainings"

@@ -60,6 +60,12 @@ class TrainingReport:
     members: list[TrainingReport] = field(default_factory=list)
 
     @property
+    def timesteps_planned(self) -> int:
+        """Timesteps that are asked for, in whole rollouts."""
+        rollout = max(self.rollout_timesteps, 1)
+        return -(-self.timesteps_asked // rollout) * rollout
+
+    @property
     def trainings(self) -> list[TrainingReport]:
         """One report for each policy that was trained."""
         return self.members or [self]
@@ -85,9 +91,9 @@ class TrainingReport:
             found += f"; {self.judged.in_words()}, {ends}"
         at_once = f", one of {self.population} at once" if self.population > 1 else ""
         return (
-            f"{self.pair}: trained {self.timesteps} timesteps on {self.train_candles} candles in {self.seconds:.0f} s "
-            f"({self.vec_env} x {self.n_envs}{at_once}; rollouts {self.seconds_of('rollout'):.0f} s, updates "
-            f"{self.seconds_of('update'):.0f} s); {found}."
+            f"trained {self.timesteps} timesteps ({self.timesteps_asked} asked, in whole rollouts) on "
+            f"{self.train_candles} candles in {self.seconds:.0f} s ({self.vec_env} x {self.n_envs}{at_once}; rollouts "
+            f"{self.seconds_of('rollout'):.0f} s, updates {self.seconds_of('update'):.0f} s); {found}."
         )
 
     def as_json(self) -> dict[str, Any]:

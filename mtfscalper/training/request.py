@@ -31,6 +31,7 @@ class TrainingRequest:
     :ivar initial_model: zip of a model to go on from
     :ivar tensorboard_dir: where TensorBoard's files go, None for none
     :ivar network: the class that ``rl_config.network`` names
+    :ivar period: of the pair that the policy is for, as people call it, "" where there are none
     :ivar judging: held-out candles that choose nothing: the policy that was chosen is judged on them, see
         :mod:`mtfscalper.training.guard`
     :ivar part: which of several trainings it is, in words for the log, "" for one by itself
@@ -45,8 +46,19 @@ class TrainingRequest:
     initial_model: bytes | None = None
     tensorboard_dir: Path | None = None
     network: UserNetwork | None = None
+    period: str = ""
     judging: MarketTape | None = None
     part: str = ""
+
+    @property
+    def name(self) -> str:
+        """Whose policy it is: pair and period."""
+        return " ".join(filter(None, (self.train.pair, self.period)))
+
+    @property
+    def board_name(self) -> str:
+        """The folder of its files for TensorBoard, to which stable-baselines3 adds a number."""
+        return self.period.replace(":", "") or self.settings.rl.model_type
 
     def seeded(self) -> Self:
         """The same training, its seed among its settings."""
@@ -78,6 +90,12 @@ class TrainingRequest:
                 shortest_run(self.env),
             )
             return None
-        # A2C and the off-policy algorithms call every few steps a rollout; for them, one pass over the training
-        # candles is a fair pause.
+        return self.pause(rollout_steps)
+
+    def pause(self, rollout_steps: int) -> int:
+        """Timesteps between two looks at a training: a rollout.
+
+        A2C and the off-policy algorithms call every few steps a rollout; for them, one pass over the training candles
+        is a fair pause.
+        """
         return rollout_steps if 10 * rollout_steps >= len(self.train) else len(self.train)

@@ -68,7 +68,7 @@ def reward_profit_correlation(tape: MarketTape, settings: EnvSettings, seed: int
 
 
 def check_reward(tape: MarketTape, settings: EnvSettings, seed: int) -> float:
-    """Log how the reward agrees with profit, as a warning where it does not.
+    """Warn where the reward does not agree with profit.
 
     :return: see :func:`reward_profit_correlation`
     :raises RewardTermError: if a term of the user's cannot be used
@@ -80,7 +80,7 @@ def check_reward(tape: MarketTape, settings: EnvSettings, seed: int) -> float:
     keys = {term.name: f"{term.name}_weight" if term.name in TERMS else term.name for term in terms}
     said = ", ".join(f"{keys[term.name]} {term.weight:g}" for term in terms) or "every weight 0"
     if correlation >= LEAST_AGREEMENT:
-        logger.info("%s: reward and profit of random policies rank alike (%.2f; %s).", tape.pair, correlation, said)
+        logger.debug("%s: reward and profit of random policies rank alike (%.2f; %s).", tape.pair, correlation, said)
     else:
         logger.warning(
             "%s: over %d random policies the reward ranks them unlike their profit (rank correlation %.2f, asked at "

@@ -91,7 +91,7 @@ def test_it_trains_what_is_trained_here_and_tells_what_is_told_here(
     assert same(parameters(model), parameters(here))
     assert report.process_id != own_report.process_id
     assert report.reward_terms == own_report.reward_terms
-    told = [evaluation._asdict() for evaluation in seen if evaluation is not None]
+    told = [evaluation.figures() for evaluation in seen if evaluation is not None]
     assert [{**one, "seconds": 0} for one in told] == [{**one, "seconds": 0} for one in own_report.evaluations]
     # Niceness counts within a session only.
     assert niceness == {psutil.Process().nice() + 10}

@@ -179,7 +179,7 @@ def test_a_model_is_trained_by_the_training_hook_alone(
     assert (freqai.dk.full_path / "pair_dictionary.json").is_file()
     for end in ("model.zip", "metadata.json", "trained_df.pkl"):
         assert (freqai.dk.data_path / f"{freqai.dk.model_filename}_{end}").is_file()
-    assert (freqai.dk.full_path / "tensorboard" / "ADA").is_dir() == tensorboard
+    assert (freqai.dk.full_path / "tensorboard" / "ADA_BTC").is_dir() == tensorboard
     assert ("There is no exchange to ask" in caplog.text) == (data != "mocked exchange")
     assert "ADA/BTC: nobody names a fee; training takes 0.0015 a side." in caplog.text
     # One warning for the one training.

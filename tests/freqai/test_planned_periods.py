@@ -29,6 +29,7 @@ from mtfscalper.freqai import model
 from mtfscalper.freqai.columns import ACTION_COLUMN
 from mtfscalper.training.callbacks import OnEvaluation
 from mtfscalper.training.job import TrainingJob
+from mtfscalper.training.watching import Watch as TrainingWatch
 
 NAMES = [f"cb_btc_{period}" for period in PERIODS]
 
@@ -54,9 +55,11 @@ class LastFirst:
         monkeypatch.setattr(Pipeline, "fit_transform", fit_transform)
         monkeypatch.setattr(model, "executor_for", lambda settings: self)
 
-    def run(self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None) -> list[Outcome]:
+    def run(
+        self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None, watch: TrainingWatch | None = None
+    ) -> list[Outcome]:
         self.given.append([f"{pd.Timestamp(job.train.dates_ms[0], unit='ms'):%Y-%m-%d}" for job in jobs])
-        return EnsembleExecutor(InlineExecutor()).run(jobs[::-1], on_evaluation)[::-1]
+        return EnsembleExecutor(InlineExecutor()).run(jobs[::-1], on_evaluation, watch)[::-1]
 
 
 FIRST_DAYS = ["2024-09-03", "2024-09-04", "2024-09-05"]
@@ -482,9 +485,14 @@ def test_in_this_process_periods_are_trained_in_turn(
     sizes: list[int] = []
     real = InlineExecutor.run
 
-    def run(executor: InlineExecutor, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None) -> Any:
+    def run(
+        executor: InlineExecutor,
+        jobs: Sequence[TrainingJob],
+        on_evaluation: OnEvaluation | None = None,
+        watch: TrainingWatch | None = None,
+    ) -> Any:
         sizes.append(len(jobs))
-        return real(executor, jobs, on_evaluation)
+        return real(executor, jobs, on_evaluation, watch)
 
     monkeypatch.setattr(InlineExecutor, "run", run)
     backtest(tmp_path, market).run()

@@ -84,15 +84,13 @@ def test_what_stable_baselines3_prints_is_still_printed(capsys: pytest.CaptureFi
 # ---------------------------------------------------------------- timesteps and report
 
 
-def test_timesteps_are_rounded_up_to_whole_rollouts_and_both_numbers_are_told(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    with caplog.at_level("INFO"):
-        model, report = trained(tiny_settings())
+def test_timesteps_are_rounded_up_to_whole_rollouts_and_both_numbers_are_told() -> None:
+    model, report = trained(tiny_settings())
     # One cycle of 200 candles; a rollout is 2 x 32.
     assert report.timesteps_asked == 200
     assert report.timesteps == model.num_timesteps == 4 * ROLLOUT
-    assert "200 timesteps asked (train_cycles x candles), 256 run: whole rollouts" in caplog.text
+    assert report.timesteps_planned == report.timesteps
+    assert "trained 256 timesteps (200 asked, in whole rollouts)" in report.summary()
 
 
 def test_the_report_times_every_rollout_and_every_update_in_turn() -> None:

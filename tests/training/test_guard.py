@@ -125,7 +125,7 @@ def test_every_way_to_train_judges_the_policy_that_it_returns(
     # What it earns on the candles that it has learned from.
     assert report.training_evaluation is not None
     learned = evaluate(model, job.train, env)._replace(seconds=report.training_evaluation["seconds"])
-    assert report.training_evaluation == learned._asdict()
+    assert report.training_evaluation == learned.figures()
     assert learned.trades > 0
     assert report.judged == judge(job, model)
     assert report.judged is not None
@@ -177,7 +177,7 @@ def test_the_summary_says_who_ends_the_trades() -> None:
 
 def in_stretches(*stretches: tuple[float, int]) -> float:
     returns, candles = zip(*stretches, strict=True)
-    return Evaluation.over(64, returns, candles, 0, 0, 0.0).lower_log_return
+    return Evaluation.over(64, returns, candles, (), 0, 0.0, 0.0).lower_log_return
 
 
 def test_the_lower_end_of_a_log_return_goes_by_how_much_stretches_differ() -> None:
@@ -230,7 +230,7 @@ def test_a_population_evaluates_the_lower_end_that_one_training_does() -> None:
     assert report.best_evaluation is not None
     # Of equals the last.
     best = max(reversed(seen), key=lambda one: one.lower_log_return)
-    assert report.best_evaluation == best._asdict()
+    assert report.best_evaluation == best.figures()
     expected = evaluate(model, held_out, env)
     assert expected.lower_log_return < expected.log_return
     assert best.lower_log_return == pytest.approx(expected.lower_log_return, abs=1e-12)

@@ -84,7 +84,7 @@ def test_the_door_sees_every_evaluation_right_after_it_and_every_step_in_between
     # 32 steps of two environments a rollout, then an update, then its evaluation.
     assert evaluations == [32, 65, 98, 131]
     assert len(seen) == 132
-    assert [one._asdict() for one in seen if one is not None] == report.evaluations
+    assert [one.figures() for one in seen if one is not None] == report.evaluations
     assert [one.timesteps for one in seen if one is not None] == [ROLLOUT * n for n in (1, 2, 3, 4)]
 
 

@@ -1,0 +1,1 @@
+"""How far the trainings of a whole run are, and how people see it."""
