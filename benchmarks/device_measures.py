@@ -97,7 +97,7 @@ class Bench:
     ) -> dict[str, float | None]:
         """The operations of an update over its time and over what the device gives at best.
 
-        Of each sample and epoch the two networks have :func:`mtfscalper.monitoring.ppo_rounds.flops`: with P weights, of which P_first are
+        Of each sample and epoch the two networks have ``ppo_rounds.flops``: with P weights, of which P_first are
         in the first layers, 2 P forward, 2 P for the weights' gradients and 2 (P - P_first) for the inputs'. What else
         an update does counts as nothing.
         """
