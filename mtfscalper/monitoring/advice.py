@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from mtfscalper.monitoring.choices import Choice, as_config
 from mtfscalper.monitoring.facts import TimedRun
 from mtfscalper.monitoring.timing import GAIN_MIN, ROUNDS_MIN, Gain
+from mtfscalper.monitoring.verdicts import counted
 
 
 class Advice(NamedTuple):
@@ -43,8 +44,11 @@ def advise(timed_run: TimedRun) -> Advice:
     )
     if timed.best is None:
         rounds = max((found.rounds for _, _, found in timed.beside if found is not None), default=0)
-        few = "" if rounds >= ROUNDS_MIN else f" Only {rounds} rounds fitted into the time: give more --seconds."
-        headline = f"No gain found, keep yours: nothing was {GAIN_MIN - 1:.0%} faster beyond noise.{few}"
+        why = f"nothing was {GAIN_MIN - 1:.0%} faster beyond noise."
+        if rounds < ROUNDS_MIN:
+            fitted = counted(rounds, "round")
+            why = f"only {fitted} of {ROUNDS_MIN} fitted into the time; give more --seconds, or run it again alone."
+        headline = f"No gain found, keep yours: {why}"
         return Advice(headline, {}, tuple(rows), tuple(remarks))
     choice, found = timed.best
     changes = timed.yours.differences(choice)
@@ -61,6 +65,8 @@ def advise(timed_run: TimedRun) -> Advice:
 
 
 def _figures(found: Gain) -> tuple[str, str]:
+    if found.rounds < ROUNDS_MIN:
+        return f"{found.ratio:.2f}", f"{counted(found.rounds, 'round')}, too few to tell"
     interval = f"{found.low:.2f} to {found.high:.2f}, {found.rounds} rounds"
     return f"{found.ratio:.2f}", interval if found.is_found else f"{interval}: no gain"
 

@@ -7,7 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from mtfscalper.monitoring.advice import Advice
-from mtfscalper.monitoring.table import passed, summary
+from mtfscalper.monitoring.table import passed
 from mtfscalper.monitoring.verdicts import Check
 
 if TYPE_CHECKING:
@@ -32,17 +32,17 @@ pre { background: var(--box); padding: .8rem 1rem; border-radius: .4rem; overflo
 """
 
 
-def page(title: str, checks: Sequence[Check], advice: Advice | None, changes: Sequence[Change]) -> str:
+def page(outcome: str, checks: Sequence[Check], advice: Advice | None, changes: Sequence[Change]) -> str:
     """The whole page.
 
-    :param title: what ran
+    :param outcome: the checks in one line
     :param advice: None where nothing could be timed
     :param changes: what differs from the user's configuration
     """
     verdict = "All checks passed" if passed(checks) else "Checks failed"
     parts = [
         f"<h1 class='{'ok' if passed(checks) else 'FAILED'}'>{verdict}</h1>",
-        f"<p>{escape(summary(checks))}</p><p class='dim'>{escape(title)}</p>",
+        f"<p>{escape(outcome)}</p>",
         *(() if advice is None else _advice(advice)),
         "<h2>Checks</h2>",
         _table(("check", "seen", "expected", "verdict"), _rows(checks)),

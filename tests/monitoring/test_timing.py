@@ -82,7 +82,7 @@ def test_what_only_looked_faster_is_not_advised() -> None:
     # bf16 is twice as fast as long as the others are looked at, and not when it is looked at once more.
     machine = Machine(lambda choice, round_: 0.5 if choice.precision == "bf16" and round_ < 140 else 1.0)
     found = time_choices(YOURS, OTHERS, 10, machine.run, machine.budget(60.0))
-    assert dict((key, one) for key, _, one in found.beside)["precision"] == Gain(2.0, 2.0, 2.0, 19)
+    assert {key: one for key, _, one in found.beside}["precision"] == Gain(2.0, 2.0, 2.0, 19)
     assert found.best is None
 
 

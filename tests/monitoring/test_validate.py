@@ -14,10 +14,13 @@ from rich.console import Console
 
 from mtfscalper.machine import usable_processors
 from mtfscalper.monitoring import freqtrade_run, validate
+from mtfscalper.monitoring.advice import Advice
+from mtfscalper.monitoring.estimate import END_SECONDS, START_SECONDS, TimeLeft, training_count, training_seconds
 from mtfscalper.monitoring.freqtrade_log import last_error, stage_of
 from mtfscalper.monitoring.freqtrade_run import command_of
 from mtfscalper.monitoring.packages import PackageFact
-from mtfscalper.monitoring.plan import Request, RequestError, plan_run
+from mtfscalper.monitoring.plan import Change, Request, RequestError, plan_run
+from mtfscalper.monitoring.verdicts import Check, Verdict
 from mtfscalper.offline import OFFLINE_USER_DATA
 from mtfscalper.offline.synthetic import write_market
 
@@ -61,7 +64,8 @@ def validated(
 ) -> tuple[int, str, dict[str, Any]]:
     """Run the script: exit status, output, and the JSON it wrote."""
     command = [sys.executable, str(ROOT / "validate_monitoring.py"), "--datadir", str(datadir)]
-    command += ["--timerange", TIMERANGE, "--json", str(json_path)]
+    # As little timing as there can be: what it says is not looked at here.
+    command += ["--timerange", TIMERANGE, "--seconds", "20", "--json", str(json_path)]
     for config in configs:
         command += ["--config", str(config)]
     variables = {key: value for key, value in os.environ.items() if not key.startswith("FREQTRADE__")}
@@ -387,3 +391,59 @@ def test_help_imports_neither_torch_nor_freqtrade() -> None:
         "sys.exit(bool({'torch', 'freqtrade', 'pandas'} & set(sys.modules)))\n"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+# ---------------------------------------------------------------------- what is said
+
+
+def test_every_changed_key_is_named_beside_what_it_was(datadir: Path, configs: tuple[Path, ...]) -> None:
+    changes = {change.key: (change.before, change.after) for change in plan_run(request(datadir, configs)).changes}
+    assert changes["freqai.rl_config.train_cycles"] == ("30", "1")
+    assert changes["freqai.rl_config.progress_bar"] == ("true", "false")
+    assert changes["exchange.pair_whitelist"] == (f'["{PAIR}", "SOL/USDT:USDT"]', f'["{PAIR}"]')
+    # It is true already.
+    assert "freqai.save_backtest_models" not in changes
+
+
+def test_the_page_holds_all_and_needs_nothing_else(tmp_path: Path) -> None:
+    path, check = tmp_path / "page.html", Check("speed", "update", "1 < 2", "at least 2", Verdict.FAILED, "look & see")
+    advice = Advice("Trains 2.00 times as fast.", {"freqai": {}}, (("yours", "1.00", ""),), ("A remark.",))
+    changes = (Change("freqai.rl_config.train_cycles", "30", "1"),)
+    console = Console(record=True, width=120)
+    status = validate._conclude(console, [check], None, {}, advice=advice, changes=changes, html_path=path)
+    assert status == 1
+    html = path.read_text()
+    for text in ("Checks failed", "1 &lt; 2", "look &amp; see", "Trains 2.00 times", "A remark.", "train_cycles"):
+        assert text in html
+    assert "prefers-color-scheme: dark" in html
+    assert "http" not in html
+    assert "src=" not in html
+    assert "Trains 2.00 times as fast." in console.export_text()
+
+
+def test_too_few_seconds_are_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        validate.main(["--seconds", "3"], root=ROOT)
+    assert stop.value.code == 2
+    assert "3 is less than 20" in capsys.readouterr().err
+
+
+def test_time_left_follows_the_trainings() -> None:
+    left = TimeLeft(3, 10.0, after=60.0)
+    assert left.total == START_SECONDS + 30.0 + END_SECONDS + 60.0
+    assert left.left(0.0) == left.total
+    left.training_began(12.0)
+    assert left.left(16.0) == 6.0 + 20.0 + END_SECONDS + 60.0
+    left.training_ended(32.0)
+    # It took twice as long as thought; so will the others.
+    assert left.left(32.0) == 40.0 + END_SECONDS + 60.0
+
+
+def test_trainings_are_counted_by_pair_and_period(datadir: Path, configs: tuple[Path, ...]) -> None:
+    plan = plan_run(request(datadir, configs))
+    assert plan.settings.backtest_period_days == 7
+    assert training_count(plan.config, "20241001-20241016", 2, plan.settings) == 6
+    assert training_count(plan.config, "20241001-", 2, plan.settings) == 2
+    # Twice the machine, half the updates' time; the environments take as long.
+    slow, fast = (training_seconds(plan.settings, "5m", rate) for rate in (1e9, 2e9))
+    assert slow / 2 < fast < slow
