@@ -22,7 +22,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv
 
 from mtfscalper.envs.build import build_vec_env, underlying
 from mtfscalper.envs.episodes import EnvSettings
-from mtfscalper.machine import has_bf16, set_torch_threads, usable_processors
+from mtfscalper.machine import has_bf16, set_torch_threads, usable_processors, why_device_is_missing
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import MarketTape, price_scale
 from mtfscalper.monitoring.choices import BACKENDS, Abilities, Choice
@@ -133,6 +133,8 @@ class Trials:
 
     def round(self, choice: Choice) -> PerStep:
         """One rollout and one update."""
+        if why := why_device_is_missing(choice.device):
+            raise TrialError(why)
         set_torch_threads(choice.cpu_count, choice.interop_threads)
         # Threads can be changed between rounds; the rest is made once.
         key = (choice.vec_env, choice.precision, choice.device)

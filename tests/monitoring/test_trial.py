@@ -42,7 +42,7 @@ def test_rounds_are_short_and_of_the_same_shape(task: Task) -> None:
 def test_a_process_answers_and_says_what_cannot_run(task: Task) -> None:
     with TrialProcess(task) as process:
         assert process.round(YOURS).rollout > 0
-        with pytest.raises(TrialError, match=r"torch.*'cuda:9'|cuda"):
+        with pytest.raises(TrialError, match="torch finds"):
             process.round(YOURS._replace(device="cuda:9"))
         # It goes on.
         assert process.limits(YOURS).flops > 0
