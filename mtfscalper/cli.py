@@ -4,10 +4,12 @@ import argparse
 import logging
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mtfscalper.offline import (
     DEFAULT_PAIRS,
@@ -18,6 +20,9 @@ from mtfscalper.offline import (
     SYNTHETIC_DATADIR,
     ReplayError,
 )
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 # A command imports what it needs when it runs: with freqtrade and torch, --help would take seconds.
 
@@ -62,7 +67,36 @@ def _demo(args: argparse.Namespace) -> int:
         pairs=tuple(args.pairs or DEFAULT_PAIRS),
         configs=tuple(args.config),
     )
-    return run_demo(request, Console(highlight=False))
+    console = Console(highlight=False)
+    return run_demo(request, console, partial(_report_on_demo, console))
+
+
+def _report_on_demo(console: "Console", result: Path, datadir: Path) -> None:
+    """Show the verdict of a demo and write its page; a demo without either is still one."""
+    from freqtrade.exceptions import OperationalException
+
+    from mtfscalper.market.tape import TapeError
+    from mtfscalper.reporting.page.render import check_plotly, default_path, write_page
+    from mtfscalper.reporting.report import report_of
+    from mtfscalper.reporting.run_result import Asked, ReportError
+    from mtfscalper.reporting.tables import print_verdict
+
+    began = time.perf_counter()
+    try:
+        check_plotly()
+        with console.status("") as status:
+            report = report_of(Asked(result=result, datadir=datadir), lambda text: status.update(f"report: {text} ..."))
+        file = default_path(report)
+        write_page(report, file)
+    except (ReportError, TapeError, OperationalException, OSError) as error:
+        console.out(f"report       none: {' '.join(str(error).split())}")
+        return
+    print_verdict(report.verdict, console)
+    console.out(f"report       {_from_here(file)} (made in {time.perf_counter() - began:.0f} s)")
+
+
+def _from_here(path: Path) -> Path:
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
 
 
 def _dry_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -89,6 +123,11 @@ def _dry_run_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--ui", type=int, nargs="?", const=8080, metavar="PORT", help="serve FreqUI and REST on 127.0.0.1 (8080)"
+    )
+    parser.add_argument(
+        "--simulated-live",
+        action="store_true",
+        help="freqtrade's live mode, with simulated money on the loopback exchange: no real key, no real order",
     )
 
 
@@ -126,6 +165,7 @@ def _dry_run(args: argparse.Namespace) -> int:
         rules=read_rules(args.faults) if args.faults else (),
         userdir=args.userdir,
         ui_port=args.ui,
+        is_live=args.simulated_live,
     )
     return run_dry_run(request, Console(highlight=False))
 
@@ -210,10 +250,61 @@ def _seal(args: argparse.Namespace) -> int:
     return 0
 
 
+def _audit_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "result",
+        type=Path,
+        nargs="?",
+        metavar="RESULT|DATABASE",
+        help="a backtest's export, a folder of them (the newest), or a bot's database, which needs --config",
+    )
+    _run_arguments(parser)
+    parser.add_argument(
+        "--slippage-bps",
+        type=float,
+        metavar="BPS",
+        help="how far a rate may lie from the one expected, in basis points (default: 5 of a bot, 0 of a backtest)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the audit there too, as JSON")
+
+
+def _audit(args: argparse.Namespace) -> int:
+    from freqtrade.exceptions import OperationalException
+    from rich.console import Console
+
+    from mtfscalper.artefacts import write_json
+    from mtfscalper.market.tape import TapeError
+    from mtfscalper.reporting.audit.audit import audit_of
+    from mtfscalper.reporting.audit.table import print_audit
+    from mtfscalper.reporting.run_result import Asked, ReportError
+
+    asked = Asked(args.result, args.strategy, args.userdir, tuple(args.config), args.datadir, args.strategy_path)
+    try:
+        with Console(stderr=True).status("") as status:
+            audit = audit_of(asked, args.slippage_bps, lambda text: status.update(f"{text} ..."))
+        print_audit(audit, Console(highlight=False))
+        if args.json is not None:
+            write_json(args.json, audit.as_json())
+            print(f"The audit as JSON: {args.json}")
+    except (ReportError, TapeError, OperationalException, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    return 1 if audit.reasons else 0
+
+
 def _report_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "result", type=Path, nargs="?", metavar="RESULT", help="a backtest's export, or a folder of them (the newest)"
     )
+    _run_arguments(parser)
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", help="where the page is written (default: beside RESULT, under its name)"
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too, as JSON")
+
+
+def _run_arguments(parser: argparse.ArgumentParser) -> None:
+    """What else lies beside a result."""
     parser.add_argument("--userdir", type=Path, help="freqtrade's user directory (default: RESULT's, else user_data)")
     parser.add_argument(
         "--datadir", type=Path, help="the candles of the backtest (default: those of the user directory)"
@@ -233,7 +324,6 @@ def _report_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="where the strategy's file lies (default: as in RESULT's config)",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the report there too, as JSON")
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -242,6 +332,7 @@ def _report(args: argparse.Namespace) -> int:
 
     from mtfscalper.artefacts import write_json
     from mtfscalper.market.tape import TapeError
+    from mtfscalper.reporting.page.render import check_plotly, default_path, write_page
     from mtfscalper.reporting.report import report_of
     from mtfscalper.reporting.run_result import Asked, ReportError
     from mtfscalper.reporting.tables import print_report
@@ -249,9 +340,13 @@ def _report(args: argparse.Namespace) -> int:
     asked = Asked(args.result, args.strategy, args.userdir, tuple(args.config), args.datadir, args.strategy_path)
     waiting = Console(stderr=True)
     try:
+        check_plotly()
         with waiting.status("") as status:
             report = report_of(asked, lambda text: status.update(f"{text} ..."))
         print_report(report, Console(highlight=False))
+        file = args.html or default_path(report)
+        write_page(report, file)
+        print(f"The report as a page: {file}")
         if args.json is not None:
             write_json(args.json, report.as_json())
             print(f"The report as JSON: {args.json}")
@@ -301,6 +396,7 @@ COMMANDS = (
     Command("replay-exchange", "serve candles to freqtrade on 127.0.0.1", _replay_exchange_arguments, _replay_exchange),
     Command("synthetic", "write the synthetic market to a directory", _synthetic_arguments, _synthetic),
     Command("report", "say whether a backtest's policy earned anything over its entries", _report_arguments, _report),
+    Command("audit", "say which trades are not what training assumed, and why", _audit_arguments, _audit),
     Command("status", "tell how a bot is, for people and monitoring systems", _status_arguments, _status),
     Command("seal", "let policies of your own from another machine be used here", _seal_arguments, _seal),
 )

@@ -15,6 +15,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from mtfscalper.fold_settings import impossible_folds
+from mtfscalper.market.folds import FoldPlan
 from mtfscalper.ppo_settings import PositiveInt, PPOSettings, Section
 from mtfscalper.settings_text import did_you_mean, parse_section, settings_table
 from mtfscalper.stock_keys import unread_keys
@@ -28,6 +30,7 @@ class SettingsError(ValueError):
 
 ModelType = Literal["PPO", "A2C", "DQN", "TRPO", "ARS", "RecurrentPPO", "MaskablePPO", "QRDQN"]
 EntryMode = Literal["classic", "gated", "agent"]
+EvaluationMode = Literal["mean", "lower"]
 # What complains about arguments (values by name) that an algorithm does not take.
 ArgumentsCheck = Callable[[str, Mapping[str, Any]], list[str]]
 
@@ -117,6 +120,23 @@ class RLSettings(Section):
         1,
         description="how many policies are trained alike, each from a seed of its own, to decide as one: each action's "
         "probability is the mean of what they give it. With PPO; training takes so many times as long",
+    )
+    evaluation_folds: Annotated[int, Field(ge=2, le=100)] | None = Field(
+        None,
+        description="over how many stretches what is held out is spread, each between candles that nobody sees (an "
+        "embargo of `conv_width` + `max_trade_duration_candles` on either side). null: one stretch, the newest",
+    )
+    evaluation_mode: EvaluationMode = Field(
+        "mean",
+        description="by what of its evaluations the best policy is chosen. `mean`: what it earned on all stretches; "
+        "`lower`: the lower end of the 90 % interval of that, by how much the stretches differ",
+    )
+    fallback: Literal["classic"] | None = Field(
+        None,
+        description="what ends the trades of a policy that does not beat the same entries with classic exits. "
+        "`classic`: the rules do (stop, ROI, the strategy's own signals, longest duration), until the next training. "
+        "Half of what is held out judges and chooses nothing; fewer than 30 trades there count as not beaten, see "
+        "`docs/guard.md`",
     )
     trust_models: tuple[_Digest, ...] = Field(
         (),
@@ -214,8 +234,19 @@ class Settings(Section):
     @property
     def candles_needed(self) -> int:
         """Candles of the shortest training: an episode takes ``lookback`` + 2, beside what is held out."""
+        if self.fold_plan is not None:
+            return self.fold_plan.candles_needed(self.lookback + 2)
         # scikit-learn trains on the floor of this share of all rows.
         return math.ceil(round((self.lookback + 2) / (1 - self.test_size), 6))
+
+    @property
+    def fold_plan(self) -> FoldPlan | None:
+        """How a training period is cut; None where FreqAI's one stretch at its end is held out, without an embargo."""
+        rl = self.rl
+        if rl.evaluation_folds is None and rl.fallback is None:
+            return None
+        embargo = self.lookback + rl.max_trade_duration_candles
+        return FoldPlan(self.test_size, rl.evaluation_folds, rl.fallback is not None, embargo)
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], arguments_check: ArgumentsCheck | None = None) -> Settings:
@@ -257,6 +288,8 @@ class Settings(Section):
                 complaints += arguments_check(rl.model_type, other)
         if rl is not None and freqai is not None:
             complaints += _exact_without_models(rl, freqai)
+            is_reversed = bool((freqai_section.get("feature_parameters") or {}).get("reverse_train_test_order"))
+            complaints += impossible_folds(rl, freqai, is_reversed)
         if rl is None or ppo is None or freqai is None or complaints:
             raise SettingsError("\n".join(complaints))
         return cls(

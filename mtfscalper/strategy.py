@@ -6,6 +6,7 @@ Everything here can be imported without torch. Nothing else of the package is pr
 from mtfscalper.freqai.columns import (
     ACTION_COLUMN,
     EXIT_COLUMN,
+    FALLBACK_COLUMN,
     LONG_ENTER_COLUMN,
     PREDICTION_COLUMNS,
     SHORT_ENTER_COLUMN,
@@ -30,6 +31,7 @@ from mtfscalper.trading.actions import Action
 __all__ = [
     "ACTION_COLUMN",
     "EXIT_COLUMN",
+    "FALLBACK_COLUMN",
     "LONG_ENTER_COLUMN",
     "LONG_SIGNAL",
     "PREDICTION_COLUMNS",

@@ -70,16 +70,21 @@ class MtfScalper_RL_Hybrid(PolicyExits, IStrategy):
     # Once a trade has been this far in profit at an open, leave when the profit is gone; 0 never does.
     breakeven_trigger = DecimalParameter(0.0, 0.03, default=0.0, decimals=3, space="sell")
 
+    # In a chart of a backtest the exit's probability and the action are what was answered about each open trade; what
+    # happens on single candles is drawn as bars.
     plot_config = {
         "main_plot": {},
         "subplots": {
             "Policy": {
                 LONG_ENTER_COLUMN: {"color": "green"},
                 SHORT_ENTER_COLUMN: {"color": "red"},
-                EXIT_COLUMN: {"color": "orange"},
+                EXIT_COLUMN: {"color": "orange", "type": "bar"},
             },
-            "Action": {ACTION_COLUMN: {"color": "blue"}},
-            "Classic signals": {LONG_SIGNAL: {"color": "green"}, SHORT_SIGNAL: {"color": "red"}},
+            "Action": {ACTION_COLUMN: {"color": "blue", "type": "bar"}},
+            "Classic signals": {
+                LONG_SIGNAL: {"color": "green", "type": "bar"},
+                SHORT_SIGNAL: {"color": "red", "type": "bar"},
+            },
         },
     }
 
@@ -171,7 +176,7 @@ class MtfScalper_RL_Hybrid(PolicyExits, IStrategy):
 
     def set_freqai_targets(self, dataframe: DataFrame, metadata: dict, **kwargs) -> DataFrame:
         """A policy has no targets; its columns are declared here."""
-        return declare_prediction_columns(dataframe)
+        return declare_prediction_columns(dataframe, fallback=self.rl_settings.fallback is not None)
 
     # ------------------------------------------------------------------ signals
 

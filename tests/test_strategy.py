@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,7 @@ from freqtrade.persistence.custom_data import CustomDataWrapper
 from freqtrade.plugins.protectionmanager import ProtectionManager
 from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy import IStrategy
+from freqtrade.wallets import Wallets
 
 from mtfscalper.market.signals import THRESHOLDS
 from mtfscalper.offline.synthetic import DEFAULT_START, aggregate, generate_market
@@ -782,6 +784,8 @@ def test_a_bot_enters_by_the_row_of_the_candle_that_has_just_closed(
 ) -> None:
     strategy = load(config)
     strategy.config["runmode"] = runmode
+    # The exchange of a live bot holds no position.
+    strategy.wallets = Mock(spec=Wallets, **{"get_all_positions.return_value": {}})
     last = pd.Timestamp(OPENED) - timedelta(minutes=5)
     rows = {"none": [], "the one before": [last - timedelta(minutes=5)], "the last": [last]}
     for name, dates in rows.items():

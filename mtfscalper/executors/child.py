@@ -169,7 +169,7 @@ def _step_back(scratch: str) -> None:
     tempfile.tempdir = scratch
     threading.Thread(target=_end_with_parent, args=(scratch,), daemon=True).start()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    end_at_sigterm()
     own = psutil.Process()
     if hasattr(os, "setpgid"):
         # A group of its own: ended with its workers, and untouched by a Ctrl-C, which the bot hears. No session of its
@@ -181,6 +181,19 @@ def _step_back(scratch: str) -> None:
     # Other systems than Linux know no such order.
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text(str(_OOM_SCORE))
+
+
+def end_at_sigterm() -> None:
+    """Let SIGTERM end this process as ``sys.exit`` does; further ones change nothing.
+
+    A second one would break into what libraries do as the process ends, with a traceback for each of them.
+    """
+
+    def end(*_: object) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        sys.exit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end)
 
 
 def _end_with_parent(scratch: str) -> None:

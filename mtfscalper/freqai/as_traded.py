@@ -26,8 +26,9 @@ from pandas import DataFrame
 from mtfscalper.freqai.columns import (
     ACTION_COLUMN,
     EXIT_COLUMN,
+    FALLBACK_COLUMN,
+    KNOWN_COLUMNS,
     LONG_ENTER_COLUMN,
-    PREDICTION_COLUMNS,
     SHORT_ENTER_COLUMN,
 )
 from mtfscalper.trading.actions import Action
@@ -85,8 +86,9 @@ class _Everywhere:
             LONG_ENTER_COLUMN: float(self._action == Action.LONG_ENTER),
             SHORT_ENTER_COLUMN: float(self._action == Action.SHORT_ENTER),
             EXIT_COLUMN: float(leaves),
+            FALLBACK_COLUMN: 0.0,
         }
-        assert set(values) == set(PREDICTION_COLUMNS)
+        assert set(values) == set(KNOWN_COLUMNS)
         more = {f"{name}{suffix}": 0.0 for name in values for suffix in ("_mean", "_std")}
         own = dataframe[[name for name in dataframe.columns if not name.startswith(("%", "&"))]]
         return own.assign(**values, **more, do_predict=1, DI_values=0.0)

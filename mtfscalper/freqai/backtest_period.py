@@ -13,6 +13,7 @@ from typing import Any
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Versions
 from mtfscalper.freqai.computed_frame import ComputedFrame, FrameSlice
+from mtfscalper.freqai.fallback import falls_back, judged_in
 from mtfscalper.freqai.run_plan import PlannedPeriod
 from mtfscalper.seals import Seals
 from mtfscalper.trading.account import FLAT, Account
@@ -23,6 +24,8 @@ logger = logging.getLogger(__name__)
 _TRAINED, _PREDICTED = "trained_frame", "predicted_frame"
 # What a training leaves beside its policy, by role.
 _REPORTS = {"report": artefacts.REPORT_NAME, "terms": artefacts.TERMS_NAME}
+# Of a period's manifest.
+_FALLS_BACK = "falls_back"
 
 
 @dataclass
@@ -48,6 +51,8 @@ class BacktestPeriod:
     :ivar version: the folder of the sealed version that the run goes by, None until there is one
     :ivar was_put_back: whether files came from a version, because FreqAI's folder held others or none
     :ivar seals: of the user directory
+    :ivar is_guarded: whether its policy was judged (``rl_config.fallback``)
+    :ivar falls_back: whether it was judged not to beat classic exits, so that the rules end its trades
     :ivar account_before: the account that it was predicted from, as ``account_after``
     """
 
@@ -67,6 +72,8 @@ class BacktestPeriod:
     saves_model: bool
     needs_model: bool
     seals: Seals
+    is_guarded: bool = False
+    falls_back: bool = False
     reuses_model: bool = False
     version: Path | None = None
     was_put_back: bool = False
@@ -120,6 +127,7 @@ class BacktestPeriod:
         # Last: it vouches for the others.
         artefacts.link(source / artefacts.MANIFEST_NAME, self.folder / artefacts.MANIFEST_NAME)
         self.version = self.versions.add(self.folder)
+        self.falls_back = bool(self._manifest().get(_FALLS_BACK, False))
         return True
 
     def reuse_model(self) -> bool:
@@ -131,6 +139,7 @@ class BacktestPeriod:
         self.reuses_model = source is not None
         if source is not None:
             self._install(source, lambda role: role in self._model_roles)
+            self.falls_back = self.is_guarded and falls_back(judged_in(self.folder), self.pair)
             return True
         self._tell_model_stale(stale)
         return False
@@ -180,6 +189,8 @@ class BacktestPeriod:
     def _why_model_is_stale(self, folder: Path) -> str | None:
         """Why the policy in a folder cannot be used, None if it can."""
         roles = (*artefacts.policy_files(folder, self.name), _TRAINED)
+        # The report of a guarded period says whether its policy falls back.
+        roles = (*roles, "report") if self.is_guarded else roles
         stale = artefacts.why_stale(folder, self.model_fingerprint, roles, self.seals)
         return stale or self._why_computed_differs(folder, _TRAINED)
 
@@ -229,6 +240,7 @@ class BacktestPeriod:
             features=features,
             account_before=list(self.account_before),
             account_after=list(self.account_after),
+            **{_FALLS_BACK: self.falls_back},
             written=datetime.now(UTC).isoformat(),
         )
         self.version = self.versions.add(self.folder)
@@ -239,7 +251,7 @@ class BacktestPeriod:
         :param root: of the archive
         """
         assert self.version is not None, self.name
-        return PlannedPeriod(self.first_ms, self.stop_ms, os.path.relpath(self.version, root))
+        return PlannedPeriod(self.first_ms, self.stop_ms, os.path.relpath(self.version, root), self.falls_back)
 
     @property
     def model_made(self) -> str:

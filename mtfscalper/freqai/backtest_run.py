@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -269,6 +270,7 @@ class BacktestRun:
             # With continual learning the next period goes on from it.
             needs_model=self.settings.save_backtest_models or self.settings.continual_learning,
             seals=self.seals,
+            is_guarded=self.settings.rl.fallback is not None,
         )
 
     @staticmethod
@@ -320,22 +322,42 @@ class BacktestRun:
         decider = decider_for(model, tape.features, environment.lookback)
         period.account_before = self.account
         if self.settings.rl.decision_mode == "replay":
-            result = closed_loop.run(decider, tape, environment, n_before, len(rows), account=self.account)
+            result = closed_loop.run(
+                decider,
+                tape,
+                environment,
+                n_before,
+                len(rows),
+                account=self.account,
+                policy_exits=not period.falls_back,
+            )
             self.account = result.account
-            columns = prediction_columns(dk.label_list, result.actions, result.flat, result.exit_probability)
+            columns = prediction_columns(
+                dk.label_list, result.actions, result.flat, result.exit_probability, period.falls_back
+            )
         else:
             seen = period_rows(tape, environment, len(rows))
             save_arrays(period.decisions, seen._asdict())
-            columns = flat_columns(dk.label_list, decider, tape, environment, seen.decidable)
+            columns = flat_columns(dk.label_list, decider, tape, environment, seen.decidable, period.falls_back)
             columns = columns.iloc[n_before:].reset_index(drop=True)
         period.account_after = self.account
         return columns
 
     def tell_doubts(self) -> None:
-        """Warn once of what little the trainings of this run show."""
+        """Warn once of what little the trainings of this run show, and of the periods whose policy has fallen back."""
         doubted = doubts(self.reports)
         if doubted:
             logger.warning("%s", doubted)
+        fallen = [period for period in self.periods.values() if period.falls_back]
+        if fallen:
+            logger.warning(
+                "%s: in %d of %d periods the policy does not beat the same entries with classic exits, and the rules "
+                "end its trades (rl_config.fallback): %s.",
+                self.candles.pair,
+                len(fallen),
+                len(self.periods),
+                ", ".join(f"{period.name} from {_day(period.first_ms)} to {_day(period.stop_ms)}" for period in fallen),
+            )
 
     def write_plan(self) -> str:
         """Leave on disk which period decides about open trades when.
@@ -358,3 +380,7 @@ class BacktestRun:
         with artefacts.told(f"{pair}: what older runs left"):
             forget_old_plans(archive, pair, self.settings.rl.kept_runs, self.seals)
         return plan
+
+
+def _day(moment_ms: int) -> str:
+    return f"{datetime.fromtimestamp(moment_ms / 1000, UTC):%Y-%m-%d %H:%M}"

@@ -27,6 +27,7 @@ from mtfscalper import artefacts
 from mtfscalper.freqai import checked_json
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.candle_history import HistoryDrawer
+from mtfscalper.freqai.fallback import judged_in
 from mtfscalper.freqai.owner import Owner, policy_trouble
 from mtfscalper.freqai.policy_folders import Origin, PolicyFolders, PolicyName
 from mtfscalper.freqai.prediction_history import PredictionHistory, with_row
@@ -206,7 +207,7 @@ class Bookkeeper(HistoryDrawer):
                 # Before anything names the policy: cut off in between, the one before it is still the pair's.
                 self._is_saving = True
                 name = PolicyName(Path(dk.data_path), str(dk.model_filename))
-                self.origins[model] = Origin(trained_terms(name.folder), {})
+                self.origins[model] = Origin(trained_terms(name.folder), {}, judged=judged_in(name.folder))
                 super().save_data(model, coin, dk)
                 self._folders.seal(name, coin, self.trained_with(coin))
                 self._is_saving = False

@@ -77,7 +77,7 @@ class BotHooks(BaseReinforcementLearningModel):
             self._passes.mind_queue(self.train_queue, pair, strategy.dp.current_whitelist())
         if self._journal is not None:
             self._journal.note_pass(pair, done.return_dataframe, self._live.policy_of(pair, dataframe["date"].iloc[-1]))
-        self._health.passed(pair, strategy, done.return_dataframe)
+        self._health.passed(pair, strategy, done.return_dataframe, self._live.falls_back(pair))
         return done
 
     def start_backtesting_from_historic_predictions(

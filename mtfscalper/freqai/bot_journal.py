@@ -168,19 +168,20 @@ class BotJournal:
             for key, trade in before.items()
             if key not in known and trade.closed_ms is None
         ]
-        self._write(now, [{"kind": "trade", **trade._asdict()} for trade in changed])
-        self._noted[pair], self._noted_ms[pair] = known, milliseconds(now)
+        if self._write(now, [{"kind": "trade", **trade._asdict()} for trade in changed]):
+            self._noted[pair], self._noted_ms[pair] = known, milliseconds(now)
 
     def close(self) -> None:
         """Note how the trades of all pairs stand as the bot ends."""
         for pair in list(self._noted):
             self.note_trades(pair)
 
-    def _write(self, now: datetime, lines: list[dict[str, Any]]) -> None:
+    def _write(self, now: datetime, lines: list[dict[str, Any]]) -> bool:
+        """Write lines, and tell whether they are written."""
         if not self._has_begun:
             lines = [{"kind": "start", "at_ms": milliseconds(now)}, *lines]
         if not lines:
-            return
+            return True
         try:
             path = self._folder / f"{self._kind}_{now:%Y-%m-%d}.jsonl"
             if not path.exists():
@@ -195,8 +196,9 @@ class BotJournal:
             if not self._has_failed:
                 logger.warning("The bot's journal cannot be written (%s); the bot goes on.", error)
             self._has_failed = True
-            return
+            return False
         self._has_begun, self._has_failed = True, False
+        return True
 
 
 def has_journal(folder: Path, kind: str) -> bool:

@@ -14,7 +14,7 @@ from freqtrade.exchange import timeframe_to_msecs
 
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.bot_journal import KINDS, NOT_FILLED, PRICE_EXITS, BotTrade, Pass, has_journal, read_journal
-from mtfscalper.freqai.candle_clock import candle_open_ms
+from mtfscalper.freqai.candle_clock import candle_open_ms, milliseconds
 from mtfscalper.freqai.decision_record import bots_decisions, records_folder
 from mtfscalper.freqai.exit_policy import ExitDecision
 from mtfscalper.freqai.prediction_history import PredictionHistory
@@ -67,9 +67,8 @@ class BotRecord:
         self._answers: dict[tuple[str, int, str], dict[int, Answer]] = {}
         for asked in bots_decisions(folder, kind):
             key = asked.pair, self._candle(asked.opened_ms), asked.side
-            decision = ExitDecision(asked.leave, asked.probability, asked.profit, asked.best_profit, asked.held_candles)
             # Asked again in one candle, a bot was restarted in it, and the earlier answer was carried out.
-            self._answers.setdefault(key, {}).setdefault(asked.candle_ms, Answer(decision, asked.policy))
+            self._answers.setdefault(key, {}).setdefault(asked.candle_ms, Answer(asked.decision, asked.policy))
             self._last_ms[key] = asked.candle_ms
         for trade in self.journal.trades:
             if trade.exit_reason != NOT_FILLED and not self._has_lost_answers(trade):
@@ -176,10 +175,6 @@ class BotRecord:
         return candle_open_ms(self._timeframe_ms, moment_ms)
 
 
-def _milliseconds(moment: Any) -> int:
-    return int(moment.timestamp() * 1000)
-
-
 def _kind_of_bot(config: Mapping[str, Any], folder: Path) -> str:
     """Of which kind of bot there is a record: of the config's own kind, if there is one.
 
@@ -271,7 +266,7 @@ def bots_timerange(config: dict[str, Any]) -> str:
         archive, seals = Archive.from_config(config), Seals(Path(config["user_data_dir"]))
         folder = Path(config["user_data_dir"]) / "models" / archive.identifier
         frames = PredictionHistory(folder, archive.bot / HISTORY_NAMES[0], seals).read().values()
-        rows = [_milliseconds(date) for frame in frames for date in frame.loc[frame["do_predict"] == 1, "date_pred"]]
+        rows = [milliseconds(date) for frame in frames for date in frame.loc[frame["do_predict"] == 1, "date_pred"]]
         if not rows:
             raise OperationalException(
                 f"freqai.identifier is {archive.identifier!r}, whose bot has decided on nothing yet; accepted: a bot "

@@ -24,6 +24,7 @@ from mtfscalper.freqai.live_candles import (
     sift,
     sift_frame,
 )
+from mtfscalper.freqai.market_door import guard_markets
 from mtfscalper.freqai.owner import Owner
 
 logger = logging.getLogger(__name__)
@@ -75,6 +76,7 @@ class CandleDoor:
         if exchange is self._exchange:
             return
         self._exchange = exchange
+        guard_markets(exchange, self._owner)
         take = exchange._process_ohlcv_df
 
         def look_and_take(

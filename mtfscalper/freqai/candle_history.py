@@ -105,14 +105,14 @@ class CandleHistory:
         """A history with the candles that are missing at its end, if the exchange sends them."""
         key, name = (pair, timeframe), f"history {pair} {timeframe}"
         since, now = self._missing[key][0], dt_now()
+        exchange = data._exchange
+        assert exchange is not None
+        kind = exchange._config.get("candle_type_def", CandleType.SPOT)
         try:
-            exchange = data._exchange
-            assert exchange is not None
-            kind = exchange._config.get("candle_type_def", CandleType.SPOT)
             came: DataFrame = exchange.get_historic_ohlcv(pair, timeframe, dt_ts(since.to_pydatetime()), kind)
-            came, _ = sift_frame(came, pair, timeframe, now)
         except Exception as error:
-            # Whatever it is, a bot goes on with the candles that it has.
+            # Whatever ccxt and freqtrade raise, a bot goes on with the candles that it has.
+            logger.debug("%s %s: candles from %s on:", pair, timeframe, since, exc_info=True)
             self._missing[key] = since, now + _ASK_AGAIN_AFTER
             why = f"{type(error).__name__}: {error}"
             if self._owner is not None:
@@ -122,6 +122,7 @@ class CandleHistory:
                     f"send them ({why}); they are filled flat meanwhile, and asked for every hour",
                 )
             return have
+        came, _ = sift_frame(came, pair, timeframe, now)
         del self._missing[key]
         if self._owner is not None:
             self._owner.healed(name, f"{pair} {timeframe}: the candles missing for trainings have come.")

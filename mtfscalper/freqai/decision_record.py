@@ -21,6 +21,7 @@ import pyarrow as pa
 from freqtrade.enums import TRADE_MODES, RunMode
 
 from mtfscalper import artefacts
+from mtfscalper.freqai.exit_policy import ExitDecision
 from mtfscalper.freqai.stray_files import remove_stray_files
 
 logger = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ SCHEMA = pa.schema(
         ("probability", pa.float64()),
         ("leave", pa.bool_()),
         ("policy", pa.string()),
+        ("falls_back", pa.bool_()),
     ]
 )
 
@@ -62,6 +64,7 @@ class Question(NamedTuple):
     :ivar profit: see :class:`mtfscalper.freqai.exit_policy.ExitDecision`, as the next three
     :ivar leave: what was answered
     :ivar policy: that answered, by its folder: see :class:`mtfscalper.freqai.exit_policy.ExitPolicy`
+    :ivar falls_back: see :class:`mtfscalper.freqai.exit_policy.ExitDecision`
     """
 
     pair: str
@@ -74,6 +77,14 @@ class Question(NamedTuple):
     probability: float
     leave: bool
     policy: str = ""
+    falls_back: bool = False
+
+    @property
+    def decision(self) -> ExitDecision:
+        """The answer as the strategy was given it."""
+        return ExitDecision(
+            self.leave, self.probability, self.profit, self.best_profit, self.held_candles, self.falls_back
+        )
 
 
 def records_folder(config: Mapping[str, Any]) -> Path:
@@ -217,14 +228,19 @@ class DecisionRecord:
         return path
 
 
-def newest_decisions(folder: Path, pair: str, plan: str) -> pd.DataFrame | None:
+def newest_decisions(
+    folder: Path, pair: str, plan: str, between: tuple[datetime, datetime] | None = None
+) -> pd.DataFrame | None:
     """What the last backtest by a plan was asked about a pair's trades; reads, and writes nothing.
 
     :param folder: of the identifier's records
     :param plan: its name
+    :param between: only a record that was begun between these moments; others may have traded by the same plan
     :return: a row for each question, with the columns of :data:`SCHEMA`; None if no such backtest is recorded
     """
     for path in sorted(folder.glob(f"{RunMode.BACKTEST.value}_*.feather"), key=_written, reverse=True):
+        if between is not None and not _begun_between(path, *between):
+            continue
         with _told_unreadable(path), pa.OSFile(str(path)) as source:
             reader = pa.ipc.open_file(source)
             said = json.loads((reader.schema.metadata or {}).get(_METADATA, b"{}"))
@@ -243,15 +259,17 @@ def plans_between(folder: Path, first: datetime, last: datetime) -> dict[str, st
     """
     plans: dict[str, str] = {}
     for path in sorted(folder.glob(f"{RunMode.BACKTEST.value}_*.feather"), key=_written):
-        begun = _BEGUN.search(path.stem)
-        if begun is None:
-            continue
-        moment = datetime.strptime(begun[0], "%Y-%m-%d_%H-%M-%S").replace(tzinfo=UTC)
-        if first <= moment <= last:
+        if _begun_between(path, first, last):
             with _told_unreadable(path), pa.OSFile(str(path)) as source:
                 said = json.loads((pa.ipc.open_file(source).schema.metadata or {}).get(_METADATA, b"{}"))
                 plans.update(said.get("plans", {}))
     return plans
+
+
+def _begun_between(path: Path, first: datetime, last: datetime) -> bool:
+    """Whether a record was begun between two moments, as its name says."""
+    begun = _BEGUN.search(path.stem)
+    return begun is not None and first <= datetime.strptime(begun[0], "%Y-%m-%d_%H-%M-%S").replace(tzinfo=UTC) <= last
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from itertools import takewhile
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -37,6 +37,7 @@ class ExitDecision(NamedTuple):
     :ivar profit: ratio to the stake if closed at this open, costs and leverage included
     :ivar best_profit: highest such ratio at the opens so far
     :ivar held_candles: candles since the entry candle
+    :ivar falls_back: whether the rules end the trades of this policy, whatever it prefers: it never leaves
     """
 
     leave: bool
@@ -44,6 +45,15 @@ class ExitDecision(NamedTuple):
     profit: float
     best_profit: float
     held_candles: int
+    falls_back: bool = False
+
+
+def leaves(decision: ExitDecision, own: Callable[[ExitDecision], bool] | None) -> bool:
+    """Whether a decision is to leave: the strategy's own word counts, but not of a policy that has fallen back.
+
+    :param own: the strategy's; None takes what the policy prefers
+    """
+    return decision.leave if own is None or decision.falls_back else bool(own(decision))
 
 
 class TradeTerms(NamedTuple):
@@ -121,8 +131,16 @@ class ExitPolicy:
     :mod:`mtfscalper.freqai.live` makes one at each closed candle, from the policy in memory.
     """
 
-    def __init__(self, terms: TradeTerms, history: PriceHistory, period: DecidingPeriod, name: str = "") -> None:
-        self.name = name
+    def __init__(
+        self,
+        terms: TradeTerms,
+        history: PriceHistory,
+        period: DecidingPeriod,
+        name: str = "",
+        *,
+        falls_back: bool = False,
+    ) -> None:
+        self.name, self.falls_back = name, falls_back
         self.terms = terms
         self.history = history
         self.period = period
@@ -165,11 +183,12 @@ class ExitPolicy:
         else:
             [(action, probability)] = period.decider.decide([seen])
         return ExitDecision(
-            leave=action != Action.NEUTRAL,
+            leave=action != Action.NEUTRAL and not self.falls_back,
             probability=probability,
             profit=profit,
             best_profit=account.best_profit,
             held_candles=int(account.held_candles),
+            falls_back=self.falls_back,
         )
 
     def _prepare(self, now: Account, now_ms: int) -> dict[int, tuple[Observation, TradeDecision]]:

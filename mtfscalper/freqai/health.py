@@ -38,6 +38,8 @@ class PairHealth:
     :ivar asked_at: the open at which the policy was last asked about an open trade
     :ivar leave: what it answered
     :ivar leave_probability: which it gave leaving
+    :ivar falls_back: whether its policy did not beat classic exits, so that the rules end its trades
+        (``rl_config.fallback``); None where it need not
     """
 
     trained_at: float = 0.0
@@ -56,6 +58,7 @@ class PairHealth:
     asked_at: float = 0.0
     leave: bool = False
     leave_probability: float = 0.0
+    falls_back: bool | None = None
 
 
 @dataclass(frozen=True)

@@ -54,10 +54,11 @@ class HealthWriter:
         self._lock = threading.Lock()
         self._has_failed = False
 
-    def passed(self, pair: str, strategy: IStrategy, frame: DataFrame) -> None:
+    def passed(self, pair: str, strategy: IStrategy, frame: DataFrame, falls_back: bool | None) -> None:
         """Note a pass over a pair, and write.
 
         :param frame: as the strategy gets it, with the policy's columns
+        :param falls_back: see :class:`mtfscalper.freqai.health.PairHealth`
         """
         self._strategy, self._looked_at = strategy, time.time()
         last = frame.iloc[-1].to_dict()
@@ -67,6 +68,7 @@ class HealthWriter:
             do_predict=int(last.get("do_predict", 0)),
             action=action.name,
             probability=float(last.get(_PROBABILITIES.get(action, ""), _holding(last))),
+            falls_back=falls_back,
         )
         self.write()
 
@@ -84,11 +86,14 @@ class HealthWriter:
                 health = self._gathered(self._strategy)
                 if self._written is None or replace(health, at=self._written.at) != self._written:
                     health.write(self._folder)
-                    self._written, self._has_failed = health, False
+                    self._written = health
+                self._has_failed = False
         except Exception as error:
             # Nothing of a bot's work depends on it.
             if not self._has_failed:
-                logger.warning("The bot's health cannot be written (%s: %s).", type(error).__name__, error)
+                logger.warning(
+                    "The bot's health cannot be written (%s: %s).", type(error).__name__, error, exc_info=True
+                )
             self._has_failed = True
 
     def _gathered(self, strategy: IStrategy) -> BotHealth:

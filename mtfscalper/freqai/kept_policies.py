@@ -21,6 +21,7 @@ from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.candles import PairCandles
 from mtfscalper.freqai.exit_policy import DecidingPeriod, ExitPolicy, TradeTerms
+from mtfscalper.freqai.fallback import falls_back, judged_in
 from mtfscalper.freqai.predictions import period_rows
 from mtfscalper.freqai.preparation import Preparation
 from mtfscalper.freqai.training_folder import trained_terms
@@ -117,7 +118,9 @@ class KeptPolicies:
         decider = trade_decider_from_zip(
             artefacts.sealed_path(folder, "model"), terms.model_type, tape.features, terms.lookback
         )
-        policy = ExitPolicy(terms, pair.candles.history(), DecidingPeriod(first_ms, stop_ms, seen, decider), name)
+        fallen = rl.fallback is not None and falls_back(judged_in(folder), pair.candles.pair)
+        period = DecidingPeriod(first_ms, stop_ms, seen, decider)
+        policy = ExitPolicy(terms, pair.candles.history(), period, name, falls_back=fallen)
         loaded[(name, first_ms)] = policy
         while len(loaded) > _POLICIES_IN_MEMORY:
             loaded.popitem(last=False)

@@ -32,6 +32,7 @@ class Standing(NamedTuple):
     :ivar drops_prices: whether it was trained without raw prices (``drop_ohlc_from_features``)
     :ivar changes: what it was not trained with; while there is any it decides about open trades alone
     :ivar can_decide: whether the strategy still makes all of its features
+    :ivar falls_back: whether the rules end its trades (``rl_config.fallback``)
     """
 
     environment: EnvSettings
@@ -39,15 +40,16 @@ class Standing(NamedTuple):
     drops_prices: bool
     changes: tuple[str, ...] = ()
     can_decide: bool = True
+    falls_back: bool = False
 
     @classmethod
     def in_force(cls, environment: EnvSettings, rl: RLSettings, terms: TradeTerms | None = None) -> Standing:
-        """That of a policy that is trained with what is in force.
+        """That of a policy that is trained with what is in force; where it must be judged, of one that was not.
 
         :param terms: that its folder names
         """
         terms = terms or TradeTerms.from_environment(environment, rl.model_type)
-        return cls(environment, terms, rl.drop_ohlc_from_features)
+        return cls(environment, terms, rl.drop_ohlc_from_features, falls_back=rl.fallback is not None)
 
     def outdated(self, changes: tuple[str, ...], entry_mode: str, *, drops_prices: bool, can_decide: bool) -> Standing:
         """That of the same policy, where something has changed since its training.
@@ -56,7 +58,7 @@ class Standing(NamedTuple):
         """
         terms = self.terms
         environment = replace(self.environment, rules=terms.rules, lookback=terms.lookback, entry_mode=entry_mode)
-        return Standing(environment, terms, drops_prices, changes, can_decide)
+        return Standing(environment, terms, drops_prices, changes, can_decide, self.falls_back)
 
 
 class LivePairs:
@@ -88,6 +90,11 @@ class LivePairs:
         """
         policy = self.policies.get(pair)
         return policy.name if policy is not None and policy.decides(int(row.timestamp() * 1000)) else ""
+
+    def falls_back(self, pair: str) -> bool | None:
+        """Whether the rules end a pair's trades; None where nothing is judged, or no policy has decided."""
+        policy = self.policies.get(pair)
+        return None if policy is None or self._rl.fallback is None else policy.falls_back
 
     def standing(self, model: BaseAlgorithm, environment: EnvSettings) -> Standing:
         """How a policy stands to what is in force; of one that has not decided yet nothing else is known.
@@ -130,10 +137,12 @@ class LivePairs:
         tape = candles.tape(rows, features, usable)
         decider = decider_for(model, tape.features, environment.lookback)
         seen = period_rows(tape, environment, len(tape))
-        columns = flat_columns(dk.label_list, decider, tape, environment, seen.decidable)
+        columns = flat_columns(dk.label_list, decider, tape, environment, seen.decidable, standing.falls_back)
         first_ms, now_ms = int(tape.dates_ms[0]), int(tape.dates_ms[-1]) + candles.timeframe_ms
         period = DecidingPeriod(first_ms, now_ms, seen, decider.trade_decider())
-        policy = self.policies[dk.pair] = ExitPolicy(standing.terms, candles.history(), period, Path(dk.data_path).name)
+        policy = self.policies[dk.pair] = ExitPolicy(
+            standing.terms, candles.history(), period, Path(dk.data_path).name, falls_back=standing.falls_back
+        )
         if self._rl.decision_mode == "replay":
             decide_in_columns(columns, policy, Trade.get_trades_proxy(pair=dk.pair, is_open=True), now_ms)
         return columns

@@ -15,6 +15,7 @@ from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from pandas import DataFrame
 
 from mtfscalper.freqai.bookkeeping import Bookkeeper
+from mtfscalper.freqai.fallback import falls_back
 from mtfscalper.freqai.live import LivePairs, Standing
 from mtfscalper.freqai.owner import Owner, policy_trouble
 from mtfscalper.freqai.policy_folders import Origin
@@ -119,6 +120,8 @@ class LivePasses:
             return known
         origin = self._drawer.origins.get(model) or _UNKNOWN
         standing = Standing.in_force(traded.terms.environment(dk.pair), traded.settings.rl, origin.terms)
+        if standing.falls_back:
+            standing = standing._replace(falls_back=falls_back(origin.judged, dk.pair))
         if origin.trained_with:
             changes = changes_since(origin.trained_with, self._drawer.trained_with(dk.pair))
             made = [name for name in frame.columns if "%" in name]
@@ -131,11 +134,11 @@ class LivePasses:
                     drops_prices=then[DROPS_PRICES],
                     can_decide=set(dk.training_features_list) <= set(made),
                 )
-                of_trades = (
-                    "It decides about open trades as it was trained"
-                    if standing.can_decide
-                    else f"It cannot decide any more: {_STAYS}"
-                )
+                of_trades = "It decides about open trades as it was trained"
+                if standing.falls_back:
+                    of_trades = "The rules end its open trades"
+                if not standing.can_decide:
+                    of_trades = f"It cannot decide any more: {_STAYS}"
                 self._retrain(
                     dk.pair,
                     f"{dk.pair}: its policy was trained with something else: {summary(changes)}. {of_trades}. Nothing "

@@ -24,6 +24,7 @@ from mtfscalper.freqai.candle_clock import candle_open, candles_between
 from mtfscalper.freqai.exit_policy import ExitDecision
 from mtfscalper.freqai.strategy_rules import settings_of_config
 from mtfscalper.freqai.trade_decisions import DecisionLostError, TradeDecisions, trade_decisions_of
+from mtfscalper.freqai.unknown_position import has_unknown_position
 from mtfscalper.freqai.unsimulated import carries_out_policy
 from mtfscalper.settings import RLSettings
 
@@ -158,7 +159,7 @@ class PolicyExits(IStrategy, metaclass=_MixinFirst):
     * ``custom_exit``: with ``decision_mode`` "exact" the policy is asked first, then the strategy's own. A trade of
       ``rl_config.max_trade_duration_candles`` is ended at that open, whatever was said, and whatever failed.
     * ``confirm_trade_entry``: no entry in the candle of an exit, about which the policy was not asked; none by a row
-      that is not the last. Then the strategy's own.
+      that is not the last, and none live where the exchange holds what no trade knows of. Then the strategy's own.
     * ``bot_loop_start``: the record of decisions is written down.
 
     Without FreqAI nobody is asked; duration and entries keep the same rules, so that what is compared with the policy
@@ -358,4 +359,6 @@ def _may_enter(strategy: IStrategy, pair: str, current_time: datetime) -> bool:
         analysed, _ = strategy.dp.get_analyzed_dataframe(pair, strategy.timeframe)
         if analysed.empty or analysed["date"].iloc[-1] < candle_open(strategy.timeframe, before):
             return False
-    return not Trade.get_trades_proxy(pair=pair, is_open=False, close_date=before)
+    if Trade.get_trades_proxy(pair=pair, is_open=False, close_date=before):
+        return False
+    return not has_unknown_position(strategy, pair)

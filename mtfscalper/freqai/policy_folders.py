@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.exit_policy import TradeTerms
+from mtfscalper.freqai.fallback import judged_in
 from mtfscalper.freqai.training_folder import trained_terms
 from mtfscalper.seals import Seals
+from mtfscalper.training.paired_result import PairedResult
 
 logger = logging.getLogger(__name__)
 
@@ -32,12 +34,14 @@ class Origin(NamedTuple):
     :ivar trained_with: see :mod:`mtfscalper.freqai.trained_with`; empty where the folder does not say
     :ivar from_disk: whether an earlier run trained it
     :ivar stands_in: whether it decides in place of a later one that cannot be used
+    :ivar judged: see :func:`mtfscalper.freqai.fallback.judged_in`
     """
 
     terms: TradeTerms | None
     trained_with: Mapping[str, Any]
     from_disk: bool = False
     stands_in: bool = False
+    judged: PairedResult | str = "its folder is unknown"
 
 
 class PolicyName(NamedTuple):
@@ -105,6 +109,7 @@ class PolicyFolders:
             trained_with if isinstance(trained_with, dict) else {},
             from_disk=True,
             stands_in=stands_in,
+            judged=judged_in(name.folder),
         )
 
     def why_refused(self, name: PolicyName) -> str | None:

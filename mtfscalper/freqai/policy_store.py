@@ -120,7 +120,7 @@ class _PairPolicies:
         model, terms = artefacts.sealed_path(folder, "model"), self.terms
         decider = trade_decider_from_zip(model, terms.model_type, rows.features, terms.lookback)
         deciding = DecidingPeriod(period.first_ms, period.stop_ms, rows, decider)
-        policy = ExitPolicy(self.terms, self.history, deciding, period.folder)
+        policy = ExitPolicy(self.terms, self.history, deciding, period.folder, falls_back=period.falls_back)
         self.loaded[at] = policy
         while len(self.loaded) > PERIODS_IN_MEMORY:
             self.loaded.popitem(last=False)

@@ -200,6 +200,8 @@ class PredictionHistory:
         """
         self.path, self._second, self._kept, self._seals = (*(folder / name for name in HISTORY_NAMES), kept, seals)
         self._folder = folder
+        # The trading loop writes at a pair's first pass, the training thread after each training.
+        self._lock = threading.Lock()
         self.journal = PredictionJournal(folder / JOURNAL_NAME, seals)
 
     def read(self) -> dict[str, DataFrame]:
@@ -219,6 +221,10 @@ class PredictionHistory:
 
         :raises OSError: if it cannot be written; what stood there before is whole
         """
+        with self._lock:
+            self._write(frames)
+
+    def _write(self, frames: Mapping[str, DataFrame]) -> None:
         # In this order: what is noted later than the journal's size may be in the frames too, and does no harm there.
         size, frames = self.journal.size(), dict(frames)
         pickled = cloudpickle.dumps(frames, protocol=cloudpickle.DEFAULT_PROTOCOL)

@@ -10,7 +10,13 @@ import pandas as pd
 from freqtrade.persistence import LocalTrade
 
 from mtfscalper.envs.episodes import EnvSettings, permitted_entries
-from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
+from mtfscalper.freqai.columns import (
+    ACTION_COLUMN,
+    EXIT_COLUMN,
+    FALLBACK_COLUMN,
+    LONG_ENTER_COLUMN,
+    SHORT_ENTER_COLUMN,
+)
 from mtfscalper.freqai.exit_policy import ExitPolicy, PeriodRows
 from mtfscalper.freqai.open_trade import OpenTrade, funding_received
 from mtfscalper.market.tape import MarketTape
@@ -27,6 +33,7 @@ def prediction_columns(
     actions: npt.NDArray[np.int64],
     flat: FlatDecisions,
     exit_probability: npt.NDArray[np.float32],
+    falls_back: bool = False,
 ) -> pd.DataFrame:
     """The declared columns, one row a candle.
 
@@ -34,6 +41,7 @@ def prediction_columns(
     :param actions: members of :class:`Action`, shape (n,)
     :param flat: what the policy would do flat, shape (n,)
     :param exit_probability: probability of leaving an open trade, else 0, shape (n,)
+    :param falls_back: whether the rules end the policy's trades
     :raises ValueError: for a label that no model here fills
     """
     values = {
@@ -41,6 +49,7 @@ def prediction_columns(
         LONG_ENTER_COLUMN: flat.probabilities[:, Action.LONG_ENTER].astype(np.float64),
         SHORT_ENTER_COLUMN: flat.probabilities[:, Action.SHORT_ENTER].astype(np.float64),
         EXIT_COLUMN: exit_probability.astype(np.float64),
+        FALLBACK_COLUMN: np.full(len(actions), float(falls_back)),
     }
     unknown = sorted(set(labels) - set(values))
     if unknown:
@@ -69,10 +78,12 @@ def flat_columns(
     tape: MarketTape,
     environment: EnvSettings,
     decidable: npt.NDArray[np.bool_],
+    falls_back: bool = False,
 ) -> pd.DataFrame:
     """What would be done flat at every row, one row a candle; nothing where the policy cannot decide.
 
     :param decidable: shape (n,), of the tape's first n rows
+    :param falls_back: whether the rules end the policy's trades
     """
     decided = np.flatnonzero(decidable)
     flat = flat_decisions(decider, tape, environment, decided)
@@ -80,7 +91,7 @@ def flat_columns(
     probabilities = np.zeros((len(decidable), N_ACTIONS), dtype=np.float32)
     actions[decided], probabilities[decided] = flat
     no_trade = np.zeros(len(decidable), dtype=np.float32)
-    return prediction_columns(labels, actions, flat._replace(probabilities=probabilities), no_trade)
+    return prediction_columns(labels, actions, flat._replace(probabilities=probabilities), no_trade, falls_back)
 
 
 def without_entries(columns: pd.DataFrame) -> pd.DataFrame:

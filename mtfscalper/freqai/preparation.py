@@ -8,9 +8,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
-from pandas import DataFrame
+from pandas import DataFrame, DatetimeIndex
 
 from mtfscalper.freqai.candles import PairCandles
+from mtfscalper.market.folds import Folds
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.settings import Settings
 
@@ -59,14 +60,19 @@ def training_data(
     :param frame: of the training period, one row a candle
     :param dk: gets the pipeline, and whatever FreqAI keeps of its labels
     :param pipeline: to be fitted
-    :return: FreqAI's dictionary, with ``train_tape``, and ``evaluation_tape``, which is None where nothing is held out
+    :return: FreqAI's dictionary, with ``train_tape``, and ``evaluation_tape``, which is None where nothing is held out,
+        and ``judging_tape``, None where nothing judges the policy; folds are stretches of a tape with gaps around them
     """
     # A kitchen that was made by hand may know no pair.
     dk.pair = candles.pair
     filtered, labels = dk.filter_features(frame, dk.training_features_list, dk.label_list, training_filter=True)
-    data = dk.make_train_test_datasets(
-        trained_features(filtered, drops_prices=settings.rl.drop_ohlc_from_features), labels
-    )
+    features = trained_features(filtered, drops_prices=settings.rl.drop_ohlc_from_features)
+    folds: Folds | None = None
+    if settings.fold_plan is None:
+        data = dk.make_train_test_datasets(features, labels)
+    else:
+        folds = settings.fold_plan.cut(_dates_ms(frame.loc[features.index]), candles.timeframe_ms)
+        data = _in_folds(dk, features, labels, folds)
     dk.fit_labels()
     # Which candles these are, before the pipeline renumbers anything.
     train_rows, test_rows = (frame.loc[data[f"{part}_features"].index] for part in ("train", "test"))
@@ -76,13 +82,43 @@ def training_data(
     )
     train_tape = candles.tape(train_rows, data["train_features"])
     evaluation_tape: MarketTape | None = None
+    judging_tape: MarketTape | None = None
     if len(test_rows):
         data["test_features"], data["test_labels"], data["test_weights"] = pipeline.transform(
             data["test_features"], data["test_labels"], data["test_weights"]
         )
-        evaluation_tape = candles.tape(test_rows, data["test_features"])
-    logger.info("Training on %d candles, evaluating on %d.", len(train_rows), len(test_rows))
-    return {**data, "train_tape": train_tape, "evaluation_tape": evaluation_tape}
+        chooses = np.ones(len(test_rows), dtype=bool) if folds is None else folds.choose[folds.held_out]
+        evaluation_tape = _tape_of(candles, test_rows, data["test_features"], chooses)
+        if folds is not None:
+            judging_tape = _tape_of(candles, test_rows, data["test_features"], folds.judge[folds.held_out])
+    logger.info(
+        "Training on %d candles, evaluating on %d%s.",
+        len(train_rows),
+        0 if evaluation_tape is None else len(evaluation_tape),
+        "" if judging_tape is None else f", judging on {len(judging_tape)}",
+    )
+    return {**data, "train_tape": train_tape, "evaluation_tape": evaluation_tape, "judging_tape": judging_tape}
+
+
+def _in_folds(dk: FreqaiDataKitchen, features: DataFrame, labels: DataFrame, folds: Folds) -> dict[Any, Any]:
+    """FreqAI's data of a training, cut into folds in the place of one stretch at the end."""
+    factor = dk.freqai_config["feature_parameters"].get("weight_factor", 0)
+    weights = dk.set_weights_higher_recent(len(features)) if factor > 0 else np.ones(len(features))
+    weights = np.asarray(weights)
+    return dk.build_data_dictionary(
+        *(features[folds.train], features[folds.held_out]),
+        *(labels[folds.train], labels[folds.held_out]),
+        *(weights[folds.train], weights[folds.held_out]),
+    )
+
+
+def _tape_of(candles: PairCandles, rows: DataFrame, features: Any, wanted: npt.NDArray[np.bool_]) -> MarketTape | None:
+    """The tape of some rows, None for none."""
+    return candles.tape(rows[wanted], np.asarray(features)[wanted]) if wanted.any() else None
+
+
+def _dates_ms(rows: DataFrame) -> npt.NDArray[np.int64]:
+    return np.asarray(DatetimeIndex(rows["date"]).as_unit("ms").astype("int64"), dtype=np.int64)
 
 
 def hand_over(made: FreqaiDataKitchen, dk: FreqaiDataKitchen) -> None:

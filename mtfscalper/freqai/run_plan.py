@@ -41,11 +41,13 @@ class PlannedPeriod:
     :ivar first_ms: the first row that it decides on
     :ivar stop_ms: the first row that it no longer decides on
     :ivar folder: of its version, relative to the archive
+    :ivar falls_back: whether the rules end the policy's trades
     """
 
     first_ms: int
     stop_ms: int
     folder: str
+    falls_back: bool = False
 
 
 @dataclass(frozen=True)

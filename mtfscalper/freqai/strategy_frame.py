@@ -16,7 +16,7 @@ from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
-from mtfscalper.freqai.columns import ACTION_COLUMN, PREDICTION_COLUMNS
+from mtfscalper.freqai.columns import ACTION_COLUMN, KNOWN_COLUMNS
 from mtfscalper.freqai.computed_frame import computed_columns
 from mtfscalper.freqai.short_periods import check_candles
 from mtfscalper.freqai.trade_decisions import check_asks_for_decisions
@@ -157,11 +157,11 @@ class StrategyFrame(NamedTuple):
         return decided if settings is asked else settings
 
     def _check_labels(self) -> None:
-        unknown = [name for name in self.labels if name not in PREDICTION_COLUMNS]
+        unknown = [name for name in self.labels if name not in KNOWN_COLUMNS]
         if unknown or ACTION_COLUMN not in self.labels:
             what = f"declares {', '.join(unknown)}" if unknown else f"declares no {ACTION_COLUMN}"
             raise OperationalException(
                 f"{self.strategy}'s set_freqai_targets {what} for {self.pair}; accepted: {ACTION_COLUMN}, and beside "
-                f"it {', '.join(name for name in PREDICTION_COLUMNS if name != ACTION_COLUMN)}, for a policy predicts "
+                f"it {', '.join(name for name in KNOWN_COLUMNS if name != ACTION_COLUMN)}, for a policy predicts "
                 "nothing else; remedy: declare only these (mtfscalper.strategy.declare_prediction_columns does)"
             )

@@ -22,7 +22,7 @@ from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.bot_record import Answer, take_bots_timerange
 from mtfscalper.freqai.candle_clock import candle_open_ms, milliseconds
 from mtfscalper.freqai.decision_record import DecisionRecord, Question
-from mtfscalper.freqai.exit_policy import ExitDecision, ExitPolicy
+from mtfscalper.freqai.exit_policy import ExitDecision, ExitPolicy, leaves
 from mtfscalper.freqai.open_trade import OpenTrade, funding_received
 from mtfscalper.freqai.policy_store import PolicyStore
 from mtfscalper.freqai.sharing import Readers
@@ -190,9 +190,7 @@ class TradeDecisions:
             # A bot that was stopped within the candle: it was asked, and may have acted on the answer.
             before = self._record.answered(trade.pair, open_ms, now_ms)
             if before is not None:
-                return ExitDecision(
-                    before.leave, before.probability, before.profit, before.best_profit, before.held_candles
-                )
+                return before.decision
         try:
             row_ms = now_ms - timeframe_ms
             policy = followed.policy if followed is not None else None
@@ -250,6 +248,7 @@ class TradeDecisions:
                 probability=decision.probability,
                 leave=self.leaves(trade, current_time, decision),
                 policy=answer.policy,
+                falls_back=decision.falls_back,
             ),
             end_ms,
         )
@@ -266,10 +265,8 @@ class TradeDecisions:
 
         :raises DecisionLostError: in backtests, if whoever is asked for that fails
         """
-        if self._leaves is None:
-            return decision.leave
         try:
-            return bool(self._leaves(decision))
+            return leaves(decision, self._leaves)
         except Exception as error:
             if self._live:
                 raise
@@ -306,7 +303,8 @@ class TradeDecisions:
 
 def trade_decisions_of(strategy: IStrategy) -> list[TradeDecisions]:
     """Whatever a strategy asks about its open trades, for the mixin or by hand."""
-    return [value for value in vars(strategy).values() if isinstance(value, TradeDecisions)]
+    # A copy: a bot's training thread looks too, while its loop sets attributes.
+    return [value for value in list(vars(strategy).values()) if isinstance(value, TradeDecisions)]
 
 
 def follow_plan(strategy: IStrategy, pair: str, plan: str, archive: Archive) -> None:

@@ -11,9 +11,9 @@ from typing import NamedTuple
 from mtfscalper.freqai.bot_journal import NOT_FILLED, PRICE_EXITS, BotTrade, Journal, Pass
 from mtfscalper.freqai.candle_clock import candle_open_ms
 
-_EXITS_BY_HAND = frozenset({"force_exit", "emergency_exit", "force_sell", "emergency_sell"})
-_SAME_EXIT = {"stoploss_on_exchange": "stop_loss"}
-_END_OF_BACKTEST = "force_exit"
+EXITS_BY_HAND = frozenset({"force_exit", "emergency_exit", "force_sell", "emergency_sell"})
+SAME_EXIT = {"stoploss_on_exchange": "stop_loss"}
+END_OF_BACKTEST = "force_exit"
 # Prices as they are written down, and read again.
 _PRICE_TOLERANCE = 1e-9
 
@@ -74,7 +74,7 @@ class Comparison(NamedTuple):
         found = []
         for bots, backtests in self.same:
             found.append(abs(bots.open_rate / backtests.open_rate - 1))
-            if bots.close_rate and backtests.close_rate and backtests.exit_reason != _END_OF_BACKTEST:
+            if bots.close_rate and backtests.close_rate and backtests.exit_reason != END_OF_BACKTEST:
                 found.append(abs(bots.close_rate / backtests.close_rate - 1))
         return sorted(found)
 
@@ -151,10 +151,10 @@ class _Comparer:
 
     def _leave_alike(self, bots: BotTrade, backtests: BotTrade) -> bool:
         bots_exit, backtests_exit = self._exit_candle(bots), self._exit_candle(backtests)
-        if backtests.exit_reason == _END_OF_BACKTEST and backtests_exit is not None:
+        if backtests.exit_reason == END_OF_BACKTEST and backtests_exit is not None:
             # A backtest closes what is open as its data end.
             return bots_exit is None or bots_exit >= backtests_exit
-        reasons = {_SAME_EXIT.get(str(trade.exit_reason), trade.exit_reason) for trade in (bots, backtests)}
+        reasons = {SAME_EXIT.get(str(trade.exit_reason), trade.exit_reason) for trade in (bots, backtests)}
         return bots_exit == backtests_exit and len(reasons) == 1
 
     # ------------------------------------------------------------------ why not
@@ -202,7 +202,7 @@ class _Comparer:
         return Kind.NOT_NOTED if self._is_after_journal(pair, candle) else Kind.UNEXPLAINED
 
     def _why_left_otherwise(self, bots: BotTrade, backtests: BotTrade) -> Kind:
-        if bots.exit_reason in _EXITS_BY_HAND:
+        if bots.exit_reason in EXITS_BY_HAND:
             return Kind.BY_HAND
         bots_exit, backtests_exit = self._exit_candle(bots), self._exit_candle(backtests)
         assert backtests_exit is not None

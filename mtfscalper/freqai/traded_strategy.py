@@ -127,7 +127,7 @@ class TradedStrategy:
     ) -> TrainingJob:
         """The training of a pair's policy.
 
-        :param data: with the tapes, ``train_tape`` and ``evaluation_tape``
+        :param data: with the tapes, see :func:`mtfscalper.freqai.preparation.training_data`
         :param dk: FreqAI's kitchen, of the pair
         :param tensorboard: whether files for TensorBoard are written
         :param initial_model: zip of a model to go on from
@@ -140,4 +140,5 @@ class TradedStrategy:
             initial_model=initial_model,
             tensorboard_dir=Path(dk.full_path) / "tensorboard" / dk.pair.split("/")[0] if tensorboard else None,
             network=self._user.network,
+            judging=data.get("judging_tape"),
         )

@@ -36,6 +36,8 @@ def noted(outcome: Outcome, dk: FreqaiDataKitchen, terms: TradeTerms) -> BaseAlg
     if isinstance(dk, PeriodKitchen):
         # A backtest tells its doubts once, of all its trainings.
         dk.run.reports.append(report)
+        if report.judged is not None:
+            dk.period.falls_back = report.falls_back
     elif doubted := doubts([report]):
         logger.warning("%s", doubted)
     return model

@@ -17,7 +17,7 @@ from freqtrade.strategy import IStrategy
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive, why_not_that_version
-from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, PREDICTION_COLUMNS
+from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, KNOWN_COLUMNS
 from mtfscalper.freqai.decision_record import newest_decisions, records_folder
 from mtfscalper.freqai.run_plan import DecisionsError, RunPlan
 from mtfscalper.seals import Seals
@@ -69,6 +69,15 @@ class SealedColumns(NamedTuple):
             plan = RunPlan.newest(archive, pair)
         except DecisionsError as error:
             return cls(_neutral_columns(), [str(error)])
+        return cls.of_plan(plan, archive, seals)
+
+    @classmethod
+    def of_plan(cls, plan: RunPlan, archive: Archive, seals: Seals) -> SealedColumns:
+        """Read those of a plan's periods.
+
+        :param archive: of the identifier
+        :param seals: of the user directory
+        """
         frames, missing = [], []
         for period in plan.periods:
             version = archive.root / period.folder
@@ -86,7 +95,7 @@ class SealedColumns(NamedTuple):
 
 def _neutral_columns() -> pd.DataFrame:
     """Every column that a backtest could have left, without rows."""
-    names = [f"{name}{suffix}" for name in PREDICTION_COLUMNS for suffix in ("", "_mean", "_std")]
+    names = [f"{name}{suffix}" for name in KNOWN_COLUMNS for suffix in ("", "_mean", "_std")]
     columns = {name: pd.Series(dtype=float) for name in (*names, "do_predict")}
     return pd.DataFrame({"date": pd.Series(dtype="datetime64[ms, UTC]"), **columns})
 

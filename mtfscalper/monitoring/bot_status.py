@@ -143,7 +143,9 @@ def show(status: Status, console: Console) -> None:
 
 def _pairs_table(health: BotHealth, now: float) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("pair", "model age", "features", "next training", "last training", "last decision", "open trade"):
+    names = ["pair", "model age", "features", "next training", "last training", "last decision", "open trade"]
+    is_guarded = any(each.falls_back is not None for each in health.pairs.values())
+    for name in [*names, *(["ends trades"] if is_guarded else [])]:
         table.add_column(name, overflow="fold", no_wrap=name == "pair")
     for pair, each in health.pairs.items():
         table.add_row(
@@ -154,8 +156,15 @@ def _pairs_table(health: BotHealth, now: float) -> Table:
             _last_training(each, now),
             _last_decision(each),
             _asked(each, now, health.candle_seconds),
+            *([_ends_trades(each)] if is_guarded else []),
         )
     return table
+
+
+def _ends_trades(each: PairHealth) -> Text:
+    if each.falls_back is None:
+        return Text("–")
+    return Text("the rules (fallback)", style=_STYLES[Level.WARNING]) if each.falls_back else Text("the policy")
 
 
 def _next_training(each: PairHealth, now: float) -> Text:
@@ -225,6 +234,8 @@ def prometheus(found: Sequence[Status]) -> str:
             for name, field in _OF_PAIR.items():
                 metrics[name][1].append((labels, float(getattr(each, field))))
             metrics["last_training_failed"][1].append((labels, float(bool(each.error))))
+            if each.falls_back is not None:
+                metrics["falls_back"][1].append((labels, float(each.falls_back)))
     lines = []
     for name, (what, samples) in metrics.items():
         if samples:
@@ -249,6 +260,7 @@ _METRICS = {
     "decision_candle_timestamp_seconds": "The last candle decided on, by its open",
     "decision_probability": "The probability that the policy gave its last decision",
     "do_predict": "1 where the last decision counts, 2 where the policy has expired",
+    "falls_back": "1 where the policy does not beat classic exits and the rules end its trades (rl_config.fallback)",
 }
 _OF_PAIR = {
     "model_trained_timestamp_seconds": "trained_at",

@@ -15,6 +15,10 @@ DEMO_TIMERANGE = "20241001-20241015"
 # The port that configs/offline.json names.
 DEFAULT_PORT = 8765
 
+# What a bot with simulated money has in place of keys. The loopback exchange takes no other.
+SIMULATED_KEY = "simulated-money-not-a-key"
+SIMULATED_SECRET = "simulated-money-not-a-secret"
+
 # What a shell says of a program that Ctrl-C has ended.
 EXIT_INTERRUPTED = 130
 

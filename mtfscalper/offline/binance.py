@@ -8,14 +8,16 @@ candle, which still forms, are those of :mod:`mtfscalper.offline.forming`.
 Endpoints: https://developers.binance.com/docs/derivatives/usds-margined-futures
 """
 
-from datetime import datetime
+from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any, NamedTuple, Self
 
 import numpy as np
 from freqtrade.enums import CandleType
+from numpy.typing import NDArray
 
 from mtfscalper.offline.candles import MAX_DECIMALS, Candles, CandleStore, MissingCandlesError
-from mtfscalper.offline.forming import forming, known_at
+from mtfscalper.offline.forming import forming, known_at, path_between
 
 MIN_NOTIONAL = 5
 PERPETUAL_DELIVERY_MS = 4133404800000
@@ -104,13 +106,10 @@ class ReplayMarket(NamedTuple):
     def premium_index(self, symbol: str) -> Json:
         """Return mark price and funding of the moment."""
         rates = self._settled_funding(symbol)
-        marks = self._candles(symbol, "1h", CandleType.MARK)
-        marks = self._known(symbol, marks, CandleType.MARK)
-        last = self._last_price(symbol)
         return {
             "symbol": symbol,
-            "markPrice": _number(float(marks.values[-1, 3]) if len(marks.open_ms) else last),
-            "indexPrice": _number(last),
+            "markPrice": _number(self.mark_price(symbol)),
+            "indexPrice": _number(self.last_price(symbol)),
             "lastFundingRate": f"{float(rates.values[-1, 0]) if len(rates.open_ms) else 0.0:.8f}",
             "interestRate": "0.00010000",
             "nextFundingTime": (self.now_ms // FUNDING_INTERVAL_MS + 1) * FUNDING_INTERVAL_MS,
@@ -119,7 +118,7 @@ class ReplayMarket(NamedTuple):
 
     def depth(self, symbol: str, limit: int) -> Json:
         """Return an order book one price step wide, each level holding a twentieth of the last candle's volume."""
-        last, decimals = self._last_price(symbol), self.store.decimals(self._pair(symbol))[0]
+        last, decimals = self.last_price(symbol), self.store.decimals(self._pair(symbol))[0]
         quantity = _number(self._level_quantity(symbol))
         price_step = float(10.0**-decimals)
         levels = np.arange(limit)
@@ -141,7 +140,7 @@ class ReplayMarket(NamedTuple):
 
     def price_ticker(self, symbol: str) -> Json:
         """Return the last price."""
-        return {"symbol": symbol, "price": _number(self._last_price(symbol)), "time": self.now_ms}
+        return {"symbol": symbol, "price": _number(self.last_price(symbol)), "time": self.now_ms}
 
     def day_ticker(self, symbol: str) -> Json:
         """Return the statistics of the 24 hours before the last closed candle."""
@@ -157,7 +156,7 @@ class ReplayMarket(NamedTuple):
             "priceChange": _number(change),
             "priceChangePercent": f"{change / float(opens[0]) * 100:.3f}",
             "weightedAvgPrice": _number(quote_volume / volume if volume else float(closes[-1])),
-            "lastPrice": _number(self._last_price(symbol)),
+            "lastPrice": _number(self.last_price(symbol)),
             "lastQty": _number(self._level_quantity(symbol)),
             "openPrice": _number(float(opens[0])),
             "highPrice": _number(float(highs.max())),
@@ -168,6 +167,34 @@ class ReplayMarket(NamedTuple):
             "closeTime": end_ms - 1,
             "count": 0,
         }
+
+    def last_price(self, symbol: str) -> float:
+        """Return the price of the moment; after a gap in the candles, the last close."""
+        pair = self._pair(symbol)
+        finest = self.store.finest(pair)
+        now = forming(finest, finest, self.now_ms)
+        if now is None:
+            return float(self._closed(symbol).values[-1, 3])
+        return round(float(now[3]), self.store.decimals(pair)[0])
+
+    def mark_price(self, symbol: str) -> float:
+        """Return the mark price of the moment."""
+        marks = self._known(symbol, self._candles(symbol, "1h", CandleType.MARK), CandleType.MARK)
+        return float(marks.values[-1, 3]) if len(marks.open_ms) else self.last_price(symbol)
+
+    def steps(self, symbol: str) -> tuple[Decimal, Decimal]:
+        """Return the steps of price and quantity."""
+        prices, quantities = self.store.decimals(self._pair(symbol))
+        return Decimal(1).scaleb(-prices), Decimal(1).scaleb(-quantities)
+
+    def path_since(self, symbol: str, since_ms: int, is_mark: bool = False) -> tuple[NDArray[Any], NDArray[Any]]:
+        """Return the price, or the mark price, from a moment to now; see :func:`path_between`."""
+        candles = self._candles(symbol, "1h", CandleType.MARK) if is_mark else self.store.finest(self._pair(symbol))
+        return path_between(candles, since_ms, self.now_ms)
+
+    def at(self, moment_ms: int) -> Self:
+        """Return the same market at another moment, Unix milliseconds."""
+        return self._replace(now=datetime.fromtimestamp(moment_ms / 1000, UTC))
 
     def _pair(self, symbol: str) -> str:
         if symbol not in self.pairs:
@@ -218,15 +245,6 @@ class ReplayMarket(NamedTuple):
         is_traded = candle_type == CandleType.FUTURES
         decimals = self.store.decimals(pair)[0] if is_traded else MAX_DECIMALS
         return known_at(candles, self.store.finest(pair) if is_traded else candles, self.now_ms, decimals)
-
-    def _last_price(self, symbol: str) -> float:
-        """The price of the moment; after a gap in the candles, the last close."""
-        pair = self._pair(symbol)
-        finest = self.store.finest(pair)
-        now = forming(finest, finest, self.now_ms)
-        if now is None:
-            return float(self._closed(symbol).values[-1, 3])
-        return round(float(now[3]), self.store.decimals(pair)[0])
 
     def _level_quantity(self, symbol: str) -> float:
         decimals = self.store.decimals(self._pair(symbol))[1]

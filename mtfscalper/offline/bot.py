@@ -1,7 +1,7 @@
 """freqtrade's own command on a simulated clock: ``python -m mtfscalper.offline.bot trade …``.
 
 The environment variable :data:`~mtfscalper.offline.simulated_clock.CLOCK_VARIABLE` names the clock's file. freqtrade is
-imported after the clock, and is not changed.
+imported after the clock, and is not changed; ccxt reads the errors of the loopback exchange as it reads Binance's.
 """
 
 import os
@@ -34,6 +34,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     threading.Thread(target=_end_with, args=(os.getppid(), time.sleep), name="parent", daemon=True).start()
     install(clock)
+
+    from mtfscalper.offline import futures_errors
+
+    futures_errors.install()
 
     from freqtrade.main import main as freqtrade
 

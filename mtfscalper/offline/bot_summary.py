@@ -1,15 +1,14 @@
 """What a dry-run bot did: counted from its log, its database and its record of decisions."""
 
 import re
-import sqlite3
 from collections import Counter
-from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import pandas as pd
 from rich.table import Table
 
+from mtfscalper.offline.bot_database import read_table
 from mtfscalper.offline.stage import StageHome
 
 _LEVEL = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - [\w.]+ - (WARNING|ERROR|CRITICAL) - ")
@@ -41,7 +40,7 @@ class BotSummary(NamedTuple):
     def of(cls, home: StageHome) -> "BotSummary":
         """Count what lies in a stage's user directory; what is not there counts as nothing."""
         log, begun, done = _read_log(home.log)
-        trades = _trades(home.database)
+        trades = read_table(home.database, "trades", ["is_open", "is_short", "exit_reason", "close_profit_abs"])
         closed = trades[trades["is_open"] == 0]
         asked = [pd.read_feather(path, columns=["leave"])["leave"] for path in home.decisions.rglob("*.feather")]
         return cls(
@@ -93,15 +92,3 @@ def _read_log(path: Path) -> tuple[Counter[str], int, int]:
                 begun += _TRAINING in line
                 done += _TRAINED in line
     return levels, begun, done
-
-
-def _trades(database: Path) -> pd.DataFrame:
-    columns = ["is_open", "is_short", "exit_reason", "close_profit_abs"]
-    if database.exists():
-        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-            try:
-                return pd.read_sql(f"SELECT {', '.join(columns)} FROM trades", connection)
-            except pd.errors.DatabaseError:
-                # A bot that was ended before it had made its tables.
-                pass
-    return pd.DataFrame(columns=columns)

@@ -8,7 +8,7 @@ import itertools
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -70,11 +70,12 @@ class DemoRequest(NamedTuple):
     configs: tuple[Path, ...] = ()
 
 
-def run_demo(request: DemoRequest, console: Console) -> int:
+def run_demo(request: DemoRequest, console: Console, report: Callable[[Path, Path], None] = lambda *_: None) -> int:
     """Run the demo.
 
     :param request: what the user asked for
     :param console: where the demo speaks; freqtrade writes to the terminal itself
+    :param report: is given the result's file and the directory of its candles, and shows what the result is worth
     :return: freqtrade's exit status; 1 where freqtrade reports success but wrote no result; 130 after Ctrl-C
     :raises ReplayError: when the request cannot be run
     """
@@ -121,7 +122,9 @@ def run_demo(request: DemoRequest, console: Console) -> int:
         began, clock = time.time(), time.perf_counter()
         status = run_freqtrade(command, root)
         seconds = time.perf_counter() - clock
-        return _conclude(console, request, status, seconds, root, identifier, began)
+        return _conclude(
+            console, request, status, seconds, root, identifier, began, lambda result: report(result, root / datadir)
+        )
 
 
 @contextmanager
@@ -191,6 +194,7 @@ def _conclude(
     root: Path,
     identifier: str,
     began: float,
+    report: Callable[[Path], None],
 ) -> int:
     if status == EXIT_INTERRUPTED:
         console.out(f"Interrupted after {seconds:.0f} s; freqtrade and the replay exchange have stopped.")
@@ -210,6 +214,7 @@ def _conclude(
     console.out(f"models       {models}")
     console.out(f"results      {result}")
     console.out(f"tensorboard  tensorboard --logdir {models / 'tensorboard'}")
+    report(root / result)
     if request.datadir is None:
         console.out("\nNow with candles of your own:")
         console.out(

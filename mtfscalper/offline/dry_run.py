@@ -1,6 +1,7 @@
 """``mtfscalper dry-run``: ``freqtrade trade --dry-run`` on a replayed market and a fast clock.
 
-The bot is freqtrade's own, and so are its database, its log and its models. Exchange and time are simulated.
+The bot is freqtrade's own, and so are its database, its log and its models. Exchange and time are simulated; with
+``--simulated-live`` the bot is in freqtrade's live mode, and simulated is the money on the exchange.
 """
 
 import json
@@ -9,10 +10,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
+from freqtrade.configuration.load_config import load_from_files
+from freqtrade.util import get_dry_run_wallet
 from rich.console import Console
 from rich.markup import escape
 from rich.panel import Panel
@@ -27,6 +31,7 @@ from mtfscalper.offline import (
     SYNTHETIC_DATADIR,
     ReplayError,
 )
+from mtfscalper.offline.account import DEFAULT_BALANCE
 from mtfscalper.offline.bot_summary import BotSummary
 from mtfscalper.offline.candles import CandleStore
 from mtfscalper.offline.checkout import check_pairs, find_root, settings_of_files
@@ -61,6 +66,7 @@ class DryRunRequest(NamedTuple):
     :ivar rules: of the faults that the exchange serves
     :ivar userdir: the bot's user directory; None makes a new one
     :ivar ui_port: port of FreqUI and the REST interface on the loopback address; None has none
+    :ivar is_live: whether the bot is in freqtrade's live mode, with simulated money
     """
 
     datadir: Path | None = None
@@ -73,6 +79,7 @@ class DryRunRequest(NamedTuple):
     rules: tuple[Rule, ...] = ()
     userdir: Path | None = None
     ui_port: int | None = None
+    is_live: bool = False
 
 
 def run_dry_run(request: DryRunRequest, console: Console) -> int:
@@ -88,11 +95,15 @@ def run_dry_run(request: DryRunRequest, console: Console) -> int:
     market = _market(request, root, here)
     configs = [*CONFIGS, *(here / config for config in request.configs)]
     settings = settings_of_files([root / config for config in configs], root, COMMAND)
-    home = StageHome(here / request.userdir if request.userdir else _new_home(root))
+    home = StageHome(here / request.userdir if request.userdir else _new_home(root), request.is_live)
     start = _checked_start(request, CandleStore(market), home, settings.train_period_days)
     stop = start + timedelta(hours=request.hours)
+    balance = _balance([root / config for config in configs])
 
-    with _alone_in(home), Stage(home, market, start, request.speed, request.rules, request.seed) as stage:
+    with (
+        _alone_in(home),
+        Stage(home, market, start, request.speed, request.rules, request.seed, balance=balance) as stage,
+    ):
         defaults = home.folder / "defaults.json"
         defaults.write_text(json.dumps(DEFAULTS, indent=2), encoding="utf-8")
         files = [*configs[: len(CONFIGS)], defaults, *configs[len(CONFIGS) :]]
@@ -103,7 +114,7 @@ def run_dry_run(request: DryRunRequest, console: Console) -> int:
             strategy=STRATEGY,
             freqaimodel=FREQAI_MODEL,
         )
-        _announce(console, request, market, start, stop, home, ui)
+        _announce(console, request, market, start, stop, stage, ui)
         console.out(f"$ {as_typed(command)}")
         bot = stage.start_bot(command, root)
         began = time.monotonic()
@@ -154,6 +165,11 @@ def _new_home(root: Path) -> Path:
 
 def _checked_start(request: DryRunRequest, store: CandleStore, home: StageHome, training_days: int) -> datetime:
     """The first moment of the run: as asked, or where an earlier run in this user directory has ended."""
+    if request.is_live and home.database.exists():
+        raise ReplayError(
+            f"{COMMAND}: --simulated-live finds {home.database} of an earlier run, whose exchange is gone and its "
+            "account with it; remedy: choose another --userdir, or remove that file"
+        )
     check_pairs(store, request.pairs, COMMAND)
     if request.hours <= 0:
         raise ReplayError(f"{COMMAND}: --hours is {request.hours:g}; accepted: a number above 0")
@@ -176,6 +192,12 @@ def _checked_start(request: DryRunRequest, store: CandleStore, home: StageHome, 
             f"{last:%Y-%m-%d %H:%M}; remedy: choose --from and --hours, or download more candles"
         )
     return start
+
+
+def _balance(configs: list[Path]) -> Decimal:
+    """What the account has at first: as much as a dry run."""
+    config = load_from_files([str(config) for config in configs])
+    return Decimal(str(get_dry_run_wallet({"dry_run_wallet": float(DEFAULT_BALANCE), **config})))
 
 
 def _api_server(port: int | None) -> dict[str, Any] | None:
@@ -248,7 +270,7 @@ def _announce(
     market: Path,
     start: datetime,
     stop: datetime,
-    home: StageHome,
+    stage: Stage,
     ui: dict[str, Any] | None,
 ) -> None:
     if request.datadir is None:
@@ -260,12 +282,16 @@ def _announce(
         f"market  {told}",
         f"pairs   {', '.join(request.pairs)}",
         f"time    {start:%Y-%m-%d %H:%M} to {stop:%Y-%m-%d %H:%M} UTC, {pace}",
-        f"log     {home.log}",
+        f"log     {stage.home.log}",
     ]
+    if request.is_live:
+        account = stage.account
+        lines.insert(1, f"money   {account.start_balance:,.2f} {account.asset}, simulated: no real key, no real order")
     if ui:
         address = f"http://{ui['listen_ip_address']}:{ui['listen_port']}"
         lines.append(f"FreqUI  {address}, user {ui['username']}, password {ui['password']}")
-    console.print(Panel(escape("\n".join(lines)), title=COMMAND))
+    title = f"{COMMAND}: live mode with simulated money" if request.is_live else COMMAND
+    console.print(Panel(escape("\n".join(lines)), title=title))
 
 
 def _conclude(console: Console, stage: Stage, simulated: timedelta, seconds: float) -> None:
@@ -273,9 +299,15 @@ def _conclude(console: Console, stage: Stage, simulated: timedelta, seconds: flo
     title = f"{hours:.1f} simulated hours in {_span(seconds)}"
     home = stage.home
     console.print(BotSummary.of(home).table(title, stage.faults.served))
+    if home.is_live:
+        check = stage.check_account()
+        console.print(check.table(stage.account.asset))
+        for difference in check.differences or ("in nothing",):
+            console.out(f"differs    {difference}")
     console.out(f"database   {home.database}")
     console.out(f"log        {home.log}")
     console.out(f"decisions  {home.decisions}")
     if stage.faults.served:
         console.out(f"faults     {home.faults}")
-    console.out(f"go on      the same command with --userdir {home.folder}, without --from")
+    if not home.is_live:
+        console.out(f"go on      the same command with --userdir {home.folder}, without --from")

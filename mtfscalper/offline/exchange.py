@@ -1,8 +1,8 @@
 """A loopback exchange: candles from a data directory, served in the language of Binance USDⓈ-M futures.
 
 An unmodified freqtrade that is given ``configs/offline.json`` talks to it through ccxt, so backtesting, its
-analyses and a dry run need neither a network nor an account. Only market data is served: there are no orders
-and no balances. It replays real candles as well as synthetic ones.
+analyses and a dry run need neither a network nor an account. It replays real candles as well as synthetic ones. A bot
+that trades live finds an account with simulated money on it.
 """
 
 import http.client
@@ -26,6 +26,8 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from mtfscalper.offline import ReplayError
+from mtfscalper.offline.account import UNCHANGED_MARGIN, SimulatedAccount
+from mtfscalper.offline.account_routes import add_account_routes
 from mtfscalper.offline.binance import BinanceError, Json, ReplayMarket
 from mtfscalper.offline.candles import CandleStore
 from mtfscalper.offline.faults import Faults
@@ -53,7 +55,11 @@ EndTime = Annotated[int | None, Query(alias="endTime")]
 
 
 def create_app(
-    datadir: Path, clock: Clock = utc_now, faults: Faults | None = None, shift: timedelta = NO_SHIFT
+    datadir: Path,
+    clock: Clock = utc_now,
+    faults: Faults | None = None,
+    shift: timedelta = NO_SHIFT,
+    account: SimulatedAccount | None = None,
 ) -> FastAPI:
     """Build the web application of the exchange.
 
@@ -61,11 +67,13 @@ def create_app(
     :param clock: tells the moment; candles that close after it do not exist yet
     :param faults: whose faults of candles are served
     :param shift: by how much the candles are served later than they are dated
+    :param account: whose orders are taken; None is one with :data:`~mtfscalper.offline.account.DEFAULT_BALANCE`
     :return: the application, to be run by uvicorn or by a test client
     :raises ReplayError: when the directory holds no futures candles
     """
     store = CandleStore(datadir, shift)
     app = FastAPI(openapi_url=None)
+    add_account_routes(app, account or SimulatedAccount(), lambda: ReplayMarket.from_store(store, clock()))
 
     def market() -> ReplayMarket:
         return ReplayMarket.from_store(store, clock() + timedelta(milliseconds=SKEW_MS.get()))
@@ -139,7 +147,9 @@ def create_app(
 
     @app.exception_handler(BinanceError)
     def refuse(request: Request, error: BinanceError) -> JSONResponse:
-        logger.warning("Replay exchange refused %s: %s", _target(request), error)
+        # Each entry asks for its margin mode again, and takes this refusal for a yes.
+        level = logging.DEBUG if error.code == UNCHANGED_MARGIN else logging.WARNING
+        logger.log(level, "Replay exchange refused %s: %s", _target(request), error)
         return JSONResponse(error.content, error.status)
 
     @app.exception_handler(RequestValidationError)
@@ -165,6 +175,7 @@ class ReplayExchange:
     :param faults: what goes wrong; None is nothing
     :param shift: by how much the candles are served later than they are dated
     :param let_pass: told how many seconds of the clock a late answer takes, returns how many true ones to wait
+    :param account: whose orders are taken; None is a new one
     :raises ReplayError: when host, port or directory cannot be served
     """
 
@@ -177,6 +188,7 @@ class ReplayExchange:
         faults: Faults | None = None,
         shift: timedelta = NO_SHIFT,
         let_pass: Callable[[float], float] = float,
+        account: SimulatedAccount | None = None,
     ) -> None:
         if host != LOOPBACK:
             raise ReplayError(
@@ -186,7 +198,7 @@ class ReplayExchange:
         if not 0 <= port <= 65535:
             raise ReplayError(f"replay exchange: port is {port}; choose --port from 0 (any free one) to 65535")
         self.port = port
-        app: ASGIApp = create_app(datadir, clock, faults, shift)
+        app: ASGIApp = create_app(datadir, clock, faults, shift, account)
         config = uvicorn.Config(
             app if faults is None else FaultyApp(app, faults, clock, let_pass),
             log_config=None,

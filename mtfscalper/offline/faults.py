@@ -29,6 +29,7 @@ REQUEST_FAULTS: dict[str, str] = {
     "half_json": "half of the answer, with status 200",
     "empty": "an empty list or object, with status 200",
     "clock_skew": "the exchange answers as of a moment that is off by `seconds` (-30: its clock is late)",
+    "order_unknown": "of an order alone: the answer is lost, so that nobody knows whether the order was carried out",
 }
 # What happens to a candle that has closed.
 CANDLE_FAULTS: dict[str, str] = {
@@ -42,7 +43,11 @@ CANDLE_FAULTS: dict[str, str] = {
 }
 KINDS = (*REQUEST_FAULTS, *CANDLE_FAULTS)
 # Of a rate for everything, without a script: what real exchanges do.
-RANDOM_KINDS = (*REQUEST_FAULTS, "late", "missing", "revised")
+RANDOM_KINDS = (*(kind for kind in REQUEST_FAULTS if kind != "order_unknown"), "late", "missing", "revised")
+# Requests that place an order.
+_ORDERS = ("/fapi/v1/order", "/fapi/v1/algoOrder")
+# Parameters of signed requests that are others each time.
+_VOLATILE = {"timestamp", "signature", "recvWindow", "newClientOrderId", "clientAlgoId"}
 DEFAULT_SECONDS = {"latency": 3.0, "clock_skew": -30.0}
 CANDLE_SECONDS = 45.0
 
@@ -60,6 +65,7 @@ class Rule(NamedTuple):
     :ivar until_ms: until when
     :ivar times: how often at the most; None is any number
     :ivar seconds: how long, or how far off
+    :ivar carried_out: of an order whose fate is unknown; None is drawn each time
     """
 
     kind: str
@@ -70,6 +76,7 @@ class Rule(NamedTuple):
     until_ms: int = 2**62
     times: int | None = None
     seconds: float = CANDLE_SECONDS
+    carried_out: bool | None = None
 
     def applies(self, path: str, symbol: str | None, moment_ms: int) -> bool:
         """Whether a request, or a candle of a request, is meant."""
@@ -81,10 +88,14 @@ class Fault(NamedTuple):
 
     :ivar kind: out of :data:`REQUEST_FAULTS`
     :ivar seconds: see :class:`Rule`
+    :ivar carried_out: whether an order whose fate is unknown is carried out
+    :ivar is_dropped: whether its answer is a closed connection, and not a refusal
     """
 
     kind: str
     seconds: float
+    carried_out: bool = True
+    is_dropped: bool = False
 
 
 class Faults:
@@ -106,23 +117,37 @@ class Faults:
         self._told: set[tuple[str, str, int]] = set()
         self._lock = threading.Lock()
 
-    def of_request(self, path: str, query: Mapping[str, str], now_ms: int) -> Fault | None:
+    def of_request(self, path: str, parameters: Mapping[str, str], now_ms: int, method: str = "GET") -> Fault | None:
         """What happens to a request.
 
+        :param parameters: of its query, and of its body
         :param now_ms: the moment, Unix milliseconds
         """
-        request = f"{path}?{sorted(query.items())}"
-        symbol = query.get("symbol")
+        lasting = sorted((name, value) for name, value in parameters.items() if name not in _VOLATILE)
+        request = f"{path}?{lasting}" if method == "GET" else f"{method} {path}?{lasting}"
+        symbol = parameters.get("symbol")
+        is_order = method == "POST" and path in _ORDERS
         with self._lock:
             self._asked[request] += 1
             for number, rule in enumerate(self._rules):
                 if rule.kind not in REQUEST_FAULTS or not rule.applies(path, symbol, now_ms):
                     continue
-                if self._is_used_up(number, rule) or not self._drawn(rule, number, request, self._asked[request]):
+                if rule.kind == "order_unknown" and not is_order:
+                    continue
+                drawn = (request, self._asked[request])
+                if self._is_used_up(number, rule) or not self._drawn(rule.rate, rule, number, *drawn):
                     continue
                 self._used[number] += 1
+                fault = Fault(rule.kind, rule.seconds)
+                if rule.kind == "order_unknown":
+                    chosen = rule.carried_out
+                    fault = fault._replace(
+                        carried_out=self._drawn(0.5, rule, number, "carried out", *drawn) if chosen is None else chosen,
+                        is_dropped=self._drawn(0.5, rule, number, "dropped", *drawn),
+                    )
+                    request += f" carried out: {fault.carried_out}"
                 self._count(rule.kind, now_ms, request)
-                return Fault(rule.kind, rule.seconds)
+                return fault
         return None
 
     def alter_klines(self, klines: list[list[Any]], path: str, symbol: str, interval: str, now_ms: int) -> list[Any]:
@@ -154,7 +179,7 @@ class Faults:
                 is_known = told in self._told
                 if not is_known and self._is_used_up(number, rule):
                     continue
-                if not self._drawn(rule, number, name, opened_ms):
+                if not self._drawn(rule.rate, rule, number, name, opened_ms):
                     continue
                 if not is_known:
                     self._told.add(told)
@@ -166,10 +191,10 @@ class Faults:
     def _is_used_up(self, number: int, rule: Rule) -> bool:
         return rule.times is not None and self._used[number] >= rule.times
 
-    def _drawn(self, rule: Rule, number: int, *what: object) -> bool:
+    def _drawn(self, rate: float, rule: Rule, number: int, *what: object) -> bool:
         text = repr((self._seed, number, rule.kind, what))
         drawn = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest()) / 2**64
-        return drawn < rule.rate
+        return drawn < rate
 
     def _count(self, kind: str, now_ms: int, target: str) -> None:
         self.served[kind] += 1
@@ -190,20 +215,22 @@ def refusal(kind: str) -> tuple[int, dict[str, object]] | None:
 def random_rules(rate: float) -> tuple[Rule, ...]:
     """Rules by which every kind that real exchanges have is equally frequent.
 
-    :param rate: of all together, for each request
+    :param rate: of all together, for each request; and, for each order, of an unknown fate
     """
     share = rate / len(RANDOM_KINDS)
     # A request brings hundreds of candles, each of which would have its own gap.
-    return tuple(
+    rules = [
         Rule(kind, share / 10 if kind == "missing" else share, seconds=_default_seconds(kind)) for kind in RANDOM_KINDS
-    )
+    ]
+    return (*rules, Rule("order_unknown", rate))
 
 
 def read_rules(text: str) -> tuple[Rule, ...]:
     """Rules of a command line: a rate for everything, or a file.
 
     :param text: a number from 0 to 1, or the path of a JSON or TOML file whose ``faults`` is a list of rules: ``kind``
-        and, where wanted, ``rate``, ``path``, ``symbol``, ``from``, ``until`` (UTC), ``times``, ``seconds``
+        and, where wanted, ``rate``, ``path``, ``symbol``, ``from``, ``until`` (UTC), ``times``, ``seconds``,
+        ``carried_out``
     :raises ReplayError: naming what cannot be served
     """
     try:
@@ -239,6 +266,7 @@ def _rule(entry: Any, where: str) -> Rule:
         "until": _milliseconds,
         "times": int,
         "seconds": float,
+        "carried_out": _truth,
     }
     if not isinstance(entry, dict) or not set(entry) <= set(fields):
         raise ReplayError(f"faults: {where} is {entry!r}; accepted: a table of {', '.join(fields)}")
@@ -256,6 +284,12 @@ def _rule(entry: Any, where: str) -> Rule:
 def _milliseconds(value: Any) -> int:
     moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
     return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _truth(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError(f"carried_out is {value!r}; accepted: true or false")
+    return value
 
 
 def _default_seconds(kind: str) -> float:

@@ -16,6 +16,9 @@ from mtfscalper.offline.faults import CLIENT_TIMEOUT_SECONDS, Fault, Faults, ref
 SKEW_MS: ContextVar[int] = ContextVar("SKEW_MS", default=0)
 # Of the one request by which a starting exchange is known to answer.
 _PING = "/fapi/v1/ping"
+# What Binance says, with status 503, where it does not know itself what became of a request:
+# https://developers.binance.com/docs/derivatives/usds-margined-futures/general-info#http-return-codes
+UNKNOWN = "Unknown error, please check your request or try again later."
 _UVICORN_SAYS = "ASGI callable returned without completing response"
 
 
@@ -36,8 +39,13 @@ class FaultyApp:
         """Answer a request."""
         fault = None
         if scope["type"] == "http" and scope["path"] != _PING:
-            query = dict(parse_qsl(scope["query_string"].decode()))
-            fault = self._faults.of_request(scope["path"], query, int(self._clock().timestamp() * 1000))
+            body = b""
+            if scope["method"] not in ("GET", "HEAD"):
+                body = await _whole(receive)
+                receive = _again(body, receive)
+            parameters = dict(parse_qsl(scope["query_string"].decode()) + parse_qsl(body.decode(errors="replace")))
+            now_ms = int(self._clock().timestamp() * 1000)
+            fault = self._faults.of_request(scope["path"], parameters, now_ms, scope["method"])
         if fault is None:
             await self._app(scope, receive, send)
         else:
@@ -49,6 +57,15 @@ class FaultyApp:
             await _send(send, status, json.dumps(content).encode())
         elif fault.kind == "dropped":
             await _drop(send)
+        elif fault.kind == "order_unknown":
+            if fault.carried_out:
+                await self._collect(scope, receive)
+            if fault.is_dropped:
+                await _drop(send)
+            else:
+                now_ms = int(self._clock().timestamp() * 1000)
+                answer = {"timestamp": now_ms, "path": scope["path"], "msg": UNKNOWN}
+                await _send(send, 503, json.dumps(answer).encode())
         elif fault.kind == "latency":
             await asyncio.sleep(self._let_pass(min(fault.seconds, CLIENT_TIMEOUT_SECONDS)))
             if fault.seconds < CLIENT_TIMEOUT_SECONDS:
@@ -80,6 +97,29 @@ class FaultyApp:
 
         await self._app(scope, receive, keep)
         return status, b"".join(parts)
+
+
+async def _whole(receive: Receive) -> bytes:
+    parts = []
+    while (message := await receive())["type"] == "http.request":
+        parts.append(message.get("body", b""))
+        if not message.get("more_body"):
+            break
+    return b"".join(parts)
+
+
+def _again(body: bytes, receive: Receive) -> Receive:
+    """Receive a body that was read before, and then what comes after it."""
+    is_read = False
+
+    async def again() -> Message:
+        nonlocal is_read
+        if is_read:
+            return await receive()
+        is_read = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
 
 
 def _emptied(body: bytes) -> bytes:

@@ -38,6 +38,55 @@ def formed(values: NDArray[np.float64], share: float) -> NDArray[np.float64]:
     return np.array([path[0], max(seen), min(seen), price, values[4] * share])
 
 
+def path_between(candles: Candles, since_ms: int, until_ms: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """The price from one moment to another; where candles are missing it stays at the close before.
+
+    :param candles: the shortest of these prices
+    :return: the corners of the path, the two moments among them: times in Unix milliseconds, and prices; empty where
+        nothing had opened by ``until_ms``
+    """
+    first = max(0, int(np.searchsorted(candles.open_ms, since_ms, side="right")) - 1)
+    last = int(np.searchsorted(candles.open_ms, until_ms, side="right"))
+    times: list[float] = []
+    prices: list[float] = []
+    for opened_ms, values in zip(candles.open_ms[first:last].tolist(), candles.values[first:last], strict=True):
+        if prices:
+            times.append(opened_ms)
+            prices.append(prices[-1])
+        times += [opened_ms + share * candles.length_ms for share in _SHARES]
+        prices += price_path(values)
+    if not times:
+        return np.empty(0), np.empty(0)
+    corners = np.array(times), np.array(prices)
+    since_ms = max(since_ms, int(times[0]))
+    inside = (corners[0] > since_ms) & (corners[0] < until_ms)
+    ends = np.interp([since_ms, until_ms], *corners)
+    return (
+        np.concatenate([[since_ms], corners[0][inside], [until_ms]]),
+        np.concatenate([ends[:1], corners[1][inside], ends[1:]]),
+    )
+
+
+def first_at(
+    path: tuple[NDArray[np.float64], NDArray[np.float64]], level: float, from_above: bool
+) -> tuple[int, float] | None:
+    """When a path first reaches a level.
+
+    :param path: of :func:`path_between`
+    :param from_above: whether the level is reached by prices at it or below, else at it or above
+    :return: the moment in Unix milliseconds, rounded up, and the price then: the level, or beyond it after a jump
+    """
+    times, prices = path
+    reached = prices <= level if from_above else prices >= level
+    if not reached.any():
+        return None
+    corner = int(reached.argmax())
+    if corner == 0 or times[corner] == times[corner - 1]:
+        return int(np.ceil(times[corner])), float(prices[corner])
+    share = (level - prices[corner - 1]) / (prices[corner] - prices[corner - 1])
+    return int(np.ceil(times[corner - 1] + share * (times[corner] - times[corner - 1]))), level
+
+
 def forming(candles: Candles, finest: Candles, now_ms: int) -> NDArray[np.float64] | None:
     """The candle that forms at a moment, None where the data has none.
 

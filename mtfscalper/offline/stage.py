@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -20,10 +21,15 @@ import psutil
 from freqtrade.configuration.load_config import load_from_files
 
 from mtfscalper.offline import ReplayError
+from mtfscalper.offline.account import DEFAULT_BALANCE, SimulatedAccount
+from mtfscalper.offline.account_check import AccountCheck
+from mtfscalper.offline.binance import ReplayMarket
+from mtfscalper.offline.candles import CandleStore
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.faults import Faults, Rule
 from mtfscalper.offline.freqtrade_command import Option, freqtrade_command, stop_process, write_overlay
 from mtfscalper.offline.simulated_clock import CLOCK_VARIABLE, SimulatedClock
+from mtfscalper.offline.simulated_money import PLACEHOLDERS, check_simulated
 
 BOT_PROGRAM = "mtfscalper.offline.bot"
 # How often who waits for a moment of the clock looks.
@@ -37,11 +43,14 @@ _MESSENGERS = ("telegram", "webhook", "discord", "api_server", "external_message
 class StageHome:
     """The user directory of a stage, and what its bots leave in it."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, is_live: bool = False) -> None:
+        """
+        :param is_live: whether its bots trade in freqtrade's live mode, with simulated money
+        """
+        self.folder, self.is_live = folder, is_live
         self.clock = folder / "simulated_clock"
         self.log = folder / "logs" / "bot.log"
-        self.database = folder / "tradesv3.dryrun.sqlite"
+        self.database = folder / ("tradesv3.simulated_money.sqlite" if is_live else "tradesv3.dryrun.sqlite")
         self.datadir = folder / "data"
         self.overlay = folder / "stage.json"
         self.pid = folder / "bot.pid"
@@ -64,6 +73,7 @@ class Stage:
     :ivar clock: shared with every bot
     :ivar exchange: what the bots trade on
     :ivar faults: what goes wrong on it
+    :ivar account: the simulated money on it; bots of a dry run have none of it
     """
 
     def __init__(
@@ -75,6 +85,7 @@ class Stage:
         rules: tuple[Rule, ...] = (),
         seed: int = 0,
         port: int = 0,
+        balance: Decimal = DEFAULT_BALANCE,
     ) -> None:
         """
         :param home: taken as it is found: an earlier run's trades, models and candles are the bot's own
@@ -84,14 +95,21 @@ class Stage:
         :param rules: of the faults that the exchange serves
         :param seed: of these faults
         :param port: of the exchange on the loopback address; 0 takes a free one
+        :param balance: of the account with simulated money
         :raises ReplayError: when the directory or the port cannot be served
         """
         home.make()
-        self.home = home
+        self.home, self._market = home, market
         self.clock = SimulatedClock.create(home.clock, start, speed)
         self.faults = Faults(rules, seed, home.faults)
+        self.account = SimulatedAccount(balance)
         self.exchange = ReplayExchange(
-            market, port, clock=self.clock.now, faults=self.faults, let_pass=self.clock.let_pass
+            market,
+            port,
+            clock=self.clock.now,
+            faults=self.faults,
+            let_pass=self.clock.let_pass,
+            account=self.account,
         )
 
     def __enter__(self) -> Self:
@@ -111,6 +129,7 @@ class Stage:
         :param configs: the files before it
         :param pairs: to trade
         :param sections: further parts, by key
+        :raises ReplayError: when a live bot could reach anything but this stage by them
         """
         sections = dict(sections)
         for name in set(load_from_files([str(config) for config in configs])).intersection(_MESSENGERS):
@@ -121,8 +140,19 @@ class Stage:
         config["exchange"]["pair_whitelist"] = list(pairs)
         # ccxt counts its limit in true time, of which a simulated bot has little.
         config["exchange"]["ccxt_config"]["enableRateLimit"] = False
+        config["dry_run"] = not self.home.is_live
+        if self.home.is_live:
+            config["exchange"] |= PLACEHOLDERS
         path.write_text(json.dumps(config, indent=2), encoding="utf-8")
+        if self.home.is_live:
+            check_simulated([*configs, path])
         return path
+
+    def check_account(self) -> AccountCheck:
+        """Compare the account with the database of a live bot that has ended."""
+        market = ReplayMarket.from_store(CandleStore(self._market), self.clock.now())
+        self.account.advance(market)
+        return AccountCheck.of(self.home.database, self.account, market.pairs)
 
     def command(self, configs: Sequence[Path], **options: Option) -> list[str]:
         """Build the command line of a bot.
@@ -133,11 +163,12 @@ class Stage:
         arguments: dict[str, Any] = {
             "userdir": self.home.folder,
             "datadir": self.home.datadir,
-            "dry_run": True,
             "db_url": f"sqlite:///{self.home.database}",
             "no_color": True,
             **options,
         }
+        if not self.home.is_live:
+            arguments["dry_run"] = True
         return freqtrade_command("trade", configs, program=BOT_PROGRAM, **arguments)
 
     def start_bot(self, command: Sequence[str], cwd: Path, environment: dict[str, str] | None = None) -> "StagedBot":

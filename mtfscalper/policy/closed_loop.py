@@ -90,6 +90,7 @@ def run(
     *,
     account: Account = FLAT,
     last_candle_closes: bool = False,
+    policy_exits: bool = True,
 ) -> ClosedLoop:
     """Run one account over rows [first_row, stop_row) of a tape.
 
@@ -99,6 +100,8 @@ def run(
     :param account: the account at the open of candle ``first_row + 1``
     :param last_candle_closes: close an open trade at the open of the tape's last candle, as the backtester does at
         the end of its data
+    :param policy_exits: whether the policy may leave; else only the rules end its trades, and what it would have given
+        leaving is noted all the same
     """
     trade_decider = decider.trade_decider()
     rows = np.arange(first_row, stop_row)
@@ -135,7 +138,8 @@ def run(
         elif decidable[row]:
             permitted = long_permitted[row], short_permitted[row]
             seen = observe(SCALAR, rules, settings.view, row, state.account, state.profit, *permitted)
-            [(action, exit_probability[index])] = trade_decider.decide([seen])
+            [(asked, exit_probability[index])] = trade_decider.decide([seen])
+            action = asked if policy_exits else action
         actions[index] = action
         before = state
         if candle == last:

@@ -28,6 +28,7 @@ class Group(NamedTuple):
 
     :ivar key: what
     :ivar profit: stake currency, after costs
+    :ivar classic_profit: of the same entries with classic exits
     :ivar per_trade: mean, as a share of the stake
     :ivar over_classic: mean of what each earned over the same entry with classic exits, as a share of the stake
     """
@@ -35,6 +36,7 @@ class Group(NamedTuple):
     key: str
     trades: int
     profit: float
+    classic_profit: float
     per_trade: float
     over_classic: float
     win_ratio: float
@@ -68,7 +70,7 @@ def breakdowns(trades: pd.DataFrame, classic: pd.DataFrame, timeframe_minutes: i
     holding = np.searchsorted([end for end, _ in _HOLDING], minutes, side="right")
     hours = (trades["open_ms"] // _HOUR_MS % 24).astype(int)
     over = trades["profit_ratio"].to_numpy() - classic["profit_ratio"].to_numpy()
-    seen = trades.assign(over_classic=over)
+    seen = trades.assign(over_classic=over, classic_profit=classic["profit"].to_numpy())
     return {
         "reason": _groups(seen, trades["exit_reason"], by_size=True),
         "hour": _groups(seen, hours.map("{:02d}".format)),
@@ -85,6 +87,7 @@ def _groups(trades: pd.DataFrame, keys: pd.Series[str], *, by_size: bool = False
             key=str(key),
             trades=len(found),
             profit=float(found["profit"].sum()),
+            classic_profit=float(found["classic_profit"].sum()),
             per_trade=float(found["profit_ratio"].mean()),
             over_classic=float(found["over_classic"].mean()),
             win_ratio=float((found["profit"] > 0).mean()),

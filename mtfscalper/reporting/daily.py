@@ -9,12 +9,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from mtfscalper.market.tape import MarketTape
+from mtfscalper.reporting.run_result import DAY_MS
 from mtfscalper.reporting.trades import funding_due
 from mtfscalper.trading.account import FLAT
 from mtfscalper.trading.rules import profit_ratio
 from mtfscalper.trading.trading_rules import TradingRules
-
-DAY_MS = 86_400_000
 
 
 def daily_profits(

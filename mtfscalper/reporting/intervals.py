@@ -15,13 +15,20 @@ import numpy as np
 import numpy.typing as npt
 
 LEVEL = 0.9
-# Intervals made at this level hold the truth as often as :data:`LEVEL` says, on daily differences with rare large
-# losses too: counted in that test.
-_MADE_AT = 0.92
+# Intervals made at this level hold the truth as often as :data:`LEVEL` says, on few days with rare large losses too: in
+# whole percent the lowest at which at most 6 % of 1,000 studies of each kind and length were wrong on either side. That
+# test counts others.
+_MADE_AT = 0.95
 DRAWS = 1000
 # Fewer say more of themselves than of what comes.
 ENOUGH_TRADES = 30
 ENOUGH_DAYS = 30
+# Of these days; a policy that ends few trades differs on few days from the same entries held.
+ENOUGH_DIFFERENT_DAYS = 10
+# Differences as small as this are of rounding: freqtrade gives profits with eight decimals.
+_NO_DIFFERENCE = 1e-8
+# Of days drawn that hardly differ the error is next to nothing, and a mean divided by it anything.
+_LEAST_ERROR_OF_A_DRAW = 0.1
 
 _Floats = npt.NDArray[np.float64]
 
@@ -29,7 +36,7 @@ _Floats = npt.NDArray[np.float64]
 class Interval(NamedTuple):
     """A mean and where it may lie.
 
-    :ivar low: None where there are too few days or trades to say, as ``high``
+    :ivar low: None where there are too few trades, days, or days that differ to say, as ``high``
     """
 
     mean: float
@@ -53,10 +60,11 @@ def mean_interval(sums: _Floats, counts: _Floats, seed: int, *, draws: int = DRA
     """
     total = float(counts.sum())
     mean = float(sums.sum() / total) if total else 0.0
-    if len(sums) < ENOUGH_DAYS or total < ENOUGH_TRADES:
+    different = int((np.abs(sums) > _NO_DIFFERENCE).sum())
+    if len(sums) < ENOUGH_DAYS or total < ENOUGH_TRADES or 0 < different < ENOUGH_DIFFERENT_DAYS:
         return Interval(mean, None, None)
-    if not np.any(sums - mean * counts):
-        return Interval(mean, mean, mean)
+    if not different:
+        return Interval(0.0, 0.0, 0.0)
     # Here, because it imports statsmodels, which takes a second.
     from arch.bootstrap import StationaryBootstrap, optimal_block_length
     from scipy.stats import t
@@ -68,14 +76,16 @@ def mean_interval(sums: _Floats, counts: _Floats, seed: int, *, draws: int = DRA
     def ratio(sums: _Floats, counts: _Floats) -> _Floats:
         return np.array([sums.sum() / max(counts.sum(), 1.0)])
 
+    of_all = standard_error(sums, counts, block)
+
     def error(_: Any, sums: _Floats, counts: _Floats) -> _Floats:
-        return np.array([standard_error(sums, counts, block)])
+        return np.array([max(standard_error(sums, counts, block), _LEAST_ERROR_OF_A_DRAW * of_all)])
 
     # Annotated as a whole number, and any mean length serves.
     bootstrap = StationaryBootstrap(block, sums, counts, seed=seed)  # type: ignore[arg-type]
     drawn = bootstrap.conf_int(ratio, draws, method="studentized", size=_MADE_AT, std_err_func=error)
     degrees = max(len(sums) / block - 1, 3.0)
-    beside = standard_error(sums, counts, block) * math.sqrt(len(sums) / (len(sums) - 1))
+    beside = of_all * math.sqrt(len(sums) / (len(sums) - 1))
     beside *= float(t.ppf((1 + _MADE_AT) / 2, degrees))
     low, high = float(drawn[0, 0]), float(drawn[1, 0])
     return Interval(mean, min(low, mean - beside), max(high, mean + beside))

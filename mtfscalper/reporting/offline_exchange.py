@@ -39,7 +39,6 @@ def config_of_run(result: RunResult, **changes: Any) -> dict[str, Any]:
     stats, config = result.stats, deepcopy(dict(result.config))
     config.pop("config_files", None)
     exchange = {"name": config["exchange"]["name"], "pair_whitelist": result.pairs, "pair_blacklist": []}
-    slots = stats.get("max_open_trades_setting", config.get("max_open_trades", -1))
     return {
         **config,
         "runmode": RunMode.BACKTEST,
@@ -56,7 +55,7 @@ def config_of_run(result: RunResult, **changes: Any) -> dict[str, Any]:
         "candle_type_def": result.candle_type,
         "stake_amount": stats["stake_amount"],
         "stake_currency": stats["stake_currency"],
-        "max_open_trades": float("inf") if slots is None or slots < 0 else slots,
+        "max_open_trades": result.slots,
         "enable_protections": bool(stats.get("enable_protections", False)),
         "fee": fee_of_run(result),
         "export": "none",

@@ -17,10 +17,10 @@ from mtfscalper import __version__, artefacts
 from mtfscalper.machine import usable_processors
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.offline import DEMO_TIMERANGE
+from mtfscalper.offline.demo import IDENTIFIER
 from mtfscalper.reporting.policies import RunPolicies
 from mtfscalper.reporting.run_result import RunResult
 
-_LOOPBACK = "127.0.0.1"
 _TRADED = (
     *("strategy_name", "freqaimodel", "freqai_identifier", "timeframe", "timeframe_detail", "timerange"),
     *("trading_mode", "margin_mode", "stake_currency", "stake_amount", "starting_balance", "max_open_trades_setting"),
@@ -99,8 +99,7 @@ def moment(ms: float) -> str:
 def command_of(result: RunResult) -> str:
     """The shell command that makes a result again."""
     stats, config = result.stats, result.config
-    urls = str(config.get("exchange", {}).get("ccxt_config", {}).get("urls", ""))
-    if _LOOPBACK in urls and stats.get("freqaimodel"):
+    if str(config.get("freqai", {}).get("identifier", "")).startswith(IDENTIFIER) and stats.get("freqaimodel"):
         # Its exchange ran for as long as the demo.
         options = ["--pairs", *result.pairs]
         if stats.get("timerange") != DEMO_TIMERANGE:

@@ -9,9 +9,8 @@ import numpy as np
 import pandas as pd
 
 from mtfscalper.reporting.policies import SealedPeriod
+from mtfscalper.reporting.run_result import DAY_MS
 from mtfscalper.trading.trading_rules import TradingRules
-
-_DAY_MS = 86_400_000
 
 
 class Stretch(NamedTuple):
@@ -44,24 +43,33 @@ class PeriodResult(NamedTuple):
 
     :ivar first_ms: the first row that its policy decided on, milliseconds since 1970
     :ivar stop_ms: the first row that it no longer decided on
+    :ivar training: its policy on the candles that it was trained on; None where its report does not say
     :ivar evaluation: its policy on the candles held out, by which it was chosen; None without an evaluation
     :ivar traded: on the candles after those
     :ivar classic: the same entries with classic exits
-    :ivar gap_a_day: log return of a day that the evaluation promised, less what was traded: the overfitting
+    :ivar gap_a_day: log return of a day that the evaluation promised, less what was traded: the overfitting; None
+        where the policy did not end the trades
     :ivar evaluations: all of the training
+    :ivar chosen_timesteps: of the evaluation by which the policy was chosen; None without one
     :ivar training_seconds: None where the report is lost, as ``timesteps``
+    :ivar guarded: how its policy was judged beside classic exits, in words; None without ``rl_config.fallback``
+    :ivar falls_back: whether it did not beat them, so that the rules ended its trades
     """
 
     pair: str
     first_ms: int
     stop_ms: int
+    training: Stretch | None
     evaluation: Stretch | None
     traded: Stretch
     classic: Stretch
     gap_a_day: float | None
     evaluations: tuple[EvaluationPoint, ...]
+    chosen_timesteps: int | None
     training_seconds: float | None
     timesteps: int | None
+    guarded: str | None = None
+    falls_back: bool = False
 
 
 def period_results(
@@ -85,30 +93,36 @@ def _result(
     within = ((trades["pair"] == sealed.pair) & (rows >= period.first_ms) & (rows < period.stop_ms)).to_numpy(
         dtype=bool
     )
-    days = (min(period.stop_ms, last_ms) - period.first_ms) / _DAY_MS
+    days = (min(period.stop_ms, last_ms) - period.first_ms) / DAY_MS
     traded, held = (_stretch(of[within], sealed.rules, days) for of in (trades, classic))
-    evaluation = None
+    training = evaluation = None
+    if report is not None and report.training_evaluation:
+        training = _told(report.training_evaluation, report.train_candles, timeframe_ms)
     if report is not None and report.best_evaluation:
         evaluation = _told(report.best_evaluation, report.evaluation_candles, timeframe_ms)
     return PeriodResult(
         pair=sealed.pair,
         first_ms=period.first_ms,
         stop_ms=period.stop_ms,
+        training=training,
         evaluation=evaluation,
         traded=traded,
         classic=held,
-        gap_a_day=None if evaluation is None else evaluation.a_day - traded.a_day,
+        gap_a_day=None if evaluation is None or period.falls_back else evaluation.a_day - traded.a_day,
         evaluations=tuple(
             EvaluationPoint(int(one["timesteps"]), float(one["log_return"]), int(one["trades"]))
             for one in (report.evaluations if report else ())
         ),
+        chosen_timesteps=int(report.best_evaluation["timesteps"]) if report and report.best_evaluation else None,
         training_seconds=report.seconds if report else None,
         timesteps=report.timesteps if report else None,
+        guarded=report.judged.in_words() if report and report.judged else None,
+        falls_back=period.falls_back,
     )
 
 
 def _told(figures: dict[str, float], candles: int, timeframe_ms: int) -> Stretch:
-    return Stretch(float(figures["log_return"]), int(figures["trades"]), candles * timeframe_ms / _DAY_MS)
+    return Stretch(float(figures["log_return"]), int(figures["trades"]), candles * timeframe_ms / DAY_MS)
 
 
 def _stretch(trades: pd.DataFrame, rules: TradingRules, days: float) -> Stretch:

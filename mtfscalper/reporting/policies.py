@@ -13,6 +13,7 @@ from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.decision_record import newest_decisions, plans_between, records_folder
 from mtfscalper.freqai.run_plan import DecisionsError, PlannedPeriod, RunPlan
+from mtfscalper.freqai.views import SealedColumns
 from mtfscalper.reporting.run_result import RunResult
 from mtfscalper.trading.trading_rules import TradingRules
 from mtfscalper.training.report import TrainingReport
@@ -40,12 +41,14 @@ class RunPolicies(NamedTuple):
     :ivar plans: by pair; empty for a run without this project's model
     :ivar periods: in the order of pairs and time
     :ivar questions: the record of decisions of all pairs, None where there is none
+    :ivar columns: what they predicted, by pair
     :ivar missing: what cannot be said, one sentence each
     """
 
     plans: dict[str, RunPlan]
     periods: tuple[SealedPeriod, ...]
     questions: pd.DataFrame | None
+    columns: dict[str, SealedColumns]
     missing: tuple[str, ...]
 
 
@@ -54,11 +57,12 @@ def policies_of(result: RunResult) -> RunPolicies:
     archive = result.archive
     if archive is None or not (archive.root / "plans").is_dir():
         who = result.stats.get("freqaimodel") or "no FreqAI model"
-        return RunPolicies({}, (), None, (f"nothing is sealed of this run ({who}): no periods and no decisions",))
+        return RunPolicies({}, (), None, {}, (f"nothing is sealed of this run ({who}): no periods and no decisions",))
     config = {**result.config, "user_data_dir": result.user_data_dir}
     folder, missing = records_folder(config), list[str]()
     began, ended = (datetime.fromtimestamp(ms / 1000, UTC) for ms in result.ran_ms)
-    recorded = plans_between(folder, began - _SLACK, ended + _SLACK)
+    between = (began - _SLACK, ended + _SLACK)
+    recorded = plans_between(folder, *between)
     plans, names = {}, {}
     for pair in result.pairs:
         try:
@@ -70,13 +74,19 @@ def policies_of(result: RunResult) -> RunPolicies:
         except DecisionsError as error:
             missing.append(str(error))
     periods = [_sealed(archive, plan, period, missing) for plan in plans.values() for period in plan.periods]
-    asked = [newest_decisions(folder, pair, name) for pair, name in names.items() if pair in recorded]
+    asked = [newest_decisions(folder, pair, name, between) for pair, name in names.items() if pair in recorded]
     known = [frame for frame in asked if frame is not None]
-    if periods:
-        missing.append("what each policy earned on the candles it was trained on: trainings do not record it")
+    unnoted = sum(one.report is not None and not one.report.training_evaluation for one in periods)
+    if unnoted:
+        missing.append(
+            f"what the policies of {unnoted} of {len(periods)} periods earned on the candles they were trained on: "
+            "their trainings did not record it"
+        )
     if plans and not known:
         missing.append("there is no record of this run's decisions about open trades")
-    return RunPolicies(plans, tuple(periods), pd.concat(known, ignore_index=True) if known else None, tuple(missing))
+    columns = {pair: SealedColumns.of_plan(plan, archive, result.seals) for pair, plan in plans.items()}
+    questions = pd.concat(known, ignore_index=True) if known else None
+    return RunPolicies(plans, tuple(periods), questions, columns, tuple(missing))
 
 
 def _sealed(archive: Archive, plan: RunPlan, period: PlannedPeriod, missing: list[str]) -> SealedPeriod:

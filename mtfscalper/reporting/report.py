@@ -13,21 +13,24 @@ from freqtrade.exchange import timeframe_to_minutes, timeframe_to_msecs
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.policy_exits import POLICY_REASON
+from mtfscalper.reporting.action_shares import Shares, action_shares
+from mtfscalper.reporting.audit.audit import Audit, audit_run
 from mtfscalper.reporting.breakdowns import Excursion, Group, breakdowns, excursions, with_excursions
-from mtfscalper.reporting.daily import DAY_MS
-from mtfscalper.reporting.offline_exchange import config_of_run, fee_of_run, offline_exchange, quiet_freqtrade
+from mtfscalper.reporting.charts import ChosenCandles, chosen_candles
+from mtfscalper.reporting.importance import Importance, importance
+from mtfscalper.reporting.loaded_run import load_run
+from mtfscalper.reporting.offline_exchange import fee_of_run
 from mtfscalper.reporting.origin import Origin, moment, origin_of
 from mtfscalper.reporting.periods import PeriodResult, period_results
 from mtfscalper.reporting.policies import ExitGrid, RunPolicies, exit_grid, policies_of
 from mtfscalper.reporting.rivals import Compared, Rival, compare
-from mtfscalper.reporting.run_candles import tapes_of_run
-from mtfscalper.reporting.run_result import Asked, ReportError, RunResult
+from mtfscalper.reporting.run_result import DAY_MS, Asked, ReportError, RunResult
 from mtfscalper.reporting.run_rules import rules_of_run
 from mtfscalper.reporting.sharpe import DeflatedSharpe, deflated_sharpe
 from mtfscalper.reporting.trades import trades_of_freqtrade
 from mtfscalper.reporting.trials import sharpes_of_trials
 from mtfscalper.reporting.verdict import Verdict, judge
-from mtfscalper.reporting.without_freqai import NotRun, WithoutFreqai, run_without_freqai, strategy_of_run
+from mtfscalper.reporting.without_freqai import NotRun, WithoutFreqai, run_without_freqai
 
 
 class Decisions(NamedTuple):
@@ -57,7 +60,11 @@ class Report(NamedTuple):
     :ivar deflated_sharpe: None where only one trial was made
     :ivar periods: empty for a run without this project's model
     :ivar groups: the run's trades, by what they are grouped
+    :ivar actions: how often the policy chose each action; empty without a policy
+    :ivar importance: what the policy looks at; None where it cannot be asked again
     :ivar trades: one mapping a trade, with how it would have ended by classic exits
+    :ivar candles: of each pair the stretch that is drawn
+    :ivar audit: which trades are what training assumed
     :ivar missing: what cannot be said, and what was not re-lived, one sentence each
     """
 
@@ -75,13 +82,17 @@ class Report(NamedTuple):
     groups: dict[str, list[Group]]
     excursions: list[Excursion]
     decisions: Decisions | None
+    actions: Shares
+    importance: Importance | None
     trades: tuple[dict[str, Any], ...]
+    candles: tuple[ChosenCandles, ...]
+    audit: Audit
     origin: Origin
     missing: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values; numbers that are not finite become None."""
-        return artefacts.plain_json(_plain(self))  # type: ignore[no-any-return]
+        return artefacts.plain_json({**_plain(self), "audit": self.audit.as_json()})  # type: ignore[no-any-return]
 
 
 def report_of(asked: Asked, progress: Callable[[str], None] = lambda _: None) -> Report:
@@ -98,28 +109,34 @@ def report_of(asked: Asked, progress: Callable[[str], None] = lambda _: None) ->
     progress("reading the result")
     result = RunResult.read(asked)
     policies = policies_of(result)
-    config = config_of_run(result)
-    with quiet_freqtrade():
-        exchange = offline_exchange(config, result.pairs)
-        tapes = tapes_of_run(result, config, exchange)
-    strategy, fee = strategy_of_run(result), fee_of_run(result)
-    rules = rules_of_run(result, fee, policies.plans, None if isinstance(strategy, NotRun) else strategy)
+    run = load_run(result, policies)
+    tapes, fee = run.tapes, fee_of_run(result)
+    rules = rules_of_run(result, fee, policies.plans, run.strategy)
     trades = trades_of_freqtrade(result.trades, timeframe_to_msecs(result.timeframe))
     without: WithoutFreqai | NotRun
-    if isinstance(strategy, NotRun):
-        without = strategy
+    if isinstance(run.loaded_strategy, NotRun):
+        without = run.loaded_strategy
     else:
         progress(f"backtesting {result.strategy} without FreqAI")
-        without = run_without_freqai(result, exchange)
+        without = run_without_freqai(result, run.exchange)
     compared = compare(result, trades, tapes, rules.by_pair, without, progress)
+    progress("asking the policies again")
+    missing: list[str] = []
+    looks = importance(result, policies, missing)
+    actions = action_shares(policies, missing)
+    audit = audit_run(run, progress=progress)
     progress("putting the report together")
     return _report(
         result,
         policies,
         compared,
         with_excursions(trades, tapes),
-        origin_of(result, tapes, policies, fee),
-        rules.unknown,
+        origin=origin_of(result, tapes, policies, fee),
+        missing=(*policies.missing, *rules.unknown, *missing),
+        candles=chosen_candles(trades, tapes, policies.questions),
+        actions=actions,
+        importance=looks,
+        audit=audit,
     )
 
 
@@ -128,8 +145,7 @@ def _report(
     policies: RunPolicies,
     compared: Compared,
     trades: pd.DataFrame,
-    origin: Origin,
-    unknown: tuple[str, ...],
+    **known: Any,
 ) -> Report:
     classic, run = compared.classic, compared.run
     assert run.statistics is not None
@@ -163,8 +179,7 @@ def _report(
         excursions=excursions(trades),
         decisions=decisions,
         trades=_trades(trades, classic),
-        origin=origin,
-        missing=(*policies.missing, *unknown),
+        **known,
     )
 
 

@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from mtfscalper.freqai.strategy_rules import tradable_ratio
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.reporting.daily import DAY_MS, by_day, daily_profits
+from mtfscalper.reporting.daily import by_day, daily_profits
 from mtfscalper.reporting.intervals import Interval, mean_interval
 from mtfscalper.reporting.reliving import relive
-from mtfscalper.reporting.run_result import RunResult
+from mtfscalper.reporting.run_result import DAY_MS, RunResult
 from mtfscalper.reporting.statistics import Statistics, mean_statistics, statistics_of, statistics_of_holding
 from mtfscalper.reporting.trades import with_exits
 from mtfscalper.reporting.without_freqai import NotRun, WithoutFreqai
@@ -211,7 +212,7 @@ def _holdings(bench: _Bench) -> list[Rival]:
 
 def _staked(bench: _Bench) -> float:
     """What a strategy may stake of the wallet at the start."""
-    return bench.balance * float(bench.result.config.get("tradable_balance_ratio", 0.99))
+    return bench.balance * tradable_ratio(bench.result.config)
 
 
 def _buy_and_hold(bench: _Bench) -> Rival:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,9 +18,11 @@ from freqtrade.misc import deep_merge_dicts
 
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.offline import SYNTHETIC_DATADIR
+from mtfscalper.seals import Seals
 
 RESULTS_FOLDER = "backtest_results"
-_DAY_MS = 86_400_000
+DAY_SECONDS = 86_400
+DAY_MS = 1000 * DAY_SECONDS
 
 
 class ReportError(RuntimeError):
@@ -90,7 +93,7 @@ class RunResult(NamedTuple):
         if asked.strategy_path is not None:
             config["strategy_path"] = str(asked.strategy_path)
         user_data_dir = asked.user_data_dir or _user_data_dir(path, config)
-        datadir = _datadir(asked, user_data_dir, stats, config)
+        datadir = datadir_of(asked, user_data_dir, stats, config)
         return cls(path, strategy, stats, config, load_backtest_data(path, strategy), user_data_dir, datadir)
 
     # ------------------------------------------------------------------ what was traded
@@ -136,9 +139,21 @@ class RunResult(NamedTuple):
         return float(self.stats["starting_balance"])
 
     @property
+    def slots(self) -> float:
+        """Trades that could be open at once."""
+        slots: float | None = self.stats.get("max_open_trades_setting", self.config.get("max_open_trades", -1))
+        return math.inf if slots is None or slots < 0 else slots
+
+    @property
+    def seals(self) -> Seals:
+        """Of the user directory, with what the run was told to trust."""
+        rl = self.freqai.get("rl_config", {})
+        return Seals(Path(self.user_data_dir), rl.get("trust_models", ()))
+
+    @property
     def n_days(self) -> int:
         """Days of the calendar that the run touches."""
-        return self.last_ms // _DAY_MS - self.first_ms // _DAY_MS + 1
+        return self.last_ms // DAY_MS - self.first_ms // DAY_MS + 1
 
     # ------------------------------------------------------------------ who decided
 
@@ -207,8 +222,12 @@ def _user_data_dir(path: Path, config: Mapping[str, Any]) -> Path:
     return Path(config.get("user_data_dir", "user_data"))
 
 
-def _datadir(asked: Asked, user_data_dir: Path, stats: Mapping[str, Any], config: Mapping[str, Any]) -> Path:
-    """The first of the folders that candles may lie in that has any of the run's."""
+def datadir_of(asked: Asked, user_data_dir: Path, stats: Mapping[str, Any], config: Mapping[str, Any]) -> Path:
+    """The first of the folders that candles may lie in that has any of the run's.
+
+    :param stats: of the run: ``pairlist`` and ``timeframe``
+    :raises ReportError: if none has
+    """
     exchange = str(config.get("exchange", {}).get("name", "")).lower()
     places = [asked.datadir] if asked.datadir else [user_data_dir / "data" / exchange, SYNTHETIC_DATADIR]
     names = [pair.translate(str.maketrans("/:.", "___")) for pair in stats["pairlist"]]

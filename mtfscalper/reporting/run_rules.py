@@ -26,12 +26,6 @@ class RunRules(NamedTuple):
     by_pair: dict[str, TradingRules]
     unknown: tuple[str, ...]
 
-    @property
-    def duration_candles(self) -> int | None:
-        """The longest duration, None for none."""
-        longest = max(rules.max_trade_duration_candles for rules in self.by_pair.values())
-        return None if longest == _UNLIMITED else longest
-
 
 def rules_of_run(
     result: RunResult, fee_ratio: float, plans: dict[str, RunPlan], strategy: IStrategy | None

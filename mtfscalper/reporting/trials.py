@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from freqtrade.data.btanalysis import get_backtest_resultlist, load_backtest_stats
 from freqtrade.exceptions import OperationalException
+from freqtrade.ft_types import BacktestHistoryEntryType
 
-from mtfscalper.reporting.daily import DAY_MS
-from mtfscalper.reporting.run_result import RunResult
+from mtfscalper.reporting.run_result import DAY_MS, RunResult
 from mtfscalper.reporting.sharpe import annual_sharpe
 
 logger = logging.getLogger(__name__)
@@ -27,13 +27,14 @@ def sharpes_of_trials(result: RunResult) -> list[float]:
 
     :return: that of the run itself first
     """
-    found = {_run_id(result.path.stem, result): _sharpe(result.stats)}
+    own = _sharpe(result.stats)
     try:
-        listed = get_backtest_resultlist(result.path.parent)[:_MOST]
+        listed = get_backtest_resultlist(result.path.parent)
     except (OSError, OperationalException) as error:
         logger.warning("The other results in %s cannot be listed (%s): no trial is counted.", result.path.parent, error)
-        return list(found.values())
-    for entry in listed:
+        return [own]
+    found = {_run_id(result, listed): own}
+    for entry in listed[:_MOST]:
         overlaps = (
             entry["strategy"] == result.strategy
             and entry["timeframe"] == result.timeframe
@@ -52,11 +53,11 @@ def sharpes_of_trials(result: RunResult) -> list[float]:
     return list(found.values())
 
 
-def _run_id(stem: str, result: RunResult) -> str:
-    for entry in get_backtest_resultlist(result.path.parent):
-        if entry["filename"].removesuffix(".meta") == stem and entry["strategy"] == result.strategy:
+def _run_id(result: RunResult, listed: Sequence[BacktestHistoryEntryType]) -> str:
+    for entry in listed:
+        if entry["filename"].removesuffix(".meta") == result.path.stem and entry["strategy"] == result.strategy:
             return entry["run_id"]
-    return stem
+    return result.path.stem
 
 
 def _sharpe(stats: Mapping[str, Any]) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from mtfscalper.reporting.intervals import ENOUGH_DAYS, ENOUGH_TRADES, LEVEL, Interval
+from mtfscalper.reporting.intervals import ENOUGH_DAYS, ENOUGH_DIFFERENT_DAYS, ENOUGH_TRADES, LEVEL, Interval
 from mtfscalper.reporting.wording import percent
 
 FINDINGS = {
@@ -55,8 +55,15 @@ def judge(
         f"The trades earned {percent(run, 3)} each after costs, their entries with classic exits {percent(classic, 3)}."
     )
     if a_trade.low is None or a_trade.high is None:
-        needed = f"an interval needs {ENOUGH_TRADES} trades and {ENOUGH_DAYS} days"
-        return Verdict("too_few", f"{over} {rival}: {FINDINGS['too_few']} ({needed}).", held, trades, days, a_trade)
+        needed = f"{ENOUGH_TRADES} trades, {ENOUGH_DAYS} days and a difference on {ENOUGH_DIFFERENT_DAYS}"
+        return Verdict(
+            "too_few",
+            f"{over} {rival}: {FINDINGS['too_few']} (an interval needs {needed}).",
+            held,
+            trades,
+            days,
+            a_trade,
+        )
     finding = {1: "for", 0: "none", -1: "against"}[a_trade.sign]
     interval = f"({LEVEL * 100:.0f} % interval {percent(a_trade.low, 3)} to {percent(a_trade.high, 3)})"
     said = FINDINGS[finding] if policy else FINDINGS[finding].replace("the policy costs", "they cost")

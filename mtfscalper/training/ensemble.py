@@ -14,6 +14,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from mtfscalper.policy.joined_model import join_models, n_members_of_zip, split_model
 from mtfscalper.training.evaluation import can_evaluate, evaluate
 from mtfscalper.training.fit import model_zip
+from mtfscalper.training.guard import judged
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.report import TrainingReport
 
@@ -48,13 +49,23 @@ def member_jobs(job: TrainingJob) -> list[TrainingJob]:
 def join(
     job: TrainingJob, results: Sequence[tuple[BaseAlgorithm, TrainingReport]]
 ) -> tuple[BaseAlgorithm, TrainingReport]:
-    """What the trainings of :func:`member_jobs` gave, as one: of a single one, its own model and report.
+    """What the trainings of :func:`member_jobs` gave, as one, judged: of a single one, its own model and report.
+
+    The report also says what the policy earns on the candles that it has learned from. That is found out here, when all
+    learning is over, so that it changes none.
 
     :param job: that they were made of
     :param results: in their order
     """
-    if len(results) == 1:
-        return results[0]
+    model, report = results[0] if len(results) == 1 else _joined(job, results)
+    if can_evaluate(job.train, job.env):
+        report = replace(report, training_evaluation=evaluate(model, job.train, job.env)._asdict())
+    return model, judged(job, model, report)
+
+
+def _joined(
+    job: TrainingJob, results: Sequence[tuple[BaseAlgorithm, TrainingReport]]
+) -> tuple[BaseAlgorithm, TrainingReport]:
     models, reports = zip(*results, strict=True)
     joined = join_models(models)
     return joined, _joined_report(job, joined, reports)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,8 @@ from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import decider_for
+from mtfscalper.settings import EvaluationMode
+from mtfscalper.training.mean_interval import lower_end, standard_error
 from mtfscalper.training.report import TrainingReport
 
 # Smaller than where speed counts: the lookbacks of many rows would be the most memory that a training takes.
@@ -25,9 +27,10 @@ _MAX_BATCH = 256
 
 
 class Evaluation(NamedTuple):
-    """One pass over the held-out candles.
+    """One pass over some candles, each stretch between two gaps from a new account.
 
-    :ivar log_return: logarithm of final equity after costs, summed over the segments
+    :ivar log_return: logarithm of final equity after costs, summed over the stretches
+    :ivar log_return_error: its standard error, by how much the stretches differ; 0 for one, which shows no spread
     """
 
     timesteps: int
@@ -35,6 +38,34 @@ class Evaluation(NamedTuple):
     trades: int
     win_ratio: float
     seconds: float
+    log_return_error: float = 0.0
+    stretches: int = 1
+
+    @classmethod
+    def over(
+        cls,
+        timesteps: int,
+        log_returns: Sequence[float],
+        candles: Sequence[int],
+        trades: int,
+        wins: int,
+        seconds: float,
+    ) -> Evaluation:
+        """Of what each stretch gave.
+
+        :param candles: of each: a longer one may earn more
+        """
+        n = len(log_returns)
+        error = sum(candles) * standard_error(log_returns, candles) if n > 1 else 0.0
+        win_ratio = wins / trades if trades else 0.0
+        return cls(timesteps, float(sum(log_returns)), trades, win_ratio, seconds, error, n)
+
+    @property
+    def lower_log_return(self) -> float:
+        """The lower end of the log return's interval; with one stretch the log return itself."""
+        if self.stretches < 2:
+            return self.log_return
+        return lower_end(self.log_return, self.log_return_error, self.stretches)
 
 
 def can_evaluate(tape: MarketTape, settings: EnvSettings) -> bool:
@@ -50,17 +81,29 @@ def shortest_run(settings: EnvSettings) -> int:
 def evaluate(model: BaseAlgorithm, tape: MarketTape, settings: EnvSettings) -> Evaluation:
     """Play every segment of a tape once, deterministically, closing an open trade at its end."""
     started = time.perf_counter()
-    log_return, profits = 0.0, []
+    log_returns, candles, profits = [], [], []
+    for segment, result in play_segments(model, tape, settings):
+        log_returns.append(math.log(result.equity))
+        candles.append(len(segment))
+        profits += [trade.profit_ratio for trade in result.trades]
+    wins = sum(profit > 0 for profit in profits)
+    seconds = time.perf_counter() - started
+    return Evaluation.over(model.num_timesteps, log_returns, candles, len(profits), wins, seconds)
+
+
+def play_segments(
+    model: BaseAlgorithm, tape: MarketTape, settings: EnvSettings
+) -> Iterator[tuple[MarketTape, closed_loop.ClosedLoop]]:
+    """What a policy does on every segment of a tape that is long enough, from a new account each."""
     for segment in tape.split():
         first_row = settings.lookback - 1
         if len(segment) < shortest_run(settings):
             continue
         decider = decider_for(model, segment.features, settings.lookback, _MAX_BATCH)
-        result = closed_loop.run(decider, segment, settings, first_row, len(segment) - 1, last_candle_closes=True)
-        log_return += math.log(result.equity)
-        profits += [trade.profit_ratio for trade in result.trades]
-    wins = float(np.mean(np.array(profits) > 0)) if profits else 0.0
-    return Evaluation(model.num_timesteps, log_return, len(profits), wins, time.perf_counter() - started)
+        yield (
+            segment,
+            closed_loop.run(decider, segment, settings, first_row, len(segment) - 1, last_candle_closes=True),
+        )
 
 
 class Judgement:
@@ -71,10 +114,12 @@ class Judgement:
     :ivar history: every evaluation
     """
 
-    def __init__(self, every_timesteps: int) -> None:
+    def __init__(self, every_timesteps: int, mode: EvaluationMode = "mean") -> None:
         """
         :param every_timesteps: evaluate after so many timesteps since the last time
+        :param mode: "lower" goes by the lower end of the log return's interval in its place
         """
+        self._score = "lower_log_return" if mode == "lower" else "log_return"
         self.history: list[Evaluation] = []
         self.best: Evaluation | None = None
         self._every = every_timesteps
@@ -89,9 +134,9 @@ class Judgement:
         :return: whether it is the best so far
         """
         self.history.append(result)
-        for name in ("log_return", "trades", "win_ratio"):
+        for name in dict.fromkeys(("log_return", "trades", "win_ratio", self._score)):
             logger.record(f"eval/{name}", getattr(result, name))
-        if self.best is not None and result.log_return < self.best.log_return:
+        if self.best is not None and getattr(result, self._score) < getattr(self.best, self._score):
             return False
         self.best = result
         return True
@@ -116,13 +161,15 @@ class KeepBest(BaseCallback):
         settings: EnvSettings,
         every_timesteps: int = 1,
         on_evaluation: Callable[[Evaluation], None] | None = None,
+        mode: EvaluationMode = "mean",
     ) -> None:
         """
         :param every_timesteps: evaluate at the first rollout start after so many timesteps since the last
         :param on_evaluation: is told each evaluation, and may raise
+        :param mode: see :class:`Judgement`
         """
         super().__init__()
-        self.judgement = Judgement(every_timesteps)
+        self.judgement = Judgement(every_timesteps, mode)
         self._tape = tape
         self._settings = settings
         self._on_evaluation = on_evaluation

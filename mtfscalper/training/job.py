@@ -127,4 +127,5 @@ class TrainingJob(TrainingRequest):
         every = self.evaluation_every(rollout_steps)
         if every is None or self.evaluation is None:
             return None
-        return KeepBest(self.evaluation, self.env, every_timesteps=every, on_evaluation=on_evaluation)
+        mode = self.settings.rl.evaluation_mode
+        return KeepBest(self.evaluation, self.env, every_timesteps=every, on_evaluation=on_evaluation, mode=mode)

@@ -49,7 +49,7 @@ class Member:
         report.reward_profit_correlation = check_reward(job.train, job.env, rl.seed)
         self.n_rollouts = -(-report.timesteps_asked // report.rollout_timesteps)
         every = job.evaluation_every(report.rollout_timesteps)
-        self.judgement = None if every is None else Judgement(every)
+        self.judgement = None if every is None else Judgement(every, rl.evaluation_mode)
         self.has_ended = False
         self._terms: Counter[str] = Counter()
         self.model = self._built()

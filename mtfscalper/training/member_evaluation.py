@@ -127,6 +127,7 @@ class MemberEvaluation:
         runs = _runs(stages, first_row)
         order = in_groups([run.stage for run in runs])
         self._members = [runs[at].member for at in order]
+        self._candles = np.array([len(runs[at].stage.tape) for at in order])
         self._fields: list[_Field] = []
         group: list[_Run] = []
         for at in order:
@@ -158,7 +159,7 @@ class MemberEvaluation:
         seconds = time.perf_counter() - started
         members = np.array(self._members)
         return [
-            _evaluation(steps, [column[members == member] for column in columns], seconds)
+            _evaluation(steps, [column[members == member] for column in (*columns, self._candles)], seconds)
             for member, steps in enumerate(timesteps)
         ]
 
@@ -209,9 +210,9 @@ def _layout(members: Sequence[int], n_members: int, device: torch.device) -> tup
 
 
 def _evaluation(timesteps: int, columns: Sequence[npt.NDArray[Any]], seconds: float) -> Evaluation | None:
-    equity, trades, wins = columns
+    equity, trades, wins, candles = columns
     if not len(equity):
         return None
-    n_trades = int(trades.sum())
-    win_ratio = float(wins.sum() / n_trades) if n_trades else 0.0
-    return Evaluation(timesteps, float(np.log(equity).sum()), n_trades, win_ratio, seconds)
+    return Evaluation.over(
+        timesteps, np.log(equity).tolist(), candles.tolist(), int(trades.sum()), int(wins.sum()), seconds
+    )

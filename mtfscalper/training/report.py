@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from mtfscalper.artefacts import plain_json
+from mtfscalper.training.paired_result import PairedResult
 
 # Below these, the policy that was best is so by chance as much as by merit.
 ENOUGH_TRADES = 20
@@ -23,6 +24,9 @@ class TrainingReport:
     :ivar phases: (name, start, stop) of every rollout and update, seconds since 1970
     :ivar reward_terms: sums by name over all rollouts
     :ivar reward_profit_correlation: see :func:`mtfscalper.training.reward_check.reward_profit_correlation`
+    :ivar best_evaluation: of the policy that was chosen, on the candles held out; None without one, as the next
+    :ivar training_evaluation: of the same policy, on the candles that it was trained on
+    :ivar judged: where ``rl_config.fallback`` is set, the policy beside classic exits, on trades that chose nothing
     :ivar members: of an ensemble, one report for each. Its own counts and times are then sums over them, its
         evaluation is one of all together
     """
@@ -49,14 +53,21 @@ class TrainingReport:
     phases: list[tuple[str, float, float]] = field(default_factory=list)
     evaluations: list[dict[str, float]] = field(default_factory=list)
     best_evaluation: dict[str, float] | None = None
+    training_evaluation: dict[str, float] | None = None
     reward_terms: dict[str, float] = field(default_factory=dict)
     reward_profit_correlation: float = 0.0
+    judged: PairedResult | None = None
     members: list[TrainingReport] = field(default_factory=list)
 
     @property
     def trainings(self) -> list[TrainingReport]:
         """One report for each policy that was trained."""
         return self.members or [self]
+
+    @property
+    def falls_back(self) -> bool:
+        """Whether the policy was judged and did not beat classic exits: the rules end its trades."""
+        return self.judged is not None and not self.judged.beats_classic
 
     def seconds_of(self, phase: str) -> float:
         """Seconds spent in the phases of one name."""
@@ -72,6 +83,9 @@ class TrainingReport:
             found = f"evaluation of all {len(each)} as one: {found}; best of each by itself: {alone}"
         else:
             found = f"best of {len(self.evaluations)} evaluations: {found}"
+        if self.judged is not None:
+            ends = "the rules end its trades (fallback)" if self.falls_back else "the policy ends its trades"
+            found += f"; {self.judged.in_words()}, {ends}"
         at_once = f", one of {self.population} at once" if self.population > 1 else ""
         return (
             f"{self.pair}: trained {self.timesteps} timesteps on {self.train_candles} candles in {self.seconds:.0f} s "
@@ -91,7 +105,9 @@ class TrainingReport:
         """
         phases = [(str(name), float(start), float(stop)) for name, start, stop in values["phases"]]
         members = [cls.from_json(member) for member in values.get("members", ())]
-        return cls(**{**values, "phases": phases, "members": members})
+        judged = values.get("judged")
+        judged = None if judged is None else PairedResult.from_json(judged)
+        return cls(**{**values, "phases": phases, "members": members, "judged": judged})
 
 
 def doubts(reports: Sequence[TrainingReport]) -> str | None:

@@ -31,6 +31,8 @@ class TrainingRequest:
     :ivar initial_model: zip of a model to go on from
     :ivar tensorboard_dir: where TensorBoard's files go, None for none
     :ivar network: the class that ``rl_config.network`` names
+    :ivar judging: held-out candles that choose nothing: the policy that was chosen is judged on them, see
+        :mod:`mtfscalper.training.guard`
     :ivar part: which of several trainings it is, in words for the log, "" for one by itself
     """
 
@@ -43,6 +45,7 @@ class TrainingRequest:
     initial_model: bytes | None = None
     tensorboard_dir: Path | None = None
     network: UserNetwork | None = None
+    judging: MarketTape | None = None
     part: str = ""
 
     def seeded(self) -> Self:

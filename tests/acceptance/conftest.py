@@ -2,9 +2,14 @@
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from faults.homes import MARKET, PAIR
+from faults.tally import Tally
+
+from mtfscalper.offline.synthetic import write_market
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell in the background ignores Ctrl-C, and so would the bots that are started here and ended by it.
@@ -18,3 +23,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def tally() -> Iterator[Tally]:
+    """What faults a file's tests have tried; printed when they are done."""
+    made = Tally()
+    yield made
+    print(f"\n{made}")
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data directory with the one pair that homes of faults trade."""
+    datadir = tmp_path_factory.mktemp("market")
+    write_market(datadir, start=MARKET[0], stop=MARKET[1], pairs=[PAIR])
+    return datadir

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 
 from mtfscalper.offline.candles import CandleStore
 from mtfscalper.offline.exchange import ReplayExchange
@@ -74,7 +75,11 @@ def differences_on(datadir: Path, home: Path) -> dict[str, Differences]:
 
 
 def differences_of(results: Path, datadir: Path) -> dict[str, Differences]:
-    """The differences of an export's entries: by its own exits, and by random ones of the same holding times."""
+    """The differences of an export's entries: by its own exits, and by random ones of the same holding times.
+
+    Of all entries, of so few of them, taken at random, that one begins on a day, and of all of them with one in twenty
+    left so, as by a policy that seldom acts.
+    """
     result = RunResult.read(Asked(result=results, datadir=datadir))
     config = config_of_run(result) | {"strategy_path": str(ROOT / "strategies")}
     with quiet_freqtrade():
@@ -82,13 +87,24 @@ def differences_of(results: Path, datadir: Path) -> dict[str, Differences]:
     strategy = strategy_of_run(result)
     rules = rules_of_run(result, fee_of_run(result), {}, strategy).by_pair
     own = trades_of_freqtrade(result.trades, 300_000)
-    held = np.maximum(np.random.default_rng(SEED).permutation(own["held_candles"].to_numpy()), 1)
-    classic = daily_profits(relive(own, tapes, rules), tapes, rules).groupby("day")["profit_ratio"].sum()
-    counts = (own["open_ms"] // DAY_MS).value_counts()
+    random = np.random.default_rng(SEED)
+    held = np.maximum(random.permutation(own["held_candles"].to_numpy()), 1)
+    n = len(own)
+    few, seldom, all_of = random.random(n) < result.n_days / n, random.random(n) < 1 / 20, np.full(n, True)
+    at_random, classic = relive(own, tapes, rules, leave_after=held), relive(own, tapes, rules)
+    ends = {
+        "own exits, all entries": (own, all_of),
+        "own exits, one entry a day": (own, few),
+        "random exits, all entries": (at_random, all_of),
+        "random exits, one entry a day": (at_random, few),
+        "random exits of one entry in twenty": (classic.where(~pd.Series(seldom), at_random), all_of),
+    }
     found = {}
-    for name, trades in (("own_exits", own), ("random_exits", relive(own, tapes, rules, leave_after=held))):
-        marked = daily_profits(trades, tapes, rules).groupby("day")["profit_ratio"].sum()
-        differences = marked.sub(classic, fill_value=0.0).sort_index()
-        began = counts.reindex(differences.index, fill_value=0)
+    for name, (trades, which) in ends.items():
+        marked, of_classic = (
+            daily_profits(of[which], tapes, rules).groupby("day")["profit_ratio"].sum() for of in (trades, classic)
+        )
+        differences = marked.sub(of_classic, fill_value=0.0).sort_index()
+        began = (own["open_ms"][which] // DAY_MS).value_counts().reindex(differences.index, fill_value=0)
         found[name] = Differences(differences.to_numpy(), began.to_numpy(dtype=np.float64))
     return found

@@ -24,6 +24,7 @@ from urllib.request import Request, urlopen
 import pandas as pd
 import pytest
 from freqtrade_command import output_of
+from tiny_rl import TINY_RL
 
 from mtfscalper.artefacts import file_hash
 from mtfscalper.offline.exchange import ReplayExchange
@@ -54,20 +55,11 @@ FREQAI: dict[str, Any] = {
     "backtest_period_days": 2,
     "activate_tensorboard": False,
     "rl_config": {
+        **TINY_RL,
         "decision_mode": "exact",
         "entry_mode": "classic",
         "initial_exit_probability": 0.5,
-        "train_cycles": 1,
-        "n_envs": 2,
-        "n_steps": 64,
-        "batch_size": 32,
-        "n_epochs": 1,
-        "net_arch": [16],
         "vec_env": "batched",
-        "cpu_count": 1,
-        "interop_threads": 1,
-        "device": "cpu",
-        "progress_bar": False,
     },
 }
 
@@ -340,6 +332,11 @@ def test_the_webserver_draws_without_touching_and_backtests_as_a_backtest_does(f
             assert (drawn["&-p_exit"] > 0).sum() > 20
             assert drawn["&-action"].isin([2, 4]).any()
         assert not (empty["do_predict"] == 1).any()
+        # What FreqUI draws of them.
+        panels = api.ask("plot_config", strategy=STRATEGY)["subplots"].values()
+        plotted = {name for panel in panels for name in panel}
+        assert {"&-p_long_enter", "&-p_short_enter", "&-p_exit", "&-action"} < plotted
+        assert plotted <= set(charts[0].columns)
         # The settings are the command's, so that it has nothing to train, not even where an analysis came between.
         assert api.backtest()["status"] == "ended", log.read_text()
         assert trainings() == 0

@@ -23,6 +23,7 @@ from freqtrade.enums import RunMode
 from freqtrade.persistence import LocalTrade
 from freqtrade.resolvers import StrategyResolver
 from freqtrade_command import output_of
+from tiny_rl import TINY_BOT_RL
 
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.run_plan import RunPlan
@@ -69,22 +70,7 @@ OVERLAY: dict[str, Any] = {
         # One policy serves throughout.
         "live_retrain_hours": 1000,
         "activate_tensorboard": False,
-        "rl_config": {
-            "train_cycles": 1,
-            "n_envs": 2,
-            "n_steps": 64,
-            "batch_size": 32,
-            "n_epochs": 1,
-            "net_arch": [16],
-            "vec_env": "dummy",
-            "cpu_count": 1,
-            "interop_threads": 1,
-            "device": "cpu",
-            "progress_bar": False,
-            # Classic signals are too rare for a few hours.
-            "entry_mode": "agent",
-            "decision_mode": "exact",
-        },
+        "rl_config": TINY_BOT_RL,
     },
 }
 

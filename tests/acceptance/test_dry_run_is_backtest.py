@@ -23,6 +23,7 @@ import pandas as pd
 import pytest
 from freqtrade.data.btanalysis import load_backtest_data
 from freqtrade_command import output_of
+from tiny_rl import TINY_BOT_RL
 
 from mtfscalper.freqai.bot_journal import Journal, read_journal
 from mtfscalper.offline.faults import Rule
@@ -55,21 +56,7 @@ OVERLAY: dict[str, Any] = {
         # All are kept, for the backtest without the record.
         "purge_old_models": 20,
         "activate_tensorboard": False,
-        "rl_config": {
-            "train_cycles": 1,
-            "n_envs": 2,
-            "n_steps": 64,
-            "batch_size": 32,
-            "n_epochs": 1,
-            "net_arch": [16],
-            "vec_env": "dummy",
-            "cpu_count": 1,
-            "interop_threads": 1,
-            "device": "cpu",
-            "progress_bar": False,
-            "entry_mode": "agent",
-            "decision_mode": "exact",
-        },
+        "rl_config": TINY_BOT_RL,
     },
 }
 FAULTS = (

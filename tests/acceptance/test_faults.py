@@ -27,7 +27,6 @@ from faults.bots import FIRST_START, INTERRUPTED, SECOND_START, running_bot
 from faults.damages import KINDS, MARKER, Damage, DamagedHomes, damaged, damages
 from faults.disks import free_bytes, give_to_somebody, leave, small_disk, somebody, why_not_stopped_well
 from faults.homes import (
-    MARKET,
     N_PERIODS,
     PAIR,
     TRAINING,
@@ -47,27 +46,12 @@ from freqai.damage import flip
 
 from mtfscalper.artefacts import file_hash
 from mtfscalper.offline.exchange import ReplayExchange
-from mtfscalper.offline.synthetic import write_market
 from mtfscalper.seals import KEY_NAME
 
 pytestmark = pytest.mark.acceptance
 
 N_SERVERS = 2
 MakeHome = Callable[[], Home]
-
-
-@pytest.fixture(scope="module")
-def tally() -> Iterator[Tally]:
-    made = Tally()
-    yield made
-    print(f"\n{made}")
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    datadir = tmp_path_factory.mktemp("market")
-    write_market(datadir, start=MARKET[0], stop=MARKET[1], pairs=[PAIR])
-    return datadir
 
 
 @pytest.fixture(scope="module")

@@ -11,21 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 from faults.bots import FIRST_START, INTERRUPTED, Bot, running_bot
-from faults.homes import IDENTIFIER, MARKET, PAIR, Home
-
-from mtfscalper.offline.synthetic import write_market
+from faults.homes import IDENTIFIER, Home
 
 pytestmark = pytest.mark.acceptance
 
 RUNNING = "state to: RUNNING"
 REFUSED = f"freqai.identifier is '{IDENTIFIER}', which a running bot uses: process "
-
-
-@pytest.fixture(scope="module")
-def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    datadir = tmp_path_factory.mktemp("market")
-    write_market(datadir, start=MARKET[0], stop=MARKET[1], pairs=[PAIR])
-    return datadir
 
 
 def listening(bot: Bot) -> list[str]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pandas as pd
 import pytest
-from soak.checks import asked_candles, down_times, faults_of, findings, trades_of
+from soak.checks import asked_candles, down_times, faults_of, findings, lost_to, stopped_traders, trades_of
 from soak.plan import drawn
 from soak.run import PAIRS, START, Soak
+
+from mtfscalper.offline.stage import StageHome
 
 HOURS, SEED = 20.0, 3
 
@@ -44,6 +47,22 @@ def test_a_decision_that_is_missing_or_made_twice_is_seen(soak: Soak) -> None:
     assert asked["NOT"] + asked["no bot ran"] > before["NOT"] + before["no bot ran"]
     asked = asked_candles(trades, pd.concat([decisions, decisions]), *rest)
     assert asked["TWICE"] > 0
+
+
+def test_a_trader_that_freqtrade_stops_is_seen_and_counts_against_the_fault_before_it(tmp_path: Path) -> None:
+    home = StageHome(tmp_path)
+    home.log.parent.mkdir(parents=True)
+    home.log.write_text(
+        "2024-10-09 15:24:01,000 - freqtrade.worker - ERROR - OperationalException. Stopping trader ...\n"
+        "2024-10-09 15:25:01,000 - freqtrade.worker - ERROR - something else\n"
+    )
+    moments = ["2024-10-09T15:23:01", "2024-10-09T15:24:01", "2024-10-09T15:26:01"]
+    faults = pd.DataFrame(
+        {"time": pd.to_datetime(moments, utc=True), "kind": ["dropped", "empty", "late"], "target": "exchangeInfo"}
+    )
+    [stopped] = stopped_traders(home)
+    assert stopped == faults["time"].iloc[1]
+    assert lost_to(faults, [stopped]) == {"empty": 1}
 
 
 def test_a_plan_repeats_itself() -> None:

@@ -170,3 +170,15 @@ def test_it_ends_with_the_bot_that_is_killed(tmp_path: Path, scratch: Path) -> N
 )
 def test_the_settings_say_where_a_bot_trains(where: str, kind: Callable[..., object]) -> None:
     assert type(bots_executor(tiny_settings(live_training=where), unwatched)) is kind
+
+
+def test_a_second_sigterm_does_not_break_into_the_end() -> None:
+    code = (
+        "import atexit, os, signal\n"
+        "from mtfscalper.executors.child import end_at_sigterm\n"
+        "atexit.register(lambda: (os.kill(os.getpid(), signal.SIGTERM), print('ended in order')))\n"
+        "end_at_sigterm()\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (128 + signal.SIGTERM, "ended in order\n", "")

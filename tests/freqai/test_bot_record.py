@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
+from freqtrade.persistence import LocalTrade
 
+from mtfscalper.freqai import bot_journal
 from mtfscalper.freqai.bot_journal import NOT_FILLED, BotJournal, has_journal, read_journal
 from mtfscalper.freqai.bot_record import BotRecord
 from mtfscalper.freqai.columns import ACTION_COLUMN
@@ -146,12 +149,45 @@ def test_a_journal_that_cannot_be_written_stops_nothing(
     assert caplog.text.count("The bot's journal cannot be written") == 1
 
 
-def test_what_an_earlier_version_recorded_stays_readable(tmp_path: Path) -> None:
+def test_what_of_a_trade_could_not_be_written_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trade = LocalTrade(  # type: ignore[no-untyped-call]
+        pair=PAIR, open_date=datetime(2024, 9, 2, tzinfo=UTC), open_rate=1.0, is_open=True, fee_open=0, fee_close=0
+    )
+
+    class Trades:
+        """freqtrade's, of a bot with one trade."""
+
+        session = None
+
+        @staticmethod
+        def get_trades_proxy(*, pair: str, is_open: bool, close_date: datetime | None = None) -> list[LocalTrade]:
+            return [trade] if trade.is_open == is_open else []
+
+    monkeypatch.setattr(bot_journal, "Trade", Trades)
+    journal = BotJournal(tmp_path, "dry_run")
+    journal.note_trades(PAIR)
+    trade.is_open, trade.close_date, trade.close_rate = False, datetime(2024, 9, 2, 1, tzinfo=UTC), 2.0
+
+    def full(*_: object) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        journal.note_trades(PAIR)
+    assert [one.closed_ms for one in read_journal(tmp_path, "dry_run").trades] == [None]
+    journal.note_trades(PAIR)
+    assert [one.close_rate for one in read_journal(tmp_path, "dry_run").trades] == [2.0]
+
+
+@pytest.mark.parametrize("lacking", [["policy", "falls_back"], ["falls_back"]])
+def test_what_an_earlier_version_recorded_stays_readable(tmp_path: Path, lacking: list[str]) -> None:
     ask(tmp_path, 3, 4)
     [path] = tmp_path.glob("*.feather")
     with pa.OSFile(str(path)) as source:
-        old = pa.ipc.open_file(source).read_all().drop_columns(["policy"])
+        old = pa.ipc.open_file(source).read_all().drop_columns(lacking)
     path.unlink()
     with pa.ipc.new_file(str(path), old.schema) as writer:
         writer.write_table(old)
-    assert [(asked.candle_ms, asked.policy) for asked in bots_decisions(tmp_path, "dry_run")] == [(at(4), "")]
+    [read] = bots_decisions(tmp_path, "dry_run")
+    assert (read.candle_ms, read.falls_back) == (at(4), False)
+    assert ("policy" in lacking) == (read.policy == "")

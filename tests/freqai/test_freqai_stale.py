@@ -174,7 +174,7 @@ def test_the_frame_is_made_once_and_is_the_one_the_loop_uses(
 INDIFFERENT: dict[str, tuple[str, str]] = {
     "nothing": ("SHARE = 100.0", "SHARE = 100.0"),
     "a comment": ("SHARE = 100.0", "SHARE = 100.0  # Percent."),
-    "plot_config": ('{"color": "blue"}', '{"color": "black"}'),
+    "plot_config": ('{"color": "blue", "type": "bar"}', '{"color": "black", "type": "bar"}'),
     "custom_exit": (
         "    def custom_exit(\n",
         "    def custom_exit_before(self):\n        pass\n\n    def custom_exit(\n",

@@ -22,6 +22,7 @@ from test_freqai_mixtures import HARMS, lose_model
 from test_short_periods import BOTH, cut
 
 from mtfscalper.artefacts import REPORT_NAME, read_manifest
+from mtfscalper.executors.ensembles import EnsembleExecutor
 from mtfscalper.executors.executor import Outcome
 from mtfscalper.executors.inline import InlineExecutor
 from mtfscalper.freqai import model
@@ -55,7 +56,7 @@ class LastFirst:
 
     def run(self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None) -> list[Outcome]:
         self.given.append([f"{pd.Timestamp(job.train.dates_ms[0], unit='ms'):%Y-%m-%d}" for job in jobs])
-        return InlineExecutor().run(jobs[::-1], on_evaluation)[::-1]
+        return EnsembleExecutor(InlineExecutor()).run(jobs[::-1], on_evaluation)[::-1]
 
 
 FIRST_DAYS = ["2024-09-03", "2024-09-04", "2024-09-05"]
@@ -150,13 +151,14 @@ def assert_same_policies(left: Path, right: Path) -> None:
 
 
 def without_clocks(report: dict[str, Any]) -> dict[str, Any]:
-    evaluations = [*report["evaluations"], report["best_evaluation"]]
+    evaluations = [*report["evaluations"], report["best_evaluation"], report["training_evaluation"]]
     kept = {name: value for name, value in report.items() if name not in ("seconds", "phases")}
     return {
         **kept,
         "phases": [name for name, *_ in report["phases"]],
         "evaluations": [{**evaluation, "seconds": 0} for evaluation in evaluations],
         "best_evaluation": None,
+        "training_evaluation": None,
     }
 
 

@@ -278,3 +278,20 @@ def test_no_argument_of_an_algorithm_is_taken_for_a_key_that_nothing_reads(model
     unread = unread_keys(freqai)["model_training_parameters"]
     # PPO's arguments that are no setting of this package.
     assert set(unread) == ({"use_sde", "sde_sample_freq"} if model_type == "PPO" else set())
+
+
+def test_more_folds_than_a_period_has_candles_for_are_refused_before_any_are_loaded() -> None:
+    rl = {"device": "cpu", "evaluation_folds": 40}
+    message = refusal(rl_config=rl)
+    assert message.startswith("freqai.rl_config.evaluation_folds is 40, with which a training needs 8796 candles")
+    assert "an embargo of 97, conv_width + max_trade_duration_candles" in message
+    assert "the 8640 candles of 5m in freqai.train_period_days 30" in message
+    assert checked(rl_config=rl, train_period_days=60).rl.evaluation_folds == 40
+
+
+def test_a_guard_on_a_short_period_is_refused_with_the_candles_that_it_needs() -> None:
+    message = refusal(rl_config={"device": "cpu", "fallback": "classic"}, train_period_days=3)
+    # Two halves of a tenth: each an episode of 3 candles, and 97 between them.
+    assert message.startswith("freqai.rl_config.fallback is 'classic', with which a training needs 2002 candles")
+    assert "the 864 candles of 5m in freqai.train_period_days 3" in message
+    assert checked(rl_config={"device": "cpu", "fallback": "classic"}).rl.fallback == "classic"

@@ -119,13 +119,16 @@ def test_a_chart_shows_the_columns_of_the_backtest_and_touches_nothing(
     assert not any("To see decisions" in record.getMessage() for record in caplog.records)
 
 
-@pytest.mark.parametrize("runmode", VIEWS)
+@pytest.mark.parametrize(
+    ("runmode", "entry_mode"),
+    [(RunMode.PLOT, "classic"), (RunMode.PLOT, "gated"), (RunMode.PLOT, "agent"), (RunMode.WEBSERVER, "agent")],
+)
 def test_a_chart_shows_what_was_decided_about_the_trades_of_the_backtest(
-    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, runmode: RunMode
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, runmode: RunMode, entry_mode: str
 ) -> None:
     """In exact mode the columns themselves are those of a flat account."""
     Watch(monkeypatch, leaves=0.1)
-    exact = {"freqai": {"rl_config": {"decision_mode": "exact", "entry_mode": "agent"}}}
+    exact = {"freqai": {"rl_config": {"decision_mode": "exact", "entry_mode": entry_mode}}}
     run = FreqtradeBacktest(tmp_path, market, **exact)
     rows = run.run()
     trades = run.trades()
@@ -134,6 +137,10 @@ def test_a_chart_shows_what_was_decided_about_the_trades_of_the_backtest(
     shown = chart(tmp_path, market, runmode, "20240905-20240908").set_index("date")
     shown = shown[shown.index < pd.Timestamp("20240908", tz="UTC")]
     assert (hashes(tmp_path), sorted(tmp_path.rglob("*.feather"))) == before
+    panels = [run.strategy.plot_config["main_plot"], *run.strategy.plot_config["subplots"].values()]
+    plotted = [name for panel in panels for name in panel]
+    assert set(PREDICTION_COLUMNS) <= set(plotted)
+    assert shown[plotted].notna().all(axis=None)
     [file] = (tmp_path / "decisions" / "test").glob("*.feather")
     asked = pd.read_feather(file)
     row_dates = asked["candle"] - FIVE_MINUTES

@@ -142,6 +142,24 @@ def test_the_table_shows_each_pair(tmp_path: Path) -> None:
     assert "• ETH: training fails" in text
 
 
+def test_a_guarded_bot_says_who_ends_its_trades(tmp_path: Path) -> None:
+    pairs = {PAIR: replace(SOUND, falls_back=True), OTHER_PAIR: replace(SOUND, falls_back=False)}
+    status = status_of(bot(pairs=pairs), tmp_path)
+    console = Console(record=True, width=200, highlight=False)
+    show(status, console)
+    show(status_of(bot(), tmp_path / "unguarded"), console)
+    guarded, unguarded = console.export_text().split("\nOK  unguarded", 1)
+    lines = {line.split()[0]: line.rstrip() for line in guarded.splitlines() if line.strip()}
+    assert lines["pair"].endswith("ends trades")
+    assert lines[PAIR].endswith("the rules (fallback)")
+    assert lines[OTHER_PAIR].endswith("the policy")
+    assert "ends trades" not in unguarded
+    figures = prometheus([status]).splitlines()
+    for pair, value in ((PAIR, 1), (OTHER_PAIR, 0)):
+        assert f'mtfscalper_falls_back{{identifier="{tmp_path.name}",pair="{pair}"}} {value}' in figures
+    assert "mtfscalper_falls_back" not in prometheus([Status.of(tmp_path / "unguarded")])
+
+
 def test_prometheus_reads_the_figures(tmp_path: Path) -> None:
     text = prometheus([status_of(bot(identifier='my "bot"'), tmp_path / 'my "bot"'), Status.of(tmp_path / "none")])
     lines = text.splitlines()

@@ -14,7 +14,7 @@ import pytest
 from rich.console import Console
 
 from mtfscalper.cli import main
-from mtfscalper.offline import ReplayError, dry_run
+from mtfscalper.offline import SIMULATED_KEY, ReplayError, dry_run
 from mtfscalper.offline import stage as stage_module
 from mtfscalper.offline.bot_summary import BotSummary
 from mtfscalper.offline.dry_run import CONFIGS, DryRunRequest, run_dry_run
@@ -122,6 +122,26 @@ def test_without_a_user_directory_every_run_has_one_of_its_own(
     assert run_dry_run(request_of(market, hours=1), console) == 0
     [home] = (checkout / "user_data/offline/dry_runs").iterdir()
     assert (home / "logs" / "bot.log").exists()
+
+
+def test_a_live_bot_is_given_simulated_money_and_its_database_is_compared(
+    market: Path, checkout: Path, console: Console, program: Callable[[str], None]
+) -> None:
+    program(BOT)
+    request = request_of(market, hours=1, userdir=Path("home"), is_live=True)
+    assert run_dry_run(request, console) == 0
+    said = console.export_text()
+    assert "live mode with simulated money" in said
+    assert "10,000.00 USDT, simulated: no real key, no real order" in said
+    assert "the exchange and the bot's database" in said
+    assert "differs    in nothing" in said
+    written = json.loads((checkout / "home" / "stage.json").read_text())
+    assert (written["dry_run"], written["exchange"]["key"]) == (False, SIMULATED_KEY)
+    # The account is gone with its exchange: another run would find trades without positions.
+    (checkout / "home" / "tradesv3.simulated_money.sqlite").touch()
+    with pytest.raises(ReplayError, match="whose exchange is gone"):
+        run_dry_run(request, console)
+    assert run_dry_run(request._replace(is_live=False, start=None), console) == 0
 
 
 def test_a_bot_that_ends_by_itself_is_told_with_its_last_lines(

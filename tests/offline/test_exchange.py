@@ -196,8 +196,15 @@ def test_refusals_are_in_binances_format_and_logged_with_their_path(
     assert path in caplog.text
 
 
-def test_orders_are_not_accepted(client: TestClient) -> None:
+def test_without_a_key_no_order_is_accepted(client: TestClient) -> None:
     response = client.post("/fapi/v1/order", params={"symbol": "BTCUSDT"})
+    assert response.status_code == 401
+    assert response.json()["code"] == -2015
+
+
+@pytest.mark.parametrize("path", ["/fapi/v1/positionMargin", "/sapi/v1/capital/withdraw/apply"])
+def test_what_is_not_there_is_told_so(client: TestClient, path: str) -> None:
+    response = client.post(path, params={"symbol": "BTCUSDT"})
     assert response.status_code in (404, 405)
     assert response.json()["code"] == -5000
 

@@ -159,7 +159,8 @@ def test_the_same_seed_gives_the_same_faults_in_whatever_order_requests_come() -
     assert served(rules, 1, requests) == first
     assert served(rules, 1, requests[::-1]) == first[::-1]
     assert served(rules, 2, requests) != first
-    assert set(first) == {None, *REQUEST_FAULTS}
+    # Candles are no orders.
+    assert set(first) == {None, *REQUEST_FAULTS} - {"order_unknown"}
     share = sum(kind is not None for kind in first) / len(first)
     # 8 of 11 kinds are of requests.
     assert 0.15 <= share <= 0.29
@@ -185,6 +186,55 @@ def test_a_rule_says_when_where_and_how_often() -> None:
     assert faults.served == {"http_503": 2}
 
 
+ORDER = "/fapi/v1/order"
+
+
+def fates(rule: Rule, seed: int, n_orders: int = 60) -> list[tuple[bool, bool] | None]:
+    """Whether the answer to each order is lost, and then whether it was carried out, and how the answer was lost."""
+    faults = Faults((rule,), seed)
+    found = []
+    for number in range(n_orders):
+        # What is another each time says nothing.
+        asked = {
+            "symbol": "BTCUSDT",
+            "timestamp": str(number),
+            "signature": f"{seed}",
+            "newClientOrderId": f"x{number}",
+        }
+        fault = faults.of_request(ORDER, asked, NOW_MS, "POST")
+        found.append(fault and (fault.carried_out, fault.is_dropped))
+    assert faults.served["order_unknown"] == len(found) - found.count(None)
+    return found
+
+
+def test_the_fate_of_an_order_is_drawn_from_the_seed() -> None:
+    drawn = fates(Rule("order_unknown", rate=0.5), 1)
+    assert set(drawn) == {None, *((carried, dropped) for carried in (True, False) for dropped in (True, False))}
+    assert fates(Rule("order_unknown", rate=0.5), 1) == drawn
+    assert fates(Rule("order_unknown", rate=0.5), 2) != drawn
+    assert {fate and fate[0] for fate in fates(Rule("order_unknown", carried_out=False), 1)} == {False}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", ORDER), ("DELETE", ORDER), ("POST", "/fapi/v1/leverage"), ("GET", KLINES)]
+)
+def test_only_an_order_has_a_fate(method: str, path: str) -> None:
+    assert Faults((Rule("order_unknown"),)).of_request(path, {"symbol": "BTCUSDT"}, NOW_MS, method) is None
+
+
+def test_a_rate_is_also_the_rate_of_orders_of_unknown_fate() -> None:
+    assert [rule.rate for rule in random_rules(0.2) if rule.kind == "order_unknown"] == [0.2]
+
+
+def test_the_journal_says_of_an_order_whether_it_was_carried_out(tmp_path: Path) -> None:
+    faults = Faults((Rule("order_unknown", carried_out=True),), journal=tmp_path / "faults.jsonl")
+    faults.of_request(ORDER, {"symbol": "BTCUSDT", "side": "BUY", "signature": "0f", "timestamp": "1"}, NOW_MS, "POST")
+    [line] = (tmp_path / "faults.jsonl").read_text().splitlines()
+    assert json.loads(line)["target"] == (
+        "POST /fapi/v1/order?[('side', 'BUY'), ('symbol', 'BTCUSDT')] carried out: True"
+    )
+
+
 def test_a_script_is_read_from_json_and_toml(tmp_path: Path) -> None:
     (tmp_path / "script.json").write_text(
         '{"faults": [{"kind": "latency", "path": "depth", "from": "2024-10-01T06:00", "seconds": 20, "times": 3}]}'
@@ -195,6 +245,8 @@ def test_a_script_is_read_from_json_and_toml(tmp_path: Path) -> None:
     expected = Rule("latency", path="depth", since_ms=1_727_762_400_000, seconds=20, times=3)
     assert read_rules(str(tmp_path / "script.json")) == read_rules(str(tmp_path / "script.toml")) == (expected,)
     assert read_rules("0.1") == random_rules(0.1)
+    (tmp_path / "order.toml").write_text('[[faults]]\nkind = "order_unknown"\ncarried_out = false\n')
+    assert read_rules(str(tmp_path / "order.toml")) == (Rule("order_unknown", carried_out=False),)
 
 
 @pytest.mark.parametrize(
@@ -205,6 +257,7 @@ def test_a_script_is_read_from_json_and_toml(tmp_path: Path) -> None:
         ('{"faults": [{"kind": "flood"}]}', "'flood'; accepted: latency"),
         ('{"faults": [{"kind": "late", "often": 3}]}', "accepted: a table of kind, rate"),
         ('{"faults": [{"kind": "late", "from": "soon"}]}', "fault 1 is"),
+        ('{"faults": [{"kind": "order_unknown", "carried_out": "no"}]}', "accepted: true or false"),
     ],
 )
 def test_a_script_that_cannot_be_served_is_refused_by_name(tmp_path: Path, content: str, said: str) -> None:

@@ -5,7 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from mtfscalper.reporting.intervals import ENOUGH_DAYS, ENOUGH_TRADES, Interval, mean_interval, standard_error
+from mtfscalper.reporting.intervals import (
+    ENOUGH_DAYS,
+    ENOUGH_DIFFERENT_DAYS,
+    ENOUGH_TRADES,
+    Interval,
+    mean_interval,
+    standard_error,
+)
 
 SEED = 3
 
@@ -39,6 +46,32 @@ def test_too_few_days_or_trades_have_a_mean_and_no_interval(days: int, trades: i
     assert (found.low, found.high) == (None, None)
     assert found.mean > 0
     assert found.sign == 0
+
+
+def seldom(different_days: int, n: int = 60) -> np.ndarray:
+    """Days of which few differ from zero, and the others by rounding alone."""
+    sums = np.random.default_rng(6).normal(0.0, 1e-12, n)
+    sums[np.linspace(0, n - 1, different_days).astype(int)] = np.random.default_rng(7).normal(0.0, 0.02, different_days)
+    return sums
+
+
+def test_too_few_days_that_differ_have_a_mean_and_no_interval() -> None:
+    found = mean_interval(seldom(ENOUGH_DIFFERENT_DAYS - 1), np.ones(60), SEED)
+    assert (found.low, found.high) == (None, None)
+    assert found.mean == pytest.approx(seldom(ENOUGH_DIFFERENT_DAYS - 1).mean())
+
+
+def test_days_drawn_that_hardly_differ_do_not_stretch_the_interval() -> None:
+    # All in a row, so that many draws have none of them.
+    sums = np.sort(np.abs(seldom(ENOUGH_DIFFERENT_DAYS)))
+    found = mean_interval(sums, np.ones(60), SEED, draws=400)
+    assert found.low is not None
+    assert found.high is not None
+    assert found.high - found.low < 20 * np.abs(sums).max()
+
+
+def test_differences_of_rounding_are_none() -> None:
+    assert mean_interval(np.full(60, 1e-11), np.ones(60), SEED) == Interval(0.0, 0.0, 0.0)
 
 
 def test_nothing_at_all_has_a_mean_of_zero() -> None:

@@ -30,7 +30,7 @@ def test_an_interval_is_given_where_there_is_one() -> None:
     assert "+0.150 % a trade (90 % interval −0.020 % to +0.310 %)" in sentence
     few = judge(Interval(0.0015, None, None), 1, 1, 0.0, 0.0).sentence
     assert few.startswith("Over 1 trade on 1 day ")
-    assert "interval needs 30 trades and 30 days" in few
+    assert "interval needs 30 trades, 30 days and a difference on 10" in few
 
 
 def test_zero_at_the_edge_of_an_interval_is_no_evidence() -> None:

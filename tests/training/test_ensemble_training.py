@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,11 @@ def test_an_ensemble_of_one_is_the_job_itself() -> None:
     [only] = member_jobs(asked)
     assert (only.seed, only.part, only.tensorboard_dir) == (asked.seed, asked.part, asked.tensorboard_dir)
     result = only.run()
-    assert join(asked, [result]) == result
+    model, report = join(asked, [result])
+    assert model is result[0]
+    # What the policy earns where it has learned is looked at once it has.
+    assert report.training_evaluation is not None
+    assert replace(report, training_evaluation=None) == result[1]
     assert not result[1].members
 
 

@@ -25,7 +25,8 @@ class ScriptedEvaluation:
     def __call__(self, model: BaseAlgorithm, *_: Any) -> Evaluation:
         self.seen.append(parameters(model))
         self.timesteps.append(model.num_timesteps)
-        return Evaluation(model.num_timesteps, self.log_returns[len(self.seen) - 1], 1, 1.0, 0.0)
+        log_return = self.log_returns[len(self.seen) - 1]
+        return Evaluation(model.num_timesteps, log_return, 1, 1.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -172,7 +172,7 @@ def test_the_missions_network_is_updated_as_by_stable_baselines3_in_float64() ->
     """In float32 so many updates drift apart by rounding: stable-baselines3's own, with one thread and with two."""
     after = {}
     for algorithm in (FusedPPO, PPO):
-        made = model(algorithm, net_arch=(512, 512, 256), n_steps=512, batch_size=256)
+        made = model(algorithm, net_arch=(512, 512, 256), n_steps=128, batch_size=256)
         made.policy.double()
         extractor = features_extractor(made)
         extractor.features = extractor.features.double()

@@ -17,6 +17,7 @@ from zipfile import ZipFile
 import psutil
 from faults.warm import PATHS, ROOT, WarmServer
 from freqai.damage import copy_home
+from tiny_rl import TINY_RL
 
 from mtfscalper.artefacts import file_hash
 from mtfscalper.offline.freqtrade_command import Option, freqtrade_command, project_options, write_overlay
@@ -38,21 +39,13 @@ FREQAI: dict[str, Any] = {
     "backtest_period_days": 1,
     "activate_tensorboard": False,
     "rl_config": {
+        **TINY_RL,
         "decision_mode": "exact",
         # Every signal is a trade, and the policy leaves it about every other time that it is asked.
         "entry_mode": "classic",
         "initial_exit_probability": 0.5,
         "train_cycles": 2,
-        "n_envs": 2,
-        "n_steps": 64,
-        "batch_size": 32,
-        "n_epochs": 1,
-        "net_arch": [16],
         "vec_env": "batched",
-        "cpu_count": 1,
-        "interop_threads": 1,
-        "device": "cpu",
-        "progress_bar": False,
     },
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,6 +23,10 @@ CANDLE = pd.Timedelta(minutes=5)
 LONGEST_TRADE = 97 * CANDLE
 # Of a life's beginning, what growth is not judged by: caches fill.
 WARM_UP = pd.Timedelta(hours=2)
+# freqtrade's words as it lets all open trades be until somebody sends /start.
+_TRADER_STOPPED = re.compile(
+    r"^([\d-]{10} [\d:]{8}),\d{3} - freqtrade\.worker - ERROR - .*Stopping trader", re.MULTILINE
+)
 
 
 class Finding(NamedTuple):
@@ -43,7 +48,7 @@ def findings(home: StageHome, journal: Journal, plan: Plan, pairs: Sequence[str]
     asked = asked_candles(trades, journal.gather(home.decisions), down_times(events), faults_of(home), plan.stop)
     return [
         _decisions(asked),
-        _repairs(events),
+        _repairs(events, stopped_traders(home)),
         _stuck_trades(trades, down_times(events), plan, faults_of(home)),
         *(_trained(home, pair, plan) for pair in pairs),
         *_growth(journal, plan),
@@ -67,6 +72,18 @@ def faults_of(home: StageHome) -> pd.DataFrame:
     lines = home.faults.read_text(encoding="utf-8").splitlines() if home.faults.exists() else []
     frame = pd.DataFrame([json.loads(line) for line in lines], columns=["time", "kind", "target"])
     return frame.assign(time=pd.to_datetime(frame["time"], utc=True, format="ISO8601"))
+
+
+def stopped_traders(home: StageHome) -> list[pd.Timestamp]:
+    """When freqtrade stopped a bot's trader over an error: a repair by hand is needed then."""
+    said = home.log.read_text(encoding="utf-8") if home.log.exists() else ""
+    return [pd.Timestamp(moment, tz="UTC") for moment in _TRADER_STOPPED.findall(said)]
+
+
+def lost_to(faults: pd.DataFrame, stopped: list[pd.Timestamp]) -> Counter[str]:
+    """How many traders were stopped right after a fault of each kind."""
+    before = (faults[faults["time"] < moment + pd.Timedelta(seconds=1)] for moment in stopped)
+    return Counter(served["kind"].iloc[-1] for served in before if len(served))
 
 
 def down_times(events: list[dict[str, Any]]) -> list[tuple[pd.Timestamp, pd.Timestamp]]:
@@ -139,12 +156,13 @@ def _decisions(asked: Counter[str]) -> Finding:
     )
 
 
-def _repairs(events: list[dict[str, Any]]) -> Finding:
+def _repairs(events: list[dict[str, Any]], stopped: list[pd.Timestamp]) -> Finding:
     counts = Counter(event["kind"] for event in events)
     text = (
-        f"{counts['start']} starts, {counts['kill']} kills, {counts['stop']} stops, {counts['ended']} ended by itself"
+        f"{counts['start']} starts, {counts['kill']} kills, {counts['stop']} stops, {counts['ended']} ended by itself; "
+        f"{len(stopped)} traders stopped"
     )
-    return Finding("no bot ended by itself, and each one started", counts["ended"] == 0, text)
+    return Finding("no bot needed a repair by hand", not counts["ended"] and not stopped, text)
 
 
 def _stuck_trades(

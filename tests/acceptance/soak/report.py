@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from soak.checks import Finding, faults_of, quiet_samples
+from soak.checks import Finding, faults_of, lost_to, quiet_samples, stopped_traders
 from soak.journal import Journal
 from soak.plan import Plan
 
@@ -20,7 +20,8 @@ def write_report(folder: Path, found: list[Finding], home: StageHome, journal: J
     """
     is_whole = all(finding.is_good for finding in found)
     events = [event["kind"] for event in journal.events]
-    faults = faults_of(home)["kind"].value_counts()
+    served = faults_of(home)
+    faults, lost = served["kind"].value_counts(), lost_to(served, stopped_traders(home))
     ended = events.count("ended")
     lines = [
         f"# {(plan.stop - plan.start).total_seconds() / 3600:g} simulated hours",
@@ -31,14 +32,14 @@ def write_report(folder: Path, found: list[Finding], home: StageHome, journal: J
         "",
         "| fault | tried | survived | lost |",
         "|---|---:|---:|---:|",
-        *(f"| `{kind}` | {count} | {count} | 0 |" for kind, count in faults.items()),
+        *(f"| `{kind}` | {count} | {count - lost[kind]} | {lost[kind]} |" for kind, count in faults.items()),
         f"| kill -9 | {events.count('kill')} | {events.count('kill') - ended} | {ended} |",
         f"| stop | {events.count('stop')} | {events.count('stop')} | 0 |",
         "",
         f"![Memory, handles and log]({PICTURE})",
     ]
     if not is_whole:
-        lines.insert(1, "\n**Not everything is as it should be.** Faults count as survived where the bot lived on.")
+        lines.insert(1, "\n**Not everything is as it should be.** Faults count as survived where the bot traded on.")
     path = folder / "soak.md"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     draw(journal, plan, folder / PICTURE)

@@ -22,6 +22,7 @@ from soak.checks import Finding, findings
 from soak.journal import Journal
 from soak.plan import Plan, drawn
 from soak.report import write_report
+from tiny_rl import TINY_RL
 
 from mtfscalper.offline.simulated_clock import SimulatedClock
 from mtfscalper.offline.stage import Stage, StagedBot, StageHome
@@ -45,20 +46,7 @@ CONFIG: dict[str, Any] = {
         "live_retrain_hours": 1,
         "expiration_hours": 4,
         "activate_tensorboard": False,
-        "rl_config": {
-            "train_cycles": 1,
-            "n_envs": 2,
-            "n_steps": 64,
-            "batch_size": 32,
-            "n_epochs": 1,
-            "net_arch": [16],
-            "vec_env": "batched",
-            "cpu_count": 1,
-            "interop_threads": 1,
-            "device": "cpu",
-            "progress_bar": False,
-            "entry_mode": "agent",
-        },
+        "rl_config": {**TINY_RL, "vec_env": "batched", "entry_mode": "agent"},
     },
 }
 

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from mtfscalper import cli
 from mtfscalper.offline.synthetic import write_market
+from mtfscalper.reporting import rivals
 from mtfscalper.reporting.report import Report, report_of
 from mtfscalper.reporting.run_result import Asked, ReportError
 from mtfscalper.reporting.tables import print_report
@@ -49,6 +50,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Made]:
     (home / "backtest_results").mkdir()
     with pytest.MonkeyPatch.context() as patch:
         watch = Watch(patch, "random", leaves=0.005)
+        # Enough to show that they are made.
+        patch.setattr(rivals, "RANDOM_DRAWS", 10)
         overlay = {"freqai": {"rl_config": {"decision_mode": "exact", "max_trade_duration_candles": 24}}}
         run = FreqtradeBacktest(home, market, **overlay)
         run.backtesting.config |= {"export": "trades", "exportdirectory": home / "backtest_results"}
@@ -85,6 +88,11 @@ def test_every_trade_belongs_to_a_period_of_its_policy(made: Made) -> None:
     assert sum(period.traded.trades for period in periods) == len(made.report.trades)
     for period in periods:
         assert period.evaluation is not None
+        # 1.8 of 2 days: a tenth is held out.
+        assert period.training is not None
+        assert period.training.trades > 0
+        assert period.training.days > period.evaluation.days
+        assert (period.guarded, period.falls_back) == (None, False)
         assert len(period.evaluations) >= 1
         assert period.gap_a_day == pytest.approx(period.evaluation.a_day - period.traded.a_day)
 
@@ -94,6 +102,39 @@ def test_the_record_of_decisions_is_the_runs(made: Made) -> None:
     assert decisions is not None
     assert decisions.ended == (trades["exit_reason"] == "rl_exit").sum() == decisions.leaves
     assert sum(map(sum, decisions.grid.questions)) == decisions.questions > decisions.leaves
+
+
+def test_the_policies_answer_as_they_did_when_they_are_asked_again(made: Made) -> None:
+    looks, decisions = made.report.importance, made.report.decisions
+    assert looks is not None
+    assert decisions is not None
+    # Answers other than the record's would leave a policy out.
+    assert (looks.questions, looks.policies) == (min(decisions.questions, 2000), len(PERIODS))
+    names = {group.name: group for group in looks.groups}
+    assert {"rsi", "all of 5m", "all of 1h", "profit of the trade", "time held"} <= names.keys()
+    assert names["all of 1h"].inputs > names["rsi"].inputs == 3
+    assert all(group.change > 0 for group in looks.groups if group.kind == "timeframe")
+
+
+def test_shares_of_actions_add_up(made: Made) -> None:
+    shares = made.report.actions
+    assert list(shares) == [f"{PAIR}, flat", f"{PAIR}, in a trade"]
+    assert all(sum(of.values()) == pytest.approx(1) for of in shares.values())
+    decisions = made.report.decisions
+    assert decisions is not None
+    left = decisions.leaves / decisions.questions
+    assert shares[f"{PAIR}, in a trade"]["hold"] == pytest.approx(1 - left)
+
+
+def test_the_candles_that_are_drawn_hold_whole_trades_and_their_questions(made: Made) -> None:
+    [chosen] = made.report.candles
+    assert len(chosen.dates_ms) == len(chosen.rates) == 576 < chosen.of
+    assert len(chosen.trades) > 5
+    for position in chosen.trades:
+        trade = made.report.trades[position]
+        assert chosen.dates_ms[0] <= trade["open_ms"] <= trade["close_ms"] <= chosen.dates_ms[-1]
+    left = sum(made.report.trades[position]["exit_reason"] == "rl_exit" for position in chosen.trades)
+    assert sum(sum(asked.leaves) for asked in chosen.asked) == left > 0
 
 
 def test_figures_agree_with_freqtrades(made: Made) -> None:
@@ -193,13 +234,17 @@ def test_a_report_is_json_and_fits_a_terminal(made: Made) -> None:
         assert word in text
 
 
-def test_the_command_writes_json_where_it_is_told(
+def test_the_command_writes_page_and_json_where_it_is_told(
     made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "report.json"
-    arguments = ["report", made.report.result, "--datadir", str(made.market), "--json", str(file)]
-    assert cli.main(arguments) == 0
-    assert "Over " in capsys.readouterr().out
+    page = tmp_path / "pages" / "report.html"
+    places = ["--json", str(file), "--html", str(page)]
+    assert cli.main(["report", made.report.result, "--datadir", str(made.market), *places]) == 0
+    said = capsys.readouterr().out
+    assert "Over " in said
+    assert f"The report as a page: {page}" in said
+    assert made.report.verdict.sentence.split("'")[0] in page.read_text(encoding="utf-8")
     assert json.loads(file.read_text())["verdict"]["trades"] == len(made.report.trades)
 
 
@@ -207,7 +252,7 @@ def test_the_command_writes_json_where_it_is_told(
     ("asked", "words"),
     [
         (Asked(result=Path("nowhere.zip")), ("nowhere.zip does not exist", "remedy")),
-        (Asked(result=Path(__file__)), ("test_report.py", "accepted: an export of freqtrade")),
+        (Asked(result=Path(__file__)), (Path(__file__).name, "accepted: an export of freqtrade")),
     ],
 )
 def test_what_is_no_result_is_refused_in_one_line(asked: Asked, words: tuple[str, ...]) -> None:

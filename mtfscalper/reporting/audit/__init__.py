@@ -1,0 +1,1 @@
+"""The audit: each trade beside what training assumed of it."""
