@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any, NamedTuple
 
-from mtfscalper.monitoring.choices import Choice, as_config
+from mtfscalper.monitoring.choices import as_config
 from mtfscalper.monitoring.facts import TimedRun
-from mtfscalper.monitoring.timing import GAIN_MIN, ROUNDS_MIN, Gain
+from mtfscalper.monitoring.others import Others
+from mtfscalper.monitoring.timing import GAIN_MIN, ROUNDS_MIN, Gain, Timed
 from mtfscalper.monitoring.verdicts import counted
 
 
@@ -30,38 +31,68 @@ class Advice(NamedTuple):
         return json.dumps(self.config, indent=2)
 
 
-def advise(timed_run: TimedRun) -> Advice:
-    """Put what was timed into words."""
-    timed = timed_run.timed
-    rows = [(f"yours: {_words(timed.yours)}", "1.00", "")]
-    for key, choice, found in timed.beside:
-        name = f"{key} {getattr(choice, key)!r}"
+def advise(timed_run: TimedRun, processors: int) -> Advice:
+    """Put what was timed into words.
+
+    :param processors: that the run may use
+    """
+    timed, others = timed_run.timed, Others(timed_run.others_cores)
+    rows = [(f"yours: {timed.yours}", "1.00", "")]
+    for _, choice, found in timed.beside:
+        name = ", ".join(f"{key} {value!r}" for key, value in timed.yours.differences(choice).items())
         rows.append((name, "-", "could not run") if found is None else (name, *_figures(found)))
+    if timed.candidate is not None:
+        rows.append((f"once more: {timed.candidate[0]}", *_figures(timed.candidate[1])))
+    busy = f"while other programs used {others.cores:.1f} of {counted(processors, 'core')}" if others.is_busy else ""
     remarks = [f"Not timed: {problem}." for problem in timed.problems]
-    remarks.append(
-        "Rollouts and updates as your training makes them; starting workers and evaluating are not part of it. "
-        f"{timed_run.seconds:.0f} s of timing."
-    )
+    if busy:
+        remarks.insert(0, f"Timed {busy}: alone, another way may be the faster one. Run it again alone.")
     if timed.best is None:
-        rounds = max((found.rounds for _, _, found in timed.beside if found is not None), default=0)
-        why = f"nothing was {GAIN_MIN - 1:.0%} faster beyond noise."
-        if rounds < ROUNDS_MIN:
-            fitted = counted(rounds, "round")
-            why = f"only {fitted} of {ROUNDS_MIN} fitted into the time; give more --seconds, or run it again alone."
-        headline = f"No gain found, keep yours: {why}"
-        return Advice(headline, {}, tuple(rows), tuple(remarks))
+        return Advice(f"No gain found, keep yours: {_why_none(timed)}", {}, tuple(rows), (*remarks, _what(timed_run)))
     choice, found = timed.best
     changes = timed.yours.differences(choice)
-    rows.append((f"together: {_words(choice)}", *_figures(found)))
+    remarks.append(
+        f"A whole training: about {whole_gain(found.ratio, timed_run.rest_share):.2f} times as fast, for "
+        f"{timed_run.rest_share:.0%} of this run's was the start of workers and evaluations, which stay as they are."
+    )
+    remarks.append(_what(timed_run))
     if "precision" in changes:
         remarks.append("Another precision rounds otherwise: the policy will not be the same, bit for bit.")
     if "torch" in (choice.vec_env, timed.yours.vec_env) and "vec_env" in changes:
         remarks.append("'torch' draws its episodes otherwise than the other backends: the policy will not be the same.")
     headline = (
-        f"Trains {found.ratio:.2f} times as fast ({found.low:.2f} to {found.high:.2f} in {found.rounds} rounds side by "
-        "side). To have it, give this as one more --config:"
+        f"Rollouts and updates {found.ratio:.2f} times as fast ({found.low:.2f} to {found.high:.2f} in {found.rounds} "
+        f"rounds side by side{f', {busy}' if busy else ''}). To have it, give this as one more --config, the last:"
     )
     return Advice(headline, as_config(changes), tuple(rows), tuple(remarks))
+
+
+def whole_gain(ratio: float, rest_share: float) -> float:
+    """How many times as fast a whole training is, once its rollouts and updates are (Amdahl's law).
+
+    :param rest_share: of the training, what stays as it is
+    """
+    return 1.0 / (rest_share + (1.0 - rest_share) / ratio)
+
+
+def _why_none(timed: Timed) -> str:
+    rounds = max((found.rounds for _, _, found in timed.beside if found is not None), default=0)
+    if timed.candidate is None:
+        if rounds >= ROUNDS_MIN:
+            return f"nothing looked {GAIN_MIN - 1:.0%} faster."
+        what = "nothing looked faster"
+    else:
+        rounds, what = timed.candidate[1].rounds, "something looked faster"
+        if rounds >= ROUNDS_MIN:
+            return f"what looked faster was not {GAIN_MIN - 1:.0%} faster beyond noise when it was timed once more."
+    return f"{what}, but only {counted(rounds, 'round')} of {ROUNDS_MIN} fitted into the time; give more --seconds."
+
+
+def _what(timed_run: TimedRun) -> str:
+    return (
+        f"Timed were rollouts and updates as this run made them, {timed_run.seconds:.0f} s in all; each way differs "
+        "from yours in what its line names."
+    )
 
 
 def _figures(found: Gain) -> tuple[str, str]:
@@ -69,9 +100,3 @@ def _figures(found: Gain) -> tuple[str, str]:
         return f"{found.ratio:.2f}", f"{counted(found.rounds, 'round')}, too few to tell"
     interval = f"{found.low:.2f} to {found.high:.2f}, {found.rounds} rounds"
     return f"{found.ratio:.2f}", interval if found.is_found else f"{interval}: no gain"
-
-
-def _words(choice: Choice) -> str:
-    return (
-        f"{choice.vec_env}, {choice.cpu_count} + {choice.interop_threads} threads, {choice.precision}, {choice.device}"
-    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 BACKENDS = ("subproc", "dummy", "batched", "torch")
@@ -16,6 +16,10 @@ class Choice(NamedTuple):
     interop_threads: int
     precision: str
     device: str
+
+    def __str__(self) -> str:
+        threads = f"{self.cpu_count} + {self.interop_threads} threads"
+        return f"{self.vec_env}, {threads}, {self.precision}, {self.device}"
 
     def differences(self, other: Choice) -> dict[str, Any]:
         """The keys in which another choice differs, with the other's values."""
@@ -37,23 +41,43 @@ class Abilities(NamedTuple):
     backends: tuple[str, ...]
 
 
-def alternatives(yours: Choice, abilities: Abilities) -> dict[str, list[Choice]]:
-    """What to time beside a choice, each different in one key; key to choices."""
+def alternatives(
+    yours: Choice, abilities: Abilities, accepts: Callable[[Choice], bool] = lambda _: True
+) -> dict[str, list[Choice]]:
+    """What to time beside a choice, each different in one key; key to choices.
+
+    Another device comes in each precision, and a GPU with the environments on it too: neither alone may be faster.
+
+    :param accepts: whether the settings would take a choice; the others are not timed
+    """
     counts = {1, abilities.processors, *(2**k for k in range(1, abilities.processors.bit_length()))}
     values: dict[str, Iterable[Any]] = {
         "vec_env": abilities.backends,
         "cpu_count": sorted(count for count in counts if count <= abilities.processors),
         "interop_threads": sorted({1, min(2, abilities.processors)}),
-        "precision": ("fp32", *(("bf16",) if yours.device in abilities.bf16 else ())),
-        "device": abilities.devices,
+        "precision": _precisions(yours.device, abilities),
     }
     found = {
         key: [yours._replace(**{key: value}) for value in wanted if value != getattr(yours, key)]
         for key, wanted in values.items()
     }
-    # A GPU's other precision is not the processor's.
-    found["device"] = [one._replace(precision="fp32") if one.device == "cpu" else one for one in found["device"]]
-    return {key: choices for key, choices in found.items() if choices}
+    found["device"] = [
+        yours._replace(device=device, precision=precision, vec_env=vec_env)
+        for device in abilities.devices
+        if device != yours.device
+        for precision in _precisions(device, abilities)
+        for vec_env in dict.fromkeys((yours.vec_env, "torch" if _on_device(device, abilities) else yours.vec_env))
+    ]
+    accepted = {key: [choice for choice in choices if accepts(choice)] for key, choices in found.items()}
+    return {key: choices for key, choices in accepted.items() if choices}
+
+
+def _precisions(device: str, abilities: Abilities) -> tuple[str, ...]:
+    return ("fp32", "bf16") if device in abilities.bf16 else ("fp32",)
+
+
+def _on_device(device: str, abilities: Abilities) -> bool:
+    return device != "cpu" and "torch" in abilities.backends
 
 
 def as_config(changes: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from freqtrade.configuration import TimeRange
 from freqtrade.exchange import timeframe_to_minutes
 
 from mtfscalper.monitoring.limits import network_operations
+from mtfscalper.monitoring.others import Others
 from mtfscalper.settings import Settings
 
 # Imports and loading candles; trading and reading what was saved: of the project's configuration on two processors.
@@ -33,7 +34,7 @@ def training_count(config: Mapping[str, Any], timerange: str, n_pairs: int, sett
 
 
 def training_seconds(settings: Settings, timeframe: str, peak_flops: float) -> float:
-    """About how long one training takes.
+    """About how long one training takes on processors that are free.
 
     :param timeframe: as freqtrade writes it
     :param peak_flops: of matrix products by second
@@ -47,13 +48,25 @@ def training_seconds(settings: Settings, timeframe: str, peak_flops: float) -> f
     return OVERHEAD * steps * by_step
 
 
+def slowed(threads: int, others: Others, processors: int) -> float:
+    """How many times as long something takes beside other programs, where all get the same share.
+
+    :param threads: that it would keep busy
+    """
+    return max(1.0, (threads + max(others.cores, others.waiting)) / processors)
+
+
 class TimeLeft:
     """What is left of a run: an estimate that every finished training corrects."""
 
-    def __init__(self, n_trainings: int, seconds_each: float, after: float) -> None:
+    def __init__(self, n_trainings: int, seconds_each: float, after: float, slower: float = 1.0) -> None:
         """
+        :param seconds_each: of a training on free processors
         :param after: seconds that come after freqtrade's run
+        :param slower: how many times as long freqtrade's run takes because of other programs, see :func:`slowed`
         """
+        seconds_each *= slower
+        self._start, self._end = slower * START_SECONDS, slower * END_SECONDS
         self._n, self._each, self._after = n_trainings, seconds_each, after
         self._began: float | None = None
         self._took: list[float] = []
@@ -61,7 +74,7 @@ class TimeLeft:
     @property
     def total(self) -> float:
         """Seconds of the whole run, as far as is known."""
-        return START_SECONDS + self._n * self._mean() + END_SECONDS + self._after
+        return self._start + self._n * self._mean() + self._end + self._after
 
     def training_began(self, now: float) -> None:
         """Note that a training began; see :meth:`training_ended`."""
@@ -81,11 +94,11 @@ class TimeLeft:
         :param now: seconds since freqtrade's start
         """
         if not self._took and self._began is None:
-            return max(0.0, START_SECONDS - now) + self.total - START_SECONDS
+            return max(0.0, self._start - now) + self.total - self._start
         done = len(self._took)
         running = 0.0 if self._began is None else max(0.0, self._mean() - (now - self._began))
         waiting = max(0, self._n - done - (self._began is not None))
-        return running + waiting * self._mean() + END_SECONDS + self._after
+        return running + waiting * self._mean() + self._end + self._after
 
     def _mean(self) -> float:
         return sum(self._took) / len(self._took) if self._took else self._each

@@ -160,7 +160,8 @@ class LeftBehind:
     :ivar tags: TensorBoard's tags by the folder of their run
     :ivar bad_manifests: of a training's folder, what is wrong with its manifest or a file that it seals, in words
     :ivar manifests: trainings' folders that were looked at
-    :ivar frame_rows: rows of the strategy's frame that freqtrade exported, within the trained periods
+    :ivar predicted_rows: candles of the trained periods that were predicted
+    :ivar frame_rows: rows of the strategy's frame that a trade followed, within the trained periods
     :ivar frame_equal: of these, the ones that hold the predictions of their period
     :ivar questions: about open trades that the strategy asked
     :ivar answered: of these, the ones with a probability of a policy that was trained
@@ -169,6 +170,7 @@ class LeftBehind:
     tags: dict[str, tuple[str, ...]]
     bad_manifests: tuple[str, ...]
     manifests: int
+    predicted_rows: int
     frame_rows: int
     frame_equal: int
     questions: int
@@ -185,6 +187,8 @@ class TimedRun:
     :ivar step_bytes: that one environment step reads and writes
     :ivar seconds: that the timing took
     :ivar gpus: their names
+    :ivar others_cores: processors that other programs used meanwhile, in the mean
+    :ivar rest_share: of the run's trainings, what was neither rollout nor update: workers' start, evaluations
     """
 
     timed: Timed
@@ -196,6 +200,8 @@ class TimedRun:
     n_epochs: int
     seconds: float
     gpus: tuple[str, ...]
+    others_cores: float
+    rest_share: float
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def command_of(plan: Plan, overlay: Path, results: Path) -> list[str]:
         (*plan.configs, overlay),
         datadir=plan.datadir,
         backtest_directory=results,
-        # With the strategy's frame where there was a signal: it shows whether predictions came that far.
+        # With the strategy's frame where a trade followed: it shows whether predictions came that far.
         export="signals",
         pairs=plan.pairs,
         timerange=plan.timerange,

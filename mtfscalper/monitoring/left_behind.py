@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator  # type: ignore[import-untyped]
 
 from mtfscalper import artefacts
+from mtfscalper.freqai.archive import kept_folder
 from mtfscalper.freqai.columns import PREDICTION_COLUMNS
 from mtfscalper.freqai.decision_record import records_folder
 from mtfscalper.monitoring.facts import LeftBehind
@@ -32,7 +34,7 @@ def left_behind(models: Path, result: Path, user_data: Path) -> LeftBehind:
     seals = Seals(user_data)
     bad = tuple(f"{folder.name}: {why}" for folder in folders for why in wrong_with(folder, seals))
     frames = exported_frames(result)
-    rows, equal = predictions_in(frames, models)
+    predicted, rows, equal = predictions_in(frames, models)
     questions, answered = questions_asked(
         records_folder({"user_data_dir": user_data, "freqai": {"identifier": models.name}})
     )
@@ -40,11 +42,22 @@ def left_behind(models: Path, result: Path, user_data: Path) -> LeftBehind:
         tags=tensorboard_tags(models),
         bad_manifests=bad,
         manifests=len(folders),
+        predicted_rows=predicted,
         frame_rows=rows,
         frame_equal=equal,
         questions=questions,
         answered=answered,
     )
+
+
+def remove_all(models: Path, user_data: Path) -> None:
+    """Remove what a run left in the project's own folder: models, their seals, the record of decisions.
+
+    :param models: ``user_data/models/<identifier>``
+    """
+    record = records_folder({"user_data_dir": user_data, "freqai": {"identifier": models.name}})
+    for path in (models, kept_folder(models.parent, models.name), record):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def tensorboard_tags(models: Path) -> dict[str, tuple[str, ...]]:
@@ -71,7 +84,7 @@ def wrong_with(folder: Path, seals: Seals) -> Iterator[str]:
 
 
 def exported_frames(result: Path) -> dict[str, pd.DataFrame]:
-    """The rows of the strategy's frame that freqtrade exported (``--export signals``): those with a signal, by pair."""
+    """The rows of the strategy's frame that ``--export signals`` writes, those before a trade; by pair."""
     with zipfile.ZipFile(result) as archive:
         names = [name for name in archive.namelist() if name.endswith("_signals.pkl")]
         frames: dict[str, pd.DataFrame] = {}
@@ -84,19 +97,22 @@ def exported_frames(result: Path) -> dict[str, pd.DataFrame]:
         return frames
 
 
-def predictions_in(frames: Mapping[str, pd.DataFrame], models: Path) -> tuple[int, int]:
-    """Rows of the strategy's frames that lie in a trained period, and those that hold what was predicted for them.
+def predictions_in(frames: Mapping[str, pd.DataFrame], models: Path) -> tuple[int, int, int]:
+    """Predicted candles, rows of the strategy's frames among them, and those that hold what was predicted for them.
 
     :param models: ``user_data/models/<identifier>``
     """
-    rows = equal = 0
+    candles = rows = equal = 0
     for folder in models.glob("sub-train-*"):
         report = json.loads((folder / artefacts.REPORT_NAME).read_text())
         path = next(folder.glob("*_prediction.feather"), None)
         frame = frames.get(report["pair"])
-        if path is None or frame is None or frame.empty:
+        if path is None:
             continue
         predicted = pd.read_feather(path)
+        candles += len(predicted)
+        if frame is None or frame.empty:
+            continue
         columns = [name for name in (*PREDICTION_COLUMNS, _DECIDED) if name in predicted]
         predicted = predicted.assign(date=pd.to_datetime(predicted["date"], utc=True)).set_index("date")[columns]
         dates = pd.to_datetime(frame["date"], utc=True)
@@ -107,7 +123,7 @@ def predictions_in(frames: Mapping[str, pd.DataFrame], models: Path) -> tuple[in
         expected = predicted.reindex(pd.DatetimeIndex(within["date"]).tz_convert("UTC")).to_numpy(dtype=float)
         same = np.isclose(within[columns].to_numpy(dtype=float), expected, rtol=1e-6, atol=1e-9).all(axis=1)
         equal += int((same & (within[_DECIDED].to_numpy() == 1)).sum())
-    return rows, equal
+    return candles, rows, equal
 
 
 def questions_asked(folder: Path) -> tuple[int, int]:

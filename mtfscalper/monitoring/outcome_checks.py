@@ -58,7 +58,7 @@ def check_predictions(facts: RunFacts) -> Check:
     """The strategy had the predictions in its frame, and the policies answered what it asked about its trades."""
     left, exact = facts.left, facts.asked.decision_mode == "exact"
     asks = exact and facts.trades.total > 0
-    seen = f"{left.frame_equal:,} of {left.frame_rows:,} rows with a signal hold theirs"
+    seen = f"{left.frame_equal:,} of {left.frame_rows:,} rows before a trade hold theirs"
     if exact:
         seen += f"; {left.answered:,} of {left.questions:,} questions answered"
     check = judge(
@@ -70,7 +70,7 @@ def check_predictions(facts: RunFacts) -> Check:
         "the strategy must call self.freqai.start and keep its columns; with 'exact' decisions custom_exit must ask",
     )
     if check.verdict is Verdict.OK and not left.frame_rows and not left.questions:
-        return check._replace(verdict=Verdict.NOTE, remedy="no signal and no trade to tell by: lengthen --timerange")
+        return check._replace(verdict=Verdict.NOTE, remedy="no trade to tell by: lengthen --timerange")
     return check
 
 

@@ -20,7 +20,7 @@ from mtfscalper.machine import usable_processors
 from mtfscalper.monitoring.facts import Asked
 from mtfscalper.offline import OFFLINE_USER_DATA, SYNTHETIC_DATADIR
 from mtfscalper.offline.candles import CandleStore
-from mtfscalper.offline.freqtrade_command import CONFIGS
+from mtfscalper.offline.freqtrade_command import CONFIGS, offline_config
 from mtfscalper.offline.synthetic import write_market
 from mtfscalper.settings import Settings, SettingsError
 
@@ -127,6 +127,16 @@ def plan_run(request: Request) -> Plan:
     )
 
 
+def why_refused(plan: Plan, changes: Mapping[str, Any]) -> str | None:
+    """Why the settings refuse a configuration once more keys of ``rl_config`` are changed; None where they take it."""
+    overrides = {**plan.overrides, "rl_config": {**plan.overrides["rl_config"], **changes}}
+    try:
+        _settings(_merged_config(plan.configs, overrides))
+    except RequestError as error:
+        return str(error)
+    return None
+
+
 def _changes(
     configs: Sequence[Path], overrides: Mapping[str, Any], config: Mapping[str, Any], pairs: tuple[str, ...]
 ) -> tuple[Change, ...]:
@@ -138,11 +148,21 @@ def _changes(
     flat |= {f"freqai.rl_config.{key}": (rl_config.get(key), new) for key, new in overrides["rl_config"].items()}
     wanted = config.get("exchange", {}).get("pair_whitelist")
     flat["exchange.pair_whitelist"] = (wanted, list(pairs))
-    return tuple(
+    flat["user_data_dir"] = (written.get("user_data_dir"), str(OFFLINE_USER_DATA))
+    exchange = written.get("exchange", {})
+    flat["exchange.name"] = (exchange.get("name"), offline_config("http://127.0.0.1")["exchange"]["name"])
+    changes = [
         Change(key, "not set" if old is None else json.dumps(old), json.dumps(new))
         for key, (old, new) in flat.items()
         if old != new
-    )
+    ]
+    for key in ("key", "secret"):
+        if exchange.get(key):
+            # What it is, nobody is shown.
+            changes.append(Change(f"exchange.{key}", "set", '""'))
+    own_addresses = "set" if exchange.get("ccxt_config") else "not set"
+    changes.append(Change("exchange.ccxt_config", own_addresses, "every request goes to the loopback exchange"))
+    return tuple(changes)
 
 
 def _asked(settings: Settings) -> Asked:

@@ -50,6 +50,11 @@ class Gain(NamedTuple):
         """Whether it is more than noise, and worth it."""
         return self.rounds >= ROUNDS_MIN and self.low >= GAIN_MIN
 
+    @property
+    def looks_faster(self) -> bool:
+        """Whether it is worth to be timed once more."""
+        return self.low > 1 and self.ratio >= GAIN_MIN
+
 
 class Timed(NamedTuple):
     """What was timed on this machine.
@@ -57,15 +62,20 @@ class Timed(NamedTuple):
     :ivar yours: the choice of the user's configuration
     :ivar per_step: median of its rounds
     :ivar beside: each alternative with its gain over it; None where it could not run
-    :ivar best: what was found to be faster, with its gain in rounds of their own; None where nothing was
+    :ivar candidate: what looked faster, with its gain in rounds of their own; None where nothing did
     :ivar problems: why an alternative could not run, in words
     """
 
     yours: Choice
     per_step: PerStep
     beside: tuple[tuple[str, Choice, Gain | None], ...]
-    best: tuple[Choice, Gain] | None
+    candidate: tuple[Choice, Gain] | None
     problems: tuple[str, ...] = ()
+
+    @property
+    def best(self) -> tuple[Choice, Gain] | None:
+        """What was found to be faster; None where nothing was."""
+        return self.candidate if self.candidate is not None and self.candidate[1].is_found else None
 
 
 def gain(yours: Sequence[float], other: Sequence[float]) -> Gain:
@@ -108,12 +118,20 @@ class Budget:
         self._tell(what, max(0.0, self.seconds - self.used()))
 
 
-def time_choices(yours: Choice, others: dict[str, list[Choice]], n_epochs: int, run: Round, budget: Budget) -> Timed:
+def time_choices(
+    yours: Choice,
+    others: dict[str, list[Choice]],
+    n_epochs: int,
+    run: Round,
+    budget: Budget,
+    accepts: Callable[[Choice], bool] = lambda _: True,
+) -> Timed:
     """Time a choice beside its alternatives, and what looks best of them beside it once more.
 
     The second time is what is believed: of many that are alike, one looks faster by chance.
 
     :param others: of :func:`mtfscalper.monitoring.choices.alternatives`
+    :param accepts: whether the settings would take what is put together of them
     :raises TrialError: if the user's own choice cannot run
     """
     rivals = [(key, choice) for key, choices in others.items() for choice in choices]
@@ -125,20 +143,21 @@ def time_choices(yours: Choice, others: dict[str, list[Choice]], n_epochs: int, 
         for _, choice in rivals
         if choice not in problems
     }
-    best = None
+    checked = None
     candidate = _combined(yours, others, gains)
+    if not accepts(candidate):
+        candidate = _single(yours, gains)
     if candidate != yours:
         again = _side_by_side(yours, [candidate], run, budget, 1.0, problems)
         if candidate not in problems:
             seconds = [[one.training(n_epochs) for one in again[choice]] for choice in (yours, candidate)]
-            found = gain(*seconds)
-            best = (candidate, found) if found.is_found else None
+            checked = (candidate, gain(*seconds))
             rounds[yours] += again[yours]
     return Timed(
         yours=yours,
         per_step=PerStep(*map(statistics.median, zip(*rounds[yours], strict=True))),
         beside=tuple((key, choice, gains.get(choice)) for key, choice in rivals),
-        best=best,
+        candidate=checked,
         problems=tuple(problems.values()),
     )
 
@@ -149,9 +168,15 @@ def _combined(yours: Choice, others: dict[str, list[Choice]], gains: dict[Choice
     for choices in others.values():
         timed = [choice for choice in choices if choice in gains]
         best = max(timed, key=lambda choice: gains[choice].ratio, default=None)
-        if best is not None and gains[best].low > 1 and gains[best].ratio >= GAIN_MIN:
+        if best is not None and gains[best].looks_faster:
             changes |= yours.differences(best)
     return yours._replace(**changes)
+
+
+def _single(yours: Choice, gains: dict[Choice, Gain]) -> Choice:
+    """The one alternative that looks fastest, the user's choice where none looks faster."""
+    faster = [choice for choice in gains if gains[choice].looks_faster]
+    return max(faster, key=lambda choice: gains[choice].ratio, default=yours)
 
 
 def _side_by_side(
@@ -167,7 +192,7 @@ def _side_by_side(
         for choice in (yours, *others):
             if choice in problems:
                 continue
-            budget.told(f"timing {choice.vec_env}, {choice.cpu_count} threads, {choice.precision}")
+            budget.told(f"timing {choice}")
             try:
                 found = run(choice)
             except TrialError as error:

@@ -44,7 +44,6 @@ from mtfscalper.user_code import forget_user_code
 SAMPLES, EPOCHS = 1024, 4
 SAMPLES_OF_ONE_EPOCH = 16_384
 CANDLES_MAX = 20_000
-SIGNAL_DENSITY = 0.15
 PAIR = "BTC/USDT:USDT"
 DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 
@@ -67,12 +66,14 @@ class Task:
     :ivar settings: the watched training's
     :ivar features: scaled, shape (n_candles, n_features)
     :ivar user_data: where the user's own code lies
+    :ivar signal_share: of the candles, those with an entry signal: passing over the others takes time too
     """
 
     settings: Settings
     features: npt.NDArray[np.float32]
     rules: TradingRules
     user_data: Path
+    signal_share: float
 
     def rounds_settings(self, choice: Choice) -> Settings:
         """The settings with a choice in them, and a rollout that takes no longer than it must."""
@@ -102,13 +103,13 @@ class Task:
         )
 
     def tape(self) -> MarketTape:
-        """Candles with a signal on every seventh or so."""
+        """Candles with as many signals as the watched run had."""
         features = self.features[:CANDLES_MAX]
         start = datetime(2024, 1, 1, tzinfo=UTC)
         stop = start + timedelta(hours=1 + len(features) // 12)
         candles = generate_market(start=start, stop=stop, pairs=(PAIR,))[PAIR].iloc[: len(features)]
         random = np.random.default_rng(0)
-        signals = {name: random.random(len(candles)) < SIGNAL_DENSITY for name in (LONG_SIGNAL, SHORT_SIGNAL)}
+        signals = {name: random.random(len(candles)) < self.signal_share / 2 for name in (LONG_SIGNAL, SHORT_SIGNAL)}
         frame = candles.reset_index(drop=True).assign(**signals)
         frame["price_scale"] = price_scale(frame, 1.0)
         return MarketTape.from_frame(frame, features, pair=PAIR, timeframe_ms=300_000, signals_needed=True)
@@ -236,7 +237,7 @@ def _serve(connection: Connection, task: Task) -> None:
                 trials = trials or Trials(task)
                 answer: Any = tuple(getattr(trials, name)(choice))
             except Exception as error:
-                answer = f"{choice.vec_env}, {choice.precision}, {choice.device}: {type(error).__name__}: {error}"
+                answer = f"{choice}: {type(error).__name__}: {error}"
             connection.send(answer)
     except (EOFError, OSError):
         # Nobody asks any more.

@@ -23,8 +23,10 @@ from mtfscalper.monitoring.verdicts import Check
 from mtfscalper.offline import EXIT_INTERRUPTED, ReplayError
 
 if TYPE_CHECKING:
+    from mtfscalper.monitoring.choices import Choice
     from mtfscalper.monitoring.estimate import TimeLeft
-    from mtfscalper.monitoring.facts import RunFacts, TimedRun, TrainedPeriod
+    from mtfscalper.monitoring.facts import LeftBehind, RunFacts, TimedRun, TrainedPeriod
+    from mtfscalper.monitoring.others import Others
     from mtfscalper.monitoring.plan import Change, Plan, Request
 
 # What runs freqtrade is imported after the packages have been looked for: so --help does not take seconds, and a
@@ -118,7 +120,7 @@ def main(argv: Sequence[str] | None = None, *, root: Path, console: Console | No
     except KeyboardInterrupt:
         console.out("Interrupted; freqtrade and the loopback exchange have stopped.")
         return EXIT_INTERRUPTED
-    advice = None if facts.timed is None else advise(facts.timed)
+    advice = None if facts.timed is None else advise(facts.timed, facts.processors)
     return _conclude(
         console, all_checks(facts), args.json, asdict(facts), advice=advice, changes=plan.changes, html_path=args.html
     )
@@ -139,15 +141,17 @@ def observe(
     from mtfscalper.monitoring.facts import RunFacts
     from mtfscalper.monitoring.freqtrade_run import run_watched
     from mtfscalper.monitoring.inspection import changed_settings, trades_of_result, trained_periods
-    from mtfscalper.monitoring.left_behind import left_behind
+    from mtfscalper.monitoring.left_behind import left_behind, remove_all
+    from mtfscalper.monitoring.others import look_around
     from mtfscalper.monitoring.sampler import peak_memory
     from mtfscalper.monitoring.timing import TrialError
 
     began = time.monotonic()
     # The decisions below are timed with as many threads as the training had.
     set_torch_threads(plan.settings.rl.cpu_count, plan.settings.rl.interop_threads)
-    time_left = expected_time(plan, seconds)
-    _announce(console, plan, request, time_left.total)
+    others = look_around()
+    time_left = expected_time(plan, seconds, others)
+    _announce(console, plan, request, time_left.total, others)
     scratch = Path(tempfile.mkdtemp(prefix="mtfscalper-validate-"))
     try:
         ran = run_watched(plan, request.root, scratch, console, time_left)
@@ -158,7 +162,7 @@ def observe(
         if periods:
             remaining = max(float(TIMING_SECONDS_MIN), seconds - (time.monotonic() - began))
             try:
-                timed, why_untimed = _timed(plan, periods[0], remaining, console), ""
+                timed, why_untimed = _timed(plan, periods, left, remaining, console), ""
             except TrialError as error:
                 why_untimed = str(error)
         return RunFacts(
@@ -184,45 +188,66 @@ def observe(
         if request.keep:
             console.out(f"kept      {plan.models}\n          {scratch}")
         else:
-            shutil.rmtree(plan.models, ignore_errors=True)
+            remove_all(plan.models, plan.user_data)
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def expected_time(plan: Plan, seconds: float) -> TimeLeft:
+def expected_time(plan: Plan, seconds: float, others: Others) -> TimeLeft:
     """How long a run will take, by the rate of matrix products here.
 
     :param seconds: how long it may take
+    :param others: what has the processors as well
     """
     import torch
 
-    from mtfscalper.monitoring.estimate import END_SECONDS, START_SECONDS, TimeLeft, training_count, training_seconds
+    from mtfscalper.machine import usable_processors
+    from mtfscalper.monitoring.estimate import (
+        END_SECONDS,
+        START_SECONDS,
+        TimeLeft,
+        slowed,
+        training_count,
+        training_seconds,
+    )
     from mtfscalper.monitoring.roofline import Roofline
 
     roofline = Roofline([torch.float32])
     roofline.measure()
     count = training_count(plan.config, plan.timerange, len(plan.pairs), plan.settings)
+    processors = usable_processors()
+    slower = slowed(min(plan.settings.rl.cpu_count, processors), others, processors)
     each = training_seconds(plan.settings, plan.config["timeframe"], 1e9 * roofline.peak(torch.float32))
-    freqtrade = START_SECONDS + count * each + END_SECONDS
-    return TimeLeft(count, each, after=max(float(TIMING_SECONDS_MIN), seconds - freqtrade))
+    freqtrade = slower * (START_SECONDS + count * each + END_SECONDS)
+    return TimeLeft(count, each, after=max(slower * TIMING_SECONDS_MIN, seconds - freqtrade), slower=slower)
 
 
-def _timed(plan: Plan, period: TrainedPeriod, seconds: float, console: Console) -> TimedRun:
-    from mtfscalper.monitoring.timed_run import task_of, time_run
+def _timed(
+    plan: Plan, periods: Sequence[TrainedPeriod], left: LeftBehind, seconds: float, console: Console
+) -> TimedRun:
+    from mtfscalper.monitoring.plan import why_refused
+    from mtfscalper.monitoring.timed_run import choice_of, task_of, time_run
 
     told = [-TOLD_EVERY_SECONDS]
     with console.status("") as status:
 
         def tell(what: str, left: float) -> None:
+            until = f"about {left:.0f} s left" if left else "the last rounds"
             if console.is_terminal:
-                status.update(f"{what} · about {left:.0f} s left")
+                status.update(f"{what} · {until}")
             elif time.monotonic() - told[0] >= TOLD_EVERY_SECONDS:
-                console.print(f"        {what}, about {left:.0f} s left", markup=False)
+                console.print(f"        {what}, {until}", markup=False)
                 told[0] = time.monotonic()
 
-        return time_run(task_of(plan.models, plan.settings, plan.user_data), period, seconds, tell)
+        task = task_of(plan.models, plan.settings, plan.user_data, left)
+        yours = choice_of(plan.settings, periods[0], task.abilities())
+
+        def accepts(choice: Choice) -> bool:
+            return why_refused(plan, yours.differences(choice)) is None
+
+        return time_run(task, yours, periods, seconds, tell, accepts)
 
 
-def _announce(console: Console, plan: Plan, request: Request, seconds: float) -> None:
+def _announce(console: Console, plan: Plan, request: Request, seconds: float, others: Others) -> None:
     asked = plan.asked
     market = "the synthetic market" if request.datadir is None else str(plan.datadir)
     console.out(f"training  {', '.join(plan.pairs)}, {plan.timerange}, on {market}")
@@ -238,7 +263,13 @@ def _announce(console: Console, plan: Plan, request: Request, seconds: float) ->
             "          (classic: signals enter, the policy only exits; trained so briefly it may veto every entry)",
         )
     console.out(f"log       {plan.log}")
-    console.out(f"takes     about {seconds / 60:.1f} minutes, longer while other programs keep the machine busy")
+    console.out(f"takes     about {seconds / 60:.1f} minutes")
+    if others.is_busy:
+        most = f", most of it {others.busiest}" if others.busiest else ""
+        console.out(
+            f"busy      in the last second other programs used {others.cores:.1f} cores{most}; {others.waiting:.1f}"
+        )
+        console.out("          programs wanted one in the last minute: what is timed will be so busy a machine's")
 
 
 def _conclude(

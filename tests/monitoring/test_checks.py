@@ -110,6 +110,7 @@ LEFT = LeftBehind(
     tags={"tensorboard/BTC/PPO_1": TAGS, "tensorboard/ETH/PPO_1": TAGS},
     bad_manifests=(),
     manifests=2,
+    predicted_rows=2000,
     frame_rows=300,
     frame_equal=300,
     questions=900,
@@ -127,6 +128,8 @@ TIMED = TimedRun(
     n_epochs=10,
     seconds=60.0,
     gpus=(),
+    others_cores=0.1,
+    rest_share=0.2,
 )
 
 HEALTHY = RunFacts(
@@ -223,8 +226,8 @@ SABOTAGED: list[tuple[str, Callable[[], RunFacts], str]] = [
     ),
     ("training", lambda: with_report(timesteps=8192), "train_cycles"),
     ("training", lambda: with_watched(in_watched_process=False), "training_report.json"),
-    ("vector environment", lambda: with_report(vec_env="DummyVecEnv"), "could not start"),
-    ("vector environment", lambda: with_report(n_envs=4), "could not start"),
+    ("vector environment", lambda: with_report(vec_env="DummyVecEnv"), "training goes on with"),
+    ("vector environment", lambda: with_report(n_envs=4), "training goes on with"),
     ("worker processes", lambda: with_watched(worker_counts=(7, 8)), "lower n_envs"),
     ("worker processes", lambda: with_watched(worker_counts=()), "lower n_envs"),
     ("worker processes", lambda: with_watched(worker_pids=(*WORKERS[:-1], 99)), "lower n_envs"),
@@ -337,6 +340,19 @@ def test_auto_expects_the_workers_of_what_it_chose(chosen: str, workers: int) ->
     assert failed(all_checks(facts)) == {}
     facts = replace(facts, periods=(replace(period, watched=replace(period.watched, worker_counts=(3,))),))
     assert set(failed(all_checks(facts))) == {"worker processes"}
+
+
+def test_a_training_wholly_in_torch_is_one() -> None:
+    period = replace(
+        HEALTHY_PERIOD,
+        report=replace(healthy_report(), vec_env="torch", worker_pids=[]),
+        watched=replace(HEALTHY_PERIOD.watched, worker_counts=(0,), worker_pids=()),
+    )
+    facts = replace(HEALTHY, asked=replace(ASKED, vec_env="torch"), periods=(period,))
+    assert failed(all_checks(facts)) == {}
+    # Where it cannot train so, another one takes over.
+    facts = replace(facts, periods=(replace(period, report=replace(period.report, vec_env="BatchedTradingEnv")),))
+    assert set(failed(all_checks(facts))) == {"vector environment"}
 
 
 def test_a_run_without_training_fails() -> None:

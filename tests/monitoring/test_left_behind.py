@@ -14,6 +14,7 @@ from mtfscalper.monitoring.left_behind import (
     exported_frames,
     predictions_in,
     questions_asked,
+    remove_all,
     tensorboard_tags,
     wrong_with,
 )
@@ -60,13 +61,13 @@ def test_a_damaged_a_missing_and_a_planted_file_are_named(models: Path, tmp_path
 
 
 def test_predictions_in_the_strategys_frame_are_compared_with_the_periods(models: Path) -> None:
-    assert predictions_in({PAIR: frame()}, models) == (2, 2)
-    assert predictions_in({PAIR: frame(**{"&-p_exit": [0.1, 0.9, 0.3, 0.4]})}, models) == (2, 1)
-    assert predictions_in({PAIR: frame(do_predict=[1, 1, 1, 0])}, models) == (2, 1)
-    assert predictions_in({PAIR: frame().drop(columns="&-p_exit")}, models) == (2, 0)
-    assert predictions_in({}, models) == (0, 0)
+    assert predictions_in({PAIR: frame()}, models) == (4, 2, 2)
+    assert predictions_in({PAIR: frame(**{"&-p_exit": [0.1, 0.9, 0.3, 0.4]})}, models) == (4, 2, 1)
+    assert predictions_in({PAIR: frame(do_predict=[1, 1, 1, 0])}, models) == (4, 2, 1)
+    assert predictions_in({PAIR: frame().drop(columns="&-p_exit")}, models) == (4, 2, 0)
+    assert predictions_in({}, models) == (4, 0, 0)
     # Of another time.
-    assert predictions_in({PAIR: frame().assign(date=DATES[[1, 3]] + pd.Timedelta(days=1))}, models) == (0, 0)
+    assert predictions_in({PAIR: frame().assign(date=DATES[[1, 3]] + pd.Timedelta(days=1))}, models) == (4, 0, 0)
 
 
 def test_exported_frames_are_read_from_freqtrades_zip(tmp_path: Path) -> None:
@@ -83,6 +84,16 @@ def test_questions_without_an_answer_are_counted(tmp_path: Path) -> None:
     asked = pd.DataFrame({"probability": [0.1, float("nan"), 0.3], "policy": ["a", "a", ""]})
     asked.to_feather(tmp_path / "backtest_Mine.feather")
     assert questions_asked(tmp_path) == (3, 1)
+
+
+def test_all_that_a_run_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    mine = [tmp_path / name for name in ("models/mine", "models/.sealed/mine", "decisions/mine")]
+    others = [tmp_path / name for name in ("models/other", "models/.sealed/other", "decisions/other")]
+    for folder in (*mine, *others):
+        folder.mkdir(parents=True)
+    remove_all(tmp_path / "models" / "mine", tmp_path)
+    assert not any(folder.exists() for folder in mine)
+    assert all(folder.is_dir() for folder in others)
 
 
 def test_tags_are_read_from_tensorboards_files(tmp_path: Path) -> None:

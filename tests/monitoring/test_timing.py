@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from test_checks import TIMED
 
-from mtfscalper.monitoring.advice import advise
+from mtfscalper.monitoring.advice import advise, whole_gain
 from mtfscalper.monitoring.choices import Abilities, Choice, alternatives, as_config
 from mtfscalper.monitoring.plan import _merged_config
 from mtfscalper.monitoring.timing import Budget, Gain, PerStep, TrialError, gain, time_choices
@@ -54,6 +54,39 @@ def test_alternatives_differ_in_one_key_and_are_within_the_machine() -> None:
     assert [one.device for one in sixteen["device"]] == ["cuda"]
 
 
+def test_a_gpu_is_tried_in_each_precision_and_with_the_environments_on_it() -> None:
+    with_gpu = Abilities(2, ("cpu", "cuda"), ("cuda",), ("subproc", "torch"))
+    tried = alternatives(YOURS, with_gpu)["device"]
+    assert [(one.vec_env, one.precision, one.device) for one in tried] == [
+        ("subproc", "fp32", "cuda"),
+        ("torch", "fp32", "cuda"),
+        ("subproc", "bf16", "cuda"),
+        ("torch", "bf16", "cuda"),
+    ]
+    # From there, the processor: with the environments that are.
+    on_gpu = YOURS._replace(device="cuda", precision="bf16")
+    assert alternatives(on_gpu, with_gpu)["device"] == [YOURS]
+
+
+def test_what_settings_would_refuse_is_not_tried() -> None:
+    tried = alternatives(YOURS, TWO_CORES, lambda choice: choice.vec_env != "dummy")
+    assert [one.vec_env for one in tried["vec_env"]] == ["batched", "torch"]
+    assert "vec_env" not in alternatives(YOURS, TWO_CORES, lambda choice: choice.vec_env == "subproc")
+
+
+def test_where_settings_refuse_what_was_put_together_the_best_single_one_is_advised() -> None:
+    def seconds(choice: Choice, _: int) -> float:
+        return (0.5 if choice.vec_env == "batched" else 1.0) * (0.8 if choice.precision == "bf16" else 1.0)
+
+    def accepts(choice: Choice) -> bool:
+        return not (choice.vec_env == "batched" and choice.precision == "bf16")
+
+    machine = Machine(seconds)
+    found = time_choices(YOURS, OTHERS, 10, machine.run, machine.budget(60.0), accepts)
+    assert found.best is not None
+    assert found.best[0] == YOURS._replace(vec_env="batched")
+
+
 def test_what_is_faster_is_found_and_confirmed_in_rounds_of_its_own() -> None:
     machine = Machine(rollout_of)
     found = time_choices(YOURS, OTHERS, 10, machine.run, machine.budget(60.0))
@@ -73,7 +106,7 @@ def test_noise_is_no_gain() -> None:
     machine = Machine(lambda _, round_: 1.0 + 0.3 * ((round_ * 7919) % 101) / 101)
     found = time_choices(YOURS, OTHERS, 10, machine.run, machine.budget(60.0))
     assert found.best is None
-    said = advise(replace(TIMED, timed=found))
+    said = advise(replace(TIMED, timed=found), 2)
     assert said.headline.startswith("No gain found, keep yours")
     assert said.config == {}
 
@@ -84,13 +117,16 @@ def test_what_only_looked_faster_is_not_advised() -> None:
     found = time_choices(YOURS, OTHERS, 10, machine.run, machine.budget(60.0))
     assert {key: one for key, _, one in found.beside}["precision"] == Gain(2.0, 2.0, 2.0, 19)
     assert found.best is None
+    said = advise(replace(TIMED, timed=found), 2)
+    assert "not 5% faster beyond noise when it was timed once more" in said.headline
+    assert said.config == {}
 
 
 def test_too_little_time_is_said_and_advises_nothing() -> None:
     machine = Machine(rollout_of)
     found = time_choices(YOURS, OTHERS, 10, machine.run, machine.budget(5.0))
     assert found.best is None
-    assert "give more --seconds" in advise(replace(TIMED, timed=found)).headline
+    assert "give more --seconds" in advise(replace(TIMED, timed=found), 2).headline
 
 
 def test_a_way_that_cannot_run_is_named_and_the_others_are_timed() -> None:
@@ -103,7 +139,7 @@ def test_a_way_that_cannot_run_is_named_and_the_others_are_timed() -> None:
     found = time_choices(YOURS, OTHERS, 10, run, machine.budget(60.0))
     assert found.problems == ("torch: no memory",)
     assert found.best is not None
-    said = advise(replace(TIMED, timed=found))
+    said = advise(replace(TIMED, timed=found), 2)
     assert "Not timed: torch: no memory." in said.remarks
     assert ("vec_env 'torch'", "-", "could not run") in said.rows
 
@@ -131,9 +167,9 @@ BEST = Choice("batched", 1, 1, "bf16", "cpu")
 
 
 def test_the_advice_loads_as_one_more_config(tmp_path: Path) -> None:
-    timed = TIMED.timed._replace(best=(BEST, Gain(2.0, 1.8, 2.2, 9)))
-    said = advise(replace(TIMED, timed=timed))
-    assert said.headline.startswith("Trains 2.00 times as fast (1.80 to 2.20 in 9 rounds")
+    timed = TIMED.timed._replace(candidate=(BEST, Gain(2.0, 1.8, 2.2, 9)))
+    said = advise(replace(TIMED, timed=timed), 2)
+    assert said.headline.startswith("Rollouts and updates 2.00 times as fast (1.80 to 2.20 in 9 rounds side by side)")
     path = tmp_path / "advice.json"
     path.write_text(said.pasted)
     config = _merged_config([ROOT / "configs" / "config_rl_hybrid.json", path], {"rl_config": {}})
@@ -141,6 +177,25 @@ def test_the_advice_loads_as_one_more_config(tmp_path: Path) -> None:
     rl = settings.rl
     assert (rl.vec_env, rl.cpu_count, rl.interop_threads, rl.precision) == ("batched", 1, 1, "bf16")
     assert json.loads(said.pasted) == as_config(YOURS.differences(BEST))
+
+
+def test_what_a_whole_training_gains_is_less_and_said() -> None:
+    # Half of it is twice as fast: 1 / (0.5 + 0.5 / 2).
+    assert whole_gain(2.0, 0.5) == pytest.approx(1 / 0.75)
+    timed = TIMED.timed._replace(candidate=(BEST, Gain(2.0, 1.8, 2.2, 9)))
+    said = advise(replace(TIMED, timed=timed, rest_share=0.5), 2)
+    assert any("about 1.33 times as fast, for 50%" in remark for remark in said.remarks)
+
+
+def test_advice_from_a_busy_machine_says_so() -> None:
+    timed = TIMED.timed._replace(candidate=(BEST, Gain(2.0, 1.8, 2.2, 9)))
+    busy = replace(TIMED, timed=timed, others_cores=0.97)
+    said = advise(busy, 2)
+    assert "while other programs used 1.0 of 2 cores" in said.headline
+    assert "Run it again alone" in said.remarks[0]
+    assert "other programs" not in advise(replace(busy, others_cores=0.2), 2).headline
+    # Where nothing was found too.
+    assert "Run it again alone" in advise(replace(TIMED, others_cores=0.97), 2).remarks[0]
 
 
 def test_every_value_that_can_be_advised_is_one_that_settings_accept() -> None:

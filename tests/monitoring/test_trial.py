@@ -1,5 +1,6 @@
 """Rounds of the smallest training in every way it can be trained; how long they take is not judged."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ from tiny_training import tiny_settings
 
 from mtfscalper.monitoring import gpu
 from mtfscalper.monitoring.choices import Choice
+from mtfscalper.monitoring.facts import LeftBehind
+from mtfscalper.monitoring.timed_run import signal_share
 from mtfscalper.monitoring.timing import TrialError
 from mtfscalper.monitoring.trial import Task, TrialProcess, Trials
 
@@ -19,7 +22,7 @@ YOURS = Choice("dummy", 1, 1, "fp32", "cpu")
 @pytest.fixture
 def task(tmp_path: Path) -> Task:
     features = np.random.default_rng(1).normal(size=(400, 4)).astype(np.float32)
-    return Task(tiny_settings(n_steps=4096), features, make_rules(), tmp_path)
+    return Task(tiny_settings(n_steps=4096), features, make_rules(), tmp_path, 0.15)
 
 
 @pytest.mark.parametrize("vec_env", ["dummy", "batched", "torch"])
@@ -30,6 +33,14 @@ def test_every_way_makes_its_rounds(task: Task, vec_env: str, precision: str) ->
     assert found.rollout > 0
     assert found.update > 0
     assert found.training(10) == found.rollout + 10 * found.update
+
+
+def test_signals_are_as_many_as_the_run_had(task: Task) -> None:
+    left = LeftBehind({}, (), 2, predicted_rows=4000, frame_rows=34, frame_equal=34, questions=2300, answered=2300)
+    assert signal_share(left) == 0.02
+    assert signal_share(replace(left, frame_rows=0)) == 0.01
+    tape = task.tape()
+    assert 0.05 < np.mean(tape.long_signal | tape.short_signal) < 0.25
 
 
 def test_rounds_are_short_and_of_the_same_shape(task: Task) -> None:
