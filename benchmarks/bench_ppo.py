@@ -26,10 +26,8 @@ import pandas as pd
 import torch
 from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcementLearningModel
 from gymnasium import spaces
-from ppo_rounds import Seconds, collector, rounds_of
 from rich.console import Console
 from rich.progress import track
-from roofline import Roofline
 from run_facts import facts
 from sbx_ppo import (
     ARGUMENTS,
@@ -57,6 +55,8 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from mtfscalper.envs.build import build_vec_env
 from mtfscalper.machine import has_bf16, set_torch_threads
 from mtfscalper.market.tape import MarketTape
+from mtfscalper.monitoring.ppo_rounds import Seconds, collector, rounds_of
+from mtfscalper.monitoring.roofline import Roofline
 from mtfscalper.policy.closed_loop import flat_decisions
 from mtfscalper.policy.inference import PolicyDecider
 from mtfscalper.policy.network import LookbackExtractor, MaskedActorCriticPolicy, features_extractor

@@ -11,11 +11,11 @@ import torch
 from device_task import TOY, Task
 from env_contenders import on_device, vectorised
 from kernels import KernelTimes, profiled
-from ppo_rounds import Clock, Seconds, flops, rounds_of
-from roofline import Roofline
 
 from mtfscalper.envs.batched_env import BatchedTradingEnv
 from mtfscalper.envs.device_env import DeviceEnv
+from mtfscalper.monitoring.ppo_rounds import Clock, Seconds, flops, one_round, rounds_of
+from mtfscalper.monitoring.roofline import Roofline
 from mtfscalper.trading.observation import N_ACCOUNT
 from mtfscalper.training.memory import member_bytes
 from mtfscalper.training.population import Population, train_population
@@ -34,15 +34,6 @@ class Round(NamedTuple):
     rollout: float
     update: float
     evaluation: float
-
-
-def one_round(population: Population, clock: Clock) -> Seconds:
-    """A rollout and an update; each waits for the device at its end."""
-    started = clock()
-    population.collect()
-    collected = clock()
-    population.update()
-    return Seconds(collected - started, clock() - collected)
 
 
 def round_with_evaluation(population: Population, clock: Clock) -> Round:
@@ -106,7 +97,7 @@ class Bench:
     ) -> dict[str, float | None]:
         """The operations of an update over its time and over what the device gives at best.
 
-        Of each sample and epoch the two networks have :func:`ppo_rounds.flops`: with P weights, of which P_first are
+        Of each sample and epoch the two networks have ``ppo_rounds.flops``: with P weights, of which P_first are
         in the first layers, 2 P forward, 2 P for the weights' gradients and 2 (P - P_first) for the inputs'. What else
         an update does counts as nothing.
         """

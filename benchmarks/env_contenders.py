@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from ppo_rounds import Clock
 
 from mtfscalper.envs.device_env import DeviceEnv
+from mtfscalper.monitoring.ppo_rounds import Clock
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.trading.trading_rules import TradingRules
 

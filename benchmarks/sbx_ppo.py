@@ -19,8 +19,6 @@ import numpy as np
 import torch
 from bench_env_step import N_CANDLES, PAIR, RULES, market
 from main_config import PPO_ARGUMENTS, RL_CONFIG, ROOT
-from ppo_rounds import Seconds, rounds_of
-from ppo_rounds import flops as network_flops
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from mtfscalper.envs.build import build_vec_env
@@ -28,6 +26,8 @@ from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import MarketTape, price_scale
+from mtfscalper.monitoring.ppo_rounds import Seconds, rounds_of
+from mtfscalper.monitoring.ppo_rounds import flops as network_flops
 from mtfscalper.trading.observation import N_ACCOUNT
 from mtfscalper.trading.reward import RewardSettings
 
@@ -75,7 +75,7 @@ def env_settings(lookback: int) -> EnvSettings:
 
 
 def flops(lookback: int) -> tuple[int, int]:
-    """:func:`ppo_rounds.flops` of the networks here."""
+    """:func:`mtfscalper.monitoring.ppo_rounds.flops` of the networks here."""
     return network_flops(N_FEATURES * lookback + N_ACCOUNT, NET_ARCH)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from mtfscalper.monitoring import configuration_checks, machine_checks, policy_checks
+from mtfscalper.monitoring import configuration_checks, machine_checks, outcome_checks, policy_checks
 from mtfscalper.monitoring.facts import RunFacts
 from mtfscalper.monitoring.packages import PackageFact
 from mtfscalper.monitoring.verdicts import Check, judge
@@ -41,14 +41,29 @@ def all_checks(facts: RunFacts) -> list[Check]:
         machine_checks.check_cpu(facts, "rollout"),
         machine_checks.check_cpu(facts, "update"),
         machine_checks.check_memory(facts),
-        machine_checks.check_rollout_speed(facts),
-        machine_checks.check_update_speed(facts),
-        machine_checks.check_training_speed(facts),
+        *_timed_checks(facts),
         machine_checks.check_prediction_speed(facts),
         policy_checks.check_batched_decisions(facts),
         policy_checks.check_learned(facts),
         policy_checks.check_evaluation(facts),
         policy_checks.check_trades(facts),
+        outcome_checks.check_tensorboard(facts),
+        outcome_checks.check_manifests(facts),
+        outcome_checks.check_predictions(facts),
+    ]
+
+
+def _timed_checks(facts: RunFacts) -> list[Check]:
+    """What is judged by the same training, timed by itself."""
+    if facts.timed is None:
+        remedy = "see why; nothing else tells whether the run was as fast as it can be"
+        return [judge("speed", "timed alone", facts.why_untimed, "rollouts and updates by themselves", False, remedy)]
+    return [
+        machine_checks.check_gpu(facts, facts.timed),
+        machine_checks.check_rollout_speed(facts, facts.timed),
+        machine_checks.check_update_speed(facts, facts.timed),
+        machine_checks.check_roofline(facts, facts.timed),
+        machine_checks.check_training_speed(facts, facts.timed),
     ]
 
 

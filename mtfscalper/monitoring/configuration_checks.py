@@ -10,7 +10,9 @@ from mtfscalper.monitoring.verdicts import Check, Verdict, counted, distinct, ju
 # Fewer samples than this, taken while a training ran, say little about its worker processes.
 SAMPLES_MIN = 3
 
-_VEC_ENV_CLASSES = {"subproc": "SubprocVecEnv", "dummy": "DummyVecEnv", "batched": "BatchedTradingEnv"}
+# How a report names them; 'auto' takes one of the first three.
+_CLASSES_OF_AUTO = {"subproc": "SubprocVecEnv", "dummy": "DummyVecEnv", "batched": "BatchedTradingEnv"}
+_VEC_ENV_CLASSES = {**_CLASSES_OF_AUTO, "torch": "torch"}
 
 
 def check_settings(facts: RunFacts) -> Check:
@@ -50,7 +52,7 @@ def check_training(facts: RunFacts) -> Check:
 def check_vec_env(facts: RunFacts) -> Check:
     """The vector environment that trained is the one asked for, not the one that stepped in for it."""
     asked = facts.asked.vec_env
-    names = sorted(_VEC_ENV_CLASSES.values()) if asked == "auto" else [_VEC_ENV_CLASSES[asked]]
+    names = sorted(_CLASSES_OF_AUTO.values()) if asked == "auto" else [_VEC_ENV_CLASSES[asked]]
     accepted = {f"{name} x {facts.asked.n_envs}" for name in names}
     seen = [f"{period.report.vec_env} x {period.report.n_envs}" for period in facts.periods]
     return judge(
@@ -59,7 +61,7 @@ def check_vec_env(facts: RunFacts) -> Check:
         distinct(seen),
         f"the fastest of {', '.join(names)}, x {facts.asked.n_envs}" if asked == "auto" else min(accepted),
         len(set(seen)) == 1 and set(seen) <= accepted,
-        remedy_of(facts, "look for 'could not start' in the log: it says why another one took over"),
+        remedy_of(facts, "look for 'training goes on with' in the log: it says why another one took over"),
     )
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     # Facts are judged without importing torch or freqtrade, so that the check of packages can say which is missing.
     from mtfscalper.monitoring.packages import PackageFact
     from mtfscalper.monitoring.sampler import PeakMemory
+    from mtfscalper.monitoring.timing import Timed
     from mtfscalper.training.report import TrainingReport
 
 
@@ -18,6 +19,7 @@ class Asked:
 
     :ivar torch_threads: intra-op threads, clamped to the processors there are; so ``torch_interop_threads``
     :ivar evaluates: whether candles are held out for evaluation
+    :ivar device: where torch computes on this machine
     """
 
     vec_env: str
@@ -32,6 +34,9 @@ class Asked:
     torch_interop_threads: int
     entry_mode: str
     evaluates: bool
+    decision_mode: str = "exact"
+    tensorboard: bool = True
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -114,6 +119,7 @@ class Decided:
     :ivar unlike_untrained: rows that the untrained network decides differently
     :ivar batch_rows: rows of the batch that was timed
     :ivar rows_per_second: of the batched decisions, median of several
+    :ivar singly_per_second: of the decisions one by one
     """
 
     rows: int
@@ -123,6 +129,7 @@ class Decided:
     unlike_untrained: int
     batch_rows: int
     rows_per_second: float
+    singly_per_second: float
 
 
 @dataclass(frozen=True)
@@ -147,6 +154,57 @@ class Trades:
 
 
 @dataclass(frozen=True)
+class LeftBehind:
+    """What a run left on disk, beside its policies.
+
+    :ivar tags: TensorBoard's tags by the folder of their run
+    :ivar bad_manifests: of a training's folder, what is wrong with its manifest or a file that it seals, in words
+    :ivar manifests: trainings' folders that were looked at
+    :ivar predicted_rows: candles of the trained periods that were predicted
+    :ivar frame_rows: rows of the strategy's frame that a trade followed, within the trained periods
+    :ivar frame_equal: of these, the ones that hold the predictions of their period
+    :ivar questions: about open trades that the strategy asked
+    :ivar answered: of these, the ones with a probability of a policy that was trained
+    """
+
+    tags: dict[str, tuple[str, ...]]
+    bad_manifests: tuple[str, ...]
+    manifests: int
+    predicted_rows: int
+    frame_rows: int
+    frame_equal: int
+    questions: int
+    answered: int
+
+
+@dataclass(frozen=True)
+class TimedRun:
+    """The run's training timed by itself, with nothing else to do, and what the machine gives at best.
+
+    :ivar peak_flops: of matrix products by second, in the training's precision and threads
+    :ivar copied_bytes_per_second: read, and as many written
+    :ivar update_flop: operations of one sample in one epoch; so ``decision_flop`` of one environment step
+    :ivar step_bytes: that one environment step reads and writes
+    :ivar seconds: that the timing took
+    :ivar gpus: their names
+    :ivar others_cores: processors that other programs used meanwhile, in the mean
+    :ivar rest_share: of the run's trainings, what was neither rollout nor update: workers' start, evaluations
+    """
+
+    timed: Timed
+    peak_flops: float
+    copied_bytes_per_second: float
+    update_flop: float
+    decision_flop: float
+    step_bytes: float
+    n_epochs: int
+    seconds: float
+    gpus: tuple[str, ...]
+    others_cores: float
+    rest_share: float
+
+
+@dataclass(frozen=True)
 class RunFacts:
     """Everything about one run.
 
@@ -157,12 +215,16 @@ class RunFacts:
     :ivar processes_left: what was still alive after freqtrade had ended, process id to role
     :ivar environment_overrides: FREQTRADE__ variables, which freqtrade puts before the configuration files
     :ivar watching_cpu_seconds: processor time the watching itself cost
+    :ivar gpu_bytes: the most GPU memory that came to be used meanwhile; None where no driver tells
+    :ivar why_untimed: why the training could not be timed by itself
     """
 
     asked: Asked
     packages: tuple[PackageFact, ...]
     periods: tuple[TrainedPeriod, ...]
     trades: Trades
+    left: LeftBehind
+    timed: TimedRun | None
     memory: PeakMemory
     processors: int
     memory_bytes: int
@@ -172,3 +234,5 @@ class RunFacts:
     environment_overrides: tuple[str, ...]
     freqtrade_seconds: float
     watching_cpu_seconds: float
+    gpu_bytes: int | None = None
+    why_untimed: str = ""

@@ -2,10 +2,12 @@
 
 import re
 
+# How the name of a training's stage begins.
+TRAINING = "training "
 # What freqtrade logs when it comes to a stage, and the name of the stage here.
 _STAGES = (
     (re.compile(r"Loading data|Using data directory"), "loading candles"),
-    (re.compile(r"Starting training (\S+)"), "training {}"),
+    (re.compile(r"Starting training (\S+)"), TRAINING + "{}"),
     (re.compile(r"Done training (\S+)"), "deciding on {}"),
     (re.compile(r"Backtesting with data from"), "backtesting trades"),
 )

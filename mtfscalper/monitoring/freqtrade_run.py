@@ -9,7 +9,9 @@ from typing import NamedTuple
 from rich.console import Console
 from rich.status import Status
 
-from mtfscalper.monitoring.freqtrade_log import last_error, stage_of
+from mtfscalper.monitoring.estimate import TimeLeft
+from mtfscalper.monitoring.freqtrade_log import TRAINING, last_error, stage_of
+from mtfscalper.monitoring.gpu import GpuMemory
 from mtfscalper.monitoring.plan import Plan
 from mtfscalper.monitoring.sampler import Recording, Sample, TreeSampler
 from mtfscalper.offline.exchange import ReplayExchange
@@ -26,12 +28,14 @@ class Ran(NamedTuple):
     :ivar result: freqtrade's backtest result
     :ivar seconds: from freqtrade's start to its end
     :ivar watching_cpu_seconds: processor time that this process used meanwhile
+    :ivar gpu_bytes: the most GPU memory that came to be used meanwhile; None where no driver tells
     """
 
     recording: Recording
     result: Path
     seconds: float
     watching_cpu_seconds: float
+    gpu_bytes: int | None
 
 
 def command_of(plan: Plan, overlay: Path, results: Path) -> list[str]:
@@ -45,6 +49,8 @@ def command_of(plan: Plan, overlay: Path, results: Path) -> list[str]:
         (*plan.configs, overlay),
         datadir=plan.datadir,
         backtest_directory=results,
+        # With the strategy's frame where a trade followed: it shows whether predictions came that far.
+        export="signals",
         pairs=plan.pairs,
         timerange=plan.timerange,
         # On the command line, a name would override the one in the user's configuration.
@@ -52,7 +58,7 @@ def command_of(plan: Plan, overlay: Path, results: Path) -> list[str]:
     )
 
 
-def run_watched(plan: Plan, root: Path, scratch: Path, console: Console) -> Ran:
+def run_watched(plan: Plan, root: Path, scratch: Path, console: Console, time_left: TimeLeft) -> Ran:
     """Run the plan's training and backtest, and watch it.
 
     :param root: checkout of the project
@@ -71,9 +77,10 @@ def run_watched(plan: Plan, root: Path, scratch: Path, console: Console) -> Ran:
             TreeSampler(process.pid) as sampler,
             console.status("") as status,
         ):
-            progress = _Progress(console, status, plan.log)
+            progress, gpu = _Progress(console, status, plan.log, time_left), GpuMemory()
             while process.poll() is None:
                 progress.show(sampler.recording)
+                gpu.look()
                 time.sleep(0.2)
         seconds, own_cpu = time.perf_counter() - began, time.process_time() - own_cpu
     found = sorted(results.glob("*.zip"))
@@ -81,13 +88,14 @@ def run_watched(plan: Plan, root: Path, scratch: Path, console: Console) -> Ran:
     if process.returncode != 0 or not found:
         error = last_error(plan.log.read_text(errors="replace"))
         raise RunError(f"freqtrade failed (exit status {process.returncode}): {error}\nIts whole output: {plan.log}")
-    return Ran(sampler.recording, found[-1], seconds, own_cpu)
+    return Ran(sampler.recording, found[-1], seconds, own_cpu, gpu.most)
 
 
 class _Progress:
     """How far freqtrade has come: a spinner on a terminal; elsewhere a line for each stage."""
 
-    def __init__(self, console: Console, status: Status, log: Path) -> None:
+    def __init__(self, console: Console, status: Status, log: Path, time_left: TimeLeft) -> None:
+        self._time_left = time_left
         self._console, self._status, self._log = console, status, log
         self._began = time.monotonic()
         self._position = 0
@@ -99,12 +107,18 @@ class _Progress:
             file.seek(self._position)
             text = file.read()
         self._position += len(text)
+        before, seconds = self._stage, time.monotonic() - self._began
         self._stage = stage_of(text.decode(errors="replace"), self._stage)
-        seconds = time.monotonic() - self._began
+        if self._stage != before:
+            if before.startswith(TRAINING):
+                self._time_left.training_ended(seconds)
+            if self._stage.startswith(TRAINING):
+                self._time_left.training_began(seconds)
+        left = self._time_left.left(seconds)
         if self._console.is_terminal:
-            self._status.update(f"{self._stage} · {seconds:.0f} s{_usage(recording)}")
+            self._status.update(f"{self._stage} · {seconds:.0f} s, about {left:.0f} s left{_usage(recording)}")
         elif self._stage != self._shown:
-            self._console.print(f"{seconds:4.0f} s  {self._stage}", markup=False)
+            self._console.print(f"{seconds:4.0f} s  {self._stage}, about {left:.0f} s left", markup=False)
         self._shown = self._stage
 
 

@@ -216,8 +216,10 @@ def decided(model: PPO, untrained: ActorCriticPolicy, features: npt.NDArray[np.f
     extractor = features_extractor(model)
     extractor.set_features(features)
     # A policy trained in bfloat16 decides in float32, whoever asks it.
+    began = time.perf_counter()
     with model.policy.in_full_precision():
         singly = np.array([int(model.predict(row, deterministic=True)[0]) for row in compared])
+    singly_seconds = time.perf_counter() - began
     rows = np.arange(len(compared))
     gap = np.abs(batched.probabilities[rows, batched.actions] - batched.probabilities[rows, singly])
     differs = batched.actions != singly
@@ -229,6 +231,7 @@ def decided(model: PPO, untrained: ActorCriticPolicy, features: npt.NDArray[np.f
         unlike_untrained=int((PolicyDecider(untrained, features).decide(compared).actions != batched.actions).sum()),
         batch_rows=len(everything),
         rows_per_second=_rows_per_second(decider, everything),
+        singly_per_second=len(compared) / singly_seconds,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
@@ -12,13 +13,14 @@ from typing import Any, NamedTuple
 from freqtrade.configuration.config_validation import validate_config_schema
 from freqtrade.configuration.load_config import load_from_files
 from freqtrade.exceptions import FreqtradeException
+from stable_baselines3.common.utils import get_device
 
 from mtfscalper.freqai.written_config import as_written
 from mtfscalper.machine import usable_processors
 from mtfscalper.monitoring.facts import Asked
 from mtfscalper.offline import OFFLINE_USER_DATA, SYNTHETIC_DATADIR
 from mtfscalper.offline.candles import CandleStore
-from mtfscalper.offline.freqtrade_command import CONFIGS
+from mtfscalper.offline.freqtrade_command import CONFIGS, offline_config
 from mtfscalper.offline.synthetic import write_market
 from mtfscalper.settings import Settings, SettingsError
 
@@ -47,10 +49,19 @@ class Request(NamedTuple):
     keep: bool = False
 
 
+class Change(NamedTuple):
+    """A key that the run sets otherwise than the user's configuration, both values in words."""
+
+    key: str
+    before: str
+    after: str
+
+
 class Plan(NamedTuple):
     """A run that is ready to start.
 
     :ivar overrides: settings that differ from the configuration files, section and key to value
+    :ivar changes: the same, and what else differs, each beside what it was
     :ivar asked: what the files and the overrides ask for together
     :ivar config: the freqtrade configuration they make
     """
@@ -61,9 +72,11 @@ class Plan(NamedTuple):
     timerange: str
     pairs: tuple[str, ...]
     overrides: dict[str, Any]
+    changes: tuple[Change, ...]
     config: dict[str, Any]
     settings: Settings
     asked: Asked
+    user_data: Path
     models: Path
     log: Path
 
@@ -96,19 +109,60 @@ def plan_run(request: Request) -> Plan:
     config = _merged_config(configs, overrides)
     settings = _settings(config)
     user_data = request.root / OFFLINE_USER_DATA
+    pairs = _pairs(config, datadir)
     return Plan(
         identifier=identifier,
         configs=configs,
         datadir=datadir,
         timerange=request.timerange or DEFAULT_TIMERANGE,
-        pairs=_pairs(config, datadir),
+        pairs=pairs,
         overrides=overrides,
+        changes=_changes(configs, overrides, config, pairs),
         config=config,
         settings=settings,
         asked=_asked(settings),
+        user_data=user_data,
         models=user_data / "models" / identifier,
         log=user_data / "logs" / f"{identifier}.log",
     )
+
+
+def why_refused(plan: Plan, changes: Mapping[str, Any]) -> str | None:
+    """Why the settings refuse a configuration once more keys of ``rl_config`` are changed; None where they take it."""
+    overrides = {**plan.overrides, "rl_config": {**plan.overrides["rl_config"], **changes}}
+    try:
+        _settings(_merged_config(plan.configs, overrides))
+    except RequestError as error:
+        return str(error)
+    return None
+
+
+def _changes(
+    configs: Sequence[Path], overrides: Mapping[str, Any], config: Mapping[str, Any], pairs: tuple[str, ...]
+) -> tuple[Change, ...]:
+    """What the run sets otherwise than the files do."""
+    written = load_from_files([str(path) for path in configs])
+    freqai = written.get("freqai", {})
+    flat = {f"freqai.{key}": (freqai.get(key), new) for key, new in overrides.items() if key != "rl_config"}
+    rl_config = freqai.get("rl_config", {})
+    flat |= {f"freqai.rl_config.{key}": (rl_config.get(key), new) for key, new in overrides["rl_config"].items()}
+    wanted = config.get("exchange", {}).get("pair_whitelist")
+    flat["exchange.pair_whitelist"] = (wanted, list(pairs))
+    flat["user_data_dir"] = (written.get("user_data_dir"), str(OFFLINE_USER_DATA))
+    exchange = written.get("exchange", {})
+    flat["exchange.name"] = (exchange.get("name"), offline_config("http://127.0.0.1")["exchange"]["name"])
+    changes = [
+        Change(key, "not set" if old is None else json.dumps(old), json.dumps(new))
+        for key, (old, new) in flat.items()
+        if old != new
+    ]
+    for key in ("key", "secret"):
+        if exchange.get(key):
+            # What it is, nobody is shown.
+            changes.append(Change(f"exchange.{key}", "set", '""'))
+    own_addresses = "set" if exchange.get("ccxt_config") else "not set"
+    changes.append(Change("exchange.ccxt_config", own_addresses, "every request goes to the loopback exchange"))
+    return tuple(changes)
 
 
 def _asked(settings: Settings) -> Asked:
@@ -127,6 +181,9 @@ def _asked(settings: Settings) -> Asked:
         torch_interop_threads=min(rl.interop_threads, processors),
         entry_mode=rl.entry_mode,
         evaluates=settings.test_size > 0,
+        decision_mode=rl.decision_mode,
+        tensorboard=settings.tensorboard,
+        device=get_device(rl.device).type,
     )
 
 

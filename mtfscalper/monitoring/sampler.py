@@ -221,7 +221,7 @@ class TreeSampler:
         found = tuple(reading for reading in readings if reading is not None)
         if not found or found[0].pid != self._root.pid:
             return None
-        return Sample(now, found, _machine_busy_seconds())
+        return Sample(now, found, machine_busy_seconds())
 
     def _read(self, process: psutil.Process, proportional: bool) -> ProcessReading | None:
         try:
@@ -268,7 +268,8 @@ def _used(times: Sequence[float], totals: Sequence[float], spans: Iterable[Span]
     return float((values[:, 1] - values[:, 0]).sum())
 
 
-def _machine_busy_seconds() -> float:
+def machine_busy_seconds() -> float:
+    """Processor time that the whole machine was busy since its start, all processors."""
     times = psutil.cpu_times()._asdict()
     # Time of guests is part of user time. Time stolen from a virtual machine was used by others, and stays in.
     idle = ("idle", "iowait", "guest", "guest_nice")

@@ -9,6 +9,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from mtfscalper.monitoring.advice import Advice
 from mtfscalper.monitoring.verdicts import Check, Verdict
 
 _STYLES = {Verdict.OK: "green", Verdict.NOTE: "yellow", Verdict.FAILED: "bold red"}
@@ -33,6 +34,17 @@ def checks_table(checks: Sequence[Check]) -> Table:
             Text(check.verdict, style=_STYLES[check.verdict]),
             end_section=last_of_group,
         )
+    return table
+
+
+def advice_table(advice: Advice) -> Table:
+    """One line for each way to train that was timed."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="timed side by side on this machine", title_justify="left")
+    table.add_column("way to train")
+    table.add_column("times as fast", justify="right", no_wrap=True)
+    table.add_column("90 % interval")
+    for name, ratio, interval in advice.rows:
+        table.add_row(Text(name), ratio, Text(interval))
     return table
 
 

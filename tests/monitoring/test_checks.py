@@ -8,19 +8,24 @@ import pytest
 from rich.console import Console
 
 from mtfscalper.monitoring.checks import all_checks
+from mtfscalper.monitoring.choices import Choice
 from mtfscalper.monitoring.facts import (
     Asked,
     Decided,
+    LeftBehind,
     PhaseUsage,
     RunFacts,
     SavedPolicy,
+    TimedRun,
     Trades,
     TrainedPeriod,
     WatchedTraining,
 )
+from mtfscalper.monitoring.outcome_checks import EVALUATION_TAGS, TRAINING_TAGS
 from mtfscalper.monitoring.packages import PackageFact, package_facts
 from mtfscalper.monitoring.sampler import PeakMemory
 from mtfscalper.monitoring.table import checks_table, passed, summary
+from mtfscalper.monitoring.timing import PerStep, Timed
 from mtfscalper.monitoring.verdicts import Check, Verdict
 from mtfscalper.training.report import TrainingReport
 
@@ -89,8 +94,42 @@ HEALTHY_PERIOD = TrainedPeriod(
         finite=True,
     ),
     decided=Decided(
-        rows=1000, equal=1000, ties=0, kinds=3, unlike_untrained=800, batch_rows=7776, rows_per_second=15e3
+        rows=1000,
+        equal=1000,
+        ties=0,
+        kinds=3,
+        unlike_untrained=800,
+        batch_rows=7776,
+        rows_per_second=15e3,
+        singly_per_second=1e3,
     ),
+)
+
+TAGS = tuple(sorted(tag + "equity" if tag.endswith("/") else tag for tag in (*TRAINING_TAGS, *EVALUATION_TAGS)))
+LEFT = LeftBehind(
+    tags={"tensorboard/BTC/PPO_1": TAGS, "tensorboard/ETH/PPO_1": TAGS},
+    bad_manifests=(),
+    manifests=2,
+    predicted_rows=2000,
+    frame_rows=300,
+    frame_equal=300,
+    questions=900,
+    answered=900,
+)
+# By itself 5,000 steps and 25,000 samples a second; the run makes 4,096 and 20,480. Its updates compute 5e6 operations
+# for each sample: 102 of 200 GFLOP/s.
+TIMED = TimedRun(
+    timed=Timed(Choice("subproc", 2, 2, "fp32", "cpu"), PerStep(1 / 5000, 1 / 25000), (), None),
+    peak_flops=200e9,
+    copied_bytes_per_second=5e9,
+    update_flop=5e6,
+    decision_flop=2e6,
+    step_bytes=1000.0,
+    n_epochs=10,
+    seconds=60.0,
+    gpus=(),
+    others_cores=0.1,
+    rest_share=0.2,
 )
 
 HEALTHY = RunFacts(
@@ -98,6 +137,8 @@ HEALTHY = RunFacts(
     packages=(PackageFact("freqtrade", "==2026.9", "2026.9", None), PackageFact("pandas", "<3.1", "3.0.6", None)),
     periods=(HEALTHY_PERIOD, replace(HEALTHY_PERIOD, name="ETH/USDT:USDT 1727740800")),
     trades=Trades(32, 17, 15, {"roi": 20, "exit_signal": 12}),
+    left=LEFT,
+    timed=TIMED,
     memory=PeakMemory(2_700_000_000, 1_000_000_000, 800_000_000, "root"),
     processors=2,
     memory_bytes=24_000_000_000,
@@ -155,6 +196,21 @@ def infinite_evaluation() -> RunFacts:
     return with_report(evaluations=[broken], best_evaluation=broken)
 
 
+def with_left(**changes: object) -> RunFacts:
+    return replace(HEALTHY, left=replace(LEFT, **changes))
+
+
+def timed(**per_step: float) -> RunFacts:
+    """A run beside another rate by itself."""
+    alone = TIMED.timed._replace(per_step=TIMED.timed.per_step._replace(**per_step))
+    return replace(HEALTHY, timed=replace(TIMED, timed=alone))
+
+
+def on_gpu(gpu_bytes: int | None) -> RunFacts:
+    with_card = replace(TIMED, gpus=("NVIDIA H100",))
+    return replace(HEALTHY, asked=replace(ASKED, device="cuda"), timed=with_card, gpu_bytes=gpu_bytes)
+
+
 SABOTAGED: list[tuple[str, Callable[[], RunFacts], str]] = [
     (
         "packages",
@@ -170,8 +226,8 @@ SABOTAGED: list[tuple[str, Callable[[], RunFacts], str]] = [
     ),
     ("training", lambda: with_report(timesteps=8192), "train_cycles"),
     ("training", lambda: with_watched(in_watched_process=False), "training_report.json"),
-    ("vector environment", lambda: with_report(vec_env="DummyVecEnv"), "could not start"),
-    ("vector environment", lambda: with_report(n_envs=4), "could not start"),
+    ("vector environment", lambda: with_report(vec_env="DummyVecEnv"), "training goes on with"),
+    ("vector environment", lambda: with_report(n_envs=4), "training goes on with"),
     ("worker processes", lambda: with_watched(worker_counts=(7, 8)), "lower n_envs"),
     ("worker processes", lambda: with_watched(worker_counts=()), "lower n_envs"),
     ("worker processes", lambda: with_watched(worker_pids=(*WORKERS[:-1], 99)), "lower n_envs"),
@@ -194,9 +250,16 @@ SABOTAGED: list[tuple[str, Callable[[], RunFacts], str]] = [
         "lower n_envs",
     ),
     ("rollout", lambda: with_phase("rollout", seconds=0.0), "no such phase"),
+    ("rollout", lambda: timed(rollout=1 / 9000), "held it up"),
     ("update", lambda: with_phase("update", seconds=0.0), "no such phase"),
+    ("update", lambda: timed(update=1 / 45000), "held it up"),
+    # 16,384 steps in 20 s are 819 a second; by itself 1 / (1 / 5000 + 10 / 25000) = 1,667.
     ("whole training", lambda: replace(HEALTHY, periods=_both(seconds=0.0)), "no such phase"),
-    ("batched decisions", lambda: with_decided(rows_per_second=math.nan), "could not decide"),
+    ("whole training", lambda: replace(HEALTHY, periods=_both(seconds=50.0)), "held it up"),
+    ("share of the roofline", lambda: replace(HEALTHY, timed=replace(TIMED, peak_flops=600e9)), "something else"),
+    ("GPU", lambda: on_gpu(gpu_bytes=0), "the driver saw nothing"),
+    ("batched decisions", lambda: with_decided(rows_per_second=math.nan), "hardly faster"),
+    ("batched decisions", lambda: with_decided(rows_per_second=4e3), "hardly faster"),
     ("batched = row by row", lambda: with_decided(equal=999), "a bug"),
     ("batched = row by row", lambda: _all_decided(rows=200, equal=200), "too few candles"),
     ("differs from untrained", lambda: with_saved(tensors_moved=15), "updates did not reach"),
@@ -204,6 +267,13 @@ SABOTAGED: list[tuple[str, Callable[[], RunFacts], str]] = [
     ("evaluation", infinite_evaluation, "test_size"),
     ("evaluation", lambda: with_report(evaluations=[], best_evaluation=None), "test_size"),
     ("trades made", lambda: replace(HEALTHY, trades=Trades(0, 0, 0, {})), "no classic signal"),
+    ("TensorBoard", lambda: with_left(tags={"tensorboard/BTC/PPO_1": TAGS}), "disk full"),
+    ("TensorBoard", lambda: with_left(tags={**LEFT.tags, "tensorboard/ETH/PPO_1": TAGS[1:]}), "disk full"),
+    ("manifests", lambda: with_left(bad_manifests=("sub-train-BTC_1: model is missing or damaged",)), "full disk"),
+    ("manifests", lambda: with_left(manifests=0), "full disk"),
+    ("predictions reached", lambda: with_left(frame_equal=299), "freqai.start"),
+    ("predictions reached", lambda: with_left(answered=899), "custom_exit must ask"),
+    ("predictions reached", lambda: with_left(questions=0, answered=0), "custom_exit must ask"),
 ]
 
 
@@ -237,8 +307,8 @@ def test_a_sabotaged_fact_fails_its_own_line(name: str, sabotage: Callable[[], R
     assert not passed(checks)
     assert remedy in found[name].remedy
     # A phase that never was cannot have used the processor either.
-    related = {"rollout": {"CPU in rollouts"}, "update": {"CPU in updates"}}.get(name, set())
-    assert set(found) == {name} | related
+    related = {"rollout": {"CPU in rollouts"}, "update": {"CPU in updates", "share of the roofline"}}.get(name, set())
+    assert {name} <= set(found) <= {name} | related
 
 
 def test_every_check_is_sabotaged() -> None:
@@ -270,6 +340,19 @@ def test_auto_expects_the_workers_of_what_it_chose(chosen: str, workers: int) ->
     assert failed(all_checks(facts)) == {}
     facts = replace(facts, periods=(replace(period, watched=replace(period.watched, worker_counts=(3,))),))
     assert set(failed(all_checks(facts))) == {"worker processes"}
+
+
+def test_a_training_wholly_in_torch_is_one() -> None:
+    period = replace(
+        HEALTHY_PERIOD,
+        report=replace(healthy_report(), vec_env="torch", worker_pids=[]),
+        watched=replace(HEALTHY_PERIOD.watched, worker_counts=(0,), worker_pids=()),
+    )
+    facts = replace(HEALTHY, asked=replace(ASKED, vec_env="torch"), periods=(period,))
+    assert failed(all_checks(facts)) == {}
+    # Where it cannot train so, another one takes over.
+    facts = replace(facts, periods=(replace(period, report=replace(period.report, vec_env="BatchedTradingEnv")),))
+    assert set(failed(all_checks(facts))) == {"vector environment"}
 
 
 def test_a_run_without_training_fails() -> None:
@@ -330,6 +413,56 @@ def test_update_speed_counts_a_sample_once_an_epoch() -> None:
     # 2 periods x 20 epochs x 8 environments x 1,024 steps in 2 x 8 s.
     check = next(check for check in all_checks(HEALTHY) if check.name == "update")
     assert check.seen == "20,480 samples/s"
+
+
+def test_the_roofline_is_operations_over_the_best_rate_of_products() -> None:
+    seen = {check.name: check.seen for check in all_checks(HEALTHY)}
+    # 20,480 samples a second x 5e6 operations.
+    assert seen["share of the roofline"] == "updates 102 of 200 GFLOP/s: 51%"
+    # 4,096 steps a second x max(2e6 / 200e9, 1000 / 5e9) seconds.
+    assert seen["rollout"] == "4,096 steps/s, 4.1% of the roofline"
+
+
+def test_a_slow_phase_on_a_busy_machine_is_only_a_note() -> None:
+    facts = timed(update=1 / 45000)
+    busy = replace(HEALTHY_PERIOD.watched.update, machine_busy_seconds=20.0, tree_cpu_seconds=15.0)
+    period = replace(HEALTHY_PERIOD, watched=replace(HEALTHY_PERIOD.watched, update=busy))
+    notes = {c.name: c for c in all_checks(replace(facts, periods=(period,) * 2)) if c.verdict is Verdict.NOTE}
+    assert set(notes) == {"update"}
+    assert "other programs used 62% of a core" in notes["update"].remedy
+
+
+def test_a_network_too_small_for_products_to_matter_is_a_note() -> None:
+    facts = replace(HEALTHY, timed=replace(TIMED, update_flop=1e4))
+    notes = [check for check in all_checks(facts) if check.verdict is Verdict.NOTE]
+    assert [check.name for check in notes] == ["share of the roofline"]
+    assert "bound by calls" in notes[0].remedy
+
+
+def test_a_training_that_cannot_be_timed_fails_by_name() -> None:
+    checks = all_checks(replace(HEALTHY, timed=None, why_untimed="the process that times it ended"))
+    assert set(failed(checks)) == {"timed alone"}
+    assert failed(checks)["timed alone"].seen == "the process that times it ended"
+
+
+def test_a_gpu_that_is_there_and_not_used_is_a_note() -> None:
+    facts = replace(HEALTHY, timed=replace(TIMED, gpus=("NVIDIA H100",)))
+    notes = [check for check in all_checks(facts) if check.verdict is Verdict.NOTE]
+    assert [check.name for check in notes] == ["GPU"]
+    assert "'cuda'" in notes[0].remedy
+    assert passed(all_checks(on_gpu(gpu_bytes=2**30)))
+
+
+def test_without_tensorboard_no_tags_are_asked_for() -> None:
+    facts = replace(with_left(tags={}), asked=replace(ASKED, tensorboard=False))
+    assert passed(all_checks(facts))
+
+
+def test_a_run_without_signals_and_trades_says_that_nothing_can_be_told() -> None:
+    left = replace(LEFT, frame_rows=0, frame_equal=0, questions=0, answered=0)
+    facts = replace(HEALTHY, left=left, trades=Trades(0, 0, 0, {}))
+    (check,) = (check for check in all_checks(facts) if check.name == "predictions reached")
+    assert check.verdict is Verdict.NOTE
 
 
 def test_the_table_shows_every_line_and_the_remedy() -> None:

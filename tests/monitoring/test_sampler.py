@@ -95,8 +95,8 @@ POOL = """
 import multiprocessing, time
 
 def work():
-    until = time.monotonic() + {seconds}
-    while time.monotonic() < until:
+    until = time.process_time() + {seconds}
+    while time.process_time() < until:
         pass
 
 if __name__ == "__main__":

@@ -1,24 +1,37 @@
-"""The command as a user types it: it passes on a sound run and fails, on the right lines, on a sabotaged one."""
+"""What is run, what is said of it, and how it ends; tests/acceptance/test_validate_monitoring.py runs all of it."""
 
 import json
-import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from test_checks import HEALTHY, TIMED
 
 from mtfscalper.machine import usable_processors
 from mtfscalper.monitoring import freqtrade_run, validate
+from mtfscalper.monitoring.advice import Advice
+from mtfscalper.monitoring.estimate import (
+    END_SECONDS,
+    START_SECONDS,
+    TimeLeft,
+    slowed,
+    training_count,
+    training_seconds,
+)
+from mtfscalper.monitoring.facts import RunFacts
 from mtfscalper.monitoring.freqtrade_log import last_error, stage_of
 from mtfscalper.monitoring.freqtrade_run import command_of
+from mtfscalper.monitoring.others import Others
 from mtfscalper.monitoring.packages import PackageFact
-from mtfscalper.monitoring.plan import Request, RequestError, plan_run
-from mtfscalper.offline import OFFLINE_USER_DATA
+from mtfscalper.monitoring.plan import Change, Request, RequestError, plan_run, why_refused
+from mtfscalper.monitoring.timing import Gain
+from mtfscalper.monitoring.verdicts import Check, Verdict
 from mtfscalper.offline.synthetic import write_market
 
 ROOT = Path(__file__).parents[2]
@@ -56,86 +69,50 @@ def configs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
     return (ROOT / "configs" / "config_rl_hybrid.json", small)
 
 
-def validated(
-    datadir: Path, configs: tuple[Path, ...], json_path: Path, **environment: str
+def told(
+    monkeypatch: pytest.MonkeyPatch, datadir: Path, configs: tuple[Path, ...], tmp_path: Path, facts: RunFacts
 ) -> tuple[int, str, dict[str, Any]]:
-    """Run the script: exit status, output, and the JSON it wrote."""
-    command = [sys.executable, str(ROOT / "validate_monitoring.py"), "--datadir", str(datadir)]
-    command += ["--timerange", TIMERANGE, "--json", str(json_path)]
+    """What the command makes of a run that showed some facts: exit status, output, and the JSON it wrote."""
+    monkeypatch.setattr(validate, "observe", lambda *_: facts)
+    console = Console(record=True, width=200)
+    arguments = ["--datadir", str(datadir), "--timerange", TIMERANGE, "--json", str(tmp_path / "facts.json")]
+    arguments += ["--html", str(tmp_path / "page.html")]
     for config in configs:
-        command += ["--config", str(config)]
-    variables = {key: value for key, value in os.environ.items() if not key.startswith("FREQTRADE__")}
-    done = subprocess.run(command, env=variables | environment, capture_output=True, text=True, check=False)
-    return done.returncode, done.stdout + done.stderr, json.loads(json_path.read_text())
+        arguments += ["--config", str(config)]
+    status = validate.main(arguments, root=ROOT, console=console)
+    return status, console.export_text(), json.loads((tmp_path / "facts.json").read_text())
 
 
-def leftovers() -> set[Path]:
-    return set((ROOT / OFFLINE_USER_DATA / "models").glob("validate_*"))
-
-
-def test_a_sound_run_passes(datadir: Path, configs: tuple[Path, ...], tmp_path: Path) -> None:
-    before = leftovers()
-    status, output, written = validated(datadir, configs, tmp_path / "facts.json")
-    assert status == 0, output
+def test_a_sound_run_passes_and_is_advised(
+    datadir: Path, configs: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = Gain(2.0, 1.8, 2.2, 9)
+    timed = TIMED.timed._replace(candidate=(TIMED.timed.yours._replace(vec_env="batched"), found))
+    facts = replace(HEALTHY, timed=replace(TIMED, timed=timed))
+    status, output, written = told(monkeypatch, datadir, configs, tmp_path, facts)
+    assert status == 0
     assert written["passed"]
-    assert "FAILED" not in output
     assert all(check["name"] in output for check in written["checks"])
-    facts = written["facts"]
-    assert facts["trades"]["total"] > 0
-    (period,) = facts["periods"]
-    assert len(period["watched"]["worker_pids"]) == 2
-    assert period["watched"]["worker_pids"] == sorted(period["report"]["worker_pids"])
-    # 1,036 candles trained on, in rollouts of 2 x 128.
-    assert period["report"]["timesteps"] == 1280
-    assert period["saved"]["policy_layers"] == [32, 16]
-    log = Path(next(line.split()[1] for line in output.splitlines() if line.startswith("log ")))
-    # freqtrade wraps its lines at the width of the terminal.
-    assert "Backtesting with data from" in " ".join(log.read_text().split())
-    log.unlink()
-    # Others may validate at the same time.
-    assert not {path for path in leftovers() - before if path.name in output}
+    pasted = json.loads(output[output.index("{\n") : output.rindex("\n}") + 2])
+    assert pasted == {"freqai": {"rl_config": {"vec_env": "batched"}}} == written["advice"]["config"]
+    assert "train_cycles" in {change["key"].rpartition(".")[2] for change in written["changes"]}
+    assert "All checks passed" in (tmp_path / "page.html").read_text()
 
 
-# Runs in the interpreter of freqtrade alone, before anything else.
-NO_PROCESSES = """
-import sys
-
-if "backtesting" in sys.orig_argv:
-    from stable_baselines3.common.vec_env import SubprocVecEnv
-
-    def refuse(*arguments, **keywords):
-        raise OSError("no more processes")
-
-    SubprocVecEnv.__init__ = refuse
-"""
-
-
-def test_a_sabotaged_run_fails_on_its_lines(datadir: Path, configs: tuple[Path, ...], tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(NO_PROCESSES)
-    status, output, written = validated(
-        datadir,
-        configs,
-        tmp_path / "facts.json",
-        PYTHONPATH=str(tmp_path),
-        # freqtrade lets the environment override what the configuration files say.
-        FREQTRADE__FREQAI__RL_CONFIG__NET_ARCH="[16, 16, 16]",
-    )
-    assert status == 1, output
+def test_a_run_that_failed_or_could_not_be_timed_fails(
+    datadir: Path, configs: tuple[Path, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    changed = replace(HEALTHY, changed_settings=("net_arch was (16,), not (32, 16)",))
+    status, output, written = told(monkeypatch, datadir, configs, tmp_path, changed)
+    assert status == 1
     assert not written["passed"]
-    failed = {check["name"]: check for check in written["checks"] if check["verdict"] == "FAILED"}
-    assert set(failed) == {
-        "settings in force",
-        "vector environment",
-        "worker processes",
-        "policy network",
-        "value network",
-    }
-    assert failed["vector environment"]["seen"] == "DummyVecEnv x 2"
-    assert failed["worker processes"]["seen"].startswith("0 in ")
-    assert failed["policy network"]["seen"] == "[16, 16, 16]"
-    assert failed["policy network"]["expected"] == "[32, 16]"
-    assert "FREQTRADE__FREQAI__RL_CONFIG__NET_ARCH" in failed["settings in force"]["remedy"]
-    Path(next(line.split()[1] for line in output.splitlines() if line.startswith("log "))).unlink()
+    assert "net_arch was (16,), not (32, 16)" in output
+    untimed = replace(HEALTHY, timed=None, why_untimed="no memory")
+    status, output, written = told(monkeypatch, datadir, configs, tmp_path, untimed)
+    assert status == 1
+    assert {check["name"] for check in written["checks"] if check["verdict"] == "FAILED"} == {"timed alone"}
+    assert "no memory" in output
+    assert written["advice"] is None
 
 
 # ---------------------------------------------------------------------- what to run
@@ -387,3 +364,93 @@ def test_help_imports_neither_torch_nor_freqtrade() -> None:
         "sys.exit(bool({'torch', 'freqtrade', 'pandas'} & set(sys.modules)))\n"
     )
     assert subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=False).returncode == 0
+
+
+# ---------------------------------------------------------------------- what is said
+
+
+def test_every_changed_key_is_named_beside_what_it_was(datadir: Path, configs: tuple[Path, ...]) -> None:
+    changes = {change.key: (change.before, change.after) for change in plan_run(request(datadir, configs)).changes}
+    assert changes["freqai.rl_config.train_cycles"] == ("30", "1")
+    assert changes["freqai.rl_config.progress_bar"] == ("true", "false")
+    assert changes["exchange.pair_whitelist"] == (f'["{PAIR}", "SOL/USDT:USDT"]', f'["{PAIR}"]')
+    assert changes["user_data_dir"] == ("not set", '"user_data/offline"')
+    # They are so already.
+    assert not {"freqai.save_backtest_models", "exchange.name", "exchange.key"} & set(changes)
+
+
+def test_another_exchange_is_named_and_a_key_is_not_shown(
+    datadir: Path, configs: tuple[Path, ...], tmp_path: Path
+) -> None:
+    own = tmp_path / "own.json"
+    own.write_text('{"exchange": {"name": "okx", "key": "private", "secret": "hidden", "ccxt_config": {"a": 1}}}')
+    plan = plan_run(request(datadir, (*configs, own)))
+    changes = {change.key: (change.before, change.after) for change in plan.changes}
+    assert changes["exchange.name"] == ('"okx"', '"binance"')
+    assert changes["exchange.key"] == changes["exchange.secret"] == ("set", '""')
+    assert changes["exchange.ccxt_config"] == ("set", "every request goes to the loopback exchange")
+    assert not any(secret in str(plan.changes) for secret in ("private", "hidden"))
+
+
+def test_what_the_settings_would_refuse_is_known_beforehand(
+    datadir: Path, configs: tuple[Path, ...], tmp_path: Path
+) -> None:
+    own = tmp_path / "own.json"
+    own.write_text('{"freqai": {"rl_config": {"vec_env": "batched", "n_envs": 4096}}}')
+    plan = plan_run(request(datadir, (*configs, own)))
+    # So many processes.
+    assert "n_envs" in (why_refused(plan, {"vec_env": "subproc"}) or "")
+    assert why_refused(plan, {"vec_env": "torch", "cpu_count": 1}) is None
+
+
+def test_the_page_holds_all_and_needs_nothing_else(tmp_path: Path) -> None:
+    path, check = tmp_path / "page.html", Check("speed", "update", "1 < 2", "at least 2", Verdict.FAILED, "look & see")
+    advice = Advice("Trains 2.00 times as fast.", {"freqai": {}}, (("yours", "1.00", ""),), ("A remark.",))
+    changes = (Change("freqai.rl_config.train_cycles", "30", "1"),)
+    console = Console(record=True, width=120)
+    status = validate._conclude(console, [check], None, {}, advice=advice, changes=changes, html_path=path)
+    assert status == 1
+    html = path.read_text()
+    for text in ("Checks failed", "1 &lt; 2", "look &amp; see", "Trains 2.00 times", "A remark.", "train_cycles"):
+        assert text in html
+    assert "prefers-color-scheme: dark" in html
+    assert "http" not in html
+    assert "src=" not in html
+    assert "Trains 2.00 times as fast." in console.export_text()
+
+
+def test_too_few_seconds_are_wrong_usage(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        validate.main(["--seconds", "3"], root=ROOT)
+    assert stop.value.code == 2
+    assert "3 is less than 20" in capsys.readouterr().err
+
+
+def test_time_left_follows_the_trainings() -> None:
+    left = TimeLeft(3, 10.0, after=60.0)
+    assert left.total == START_SECONDS + 30.0 + END_SECONDS + 60.0
+    assert left.left(0.0) == left.total
+    left.training_began(12.0)
+    assert left.left(16.0) == 6.0 + 20.0 + END_SECONDS + 60.0
+    left.training_ended(32.0)
+    # It took twice as long as thought; so will the others.
+    assert left.left(32.0) == 40.0 + END_SECONDS + 60.0
+
+
+def test_trainings_are_counted_by_pair_and_period(datadir: Path, configs: tuple[Path, ...]) -> None:
+    plan = plan_run(request(datadir, configs))
+    assert plan.settings.backtest_period_days == 7
+    assert training_count(plan.config, "20241001-20241016", 2, plan.settings) == 6
+    assert training_count(plan.config, "20241001-", 2, plan.settings) == 2
+    # Twice the machine, half the updates' time; the environments take as long.
+    slow, fast = (training_seconds(plan.settings, "5m", rate) for rate in (1e9, 2e9))
+    assert slow / 2 < fast < slow
+
+
+def test_others_make_a_run_longer() -> None:
+    assert slowed(2, Others(0.0, 0.1), 2) == 1.05
+    assert slowed(1, Others(0.5), 2) == 1.0
+    # Both processors are full; what waits for them counts.
+    assert slowed(2, Others(2.0, 6.0), 2) == 4.0
+    left = TimeLeft(2, 10.0, after=60.0, slower=2.0)
+    assert left.total == 2 * (START_SECONDS + 20.0 + END_SECONDS) + 60.0

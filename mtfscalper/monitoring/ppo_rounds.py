@@ -1,16 +1,21 @@
 """One rollout and one update of a PPO against the clock, and the arithmetic of its networks."""
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from stable_baselines3.common.callbacks import CallbackList
 from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from mtfscalper.trading.actions import N_ACTIONS
+
+if TYPE_CHECKING:
+    from mtfscalper.training.population import Population
 
 # What tells seconds: time.perf_counter, or on a busy machine time.process_time.
 Clock = Callable[[], float]
@@ -35,6 +40,7 @@ def collector(model: OnPolicyAlgorithm) -> Callable[[], bool]:
     """What fills a model's rollout buffer when called."""
     model.set_logger(Logger(None, []))
     _, callback = model._setup_learn(model.n_steps * model.n_envs, CallbackList([]))
+    assert model.env is not None
     return partial(model.collect_rollouts, model.env, callback, model.rollout_buffer, model.n_steps)
 
 
@@ -50,3 +56,12 @@ def rounds_of(model: OnPolicyAlgorithm, clock: Clock = time.perf_counter) -> Cal
         return Seconds(collected - started, clock() - collected)
 
     return run
+
+
+def one_round(population: Population, clock: Clock = time.perf_counter) -> Seconds:
+    """A rollout and an update of a population; each waits for the device at its end."""
+    started = clock()
+    population.collect()
+    collected = clock()
+    population.update()
+    return Seconds(collected - started, clock() - collected)

@@ -1,4 +1,6 @@
-"""Rates of matrix products: what a machine gives at best."""
+"""Rates of matrix products and of copying: what a machine gives at best."""
+
+from __future__ import annotations
 
 import time
 from collections.abc import Iterable
@@ -10,6 +12,8 @@ Shapes = tuple[tuple[int, int, int], ...]
 
 # Products of n x k by k x m matrices: a minibatch's middle layer, and larger ones that come nearer to the peak.
 SHAPES: Shapes = ((256, 512, 512), (2048, 512, 512), (2048, 1024, 1024))
+# Larger than any cache of a processor.
+COPIED_BYTES = 256 * 2**20
 # What fills a GPU.
 GPU_SHAPES: Shapes = ((8192, 8192, 8192),)
 
@@ -53,3 +57,15 @@ class Roofline:
         torch.mm(left, right, out=out)
         if self._is_cuda:
             torch.cuda.synchronize(self._device)
+
+
+def copy_rate(repeats: int = 5) -> float:
+    """Bytes a second that are read from memory and written back elsewhere, median of a few copies."""
+    source = np.zeros(COPIED_BYTES // 8)
+    target = np.ones_like(source)
+    seconds = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        np.copyto(target, source)
+        seconds.append(time.perf_counter() - started)
+    return float(COPIED_BYTES / np.median(seconds))
