@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,8 @@ from mtfscalper.policy import closed_loop
 from mtfscalper.policy.closed_loop import ClosedLoop
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.member import Member
+from mtfscalper.training.report import TrainingReport
+from mtfscalper.training.request import TrainingRequest
 
 OTHER_PAIR = "ETH/USDT:USDT"
 ROOT = Path(__file__).parents[2]
@@ -219,6 +222,9 @@ class Watch:
                 self.replayed.append(done)
             return done
 
+        if policy != "trained":
+            # Its weights are changed afterwards anyway.
+            monkeypatch.setattr(TrainingRequest, "begin_report", shortened(TrainingRequest.begin_report))
         # Else an edit of the package while tests run would make everything anew.
         monkeypatch.setattr(artefacts, "code_hash", lambda: "this code")
         monkeypatch.setattr(TrainingJob, "run", train)
@@ -229,6 +235,19 @@ class Watch:
     def forget(self) -> None:
         self.trained.clear()
         self.replayed.clear()
+
+
+def shortened(
+    begin_report: Callable[[TrainingRequest], TrainingReport],
+) -> Callable[[TrainingRequest], TrainingReport]:
+    """The beginning of a training that ends after one rollout."""
+
+    def begin(request: TrainingRequest) -> TrainingReport:
+        report = begin_report(request)
+        report.timesteps_asked = 1
+        return report
+
+    return begin
 
 
 def randomise(policy: torch.nn.Module, seed: int) -> None:
