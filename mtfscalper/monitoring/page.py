@@ -28,6 +28,10 @@ th, td { padding: .35rem .8rem .35rem 0; border-bottom: 1px solid var(--line); v
 tr.group td { border-bottom: 0; padding-top: 1rem; color: var(--dim); font-weight: 600; }
 td.name { white-space: nowrap; } .ok { color: var(--ok); } .note { color: var(--note); }
 .FAILED { color: var(--failed); font-weight: 700; }
+@media (max-width: 40rem) { .checks th { display: none; } .checks tr { display: block; padding: .4rem 0;
+  border-bottom: 1px solid var(--line); } .checks td { display: block; border: 0; padding: 0; white-space: normal; }
+  .checks td.verdict { float: right; } .checks td.name { font-weight: 600; } .checks tr.group { border: 0; }
+  .checks td.expected::before { content: "expected: "; color: var(--dim); } }
 pre { background: var(--box); padding: .8rem 1rem; border-radius: .4rem; overflow-x: auto; }
 """
 
@@ -45,7 +49,7 @@ def page(outcome: str, checks: Sequence[Check], advice: Advice | None, changes: 
         f"<p>{escape(outcome)}</p>",
         *(() if advice is None else _advice(advice)),
         "<h2>Checks</h2>",
-        _table(("check", "seen", "expected", "verdict"), _rows(checks)),
+        _table(("verdict", "check", "seen", "expected"), _rows(checks), "checks"),
         *(() if not changes else _changes(changes)),
     ]
     return (
@@ -87,12 +91,12 @@ def _rows(checks: Sequence[Check]) -> list[str]:
             group = check.group
         remedy = f"<br><span class='{check.verdict}'>→ {escape(check.remedy)}</span>" if check.remedy else ""
         rows.append(
-            f"<tr><td class='name'>{escape(check.name)}</td><td>{escape(check.seen)}</td>"
-            f"<td>{escape(check.expected)}{remedy}</td><td class='{check.verdict}'>{check.verdict}</td></tr>"
+            f"<tr><td class='verdict {check.verdict}'>{check.verdict}</td><td class='name'>{escape(check.name)}</td>"
+            f"<td>{escape(check.seen)}</td><td class='expected'>{escape(check.expected)}{remedy}</td></tr>"
         )
     return rows
 
 
-def _table(headings: Sequence[str], rows: Sequence[str]) -> str:
+def _table(headings: Sequence[str], rows: Sequence[str], name: str = "") -> str:
     head = "".join(f"<th>{heading}</th>" for heading in headings)
-    return f"<div class='wide'><table><tr>{head}</tr>\n" + "\n".join(rows) + "\n</table></div>"
+    return f"<div class='wide'><table class='{name}'><tr>{head}</tr>\n" + "\n".join(rows) + "\n</table></div>"

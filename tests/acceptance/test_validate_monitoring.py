@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mtfscalper.artefacts import file_hash
+from mtfscalper.monitoring.timing import Timed
 from mtfscalper.offline import OFFLINE_USER_DATA
 from mtfscalper.offline.synthetic import write_market
 
@@ -79,6 +80,11 @@ def failed_lines(written: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {check["name"]: check for check in checks if check["verdict"] == "FAILED"}
 
 
+def timed_in(written: dict[str, Any]) -> dict[str, Any]:
+    """What was timed, by name; JSON holds it as a list."""
+    return dict(zip(Timed._fields, written["facts"]["timed"]["timed"], strict=True))
+
+
 def everything_in(*folders: Path) -> dict[Path, str]:
     return {path: file_hash(path) for folder in folders for path in folder.rglob("*") if path.is_file()}
 
@@ -99,9 +105,10 @@ def test_a_sound_run_passes_and_leaves_everything_as_it_was(
     # 1,036 candles trained on, in rollouts of 2 x 128.
     assert period["report"]["timesteps"] == 1280
     assert period["saved"]["policy_layers"] == [32, 16]
-    assert {key for key, _, _ in facts["timed"]["timed"]["beside"]} >= {"vec_env", "interop_threads"}
+    timed = timed_in(written)
+    assert {key for key, _, _ in timed["beside"]} >= {"vec_env", "interop_threads"}
     # Each way could run.
-    assert facts["timed"]["timed"]["problems"] == [], output
+    assert timed["problems"] == [], output
     assert everything_in(datadir, configs[1].parent) == users
     (identifier,) = {
         change["after"].strip('"') for change in written["changes"] if change["key"] == "freqai.identifier"
@@ -118,8 +125,7 @@ def test_what_can_be_advised_passes_in_turn(
     advised.write_text(json.dumps({"freqai": {"rl_config": changes}}))
     _, output, written = validated(datadir, (*configs, advised), tmp_path / "facts.json")
     assert failed_lines(written) == {}, output
-    yours = written["facts"]["timed"]["timed"]["yours"]
-    assert yours == [vec_env, 1, 1, "fp32", written["facts"]["asked"]["device"]]
+    assert timed_in(written)["yours"] == [vec_env, 1, 1, "fp32", written["facts"]["asked"]["device"]]
 
 
 # Runs in the interpreter of freqtrade alone, before anything else.

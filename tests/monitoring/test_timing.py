@@ -122,6 +122,18 @@ def test_what_only_looked_faster_is_not_advised() -> None:
     assert said.config == {}
 
 
+def test_what_spoils_a_combination_does_not_hide_the_fastest_single_change() -> None:
+    def seconds(choice: Choice, _: int) -> float:
+        # Each of the two is faster by itself, and both together slower.
+        batched, bf16 = choice.vec_env == "batched", choice.precision == "bf16"
+        return 1.5 if batched and bf16 else 0.5 if batched else 0.8 if bf16 else 1.0
+
+    machine = Machine(seconds)
+    found = time_choices(YOURS, OTHERS, 10, machine.run, machine.budget(60.0))
+    assert found.best is not None
+    assert found.best[0] == YOURS._replace(vec_env="batched")
+
+
 def test_too_little_time_is_said_and_advises_nothing() -> None:
     machine = Machine(rollout_of)
     found = time_choices(YOURS, OTHERS, 10, machine.run, machine.budget(5.0))
