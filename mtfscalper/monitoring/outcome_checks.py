@@ -6,8 +6,11 @@ from mtfscalper.monitoring.facts import RunFacts
 from mtfscalper.monitoring.verdicts import Check, Verdict, counted, distinct, judge
 
 TRAINING_TAGS = (
+    "actions/",
     "reward/",
     "rollout/ep_rew_mean",
+    "rollout/reward",
+    "time/rollout_share",
     "train/approx_kl",
     "train/clip_fraction",
     "train/entropy_loss",
