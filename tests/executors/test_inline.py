@@ -47,7 +47,7 @@ def test_a_training_that_fails_leaves_its_error_in_its_place_and_stops_no_other(
 def test_every_job_is_watched() -> None:
     seen: list[Evaluation | None] = []
     done = trained(InlineExecutor().run([job_on(random_tape()), job_on(random_tape(seed=2))], seen.append))
-    told = [result._asdict() for result in seen if result is not None]
+    told = [result.figures() for result in seen if result is not None]
     assert told == [result for _, report in done for result in report.evaluations]
     assert len(told) > 2
 

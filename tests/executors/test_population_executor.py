@@ -54,9 +54,9 @@ def test_a_bot_that_stops_ends_all_of_them(monkeypatch: pytest.MonkeyPatch) -> N
     calls: list[int] = []
     train = population.train_population
 
-    def counted(jobs: list[TrainingJob], doors: Any) -> Any:
+    def counted(jobs: list[TrainingJob], doors: Any, watch: Any) -> Any:
         calls.append(len(jobs))
-        return train(jobs, doors)
+        return train(jobs, doors, watch)
 
     def stops(_: object) -> None:
         raise TrainingStoppedError("the bot is stopping")
