@@ -75,7 +75,7 @@ def test_the_log_says_which_member_is_trained(caplog: pytest.LogCaptureFixture) 
     caplog.set_level(logging.INFO)
     trained(job(2))
     assert ": training member 2 of 2, with seed 44." in caplog.text
-    assert f"member 1 of 2: {job().train.pair}: trained 256 timesteps" in caplog.text
+    assert f"{job().train.pair}, member 1 of 2: trained 256 timesteps" in caplog.text
     caplog.clear()
     trained(job(1))
     assert "member" not in caplog.text

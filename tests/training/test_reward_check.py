@@ -48,7 +48,7 @@ def test_a_disagreeing_reward_is_warned_about_at_training_start(caplog: pytest.L
 
 
 def test_an_agreeing_reward_is_reported_without_a_warning(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.DEBUG):
+    with caplog.at_level(logging.DEBUG, "mtfscalper"):
         assert check_reward(TAPE, settings_with(), seed=1) == 1.0
     assert "rank alike (1.00; equity_weight 1)" in caplog.text
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
