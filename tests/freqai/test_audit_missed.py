@@ -124,6 +124,9 @@ def test_a_kept_policy_says_what_is_entered_at_missed_candles(home: Home) -> Non
     [found] = [reason for reason in audit.reasons if reason.name == NAME]
     assert f"{PAIR} {expected[first]} of {moment(first)}: expected {expected[first]} entered" in found.first
     assert "made no pass in time" in found.first
+    listed = [one for one in audit.as_json()["missing"] if one["reason"] == NAME]
+    assert listed[0] == {"pair": PAIR, "side": expected[first], "candle": moment(first), "reason": NAME}
+    assert len(listed) == found.count
     assert "is not known" not in " ".join(audit.notes)
     # Nothing was written, into the bot's folders or elsewhere.
     assert home.files() == before

@@ -79,6 +79,19 @@ class Reason(NamedTuple):
     first: str
 
 
+class MissingEntry(NamedTuple):
+    """An entry that training assumed and that was not made.
+
+    :ivar candle: at whose open, UTC
+    :ivar reason: as :attr:`Reason.name`
+    """
+
+    pair: str
+    side: str
+    candle: str
+    reason: str
+
+
 class Audit(NamedTuple):
     """What an audit found.
 
@@ -86,12 +99,14 @@ class Audit(NamedTuple):
     :ivar equal: trades that are what training assumed
     :ivar reasons: of the others, the most frequent first; their counts add up to them
     :ivar notes: what else is to be known, one sentence each
+    :ivar missing: each entry that was not made, which the reasons count too
     """
 
     compared: int
     equal: int
     reasons: tuple[Reason, ...]
     notes: tuple[str, ...]
+    missing: tuple[MissingEntry, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -102,7 +117,8 @@ class Audit(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        values = {**self._asdict(), "sentence": self.sentence, "reasons": [one._asdict() for one in self.reasons]}
+        lists = {name: [one._asdict() for one in getattr(self, name)] for name in ("reasons", "missing")}
+        values = {**self._asdict(), "sentence": self.sentence, **lists}
         return artefacts.plain_json(values)  # type: ignore[no-any-return]
 
 
@@ -181,7 +197,8 @@ class _Auditor:
         told = [(f"{seen[at].words}, {moment(one.at_ms)}", one) for at, one in found.items()]
         told += [(f"{pair} {side} of {moment(one.at_ms)}", one) for pair, side, one in absent]
         compared = len(seen) + len(absent)
-        return Audit(compared, compared - len(told), _reasons(told), tuple(dict.fromkeys(self._notes)))
+        missing = tuple(MissingEntry(pair, side, moment(one.at_ms), one.cause.value) for pair, side, one in absent)
+        return Audit(compared, compared - len(told), _reasons(told), tuple(dict.fromkeys(self._notes)), missing)
 
     # ------------------------------------------------------------------ what was to be expected
 
