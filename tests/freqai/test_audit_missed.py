@@ -138,7 +138,7 @@ def test_where_the_policy_is_gone_the_number_of_candles_is_told(home: Home) -> N
         shutil.rmtree(folder)
     audit = home.audit()
     assert NAME not in counts(audit)
-    said = "what a backtest enters at 8 of them is not known: their policy is no longer kept"
+    said = "what a backtest enters at 8 of them is not known: their policy is no longer kept, or can no longer decide"
     assert said in audit.notes
 
 

@@ -33,7 +33,7 @@ from mtfscalper.reporting.strategy_columns import loaded_backtest, one_line
 from mtfscalper.trading.actions import Action, ActionTable
 
 _PURGED, _EXPIRED, _NO_POLICY, _NO_ROW = (
-    "their policy is no longer kept",
+    "their policy is no longer kept, or can no longer decide",
     "their policy had expired by then",
     "the bot had no policy yet",
     "the data lack candles that a decision looks back on",
