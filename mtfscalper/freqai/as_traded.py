@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 from freqtrade.data.dataprovider import DataProvider
 from freqtrade.enums import CandleType, RunMode
-from freqtrade.exceptions import InvalidOrderException, OperationalException
+from freqtrade.exceptions import FreqtradeException, InvalidOrderException, OperationalException
 from freqtrade.exchange import Exchange
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 _SAMPLE = 64
 # Which is asked at every candle where that takes no longer, or where it does not answer the same in the sample.
 _CHEAP_SECONDS = 5.0
+
+# What is asked of a strategy at one candle.
+_Question = Callable[[IStrategy], float]
 
 Historic = Mapping[str, Mapping[str, DataFrame]]
 
@@ -219,47 +222,74 @@ class Callbacks:
         """``leverage()`` at every candle, within what the exchange gives."""
         largest = self.largest_leverage
 
-        def ask(strategy: IStrategy, at: int) -> float:
-            asked = strategy.leverage(
-                pair=self._pair,
-                current_time=self._dates[at],
-                current_rate=self._opens[at],
-                proposed_leverage=1.0,
-                max_leverage=largest,
-                side=self._side,
-                entry_tag=self._tags[at],
-            )
-            return min(max(float(asked), 1.0), largest)
+        def question(at: int) -> _Question:
+            def ask(strategy: IStrategy) -> float:
+                asked = strategy.leverage(
+                    pair=self._pair,
+                    current_time=self._dates[at],
+                    current_rate=self._opens[at],
+                    proposed_leverage=1.0,
+                    max_leverage=largest,
+                    side=self._side,
+                    entry_tag=self._tags[at],
+                )
+                return min(max(float(asked), 1.0), largest)
 
-        return self._everywhere("leverage", ask, 1.0)
+            return ask
+
+        return self._everywhere("leverage", question, 1.0)
 
     def stakes(self, leverages: npt.NDArray[np.float64], available: float) -> Asked:
         """``custom_stake_amount()`` at every candle, over what it is proposed.
 
         :param leverages: of the entries
         :param available: stake currency that an entry may stake at most
+        :raises RulesError: if the exchange has no limits for a stake
         """
 
-        def ask(strategy: IStrategy, at: int) -> float:
+        def question(at: int) -> _Question:
             rate, leverage = self._opens[at], float(leverages[at])
+            least, most = self._stake_limits(rate, leverage)
+
+            def ask(strategy: IStrategy) -> float:
+                asked = strategy.custom_stake_amount(
+                    pair=self._pair,
+                    current_time=self._dates[at],
+                    current_rate=rate,
+                    proposed_stake=self._stake,
+                    min_stake=least,
+                    max_stake=min(available, most),
+                    leverage=leverage,
+                    entry_tag=self._tags[at],
+                    side=self._side,
+                )
+                return max(float(asked or 0.0), 0.0) / self._stake
+
+            return ask
+
+        return self._everywhere("custom_stake_amount", question, 1.0)
+
+    def _stake_limits(self, rate: float, leverage: float) -> tuple[float, float]:
+        """The least and the largest stake that the exchange takes at a rate.
+
+        :raises RulesError: if it has none
+        """
+        try:
             least = self._exchange.get_min_pair_stake_amount(self._pair, rate, 0.0, leverage) or 0.0
-            most = self._exchange.get_max_pair_stake_amount(self._pair, rate, leverage)
-            asked = strategy.custom_stake_amount(
-                pair=self._pair,
-                current_time=self._dates[at],
-                current_rate=rate,
-                proposed_stake=self._stake,
-                min_stake=least,
-                max_stake=min(available, most),
-                leverage=leverage,
-                entry_tag=self._tags[at],
-                side=self._side,
-            )
-            return max(float(asked or 0.0), 0.0) / self._stake
+            return least, self._exchange.get_max_pair_stake_amount(self._pair, rate, leverage)
+        except (FreqtradeException, ValueError) as error:
+            # freqtrade's exchange raises a ValueError for a pair that it has no market of.
+            raise RulesError(
+                f"{self._pair}: the exchange names no limits of a stake at the rate {rate:g} and leverage {leverage:g} "
+                f"({error}); accepted: a pair of the exchange's markets, whose limits custom_stake_amount is given; "
+                "remedy: take the pair out of the whitelist, or try again when the exchange answers"
+            ) from error
 
-        return self._everywhere("custom_stake_amount", ask, 1.0)
+    def _everywhere(self, name: str, question: Callable[[int], _Question], default: float) -> Asked:
+        """Ask at every candle.
 
-    def _everywhere(self, name: str, ask: Callable[[IStrategy, int], float], default: float) -> Asked:
+        :param question: makes what is asked at a candle; what it raises itself is not the strategy's fault
+        """
         n = len(self._opens)
         if getattr(type(self._strategy), name) is getattr(IStrategy, name):
             return Asked(np.full(n, default), 0, None, False)
@@ -269,8 +299,9 @@ class Callbacks:
 
             def answer(at: int) -> None:
                 see(at)
+                ask = question(at)
                 try:
-                    values[at] = ask(strategy, at)
+                    values[at] = ask(strategy)
                 except Exception as error:
                     # As freqtrade does, which logs it and goes on.
                     failures.append(error)

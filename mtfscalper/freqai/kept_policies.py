@@ -6,7 +6,7 @@ import json
 import logging
 from bisect import bisect_right
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cached_property
@@ -31,9 +31,13 @@ from mtfscalper.freqai.preparation import Preparation
 from mtfscalper.freqai.standing import Standing
 from mtfscalper.freqai.trained_with import FALLBACK, listed, summary
 from mtfscalper.freqai.training_folder import Origin
-from mtfscalper.policy.inference import trade_decider_from_zip
+from mtfscalper.market.tape import MarketTape
+from mtfscalper.policy.algorithms import algorithm_class
+from mtfscalper.policy.closed_loop import decidable_rows, flat_decisions
+from mtfscalper.policy.inference import decider_for, trade_decider_from_zip
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
+from mtfscalper.trading.actions import Action
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +60,20 @@ class PairRows(NamedTuple):
     environment: EnvSettings
     settings: Settings
     trained_with: Mapping[str, Any]
+
+
+class _Prepared(NamedTuple):
+    """A policy before it is loaded.
+
+    :ivar tape: what it looks at
+    :ivar model: its zip
+    :ivar falls_back: whether the rules end its trades
+    """
+
+    standing: Standing
+    tape: MarketTape
+    model: Path
+    falls_back: bool
 
 
 class KeptPolicies:
@@ -110,6 +128,48 @@ class KeptPolicies:
         loaded = self._loaded.setdefault(pair.candles.pair, OrderedDict())
         if (name, first_ms) in loaded:
             return loaded[(name, first_ms)]
+        known = self._prepared(name, first_ms, stop_ms, pair)
+        if known is None:
+            return None
+        terms, tape = known.standing.terms, known.tape
+        seen = period_rows(tape, known.standing.environment, len(tape))
+        decider = trade_decider_from_zip(known.model, terms.model_type, tape.features, terms.lookback)
+        period = DecidingPeriod(first_ms, stop_ms, seen, decider)
+        policy = ExitPolicy(
+            terms,
+            pair.candles.history(),
+            period,
+            name,
+            falls_back=known.falls_back,
+            told_rules=known.standing.changed_rules,
+        )
+        loaded[(name, first_ms)] = policy
+        while len(loaded) > _POLICIES_IN_MEMORY:
+            loaded.popitem(last=False)
+        return policy
+
+    def flat_actions(self, name: str, rows_ms: Collection[int], pair: PairRows) -> dict[int, Action] | None:
+        """What a policy does flat after rows that it decided nothing on.
+
+        :param name: of its folder
+        :param rows_ms: milliseconds since 1970
+        :return: by row, of those that have candles and a whole lookback; None where it is no longer kept
+        """
+        known = self._prepared(name, min(rows_ms), max(rows_ms) + 1, pair)
+        if known is None:
+            return None
+        terms, tape = known.standing.terms, known.tape
+        wanted = decidable_rows(tape, terms.lookback) & np.isin(tape.dates_ms, list(rows_ms))
+        rows = np.flatnonzero(wanted)
+        if not len(rows):
+            return {}
+        model = algorithm_class(terms.model_type).load(known.model, device="cpu")
+        decider = decider_for(model, tape.features, terms.lookback)
+        actions = flat_decisions(decider, tape, known.standing.environment, rows).actions
+        return dict(zip(tape.dates_ms[rows].tolist(), map(Action, actions.tolist()), strict=True))
+
+    def _prepared(self, name: str, first_ms: int, stop_ms: int, pair: PairRows) -> _Prepared | None:
+        """A policy and what it looks at from its first row to the one before the last."""
         folder = self._sound(name, pair.candles.pair)
         if folder is None:
             return None
@@ -122,28 +182,16 @@ class KeptPolicies:
         standing = self._standing(name, origin, prepared.features, pair)
         if standing is None:
             return None
-        terms, environment = standing.terms, standing.environment
         # What was in use, and before it what its first rows look back on.
         dates_ms = pair.rows["date"].dt.as_unit("ms").astype("int64").to_numpy()
-        first = max(0, int(np.searchsorted(dates_ms, first_ms)) - terms.lookback + 1)
+        first = max(0, int(np.searchsorted(dates_ms, first_ms)) - standing.terms.lookback + 1)
         rows = pair.rows.iloc[first : int(np.searchsorted(dates_ms, stop_ms))]
         if rows.empty:
             return None
         features, usable = prepared.scaled(pair.kitchen, rows, drops_prices=standing.drops_prices)
         tape = pair.candles.tape(rows, features, usable)
-        seen = period_rows(tape, environment, len(tape))
-        decider = trade_decider_from_zip(
-            artefacts.sealed_path(folder, "model"), terms.model_type, tape.features, terms.lookback
-        )
         fallen = standing.falls_back and falls_back(origin.judged, pair.candles.pair)
-        period = DecidingPeriod(first_ms, stop_ms, seen, decider)
-        policy = ExitPolicy(
-            terms, pair.candles.history(), period, name, falls_back=fallen, told_rules=standing.changed_rules
-        )
-        loaded[(name, first_ms)] = policy
-        while len(loaded) > _POLICIES_IN_MEMORY:
-            loaded.popitem(last=False)
-        return policy
+        return _Prepared(standing, tape, artefacts.sealed_path(folder, "model"), fallen)
 
     def _standing(self, name: str, origin: Origin, features: list[str], pair: PairRows) -> Standing | None:
         """How a policy stands to the backtest: it decides as it was trained; what it decides by is told.

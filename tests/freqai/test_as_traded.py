@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import time_machine
 from freqai_runs import PAIR, FreqtradeBacktest, Watch
-from freqtrade.exceptions import InvalidOrderException, OperationalException
+from freqtrade.exceptions import InvalidOrderException, OperationalException, TemporaryError
 from live_bot import LiveBot
 from test_other_strategies import STRATEGIES, assert_same_trades
 
@@ -164,3 +164,27 @@ def test_only_what_the_exchange_says_of_a_stake_is_the_stakes_fault(error: Excep
     callbacks = as_traded.Callbacks(cast(Any, None), exchange, PAIR, "long", candles, None, 1.0)
     with pytest.raises(raised, match="cannot be leveraged" if raised is RulesError else "maxLeverage"):
         assert callbacks.largest_leverage
+
+
+@pytest.mark.parametrize("limit", ["get_min_pair_stake_amount", "get_max_pair_stake_amount"])
+@pytest.mark.parametrize("error", [ValueError("Can't get market information"), TemporaryError("no answer")])
+def test_an_exchange_without_limits_of_a_stake_is_not_the_strategys_fault(limit: str, error: Exception) -> None:
+    def refuse(*_: Any) -> float:
+        raise error
+
+    class Stakes:
+        def custom_stake_amount(self, **_: Any) -> float:
+            raise KeyError("of the strategy")
+
+    limits = {name: lambda *_: 1.0 for name in ("get_min_pair_stake_amount", "get_max_pair_stake_amount")}
+    candles = pd.DataFrame({"date": pd.date_range("2024-09-01", periods=2, freq="5min", tz="UTC"), "open": 1.0})
+
+    def asked(**of_exchange: Any) -> as_traded.Asked:
+        exchange: Any = SimpleNamespace(**of_exchange)
+        strategy = cast(Any, Stakes())
+        return as_traded.Callbacks(strategy, exchange, PAIR, "long", candles, None, 1.0).stakes(np.ones(2), 1.0)
+
+    with pytest.raises(RulesError, match="the exchange names no limits of a stake at the rate 1 and leverage 1"):
+        asked(**{**limits, limit: refuse})
+    # What the strategy raises is still the strategy's.
+    assert isinstance(asked(**limits).failure, KeyError)

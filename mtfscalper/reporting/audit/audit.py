@@ -18,7 +18,6 @@ from mtfscalper.freqai.trade_differences import END_OF_BACKTEST
 from mtfscalper.reporting.audit.bot import (
     decisions_of_bot,
     is_database,
-    missed_note,
     read_bot,
     slippage_note,
     trained_rules,
@@ -46,6 +45,8 @@ from mtfscalper.reporting.audit.entries import (
     signals_of_bot,
     signals_of_columns,
 )
+from mtfscalper.reporting.audit.lives import Lives
+from mtfscalper.reporting.audit.missed import missed_signals
 from mtfscalper.reporting.audit.own_signals import OwnSignals, own_signals
 from mtfscalper.reporting.audit.seen import seen_trades
 from mtfscalper.reporting.loaded_run import LoadedRun, load_run
@@ -78,6 +79,19 @@ class Reason(NamedTuple):
     first: str
 
 
+class MissingEntry(NamedTuple):
+    """An entry that training assumed and that was not made.
+
+    :ivar candle: at whose open, UTC
+    :ivar reason: as :attr:`Reason.name`
+    """
+
+    pair: str
+    side: str
+    candle: str
+    reason: str
+
+
 class Audit(NamedTuple):
     """What an audit found.
 
@@ -85,12 +99,14 @@ class Audit(NamedTuple):
     :ivar equal: trades that are what training assumed
     :ivar reasons: of the others, the most frequent first; their counts add up to them
     :ivar notes: what else is to be known, one sentence each
+    :ivar missing: each entry that was not made, which the reasons count too
     """
 
     compared: int
     equal: int
     reasons: tuple[Reason, ...]
     notes: tuple[str, ...]
+    missing: tuple[MissingEntry, ...] = ()
 
     @property
     def sentence(self) -> str:
@@ -101,7 +117,8 @@ class Audit(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON values."""
-        values = {**self._asdict(), "sentence": self.sentence, "reasons": [one._asdict() for one in self.reasons]}
+        lists = {name: [one._asdict() for one in getattr(self, name)] for name in ("reasons", "missing")}
+        values = {**self._asdict(), "sentence": self.sentence, **lists}
         return artefacts.plain_json(values)  # type: ignore[no-any-return]
 
 
@@ -175,12 +192,13 @@ class _Auditor:
         for at, entered in (own_entries(seen, signals) | self._expired(seen)).items():
             if at not in found or entered.at_ms <= found[at].at_ms:
                 found[at] = entered
-        absent = self._absent(seen, signals)
+        absent = self._absent(seen, signals, rules)
         self._tell_of_bot(seen, expected, made)
         told = [(f"{seen[at].words}, {moment(one.at_ms)}", one) for at, one in found.items()]
         told += [(f"{pair} {side} of {moment(one.at_ms)}", one) for pair, side, one in absent]
         compared = len(seen) + len(absent)
-        return Audit(compared, compared - len(told), _reasons(told), tuple(dict.fromkeys(self._notes)))
+        missing = tuple(MissingEntry(pair, side, moment(one.at_ms), one.cause.value) for pair, side, one in absent)
+        return Audit(compared, compared - len(told), _reasons(told), tuple(dict.fromkeys(self._notes)), missing)
 
     # ------------------------------------------------------------------ what was to be expected
 
@@ -324,7 +342,10 @@ class _Auditor:
 
     def _entry_signals(self, columns: Mapping[str, pd.DataFrame], own: OwnSignals) -> dict[str, Signals]:
         if self._record is not None:
-            return {pair: signals_of_bot(self._record, pair, self._timeframe_ms) for pair in self._result.pairs}
+            decided = {pair: signals_of_bot(self._record, pair, self._timeframe_ms) for pair in self._result.pairs}
+            missed = missed_signals(self._result, self._record, self._exchange, self._progress)
+            self._notes += missed.notes
+            return {pair: one.with_missed(missed.signals.get(pair)) for pair, one in decided.items()}
         if self._policies.plans:
             return {pair: signals_of_columns(frame, self._timeframe_ms) for pair, frame in columns.items()}
         return own.entries
@@ -334,12 +355,16 @@ class _Auditor:
             return {}
         return expired_entries(seen, self._record, self._timeframe_ms)
 
-    def _absent(self, seen: list[Seen], signals: Mapping[str, Signals]) -> list[Missing]:
+    def _absent(
+        self, seen: list[Seen], signals: Mapping[str, Signals], rules: Mapping[str, TradingRules]
+    ) -> tuple[Missing, ...]:
         if self._record is not None:
             market = market_of_bot(self._result, self._record, self._timeframe_ms)
         else:
             market = market_of_backtest(self._result, self._timeframe_ms)
-        return missing_entries(seen, signals, market)
+        absent = missing_entries(seen, signals, market, Lives(self._tapes, rules).end_ms)
+        self._notes += absent.notes
+        return absent.entries
 
     def _tell_of_bot(self, seen: Sequence[Seen], expected: Sequence[Expected], made: pd.DataFrame) -> None:
         if self._record is None:
@@ -352,8 +377,6 @@ class _Auditor:
                 rates.append((trade.close_rate, lived.close_rate, -side))
         if len(made):
             self._notes.append(slippage_note(rates))
-        if missed := missed_note(self._record, self._result.pairs, self._timeframe_ms):
-            self._notes.append(missed)
 
 
 def _as_seen(trade: Seen, lived: Expected, limits: Limits) -> Expected:

@@ -22,7 +22,6 @@ from mtfscalper.freqai.strategy_rules import wallet_of
 from mtfscalper.freqai.training_folder import trained_terms
 from mtfscalper.reporting.audit.causes import Decided, Seen
 from mtfscalper.reporting.audit.decisions import Answer, Decisions, decided_of
-from mtfscalper.reporting.origin import moment
 from mtfscalper.reporting.run_result import Asked, ReportError, RunResult, datadir_of
 from mtfscalper.reporting.without_freqai import NotRun, strategy_of_run
 from mtfscalper.trading.reliving import NEVER
@@ -81,6 +80,7 @@ def read_bot(asked: Asked) -> tuple[RunResult, BotRecord]:
         "max_open_trades_setting": config.get("max_open_trades", -1),
         "freqaimodel": config.get("freqaimodel") or "FreqAI",
         "enable_protections": True,
+        "locks": _locks(path),
     }
     result = RunResult(path, strategy, stats, config, trades, user_data_dir, Path())
     loaded = strategy_of_run(result)
@@ -97,6 +97,8 @@ def read_bot(asked: Asked) -> tuple[RunResult, BotRecord]:
             "bot that a model of this project decided for; remedy: give its config with --config"
         )
     record = BotRecord.from_config(config)
+    # A pair that was looked at and never traded is one of the bot's.
+    stats["pairlist"] = sorted({*trades["pair"], *(one.pair for one in record.journal.passes)}) or stats["pairlist"]
     timeframe_ms = timeframe_to_msecs(stats["timeframe"])
     moments = [*trades["open_timestamp"], *trades["close_timestamp"].dropna()]
     if not moments and record.start_ms is None:
@@ -144,6 +146,21 @@ def _trades(path: Path) -> pd.DataFrame:
     # An entry order that waits has filled nothing: it is no trade yet.
     has_entered = trades["orders"].map(len) > 0
     return trades[has_entered].reset_index(drop=True)
+
+
+def _locks(path: Path) -> list[dict[str, Any]]:
+    """Of a database, as an export of freqtrade has them: a lock that was not lifted, up to its last millisecond."""
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as connection:
+        if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'pairlocks'").fetchone():
+            return []
+        locks = pd.read_sql("SELECT * FROM pairlocks WHERE active", connection)
+    begin, end = (
+        _milliseconds(pd.to_datetime(locks[name], utc=True, format="ISO8601"))
+        for name in ("lock_time", "lock_end_time")
+    )
+    locks = locks.assign(lock_timestamp=begin, lock_end_timestamp=end - 1, reason=locks["reason"].fillna("no reason"))
+    found: list[dict[str, Any]] = locks.to_dict("records")  # type: ignore[assignment]
+    return found
 
 
 def _milliseconds(dates: pd.Series[pd.Timestamp]) -> pd.Series[float]:
@@ -224,23 +241,4 @@ def slippage_note(rates: list[tuple[float, float, int]]) -> str:
     return (
         f"slippage of {len(bps)} fills against the rates of the candles: {bps.mean():+.2f} bps in the mean, "
         f"{np.median(bps):+.2f} in the median, {bps.max():+.2f} at worst"
-    )
-
-
-def missed_note(record: BotRecord, pairs: list[str], timeframe_ms: int) -> str:
-    """How many candles a bot did not decide at, from its first pass to its last; empty where there are none."""
-    counts, first = [], None
-    for pair in pairs:
-        rows = [one.row_ms for one in record.decided_passes(pair)]
-        if not rows:
-            continue
-        missing = sorted(set(range(rows[0], rows[-1] + 1, timeframe_ms)) - set(rows))
-        if missing:
-            counts.append(f"{pair} {len(missing)} of {(rows[-1] - rows[0]) // timeframe_ms + 1}")
-            first = min(missing[0], first) if first is not None else missing[0]
-    if first is None:
-        return ""
-    return (
-        f"candles that the bot did not decide at, because it was down or they came late or never: {', '.join(counts)} "
-        f"(the first {moment(first)}); what a backtest enters there is not told"
     )

@@ -43,6 +43,7 @@ class Cause(StrEnum):
     PROTECTION = "protection"
     NO_STAKE = "stake"
     NOT_FILLED = "entry not filled"
+    MISSED_ENTRY = "entry at a missed candle"
     OWN_ENTRY = "entry of the strategy's own"
     LATE_FILL = "late fill"
     ENTRY_PRICE = "custom entry price"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from bisect import bisect_left, bisect_right
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -14,32 +15,31 @@ from mtfscalper.freqai.columns import ACTION_COLUMN
 from mtfscalper.freqai.predictions import EXPIRED
 from mtfscalper.freqai.strategy_rules import tradable_ratio
 from mtfscalper.reporting.audit.causes import Cause, Departure, Seen
+from mtfscalper.reporting.audit.locks import Locks, locks_of_backtest, locks_of_bot
 from mtfscalper.reporting.origin import moment
 from mtfscalper.reporting.run_result import RunResult
 from mtfscalper.trading.actions import Action
 
-_SIDES = {int(Action.LONG_ENTER): "long", int(Action.SHORT_ENTER): "short"}
+_NEVER = 2**62
+# What a flat account's action enters.
+SIDES = {int(Action.LONG_ENTER): "long", int(Action.SHORT_ENTER): "short"}
 
 
 class Signals(NamedTuple):
     """What a pair's trades were to be entered on. Moments are milliseconds since 1970.
 
     :ivar sides: the side to enter, by the candle at whose open that is
-    :ivar known: the candles about which that is known
+    :ivar known: the candles at which that was decided in time
+    :ivar missed: candles at which a bot made no pass in time: what it would have entered is worked out afterwards
     """
 
     sides: Mapping[int, str]
     known: frozenset[int]
+    missed: frozenset[int] = frozenset()
 
-
-class Lock(NamedTuple):
-    """A time in which a pair may not be entered, both ends included."""
-
-    pair: str
-    side: str
-    first_ms: int
-    last_ms: int
-    reason: str
+    def with_missed(self, other: Signals | None) -> Signals:
+        """With what would have been entered at missed candles, where there are any."""
+        return self if other is None else Signals({**self.sides, **other.sides}, self.known, other.missed)
 
 
 class Missing(NamedTuple):
@@ -61,9 +61,9 @@ def signals_of_columns(columns: pd.DataFrame, timeframe_ms: int) -> Signals:
     decided = columns["do_predict"].to_numpy() == 1
     actions = columns[ACTION_COLUMN].to_numpy()
     sides = {
-        int(candle): _SIDES[int(action)]
+        int(candle): SIDES[int(action)]
         for candle, action, counts in zip(rows, actions, decided, strict=True)
-        if counts and int(action) in _SIDES
+        if counts and int(action) in SIDES
     }
     return Signals(sides, frozenset(rows.tolist()))
 
@@ -72,28 +72,11 @@ def signals_of_bot(record: BotRecord, pair: str, timeframe_ms: int) -> Signals:
     """What a bot's columns entered at the candles that it decided at."""
     passes = record.decided_passes(pair)
     sides = {
-        one.row_ms + timeframe_ms: _SIDES[int(one.columns[ACTION_COLUMN])]
+        one.row_ms + timeframe_ms: SIDES[int(one.columns[ACTION_COLUMN])]
         for one in passes
-        if one.is_decided and int(one.columns.get(ACTION_COLUMN, 0)) in _SIDES
+        if one.is_decided and int(one.columns.get(ACTION_COLUMN, 0)) in SIDES
     }
     return Signals(sides, frozenset(one.row_ms + timeframe_ms for one in passes))
-
-
-def locks_of_backtest(result: RunResult) -> list[Lock]:
-    """The locks of a backtest."""
-    return [
-        Lock(lock["pair"], lock["side"], int(lock["lock_timestamp"]), int(lock["lock_end_timestamp"]), lock["reason"])
-        for lock in result.stats.get("locks") or ()
-    ]
-
-
-def locks_of_bot(record: BotRecord, timeframe_ms: int) -> list[Lock]:
-    """The locks of a bot, as it noted them at the passes by which it traded."""
-    return [
-        Lock(one.pair, "*", one.row_ms + timeframe_ms, one.row_ms + timeframe_ms, ", ".join(one.locks))
-        for one in record.counting.values()
-        if one.locks
-    ]
 
 
 class Market(NamedTuple):
@@ -110,7 +93,7 @@ class Market(NamedTuple):
     last_ms: int
     timeframe_ms: int
     slots: float
-    locks: Sequence[Lock]
+    locks: Locks
     has_stake: Callable[[int], bool]
     was_down: Callable[[str, int], bool]
     unfilled: frozenset[tuple[str, int]] | None
@@ -148,7 +131,7 @@ def market_of_bot(result: RunResult, record: BotRecord, timeframe_ms: int) -> Ma
         result.last_ms,
         timeframe_ms,
         result.slots,
-        locks_of_bot(record, timeframe_ms),
+        locks_of_bot(result, record, timeframe_ms),
         lambda _: True,
         was_down,
         unfilled,
@@ -171,31 +154,68 @@ def _has_stake(result: RunResult, candle: int) -> bool:
     return bool(usable - trades.loc[is_open, "stake_amount"].sum() >= stake)
 
 
-def missing_entries(trades: Sequence[Seen], signals: Mapping[str, Signals], market: Market) -> list[Missing]:
+class Absent(NamedTuple):
+    """The entries of the columns that were not made.
+
+    :ivar notes: how they were counted, one sentence each
+    """
+
+    entries: tuple[Missing, ...]
+    notes: tuple[str, ...]
+
+
+# Causes that last for many candles: what they stop is looked at as the one trade that it would have been.
+_LASTING = (Cause.PROTECTION, Cause.MISSED_ENTRY)
+
+# The candle of the exit of an entry at a candle, held to its stop, ROI or longest duration: pair, side, candle.
+Ends = Callable[[str, str, int], int]
+
+
+def missing_entries(trades: Sequence[Seen], signals: Mapping[str, Signals], market: Market, ends: Ends) -> Absent:
     """Entries of the columns at which a pair was flat and none was made, and why.
 
     A pair is not flat in the candle of an exit: training enters nothing there. What is not made for the same cause
-    candle after candle is one entry.
+    candle after candle is one entry. What a lock or a missed candle stopped would have held its pair until its end:
+    what either of them stops meanwhile is the same entry.
     """
-    found = list[Missing]()
+    held = {pair: _Held(trade for trade in trades if trade.pair == pair) for pair in signals}
+    all_held = _Held(trades)
+    found: list[Missing] = []
     n_unfilled = market.n_unfilled
-    for pair, of_pair in signals.items():
-        held = _held(trade for trade in trades if trade.pair == pair)
-        last: tuple[int, str, Cause] | None = None
-        for candle, side in sorted(of_pair.sides.items()):
-            if not market.first_ms < candle < market.last_ms:
+    last: dict[str, tuple[int, str, Cause]] = {}
+    # By pair: what a lasting cause stopped last, and how many signals were the same entry.
+    stopped: dict[str, _Stopped] = {}
+    n_signals: Counter[Cause] = Counter()
+    for candle, pair, side in sorted((at, pair, one.sides[at]) for pair, one in signals.items() for at in one.sides):
+        if not market.first_ms < candle < market.last_ms or held[pair].is_open(candle):
+            continue
+        living = {other: one for other, one in stopped.items() if one.lives(candle, held[other])}
+        is_missed, n_open = candle in signals[pair].missed, all_held.n_open(candle)
+        if is_missed:
+            n_open += sum(one.is_missed for other, one in living.items() if other != pair)
+        unmade = _Unmade(pair, side, candle, n_open, is_missed)
+        cause, why = _why_not_made(unmade, market, n_unfilled)
+        goes_on = last.get(pair) == (candle - market.timeframe_ms, side, cause)
+        last[pair] = candle, side, cause
+        if cause in _LASTING:
+            n_signals[cause] += 1
+            if pair in living:
                 continue
-            if any(first <= candle <= last for first, last in held):
-                continue
-            cause, why = _why_not_made(pair, side, candle, trades, market, n_unfilled)
-            goes_on = last == (candle - market.timeframe_ms, side, cause)
-            last = candle, side, cause
-            if goes_on:
-                continue
-            n_unfilled -= cause is Cause.NOT_FILLED
-            departure = Departure(cause, candle, f"{side} entered as the candle opens", f"no trade: {why}")
-            found.append(Missing(pair, side, departure))
-    return found
+            n_before = held[pair].n_entered(candle)
+            stopped[pair] = _Stopped(cause is Cause.MISSED_ENTRY, ends(pair, side, candle), n_before)
+        elif goes_on:
+            continue
+        n_unfilled -= cause is Cause.NOT_FILLED
+        departure = Departure(cause, candle, f"{side} entered as the candle opens", f"no trade: {why}")
+        found.append(Missing(pair, side, departure))
+    n_entries = Counter(one.departure.cause for one in found)
+    notes = [
+        f"{cause}: {n_entries[cause]} entries, by {n_signals[cause]} signals: an entry that was stopped would have "
+        "held its pair until its stop, ROI or longest duration, and what is signalled until then is counted with it"
+        for cause in _LASTING
+        if n_signals[cause] > n_entries[cause]
+    ]
+    return Absent(tuple(found), tuple(notes))
 
 
 def own_entries(trades: Sequence[Seen], signals: Mapping[str, Signals]) -> dict[int, Departure]:
@@ -225,26 +245,69 @@ def expired_entries(trades: Sequence[Seen], record: BotRecord, timeframe_ms: int
     }
 
 
-def _held(trades: Iterable[Seen]) -> list[tuple[int, int]]:
-    return [(trade.entry_ms, 2**62 if trade.exit_ms is None else trade.exit_ms) for trade in trades]
+class _Held:
+    """When trades were open, the candles of entry and exit included."""
+
+    def __init__(self, trades: Iterable[Seen]) -> None:
+        spans = [(trade.entry_ms, _NEVER if trade.exit_ms is None else trade.exit_ms) for trade in trades]
+        self._entries = sorted(entry for entry, _ in spans)
+        self._exits = sorted(end for _, end in spans)
+
+    def n_entered(self, candle: int) -> int:
+        """Trades that were entered at a candle, or before it."""
+        return bisect_right(self._entries, candle)
+
+    def n_open(self, candle: int) -> int:
+        """Trades that were open at a candle."""
+        return self.n_entered(candle) - bisect_left(self._exits, candle)
+
+    def is_open(self, candle: int) -> bool:
+        """Whether any was."""
+        return self.n_open(candle) > 0
 
 
-def _why_not_made(
-    pair: str, side: str, candle: int, trades: Sequence[Seen], market: Market, n_unfilled: int
-) -> tuple[Cause, str]:
-    for lock in market.locks:
-        if lock.pair in (pair, "*") and lock.side in (side, "*") and lock.first_ms <= candle <= lock.last_ms:
-            until = f" until {moment(lock.last_ms)}" if lock.last_ms > lock.first_ms else ""
-            return Cause.PROTECTION, f"{lock.pair} was locked{until} ({lock.reason})"
-    n_open = sum(
-        trade.entry_ms <= candle and (trade.exit_ms is None or candle <= trade.exit_ms)
-        for trade in trades
-        if trade.pair != pair
-    )
+class _Stopped(NamedTuple):
+    """An entry that a lasting cause stopped.
+
+    :ivar is_missed: whether a backtest of the candles makes it
+    :ivar end_ms: the candle of its exit, if it had been made
+    :ivar n_before: trades of the pair that had been entered by then
+    """
+
+    is_missed: bool
+    end_ms: int
+    n_before: int
+
+    def lives(self, candle: int, held: _Held) -> bool:
+        """Whether it would be open at a candle: the run has entered no other trade of the pair since."""
+        return candle <= self.end_ms and held.n_entered(candle) == self.n_before
+
+
+class _Unmade(NamedTuple):
+    """An entry that was not made.
+
+    :ivar n_open: trades of other pairs that were open, and those that a backtest would have had open instead
+    :ivar is_missed: whether a bot made no pass in time
+    """
+
+    pair: str
+    side: str
+    candle: int
+    n_open: int
+    is_missed: bool
+
+
+def _why_not_made(unmade: _Unmade, market: Market, n_unfilled: int) -> tuple[Cause, str]:
+    pair, side, candle, n_open, is_missed = unmade
+    if lock := market.locks.at(pair, side, candle):
+        until = f" until {moment(lock.last_ms)}" if lock.last_ms > lock.first_ms else ""
+        return Cause.PROTECTION, f"{lock.pair} was locked{until} ({lock.reason})"
     if n_open >= market.slots:
         return Cause.SLOT, f"{n_open} others were open, and max_open_trades is {market.slots:g}"
+    if is_missed:
+        return Cause.MISSED_ENTRY, "the bot made no pass in time, and a backtest of the same candles enters"
     if market.was_down(pair, candle):
-        return Cause.MISSED, "the bot was stopped before it entered"
+        return Cause.MISSED_ENTRY, "the bot was stopped before it entered"
     if not market.has_stake(candle):
         return Cause.NO_STAKE, "the wallet had no stake left"
     if (pair, candle) in market.unfilled if market.unfilled is not None else n_unfilled > 0:
