@@ -13,7 +13,7 @@ from typing import Any
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Versions
 from mtfscalper.freqai.computed_frame import ComputedFrame, FrameSlice
-from mtfscalper.freqai.fallback import falls_back, judged_in
+from mtfscalper.freqai.fallback import falls_back, judged_in, why_fallen
 from mtfscalper.freqai.run_plan import PlannedPeriod
 from mtfscalper.seals import Seals
 from mtfscalper.trading.account import FLAT, Account
@@ -159,6 +159,10 @@ class BacktestPeriod:
         """
         if self.is_guarded and not self.is_judged:
             self.falls_back, self.is_judged = falls_back("its training did not judge it", self.pair), True
+
+    def why_fallen(self) -> str:
+        """Why its policy has fallen back, in words that many periods have in common."""
+        return why_fallen(judged_in(self.version or self.folder))
 
     def _tell_predictions_stale(self, stale: str | None) -> None:
         self._tell(stale and f"{self.pair}: predictions of {self.name} are made anew: {stale}.")

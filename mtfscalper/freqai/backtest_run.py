@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Mapping
 from copy import copy
 from dataclasses import dataclass, field
@@ -365,8 +366,15 @@ class BacktestRun:
                 self.candles.pair,
                 len(fallen),
                 len(self.periods),
-                ", ".join(f"{period.name} from {_day(period.first_ms)} to {_day(period.stop_ms)}" for period in fallen),
+                "; ".join(
+                    f"{period.name} from {_day(period.first_ms)} to {_day(period.stop_ms)}, {period.why_fallen()}"
+                    for period in fallen
+                ),
             )
+
+    def why_fallen(self) -> Counter[str]:
+        """The periods whose policy has fallen back, counted by why."""
+        return Counter(period.why_fallen() for period in self.periods.values() if period.falls_back)
 
     def write_plan(self) -> str:
         """Leave on disk which period decides about open trades when.

@@ -41,12 +41,23 @@ def falls_back(judged: PairedResult | str, pair: str) -> bool:
     :param judged: see :func:`judged_in`
     """
     fallen = must_fall_back(judged)
-    why = f"nothing shows that it beats classic exits: {judged}" if isinstance(judged, str) else judged.in_words()
-    logger.log(
-        logging.WARNING if fallen else logging.INFO,
-        "%s: %s until the next training (rl_config.fallback): %s.",
-        pair,
-        "the rules end the policy's trades" if fallen else "the policy ends its trades",
-        why,
-    )
+    logger.log(logging.WARNING if fallen else logging.INFO, "%s", who_ends_trades(judged, pair))
     return fallen
+
+
+def who_ends_trades(judged: PairedResult | str, pair: str) -> str:
+    """What ends the trades of a policy, and why, in one sentence.
+
+    :param judged: see :func:`judged_in`
+    """
+    why = f"nothing shows that it beats classic exits: {judged}" if isinstance(judged, str) else judged.in_words()
+    who = "the rules end the policy's trades" if must_fall_back(judged) else "the policy ends its trades"
+    return f"{pair}: {who} until the next training (rl_config.fallback): {why}."
+
+
+def why_fallen(judged: PairedResult | str) -> str:
+    """Why a policy falls back, in words that many have in common, to be counted by.
+
+    :param judged: see :func:`judged_in`
+    """
+    return "its judgement is not known" if isinstance(judged, str) else judged.why_not_beaten

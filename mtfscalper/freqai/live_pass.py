@@ -14,15 +14,16 @@ from pandas import DataFrame
 
 from mtfscalper.freqai.bookkeeping import Bookkeeper
 from mtfscalper.freqai.expiry import Expiry
-from mtfscalper.freqai.fallback import falls_back
+from mtfscalper.freqai.fallback import who_ends_trades
 from mtfscalper.freqai.live import LivePairs
-from mtfscalper.freqai.owner import Owner, policy_trouble
+from mtfscalper.freqai.owner import Owner, fallback_trouble, policy_trouble
 from mtfscalper.freqai.prediction_history import DATE, DO_PREDICT, joined, tidied
 from mtfscalper.freqai.predictions import EXPIRED, without_entries
 from mtfscalper.freqai.standing import Standing
 from mtfscalper.freqai.traded_strategy import TradedStrategy
 from mtfscalper.freqai.trained_with import listed, summary
 from mtfscalper.freqai.training_folder import Origin
+from mtfscalper.training.paired_result import must_fall_back
 
 logger = logging.getLogger(__name__)
 
@@ -121,7 +122,7 @@ class LivePasses:
         origin = self._drawer.origins.get(model) or _UNKNOWN
         standing = Standing.in_force(traded.terms.environment(dk.pair), traded.settings.rl, origin.terms)
         if standing.falls_back:
-            standing = standing._replace(falls_back=falls_back(origin.judged, dk.pair))
+            standing = standing._replace(falls_back=self._falls_back(origin, dk.pair))
         if origin.trained_with:
             now = self._drawer.trained_with(dk.pair)
             standing = standing.since(origin, now, dk.training_features_list, frame.columns)
@@ -138,6 +139,18 @@ class LivePasses:
                 )
         self._pairs.standings[model] = standing
         return standing
+
+    def _falls_back(self, origin: Origin, pair: str) -> bool:
+        """Whether a pair's policy falls back; its owner is told when that changes, the log of each new policy."""
+        fallen, message = must_fall_back(origin.judged), who_ends_trades(origin.judged, pair)
+        name = fallback_trouble(pair)
+        if fallen:
+            told = self._owner.trouble(name, f"{message} The next message comes once a policy beats them.")
+        else:
+            told = self._owner.healed(name, message)
+        if not told:
+            logger.info("%s", message)
+        return fallen
 
     def _ask(self, hooks: Hooks, rows: DataFrame, dk: FreqaiDataKitchen) -> _Decided | None:
         """Ask the policy about rows; None where it cannot decide, which is told once and ends with a new one."""

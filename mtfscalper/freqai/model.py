@@ -27,6 +27,7 @@ from mtfscalper.freqai.bot_hooks import BotHooks
 from mtfscalper.freqai.bot_journal import BotJournal
 from mtfscalper.freqai.bot_record import repeats_bot
 from mtfscalper.freqai.candle_door import CandleDoor
+from mtfscalper.freqai.fallen_periods import FallenPeriods
 from mtfscalper.freqai.health_writer import HealthWriter
 from mtfscalper.freqai.hooks import check_hooks, own_trainings
 from mtfscalper.freqai.live import LivePairs
@@ -91,6 +92,7 @@ class MtfScalperFreqaiModel(BotHooks):
         self._preparations: WeakKeyDictionary[BaseAlgorithm, Preparation] = WeakKeyDictionary()
         self._run: BacktestRun | None = None
         self._planned = PlannedTrainings()
+        self._fallen = FallenPeriods()
         self._live = LivePairs(self.settings)
         self._journal = BotJournal.from_config(config)
         self._replay = None
@@ -135,6 +137,7 @@ class MtfScalperFreqaiModel(BotHooks):
             follow_plan(strategy, pair, self._run.write_plan(), self._archive)
         self._run.tell_reused()
         self._run.tell_doubts()
+        self._fallen.note(self._run, pairs_of(self.config, strategy))
         vars(dk).update(vars(done))  # Whoever calls this hook goes on with the kitchen that he gave.
         return done
 

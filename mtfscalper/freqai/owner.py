@@ -15,6 +15,11 @@ def policy_trouble(pair: str) -> str:
     return f"policy {pair}"
 
 
+def fallback_trouble(pair: str) -> str:
+    """The name of a pair's policy having fallen back, so that the rules end its trades."""
+    return f"fallback {pair}"
+
+
 class Owner:
     """Tells the owner of a bot, in the log and through freqtrade's own messages (Telegram, webhook, FreqUI).
 

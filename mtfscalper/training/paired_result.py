@@ -48,7 +48,7 @@ class PairedResult:
     def in_words(self) -> str:
         """The result in one sentence, without a full stop."""
         if not self.trades:
-            return "the policy made no trade on the candles that judge: classic exits are not beaten"
+            return f"the policy made {self.why_not_beaten}: classic exits are not beaten"
         figures = (
             f"{_percent(self.policy_mean)} a trade beside {_percent(self.classic_mean)} for the same entries with "
             f"classic exits, on {self.trades} trades of {self.days} days that chose nothing"
@@ -61,6 +61,17 @@ class PairedResult:
             beaten = "beaten" if self.beats_classic else "not beaten"
             why = f"lower end of the difference {_percent(self.lower)}: {beaten}"
         return f"{figures}; {why}"
+
+    @property
+    def why_not_beaten(self) -> str:
+        """Why classic exits are not beaten, without figures; "" where they are."""
+        if self.beats_classic:
+            return ""
+        if not self.trades:
+            return "no trade on the candles that judge"
+        if self.trades < ENOUGH_TRADES_TO_JUDGE:
+            return f"fewer than {ENOUGH_TRADES_TO_JUDGE} trades that judge"
+        return "trades of one day alone" if self.lower is None else "lower end of the difference not above 0"
 
 
 def must_fall_back(judged: PairedResult | str) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+from collections import Counter
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -28,9 +29,12 @@ from mtfscalper.freqai.decision_record import (
     records_folder,
 )
 from mtfscalper.freqai.exit_policy import ExitDecision
-from mtfscalper.freqai.fallback import falls_back, judged_in
+from mtfscalper.freqai.fallback import falls_back, judged_in, why_fallen
+from mtfscalper.freqai.fallen_periods import FallenPeriods
 from mtfscalper.freqai.health import PairHealth, read_health
+from mtfscalper.freqai.owner import fallback_trouble
 from mtfscalper.freqai.run_plan import RunPlan
+from mtfscalper.monitoring.bot_status import Status
 from mtfscalper.trading.actions import Action
 from mtfscalper.training import guard
 from mtfscalper.training.paired_result import PairedResult
@@ -126,7 +130,8 @@ def test_in_replay_mode_the_rules_end_the_trades_of_the_period_that_falls_back(
     # Its entries stay.
     pd.testing.assert_series_equal(middle[LONG_ENTER_COLUMN], before[LONG_ENTER_COLUMN])
     assert middle[ACTION_COLUMN].isin([Action.LONG_ENTER, Action.SHORT_ENTER]).any()
-    assert "in 1 of 3 periods the policy does not beat" in caplog.text
+    [told] = [line for line in caplog.messages if "in 1 of 3 periods the policy does not beat" in line]
+    assert "from 2024-09-06 00:00 to 2024-09-07 00:00, lower end of the difference not above 0" in told
     assert "not beaten, the rules end its trades (fallback)" in caplog.text
 
     [report] = [json.loads((run.folder(period) / REPORT_NAME).read_text()) for period in PERIODS[1:2]]
@@ -136,8 +141,10 @@ def test_in_replay_mode_the_rules_end_the_trades_of_the_period_that_falls_back(
     # What is on disk is believed, and says the same: predictions, and a policy alone.
     watch.forget()
     verdicts.clear()
+    caplog.clear()
     reused = FreqtradeBacktest(tmp_path / "fallen", market, freqai=overlay())
     again = reused.run()
+    assert told in caplog.messages
     assert watch.replayed == []
     assert [period.falls_back for period in RunPlan.newest(reused.archive, PAIR).periods] == [False, True, False]
     pd.testing.assert_frame_equal(predictions(again), predictions(fallen))
@@ -179,6 +186,8 @@ def test_a_bot_lets_the_rules_end_the_trades_and_says_so_once_for_each_training(
     Watch(monkeypatch, leaves=0.9)
     guard.judge = lambda job, model: NOT_BEATEN  # type: ignore[assignment]  # The fixture puts it back.
     bot = LiveBot(tmp_path, market, monkeypatch, freqai=overlay())
+    sent: list[str] = []
+    monkeypatch.setattr(bot.strategy.dp, "send_msg", lambda message, *, always_send: sent.append(message))
     bot.analyse()
     bot.train()
     with caplog.at_level(logging.INFO):
@@ -198,6 +207,17 @@ def test_a_bot_lets_the_rules_end_the_trades_and_says_so_once_for_each_training(
     assert policy.falls_back
     assert health_of(bot).falls_back is True
 
+    # The next one falls back too: the log says so, the owner has been told.
+    bot.next_candle()
+    bot.train()
+    with caplog.at_level(logging.INFO):
+        bot.analyse()
+    assert len([line for line in caplog.messages if "the rules end the policy's trades" in line]) == 2
+    assert sent == told
+    health = read_health(Path(bot.model.full_path))
+    assert health.troubles == {fallback_trouble(PAIR): told[0]}
+    assert told[0] in [finding.text for finding in Status.of(Path(bot.model.full_path)).findings]
+
     guard.judge = lambda job, model: BEATEN  # type: ignore[assignment]
     bot.next_candle()
     bot.train()
@@ -208,6 +228,9 @@ def test_a_bot_lets_the_rules_end_the_trades_and_says_so_once_for_each_training(
     assert trade.is_open
     assert any("the policy ends its trades until the next training" in line for line in caplog.messages)
     assert health_of(bot).falls_back is False
+    assert len(sent) == 2
+    assert f"{PAIR}: the policy ends its trades" in sent[1]
+    assert read_health(Path(bot.model.full_path)).troubles == {}
 
 
 def test_a_disk_without_space_does_not_take_a_policys_merits_from_it(
@@ -251,6 +274,50 @@ def test_a_period_whose_policy_nobody_judged_falls_back_and_says_so(caplog: pyte
     judged: Any = SimpleNamespace(is_guarded=True, is_judged=True, falls_back=False, pair=PAIR)
     BacktestPeriod.judge_unjudged(judged)
     assert not judged.falls_back
+
+
+def test_the_end_of_a_run_counts_by_pair_the_periods_that_fell_back_and_says_why(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def run(pair: str, fallback: str | None = "classic", **why: int) -> Any:
+        rl = SimpleNamespace(fallback=fallback)
+        return SimpleNamespace(
+            settings=SimpleNamespace(rl=rl),
+            candles=SimpleNamespace(pair=pair),
+            periods=dict.fromkeys("12345"),
+            why_fallen=lambda: Counter({reason.replace("_", " "): count for reason, count in why.items()}),
+        )
+
+    fallen = FallenPeriods()
+    with caplog.at_level(logging.INFO):
+        fallen.note(run("A"), ["A"])  # Has been told by itself.
+        fallen.note(run("A", None, too_few=2), ["A", "B"])
+        fallen.note(run("B", None), ["A", "B"])
+        fallen.note(run("A", too_few=2, one_day=1), ["A", "B"])
+        assert caplog.messages == []
+        fallen.note(run("B"), ["A", "B"])
+    [record] = caplog.records
+    assert record.levelno == logging.WARNING
+    assert record.getMessage() == (
+        "In 3 of 10 periods the rules end the policy's trades (rl_config.fallback); by pair:\n"
+        "  A: 3 of 5: 2 with too few, 1 with one day\n"
+        "  B: 0 of 5"
+    )
+
+
+@pytest.mark.parametrize(
+    ("judged", "why"),
+    [
+        ("lost", "its judgement is not known"),
+        (PairedResult(0, 0, 0.0, 0.0, None), "no trade on the candles that judge"),
+        (PairedResult(29, 12, 0.01, 0.0, 0.003), "fewer than 30 trades that judge"),
+        (PairedResult(40, 1, 0.01, 0.0, None), "trades of one day alone"),
+        (NOT_BEATEN, "lower end of the difference not above 0"),
+        (BEATEN, ""),
+    ],
+)
+def test_why_a_policy_falls_back_is_one_of_few_words(judged: PairedResult | str, why: str) -> None:
+    assert why_fallen(judged) == why
 
 
 def health_of(bot: LiveBot) -> PairHealth:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mtfscalper.reporting import figures
+from mtfscalper.reporting.figures.style import GREY
 from mtfscalper.reporting.figures.walk_forward import Period
 
 DAYS = ("2025-01-01", "2025-01-02", "2025-01-03")
@@ -32,6 +33,9 @@ def test_an_interval_is_drawn_from_its_lower_to_its_upper_end() -> None:
     first, second = figures.spans(("a", "b"), (0.01, 0.02), ((0.005, 0.03), None)).data
     assert (first.x[0], first.error_x.arrayminus[0], first.error_x.array[0]) == pytest.approx((1.0, 0.5, 2.0))
     assert (second.error_x.arrayminus[0], second.error_x.array[0]) == (0.0, 0.0)
+    # A mean alone is no gain.
+    assert second.marker.color == second.error_x.color == GREY
+    assert "no interval" in second.hovertemplate
 
 
 def test_the_median_falls_from_training_over_evaluation_to_trading() -> None:

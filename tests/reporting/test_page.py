@@ -67,7 +67,8 @@ def test_a_figure_cannot_end_the_script_that_it_lies_in() -> None:
 
 
 def test_the_verdict_stands_before_everything_else(report: Report, text: str) -> None:
-    order = ("<main>", ">No evidence of an edge</h1>", str(escape(report.verdict.sentence)), "<h2")
+    sentence = str(escape(report.verdict.sentence)).replace(" %", "\N{NO-BREAK SPACE}%")
+    order = ("<main>", ">No evidence of an edge</h1>", sentence, "<h2")
     places = [text.index(part) for part in order]
     assert places == sorted(places)
 
@@ -159,6 +160,10 @@ def browser() -> str:
     return found
 
 
+# Of text, by colour scheme.
+INK = {"dark": "rgb(228, 232, 239)", "light": "rgb(28, 36, 48)"}
+
+
 class Looked(NamedTuple):
     """What a browser made of the page.
 
@@ -187,7 +192,8 @@ _LOOK = """() => {
 }"""
 
 
-def look(context: Any, file: Path) -> Looked:
+def look(context: Any, file: Path, then: str) -> tuple[Looked, Looked]:
+    """The page, and what becomes of it once its reader prefers another colour scheme."""
     tab, said, requests = context.new_page(), [], []
     tab.on("console", lambda message: said.append(message.text))
     tab.on("pageerror", lambda error: said.append(str(error)))
@@ -196,9 +202,16 @@ def look(context: Any, file: Path) -> Looked:
     tab.wait_for_selector("html[data-drawn=done]")
     tab.evaluate("document.querySelectorAll('details').forEach((box) => { box.open = true; })")
     tab.wait_for_function("[...document.querySelectorAll('.drawing')].every((one) => one.dataset.drawn === 'done')")
-    seen = tab.evaluate(_LOOK)
+    first = tab.evaluate(_LOOK)
+    tab.emulate_media(color_scheme=then)
+    tab.wait_for_function(
+        "ink => [...document.querySelectorAll('.xtick text')].every((one) => getComputedStyle(one).fill === ink)",
+        arg=INK[then],
+    )
+    second = tab.evaluate(_LOOK)
     tab.close()
-    return Looked(**seen, said=said, requests=[url for url in requests if not url.startswith("data:")])
+    asked = [url for url in requests if not url.startswith("data:")]
+    return Looked(**first, said=said, requests=asked), Looked(**second, said=said, requests=asked)
 
 
 @pytest.fixture(scope="module")
@@ -219,16 +232,18 @@ def test_a_browser_draws_every_figure_and_asks_nobody(
     file = tmp_path / "page.html"
     write_page(report, file)
     context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-    seen = look(context, file)
+    other = {"dark": "light", "light": "dark"}[scheme]
+    looks = look(context, file, other)
     context.close()
-    assert seen.verdict == report.verdict.sentence
-    assert seen.said == []
-    assert seen.requests == [file.as_uri()]
-    assert len(seen.drawn) == sum(len(section.plots) for section in sections(report))
-    assert min(seen.drawn.values()) > 0, seen.drawn
     n_trades, n_days = len(report.trades), len(report.days)
     at_least = {"plot-mae": n_trades, "plot-mfe": n_trades, "plot-paired": n_days, "plot-candles-0": CANDLES_SHOWN}
-    assert {key: seen.drawn[key] for key, marks in at_least.items() if seen.drawn[key] < marks} == {}
-    # The page itself does not scroll sideways.
-    assert seen.width <= width
-    assert seen.ink == seen.plot_ink == {"dark": "rgb(228, 232, 239)", "light": "rgb(28, 36, 48)"}[scheme]
+    for colours, seen in zip((scheme, other), looks, strict=True):
+        assert seen.verdict.replace("\N{NO-BREAK SPACE}", " ") == report.verdict.sentence
+        assert seen.said == []
+        assert seen.requests == [file.as_uri()]
+        assert len(seen.drawn) == sum(len(section.plots) for section in sections(report))
+        assert min(seen.drawn.values()) > 0, seen.drawn
+        assert {key: seen.drawn[key] for key, marks in at_least.items() if seen.drawn[key] < marks} == {}
+        # The page itself does not scroll sideways.
+        assert seen.width <= width
+        assert seen.ink == seen.plot_ink == INK[colours]

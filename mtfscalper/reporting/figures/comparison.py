@@ -32,9 +32,11 @@ def spans(names: Sequence[str], means: Sequence[float], ranges: Sequence[tuple[f
         (mean, mean) if span is None else (100 * span[0], 100 * span[1])
         for mean, span in zip(percents, ranges, strict=True)
     ]
-    colours = [GAIN if low > 0 else LOSS if high < 0 else GREY for low, high in known]
+    # Without an interval nothing lies on one side of zero.
+    colours = [GREY if span is None else GAIN if span[0] > 0 else LOSS if span[1] < 0 else GREY for span in ranges]
+    said = ["no interval" if span is None else f"{100 * span[0]:+.4f} to {100 * span[1]:+.4f}" for span in ranges]
     made = figure(height=90 + 44 * len(names), showlegend=False)
-    for name, mean, (low, high), colour in zip(names, percents, known, colours, strict=True):
+    for name, mean, (low, high), colour, span in zip(names, percents, known, colours, said, strict=True):
         made.add_scatter(
             x=[mean],
             y=[label(name)],
@@ -49,7 +51,7 @@ def spans(names: Sequence[str], means: Sequence[float], ranges: Sequence[tuple[f
                 "width": 8,
                 "color": colour,
             },
-            hovertemplate=f"{mean:+.4f} % ({low:+.4f} to {high:+.4f})<extra></extra>",
+            hovertemplate=f"{mean:+.4f} % ({span})<extra></extra>",
         )
     made.update_yaxes(autorange="reversed")
     return zero_line(made, "x").update_xaxes(ticksuffix=" %", title_text="this run earned more")

@@ -64,7 +64,7 @@ def over_rivals(report: Report) -> Iterator[Plot]:
         figure = figures.spans([_SHORT[rival.key] for rival in rivals], [one.mean for one in known], spans)
         caption = (
             f"This run's profit less each rival's, as a {basis}: the dot is the mean, the bar its 90 % interval. Only "
-            "a bar that lies on one side of the line at zero says anything."
+            "a bar that lies on one side of the line at zero says anything; a dot alone stands for too few trades."
         )
         yield Plot(key, title, caption, figure)
 

@@ -65,6 +65,7 @@ def page(report: Report) -> str:
         loader=FileSystemLoader(_HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["figure_json"] = _figure_json
+    environment.filters["unbroken"] = _unbroken
     return environment.get_template("page.html").render(
         report=report,
         finding=VERDICTS[report.verdict.finding],
@@ -77,6 +78,11 @@ def page(report: Report) -> str:
         script=Markup((_HERE / "page.js").read_text(encoding="utf-8")),
         plotly=Markup(get_plotlyjs()),
     )
+
+
+def _unbroken(text: str) -> str:
+    """Text in which no line ends between a number and its percent sign."""
+    return text.replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _figure_json(figure: go.Figure) -> Markup:
