@@ -21,8 +21,9 @@ from mtfscalper.offline.stage import StageHome
 CANDLE = pd.Timedelta(minutes=5)
 # A trade ends after 96 candles at the latest; then its order has to be filled.
 LONGEST_TRADE = 97 * CANDLE
-# Of a life's beginning, what growth is not judged by: caches fill.
-WARM_UP = pd.Timedelta(hours=2)
+# Of a life's beginning, what growth is not judged by: caches fill. The candles that freqtrade keeps of a pair are full
+# after 31 hours (899 of five minutes), SQLite's caches after some 40.
+WARM_UP, LONG_WARM_UP = pd.Timedelta(hours=2), pd.Timedelta(hours=42)
 # freqtrade's words as it lets all open trades be until somebody sends /start.
 _TRADER_STOPPED = re.compile(
     r"^([\d-]{10} [\d:]{8}),\d{3} - freqtrade\.worker - ERROR - .*Stopping trader", re.MULTILINE
@@ -208,7 +209,7 @@ def _growth(journal: Journal, plan: Plan) -> Iterator[Finding]:
         yield Finding("memory and handles", False, f"{len(quiet)} samples in the quiet part")
         return
     hours = (quiet["time"] - quiet["time"].iloc[0]).dt.total_seconds() / 3600
-    is_long = hours.iloc[-1] >= 100
+    is_long = hours.iloc[-1] >= 60
     # A month's growth, in a run long enough to tell it.
     for name, unit, most in (
         ("rss", "MiB", 0.15 if is_long else 10.0),
@@ -229,4 +230,5 @@ def quiet_samples(journal: Journal, plan: Plan) -> pd.DataFrame:
     if not len(samples):
         return samples
     last = samples[(samples["pid"] == samples["pid"].iloc[-1]) & (samples["time"] >= pd.Timestamp(plan.quiet))]
-    return last[last["time"] >= last["time"].min() + WARM_UP]
+    begin, end = last["time"].min(), last["time"].max()
+    return last[last["time"] >= begin + (LONG_WARM_UP if end - begin >= 2 * LONG_WARM_UP else WARM_UP)]
