@@ -53,7 +53,7 @@ format: setup ## rewrite the code in the house format
 	@$(BIN)/ruff check --fix .
 
 acceptance: setup ## the minutes-long tests, through the freqtrade command
-	@$(BIN)/python -m pytest -m acceptance tests/acceptance -s --timeout=7200 $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest -m acceptance tests -s --timeout=7200 $(PYTEST_ARGS)
 
 soak: setup ## four simulated weeks of a bot with faults and kills: hours; goes on where it was interrupted
 	@cd tests/acceptance && OMP_NUM_THREADS=1 $(abspath $(BIN))/python -m soak.run $(SOAK_ARGS)

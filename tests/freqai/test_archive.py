@@ -141,6 +141,7 @@ def test_the_newest_plans_stay_and_what_no_plan_refers_to_goes(tmp_path: Path, m
     assert len(list(folder.glob("*/*.npz"))) == 1
 
 
+@pytest.mark.acceptance
 def test_a_setting_says_how_many_runs_stay(tmp_path: Path, market: Path, watch: Watch) -> None:
     for number in range(3):
         rl = {"decision_mode": "exact", "learning_rate": 0.01 + number / 100, "kept_runs": 3}
@@ -158,6 +159,7 @@ def test_a_plan_that_is_traded_by_stays(tmp_path: Path, market: Path, watch: Wat
     assert not first.trades().empty
 
 
+@pytest.mark.acceptance
 def test_periods_of_another_range_stay(tmp_path: Path, market: Path, watch: Watch) -> None:
     """Their files lie in FreqAI's folder too, which an analysis deletes."""
     for timerange in ("20240905-20240906", "20240906-20240907", "20240907-20240908"):
@@ -168,6 +170,7 @@ def test_periods_of_another_range_stay(tmp_path: Path, market: Path, watch: Watc
     assert watch.trained == []
 
 
+@pytest.mark.acceptance
 def test_what_another_key_sealed_is_not_removed(tmp_path: Path, market: Path, watch: Watch) -> None:
     FreqtradeBacktest(tmp_path, market, **EXACT).run()
     [foreign] = versions(tmp_path)
@@ -248,6 +251,7 @@ def test_an_analysis_is_no_run_that_a_chart_shows(tmp_path: Path, market: Path, 
     assert RunPlan.newest(run.archive, PAIR) == newest
 
 
+@pytest.mark.acceptance
 def test_what_analyses_trained_goes_with_their_plans(tmp_path: Path, market: Path, watch: Watch) -> None:
     for rate in (0.01, 0.02, 0.03, 0.04):
         analysis(tmp_path, market, freqai={"rl_config": {"decision_mode": "exact", "learning_rate": rate}}).run()
@@ -300,6 +304,7 @@ def test_of_a_bots_older_policies_nothing_is_kept(
     assert {path.name for path in kept.glob("sub-train-*")} == folders
 
 
+@pytest.mark.acceptance
 def test_two_backtests_of_other_pairs_leave_both_their_entries(tmp_path: Path, market: Path, watch: Watch) -> None:
     """A bot may start with what a backtest trained."""
     first = FreqtradeBacktest(tmp_path, market)
@@ -319,6 +324,7 @@ def test_two_backtests_of_other_pairs_leave_both_their_entries(tmp_path: Path, m
 # ---------------------------------------------------------------------- links
 
 
+@pytest.mark.acceptance
 def test_a_file_system_without_links_gets_copies(
     tmp_path: Path, market: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -86,6 +86,7 @@ def make(clone: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=clone, capture_output=True, text=True, check=False, env=environment)
 
 
+@pytest.mark.acceptance
 def test_the_originals_of_freqtrades_learners_run_with_this_packages_model(clone: Path, checkout: Path) -> None:
     done = make(clone, f"FREQTRADE={checkout}", "PYTEST_ARGS=-s -p no:cacheprovider")
     assert done.returncode == 0, done.stdout + done.stderr

@@ -152,8 +152,22 @@ def loaded(config: dict[str, Any], live: bool, data: str = "mocked exchange") ->
     return strategy, freqai
 
 
-@pytest.mark.parametrize("tensorboard", [True, False])
-@pytest.mark.parametrize("data", ["mocked exchange", "no exchange", "no data provider"])
+@pytest.mark.parametrize(
+    ("data", "tensorboard"),
+    [
+        ("mocked exchange", True),
+        ("no data provider", False),
+        *(
+            pytest.param(*other, marks=pytest.mark.acceptance)
+            for other in (
+                ("mocked exchange", False),
+                ("no exchange", True),
+                ("no exchange", False),
+                ("no data provider", True),
+            )
+        ),
+    ],
+)
 def test_a_model_is_trained_by_the_training_hook_alone(
     freqai_conf: dict[str, Any], data: str, tensorboard: bool, caplog: pytest.LogCaptureFixture
 ) -> None:

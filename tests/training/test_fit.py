@@ -308,7 +308,13 @@ np.savez(sys.argv[4], actions=decided.actions, probabilities=decided.probabiliti
 """
 
 
-@pytest.mark.parametrize(("changed", "fused"), NETWORKS.values(), ids=NETWORKS)
+@pytest.mark.parametrize(
+    ("changed", "fused"),
+    [
+        pytest.param(*network, id=name, marks=[] if name in {"default", "own"} else pytest.mark.acceptance)
+        for name, network in NETWORKS.items()
+    ],
+)
 def test_a_network_trains_and_is_saved_and_decides_the_same_in_a_process_that_knows_only_its_zip(
     changed: dict[str, Any], fused: bool, tmp_path: Path
 ) -> None:
