@@ -54,7 +54,7 @@ class BacktestPeriod:
     :ivar seals: of the user directory
     :ivar is_guarded: whether its policy was judged (``rl_config.fallback``)
     :ivar falls_back: whether it was judged not to beat classic exits, so that the rules end its trades
-    :ivar is_judged: whether that is known, of a policy that must be judged
+    :ivar judged: how it was judged, or why that is not known, in words; None while nothing has asked
     :ivar account_before: the account that it was predicted from, as ``account_after``
     """
 
@@ -76,7 +76,7 @@ class BacktestPeriod:
     seals: Seals
     is_guarded: bool = False
     falls_back: bool = False
-    is_judged: bool = False
+    judged: PairedResult | str | None = None
     reuses_model: bool = False
     version: Path | None = None
     was_put_back: bool = False
@@ -131,6 +131,8 @@ class BacktestPeriod:
         artefacts.link(source / artefacts.MANIFEST_NAME, self.folder / artefacts.MANIFEST_NAME)
         self.version = self.versions.add(self.folder)
         self.falls_back = bool(self._manifest().get(_FALLS_BACK, False))
+        if self.falls_back:
+            self.judged = judged_in(self.folder)
         return True
 
     def reuse_model(self) -> bool:
@@ -143,26 +145,29 @@ class BacktestPeriod:
         if source is not None:
             self._install(source, lambda role: role in self._model_roles)
             if self.is_guarded:
-                self.falls_back, self.is_judged = falls_back(judged_in(self.folder), self.pair), True
+                self.judged = judged_in(self.folder)
+                self.falls_back = falls_back(self.judged, self.pair)
             return True
         self._tell_model_stale(stale)
         return False
 
     def judge(self, judged: PairedResult) -> None:
         """Take the judgement of the policy's training."""
-        self.falls_back, self.is_judged = must_fall_back(judged), True
+        self.judged, self.falls_back = judged, must_fall_back(judged)
 
     def judge_unjudged(self) -> None:
         """Let the rules end the trades of a policy that had to be judged and was not, and say so.
 
         A model of the user's may train in its own way.
         """
-        if self.is_guarded and not self.is_judged:
-            self.falls_back, self.is_judged = falls_back("its training did not judge it", self.pair), True
+        if self.is_guarded and self.judged is None:
+            self.judged = "its training did not judge it"
+            self.falls_back = falls_back(self.judged, self.pair)
 
+    @property
     def why_fallen(self) -> str:
-        """Why its policy has fallen back, in words that many periods have in common."""
-        return why_fallen(judged_in(self.version or self.folder))
+        """Why its policy has fallen back, in words that many periods have in common; "" where it has not."""
+        return why_fallen(self.judged) if self.falls_back and self.judged is not None else ""
 
     def _tell_predictions_stale(self, stale: str | None) -> None:
         self._tell(stale and f"{self.pair}: predictions of {self.name} are made anew: {stale}.")

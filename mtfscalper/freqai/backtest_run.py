@@ -367,14 +367,14 @@ class BacktestRun:
                 len(fallen),
                 len(self.periods),
                 "; ".join(
-                    f"{period.name} from {_day(period.first_ms)} to {_day(period.stop_ms)}, {period.why_fallen()}"
+                    f"{period.name} from {_day(period.first_ms)} to {_day(period.stop_ms)}, {period.why_fallen}"
                     for period in fallen
                 ),
             )
 
     def why_fallen(self) -> Counter[str]:
         """The periods whose policy has fallen back, counted by why."""
-        return Counter(period.why_fallen() for period in self.periods.values() if period.falls_back)
+        return Counter(period.why_fallen for period in self.periods.values() if period.falls_back)
 
     def write_plan(self) -> str:
         """Leave on disk which period decides about open trades when.

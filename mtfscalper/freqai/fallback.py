@@ -60,4 +60,4 @@ def why_fallen(judged: PairedResult | str) -> str:
 
     :param judged: see :func:`judged_in`
     """
-    return "its judgement is not known" if isinstance(judged, str) else judged.why_not_beaten
+    return "an unknown judgement" if isinstance(judged, str) else judged.why_not_beaten

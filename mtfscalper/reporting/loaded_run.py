@@ -9,8 +9,9 @@ from freqtrade.exchange import Exchange
 from freqtrade.strategy import IStrategy
 
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.reporting.offline_exchange import config_of_run, offline_exchange, quiet_freqtrade
+from mtfscalper.reporting.offline_exchange import config_of_run, offline_exchange
 from mtfscalper.reporting.policies import RunPolicies
+from mtfscalper.reporting.quiet import quiet_freqtrade
 from mtfscalper.reporting.run_candles import tapes_of_run
 from mtfscalper.reporting.run_result import RunResult
 from mtfscalper.reporting.without_freqai import NotRun, strategy_of_run

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -87,18 +84,6 @@ def offline_exchange(config: dict[str, Any], pairs: list[str]) -> Exchange:
             exchange.fill_leverage_tiers()
         exchange._leverage_tiers = {pair: exchange._leverage_tiers.get(pair, [_TIER]) for pair in pairs}
     return exchange
-
-
-@contextmanager
-def quiet_freqtrade() -> Iterator[None]:
-    """Let freqtrade tell of errors alone: what it does here is no run of the user's."""
-    logger = logging.getLogger("freqtrade")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _market(pair: str, fee: float, *, is_futures: bool) -> dict[str, Any]:

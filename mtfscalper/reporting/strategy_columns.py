@@ -15,7 +15,8 @@ from freqtrade.exchange import Exchange, timeframe_to_seconds
 from freqtrade.optimize.backtesting import Backtesting
 from freqtrade.strategy import IStrategy
 
-from mtfscalper.reporting.offline_exchange import config_of_run, quiet_freqtrade
+from mtfscalper.reporting.offline_exchange import config_of_run
+from mtfscalper.reporting.quiet import quiet_freqtrade
 from mtfscalper.reporting.reliving import ExitSignals
 from mtfscalper.reporting.run_result import DAY_SECONDS, RunResult
 

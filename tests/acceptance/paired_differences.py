@@ -18,7 +18,8 @@ from mtfscalper.offline.freqtrade_command import (
     write_overlay,
 )
 from mtfscalper.reporting.daily import DAY_MS, daily_profits
-from mtfscalper.reporting.offline_exchange import config_of_run, fee_of_run, offline_exchange, quiet_freqtrade
+from mtfscalper.reporting.offline_exchange import config_of_run, fee_of_run, offline_exchange
+from mtfscalper.reporting.quiet import quiet_freqtrade
 from mtfscalper.reporting.reliving import relive
 from mtfscalper.reporting.run_candles import tapes_of_run
 from mtfscalper.reporting.run_result import Asked, RunResult

@@ -6,52 +6,27 @@ import json
 import os
 import subprocess
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_validation import ROOT, TIMERANGE, write_candles, write_configs
 
 from mtfscalper.artefacts import file_hash
 from mtfscalper.monitoring.timing import Timed
 from mtfscalper.offline import OFFLINE_USER_DATA
-from mtfscalper.offline.synthetic import write_market
 
 pytestmark = pytest.mark.acceptance
-
-ROOT = Path(__file__).parents[2]
-PAIR = "BTC/USDT:USDT"
-TIMERANGE = "20241001-20241004"
-
-SMALL: dict[str, Any] = {
-    "exchange": {"pair_whitelist": [PAIR]},
-    "freqai": {
-        "train_period_days": 4,
-        "rl_config": {
-            "n_envs": 2,
-            "n_steps": 128,
-            "batch_size": 64,
-            "n_epochs": 4,
-            "net_arch": [32, 16],
-            "entry_mode": "classic",
-        },
-    },
-}
 
 
 @pytest.fixture(scope="module")
 def datadir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A month of one pair: a backtest of three days, training, and what indicators look back on."""
-    path = tmp_path_factory.mktemp("market")
-    write_market(path, start=datetime(2024, 9, 5, tzinfo=UTC), stop=datetime(2024, 10, 6, tzinfo=UTC), pairs=(PAIR,))
-    return path
+    return write_candles(tmp_path_factory.mktemp("market"))
 
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
-    small = tmp_path_factory.mktemp("config") / "small.json"
-    small.write_text(json.dumps(SMALL))
-    return (ROOT / "configs" / "config_rl_hybrid.json", small)
+    return write_configs(tmp_path_factory.mktemp("config"))
 
 
 def validated(

@@ -267,13 +267,19 @@ def test_a_disk_without_space_does_not_take_a_policys_merits_from_it(
 
 
 def test_a_period_whose_policy_nobody_judged_falls_back_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
-    period: Any = SimpleNamespace(is_guarded=True, is_judged=False, falls_back=False, pair=PAIR)
+    period: Any = SimpleNamespace(is_guarded=True, judged=None, falls_back=False, pair=PAIR)
     BacktestPeriod.judge_unjudged(period)
     assert period.falls_back
     assert "nothing shows that it beats classic exits: its training did not judge it" in caplog.text
-    judged: Any = SimpleNamespace(is_guarded=True, is_judged=True, falls_back=False, pair=PAIR)
+    judged: Any = SimpleNamespace(is_guarded=True, judged=BEATEN, falls_back=False, pair=PAIR)
     BacktestPeriod.judge_unjudged(judged)
     assert not judged.falls_back
+
+
+def test_why_a_period_fell_back_is_what_its_training_said_whatever_could_be_written() -> None:
+    period: Any = SimpleNamespace(judged=None, falls_back=False)
+    BacktestPeriod.judge(period, NOT_BEATEN)
+    assert BacktestPeriod.why_fallen.fget(period) == NOT_BEATEN.why_not_beaten  # type: ignore[attr-defined]
 
 
 def test_the_end_of_a_run_counts_by_pair_the_periods_that_fell_back_and_says_why(
@@ -308,7 +314,7 @@ def test_the_end_of_a_run_counts_by_pair_the_periods_that_fell_back_and_says_why
 @pytest.mark.parametrize(
     ("judged", "why"),
     [
-        ("lost", "its judgement is not known"),
+        ("lost", "an unknown judgement"),
         (PairedResult(0, 0, 0.0, 0.0, None), "no trade on the candles that judge"),
         (PairedResult(29, 12, 0.01, 0.0, 0.003), "fewer than 30 trades that judge"),
         (PairedResult(40, 1, 0.01, 0.0, None), "trades of one day alone"),

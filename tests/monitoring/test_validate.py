@@ -5,12 +5,12 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from rich.console import Console
+from small_validation import PAIR, ROOT, TIMERANGE, write_candles, write_configs
 from test_checks import HEALTHY, TIMED
 
 from mtfscalper.machine import usable_processors
@@ -32,41 +32,16 @@ from mtfscalper.monitoring.packages import PackageFact
 from mtfscalper.monitoring.plan import Change, Request, RequestError, plan_run, why_refused
 from mtfscalper.monitoring.timing import Gain
 from mtfscalper.monitoring.verdicts import Check, Verdict
-from mtfscalper.offline.synthetic import write_market
-
-ROOT = Path(__file__).parents[2]
-PAIR = "BTC/USDT:USDT"
-TIMERANGE = "20241001-20241004"
-
-SMALL = {
-    "exchange": {"pair_whitelist": [PAIR, "SOL/USDT:USDT"]},
-    "freqai": {
-        "train_period_days": 4,
-        "rl_config": {
-            "n_envs": 2,
-            "n_steps": 128,
-            "batch_size": 64,
-            "n_epochs": 4,
-            "net_arch": [32, 16],
-            "entry_mode": "classic",
-        },
-    },
-}
 
 
 @pytest.fixture(scope="module")
 def datadir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A month of one pair: a backtest of three days, training, and what indicators look back on."""
-    path = tmp_path_factory.mktemp("market")
-    write_market(path, start=datetime(2024, 9, 5, tzinfo=UTC), stop=datetime(2024, 10, 6, tzinfo=UTC), pairs=(PAIR,))
-    return path
+    return write_candles(tmp_path_factory.mktemp("market"))
 
 
 @pytest.fixture(scope="module")
 def configs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ...]:
-    small = tmp_path_factory.mktemp("config") / "small.json"
-    small.write_text(json.dumps(SMALL))
-    return (ROOT / "configs" / "config_rl_hybrid.json", small)
+    return write_configs(tmp_path_factory.mktemp("config"), "SOL/USDT:USDT")
 
 
 def told(

@@ -28,6 +28,7 @@ from mtfscalper.freqai.strategy_rules import UserParts, settings_of_config
 from mtfscalper.freqai.traded_strategy import TradedStrategy
 from mtfscalper.reporting.audit.entries import SIDES, Signals
 from mtfscalper.reporting.origin import moment
+from mtfscalper.reporting.quiet import quiet
 from mtfscalper.reporting.run_result import RunResult
 from mtfscalper.reporting.strategy_columns import loaded_backtest, one_line
 from mtfscalper.trading.actions import Action, ActionTable
@@ -78,7 +79,8 @@ def missed_signals(
     if to_ask:
         progress("asking what would have been entered at the candles that the bot missed")
         try:
-            with _quiet(), _Asker.loaded(result, record, exchange) as asker:
+            # Its notes say what is not known.
+            with quiet("mtfscalper", logging.CRITICAL), _Asker.loaded(result, record, exchange) as asker:
                 for pair, rows in to_ask.items():
                     asked = asker.actions(pair, rows, unknown)
                     actions[pair] |= asked
@@ -202,15 +204,3 @@ def _classic_actions(pair: PairRows) -> dict[int, int]:
     offset = ActionTable.permission_offset(*permitted_entries(tape, pair.environment))
     actions = ActionTable.from_entry_mode("classic").carried_out[offset + int(Action.NEUTRAL)]
     return dict(zip(tape.dates_ms.tolist(), actions.tolist(), strict=True))
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Leave out what a run of the user's is told: the audit says in its notes what is not known."""
-    logger = logging.getLogger("mtfscalper")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
