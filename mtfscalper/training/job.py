@@ -12,7 +12,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import get_device, set_random_seed
 
-from mtfscalper.envs.build import SupervisedSubprocVecEnv, build_vec_env, underlying
+from mtfscalper.envs.build import build_vec_env, underlying
+from mtfscalper.envs.worker_env import SupervisedSubprocVecEnv
 from mtfscalper.machine import memory_bytes
 from mtfscalper.policy.network import MaskedActorCriticPolicy, features_extractor
 from mtfscalper.training.callbacks import Door, OnEvaluation, PhaseClock
@@ -60,7 +61,7 @@ class TrainingJob(TrainingRequest):
             and None at every step of the environments in between; what it raises ends the training and comes out here
         :param watch: is told how far the training is
         :raises mtfscalper.settings.SettingsError: if it needs more memory than this machine has
-        :raises mtfscalper.envs.build.WorkerDiedError: if a worker process is lost
+        :raises mtfscalper.envs.worker_env.WorkerDiedError: if a worker process is lost
         :raises mtfscalper.user_code.UserCodeError: if the user's network cannot be used
         :raises mtfscalper.training.reward_check.RewardTermError: if a term of the user's cannot be used
         """
