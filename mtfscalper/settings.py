@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from mtfscalper.environment_settings import impossible_environments
 from mtfscalper.executor_settings import impossible_executors
 from mtfscalper.fold_settings import impossible_folds
 from mtfscalper.freqai_settings import FREQAI_SECTIONS, FreqaiSettings, parse_freqai
@@ -43,14 +44,24 @@ _Digest = Annotated[str, Field(pattern=r"^sha256:(?P<digest>[0-9a-f]{64})$")]
 _ImportPath = Annotated[str, Field(pattern=IMPORT_PATH)]
 
 
+# As many environments, of ``n_steps`` steps each, make the rollouts of ``n_envs`` "auto".
+_N_ENVS = 8
+
+
 class RLSettings(Section):
     """The section ``freqai.rl_config``, without PPO's own arguments (see :class:`PPOSettings`)."""
 
     train_cycles: PositiveInt = Field(
         30, description="passes over the training period. Timesteps = cycles × candles, rounded up to whole rollouts"
     )
-    n_envs: Annotated[int, Field(ge=1, le=65_536)] = Field(
-        8, description="parallel environments; more than 1024 with `batched` and `torch` alone"
+    n_envs: Annotated[int, Field(ge=1, le=65_536)] | Literal["auto"] = Field(
+        _N_ENVS,
+        description="parallel environments; more than 1024 with `batched` and `torch` alone. `auto`: some numbers are "
+        "timed on this machine with the first training's tape and network. `n_steps` then says what a rollout of 8 "
+        "holds, and is less where there are more of them; an identifier keeps the number that was chosen first",
+    )
+    env_workers: PositiveInt | None = Field(
+        None, description="worker processes of `subproc`, at most `n_envs`, which they share. null: one for each"
     )
     net_arch: _Layers = Field((512, 512, 256), description="hidden layers of the policy, and of the value network")
     net_arch_value: _Layers | None = Field(
@@ -66,7 +77,7 @@ class RLSettings(Section):
     )
     vec_env: Literal["subproc", "dummy", "batched", "torch", "auto"] = Field(
         "subproc",
-        description="how environments run. `subproc`: a process for each; `dummy`: all in this process, one after the "
+        description="how environments run. `subproc`: a process for each, or `env_workers` of them; `dummy`: all in this process, one after the "
         "other; `batched`: all in this process, by one NumPy call; `torch`: on `device`, and with them the whole of "
         "PPO, all periods of a pair at once; `auto`: of the first three each is timed for about a second with this "
         "tape and network, the fastest trains and is remembered for this machine. One that cannot start falls back",
@@ -191,6 +202,11 @@ class RLSettings(Section):
     )
 
     @property
+    def environments(self) -> int:
+        """How many environments, of ``n_steps`` steps each, make a rollout; also while ``n_envs`` is "auto"."""
+        return _N_ENVS if self.n_envs == "auto" else self.n_envs
+
+    @property
     def torch_threads(self) -> int:
         """torch's intra-op threads that are asked for in the process of the run."""
         return self.cpu_count if self.threads_per_job is None else self.threads_per_job
@@ -301,6 +317,16 @@ class Settings(Section):
         mode = "gated" if sets_signals else "agent"
         return self.model_copy(update={"rl": self.rl.model_copy(update={"entry_mode": mode})})
 
+    def with_environments(self, n_envs: int) -> Settings:
+        """These settings with ``n_envs`` "auto" decided: rollouts keep their size.
+
+        :param n_envs: divides a rollout
+        """
+        n_steps, rest = divmod(self.rl.environments * self.ppo.n_steps, n_envs)
+        assert rest == 0, n_envs
+        rl = self.rl.model_copy(update={"n_envs": n_envs})
+        return self.model_copy(update={"rl": rl, "ppo": self.ppo.model_copy(update={"n_steps": n_steps})})
+
     def ignored_ppo_keys(self, config: Mapping[str, Any]) -> list[str]:
         """PPO's keys in ``rl_config`` that the chosen algorithm does not read, for one warning."""
         if self.rl.model_type == "PPO":
@@ -331,8 +357,6 @@ def _merge(
     return {**training_parameters, **section}
 
 
-# Environments that are processes, or stand in a loop of Python.
-_MOST_PROCESSES = 1024
 # Policies that can be built on these observations, of algorithms that have others than MlpPolicy.
 _POLICIES = {"ARS": ("MlpPolicy", "LinearPolicy"), "RecurrentPPO": ("MlpLstmPolicy",)}
 # What only PPO's training here can do, and what another algorithm's may say of it.
@@ -347,17 +371,13 @@ _WITHOUT_VALUE_NETWORK = {"DQN", "QRDQN", "ARS"}
 
 def _impossible_combinations(rl: RLSettings, ppo: PPOSettings) -> list[str]:
     complaints = []
-    rollout = rl.n_envs * ppo.n_steps
+    rollout = rl.environments * ppo.n_steps
     if rl.model_type == "PPO" and ppo.batch_size > rollout:
         complaints.append(
             f"freqai.rl_config.batch_size is {ppo.batch_size}; accepted: at most n_envs x n_steps = "
-            f"{rl.n_envs} x {ppo.n_steps} = {rollout}; remedy: lower batch_size or raise n_steps"
+            f"{rl.environments} x {ppo.n_steps} = {rollout}; remedy: lower batch_size or raise n_steps"
         )
-    if rl.n_envs > _MOST_PROCESSES and rl.vec_env not in ("batched", "torch"):
-        complaints.append(
-            f"freqai.rl_config.n_envs is {rl.n_envs}; accepted: at most {_MOST_PROCESSES} with vec_env "
-            f"{rl.vec_env!r}; remedy: lower it, or set vec_env to 'batched' or 'torch'"
-        )
+    complaints += impossible_environments(rl)
     complaints += impossible_executors(rl)
     policies = _POLICIES.get(rl.model_type, ("MlpPolicy",))
     if rl.policy_type not in policies:

@@ -392,6 +392,29 @@ def test_an_executor_that_other_settings_contradict_is_refused(rl: dict[str, Any
 
 
 @pytest.mark.parametrize(
+    ("rl", "key", "remedy"),
+    [
+        ({"n_envs": "auto", "vec_env": "torch"}, "n_envs", "set one, or vec_env to 'auto'"),
+        ({"n_envs": "auto", "model_type": "A2C"}, "n_envs", "set one"),
+        ({"env_workers": 2, "vec_env": "batched"}, "env_workers", "set vec_env to 'subproc'"),
+        ({"env_workers": 9}, "env_workers", "accepted: at most n_envs = 8"),
+    ],
+)
+def test_environments_that_other_settings_contradict_are_refused(rl: dict[str, Any], key: str, remedy: str) -> None:
+    message = refusal(rl)
+    assert_one_complaint(message, f"freqai.rl_config.{key}", rl[key])
+    assert remedy in message
+
+
+def test_a_number_of_environments_that_is_chosen_keeps_the_rollouts_of_eight() -> None:
+    settings = parse({"n_envs": "auto", "n_steps": 512})
+    assert (settings.rl.n_envs, settings.rl.environments) == ("auto", 8)
+    decided = settings.with_environments(64)
+    assert (decided.rl.n_envs, decided.rl.environments, decided.ppo.n_steps) == (64, 64, 64)
+    assert "n_envs x n_steps = 8 x 16 = 128" in refusal({"n_envs": "auto", "n_steps": 16})
+
+
+@pytest.mark.parametrize(
     ("rl", "threads"), [({}, 8), ({"threads_per_job": 2}, 2), ({"executor": "processes", "workers": 4}, 8)]
 )
 def test_threads_per_job_stand_in_the_place_of_cpu_count(rl: dict[str, Any], threads: int) -> None:
@@ -410,7 +433,7 @@ def test_a_device_may_be_named_by_its_number(device: str) -> None:
             "freqai.rl_config",
             "n_envs",
             0,
-            "integer from 1 to 65536 (parallel environments; more than 1024 with `batched` and `torch` "
+            "integer from 1 to 65536 or 'auto' (parallel environments; more than 1024 with `batched` and `torch` "
             "alone); remedy: set it so, or",
         ),
         ("freqai.rl_config", "seed", -1, "integer from 0 to 2147483647 ("),

@@ -27,6 +27,7 @@ LAYERS = (
     "settings_text",
     "ppo_settings",
     "fold_settings",
+    "environment_settings",
     "executor_settings",
     "freqai_settings",
     "settings",

@@ -50,7 +50,7 @@ def build_vec_env(
     :param tape: the candles every environment plays on
     :param n_envs: how many environments
     :param compact: compact observations, else such that hold their lookback
-    :param n_workers: processes of ``subproc``; None for one for each environment
+    :param n_workers: processes of ``subproc``, no more than environments; None for one for each
     :raises ValueError: for a name that is not known
     """
     builders: dict[str, Callable[[MarketTape], VecEnv]] = {

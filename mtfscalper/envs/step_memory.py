@@ -80,7 +80,9 @@ class StepMemory:
 
     def __init__(self, segment: SharedMemory, layout: Layout, rows: slice = slice(None)) -> None:
         for name, (shape, dtype, offset) in layout.fields.items():
-            setattr(self, name, np.ndarray(shape, dtype, segment.buf, offset)[rows])
+            # Unlike numpy.ndarray(buffer=...), an array made so holds the memory as long as it lives.
+            array = np.frombuffer(segment.buf, dtype, prod(shape), offset)
+            setattr(self, name, array.reshape(shape)[rows])
         # After the arrays, which are then the first to go where nobody closes this: a segment in use does not close.
         self._segment = segment
         self.name = segment.name

@@ -74,7 +74,7 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
         self._workers: list[_Worker] = []
         self._memory: StepMemory | None = None
         try:
-            self._start(makers, multiprocessing.get_context(start_method), n_workers or len(makers))
+            self._start(makers, multiprocessing.get_context(start_method), min(n_workers or len(makers), len(makers)))
         except BaseException:
             # The workers that did start would otherwise run on: nobody holds this object, to close it.
             for process in self.processes:

@@ -77,7 +77,8 @@ def _fitting(job: TrainingJob) -> int:
 
 def _bytes_needed(job: TrainingJob) -> float:
     settings = job.settings
-    envs = settings.rl.n_envs * _ENV_PROCESS_BYTES if settings.rl.vec_env == "subproc" else 0.0
+    n_processes = settings.rl.env_workers or settings.rl.environments
+    envs = n_processes * _ENV_PROCESS_BYTES if settings.rl.vec_env == "subproc" else 0.0
     training = sum(need.n_bytes for need in memory_needed(settings, job.train.n_features))
     return _PROCESS_BYTES + envs + training
 
@@ -137,7 +138,7 @@ def _seconds_side_by_side(running: Running, job: TrainingJob, workers: int, cloc
 def short_training(job: TrainingJob, threads: int) -> TrainingJob:
     """A training of a few thousand steps that computes as another one does."""
     rl, ppo = job.settings.rl, job.settings.ppo
-    n_steps = min(ppo.n_steps, max(_TIMED_STEPS, ppo.batch_size) // rl.n_envs + 1)
+    n_steps = min(ppo.n_steps, max(_TIMED_STEPS, ppo.batch_size) // rl.environments + 1)
     changes: dict[str, object] = {"train_cycles": 1, "threads_per_job": threads, "ensemble": 1}
     start, stop = max(job.train.segments, key=lambda segment: segment[1] - segment[0])
     return replace(

@@ -170,7 +170,7 @@ def _asked(settings: Settings) -> Asked:
     rl, processors = settings.rl, usable_processors()
     return Asked(
         vec_env=rl.vec_env,
-        n_envs=rl.n_envs,
+        n_envs=rl.environments,
         n_steps=settings.ppo.n_steps,
         batch_size=settings.ppo.batch_size,
         n_epochs=settings.ppo.n_epochs,
@@ -184,6 +184,8 @@ def _asked(settings: Settings) -> Asked:
         decision_mode=rl.decision_mode,
         tensorboard=settings.tensorboard,
         device=get_device(rl.device).type,
+        chooses_n_envs=rl.n_envs == "auto",
+        env_workers=rl.env_workers,
     )
 
 

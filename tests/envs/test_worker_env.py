@@ -51,7 +51,7 @@ class Toy(gymnasium.Env[Any, Any]):
         return np.full((2, 2, 3), self.k, dtype=np.uint8)
 
 
-class Uncopyable(Exception):
+class UnsendableError(Exception):
     """Cannot be unpickled: it needs two arguments."""
 
     def __init__(self, one: int, two: int) -> None:
@@ -120,8 +120,8 @@ def test_everything_a_vector_environment_is_asked_for_is_answered_as_in_one_proc
 def test_an_error_that_cannot_be_sent_comes_as_its_words() -> None:
     workers = SupervisedSubprocVecEnv(toys(spaces.Discrete(2), 2), "forkserver", 1)
     try:
-        workers.set_attr("fail", partial(Uncopyable.raise_it, Unsent()))
-        with pytest.raises(RuntimeError, match="Uncopyable: 3 and 4") as caught:
+        workers.set_attr("fail", partial(UnsendableError.raise_it, SendableError()))
+        with pytest.raises(RuntimeError, match="UnsendableError: 3 and 4") as caught:
             workers.env_method("fail", indices=1)
         assert "in raise_it" in caught.value.__notes__[0]
         # Neither can this be sent: nobody has heard anything of it.
@@ -132,17 +132,17 @@ def test_an_error_that_cannot_be_sent_comes_as_its_words() -> None:
         workers.close()
 
 
-class Unsent(Uncopyable):
+class SendableError(UnsendableError):
     """On its way to a worker it can be."""
 
     def __init__(self) -> None:
         super().__init__(3, 4)
 
     def __reduce__(self) -> Any:
-        return Unsent, ()
+        return SendableError, ()
 
     def raise_it(self) -> None:
-        raise Uncopyable(3, 4)
+        raise UnsendableError(3, 4)
 
 
 def test_a_space_whose_values_have_no_fixed_shape_says_what_to_do_and_leaves_nothing() -> None:
