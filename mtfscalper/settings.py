@@ -77,10 +77,11 @@ class RLSettings(Section):
     )
     vec_env: Literal["subproc", "dummy", "batched", "torch", "auto"] = Field(
         "subproc",
-        description="how environments run. `subproc`: a process for each, or `env_workers` of them; `dummy`: all in this process, one after the "
-        "other; `batched`: all in this process, by one NumPy call; `torch`: on `device`, and with them the whole of "
-        "PPO, all periods of a pair at once; `auto`: of the first three each is timed for about a second with this "
-        "tape and network, the fastest trains and is remembered for this machine. One that cannot start falls back",
+        description="how environments run. `subproc`: a process for each, or `env_workers` of them; `dummy`: all in "
+        "this process, one after the other; `batched`: all in this process, by one NumPy call; `torch`: on `device`, "
+        "and with them the whole of PPO, all periods of a pair at once; `auto`: of the first three each is timed for "
+        "about a second with this tape and network, the fastest trains and is remembered for this machine. One that "
+        "cannot start falls back",
     )
     cpu_count: PositiveInt = Field(
         8, description="torch's intra-op threads. No more are started than there are processors"
