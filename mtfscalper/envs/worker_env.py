@@ -210,7 +210,7 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
 
         :return: their answers, in the order of the indices
         """
-        asked = [int(index) for index in self._get_indices(indices)]
+        asked = [range(self.num_envs)[index] for index in self._get_indices(indices)]
         own = [[index for index in asked if index in worker.rows] for worker in self._workers]
         answers = self._request([("each", what, rows, arguments) for rows in own])
         # Workers hold environments in their order: each gives its answers one after the other.

@@ -57,9 +57,6 @@ class UnsendableError(Exception):
     def __init__(self, one: int, two: int) -> None:
         super().__init__(f"{one} and {two}")
 
-    def raise_it(self) -> None:
-        raise self
-
 
 def toys(action_space: spaces.Space[Any], n: int = 3) -> list[Callable[[], Any]]:
     return [partial(Toy, action_space)] * n
@@ -94,7 +91,7 @@ def test_everything_a_vector_environment_is_asked_for_is_answered_as_in_one_proc
         for vec_env in (dummy, workers):
             vec_env.seed(5)
             vec_env.set_options({"a": 1})
-            said: list[Any] = [vec_env.reset(), vec_env.reset_infos]
+            said: list[Any] = [vec_env.reset(), list(vec_env.reset_infos)]
             for k in range(7):
                 said += vec_env.step(np.array([space.sample() * 0 + k] * 3, dtype=space.dtype))
                 said.append(list(vec_env.reset_infos))
@@ -120,7 +117,7 @@ def test_everything_a_vector_environment_is_asked_for_is_answered_as_in_one_proc
 def test_an_error_that_cannot_be_sent_comes_as_its_words() -> None:
     workers = SupervisedSubprocVecEnv(toys(spaces.Discrete(2), 2), "forkserver", 1)
     try:
-        workers.set_attr("fail", partial(UnsendableError.raise_it, SendableError()))
+        workers.set_attr("fail", SendableError().raise_it)
         with pytest.raises(RuntimeError, match="UnsendableError: 3 and 4") as caught:
             workers.env_method("fail", indices=1)
         assert "in raise_it" in caught.value.__notes__[0]
