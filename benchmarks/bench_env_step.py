@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from env_contenders import RULES, on_device, single, vectorised
+from env_contenders import PAIR, RULES, market, on_device, single, tape_of, vectorised
 from freqtrade.freqai.prediction_models.ReinforcementLearner import ReinforcementLearner
 from rich.console import Console
 from rich.progress import track
@@ -29,22 +29,9 @@ from mtfscalper.envs.device_env import EXACT_ARITHMETIC, DeviceEnv
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.machine import usable_processors
-from mtfscalper.market.tape import MarketTape, price_scale
-from mtfscalper.offline.synthetic import generate_market
 from mtfscalper.trading.reward import RewardSettings
 
-PAIR = "BTC/USDT:USDT"
-N_CANDLES = 8640
-N_FEATURES = 46
 STOCK = "freqtrade Base5ActionRLEnv x 1"
-
-
-def market() -> tuple[pd.DataFrame, np.ndarray]:
-    """Candles of the synthetic market, with funding due every eight hours, and random features."""
-    candles = generate_market(pairs=(PAIR,))[PAIR].iloc[:N_CANDLES].reset_index(drop=True)
-    due = np.arange(N_CANDLES) % 96 == 0
-    features = np.random.default_rng(0).normal(size=(N_CANDLES, N_FEATURES)).astype(np.float32)
-    return candles.assign(funding=np.where(due, candles["open"] * 1e-4, 0.0)), features
 
 
 def stock_environment(candles: pd.DataFrame, features: np.ndarray) -> Any:
@@ -85,9 +72,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(1)
 
     candles, features = market()
-    frame = candles.assign(classic_long=False, classic_short=False)
-    frame["price_scale"] = price_scale(frame, 1.0)
-    tape = MarketTape.from_frame(frame, features, pair=PAIR, timeframe_ms=300_000, signals_needed=False)
+    tape = tape_of(candles, features)
     settings = EnvSettings(RULES, RewardSettings(), "agent", 1)
     vec_envs = {
         "dummy x 8": build_vec_env("dummy", tape, settings, 8),

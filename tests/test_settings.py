@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 import mtfscalper
+from mtfscalper.freqai_settings import FreqaiSettings
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import offline_config
 from mtfscalper.offline.synthetic import DEFAULT_START, write_market
 from mtfscalper.policy.algorithms import algorithm_class, unknown_arguments
-from mtfscalper.settings import FreqaiSettings, PPOSettings, RLSettings, Settings, SettingsError, readme_tables
+from mtfscalper.settings import PPOSettings, RLSettings, Settings, SettingsError, readme_tables
 from mtfscalper.settings_text import accepted_values
 from mtfscalper.trading.reward import TERMS, RewardSettings
 
@@ -44,6 +45,9 @@ RL_DEFAULTS = {
     "vec_env": "subproc",
     "cpu_count": 8,
     "interop_threads": 2,
+    "executor": "inline",
+    "workers": "auto",
+    "threads_per_job": None,
     "device": "auto",
     "precision": "auto",
     "compile": "auto",
@@ -236,6 +240,9 @@ WRONG_TYPES = {
     "vec_env": [8, True, ["subproc"], None],
     "cpu_count": ["8", 8.0, True, None],
     "interop_threads": ["2", 2.0, True, None],
+    "executor": ["threads", 1, True, None],
+    "workers": ["4", 4.0, True, None],
+    "threads_per_job": ["1", 1.0, True],
     "device": [0, True, None],
     "precision": [32, True, None],
     "compile": ["yes", 1, None],
@@ -303,6 +310,10 @@ def test_a_wrong_type_is_refused_by_name(key: str, value: Any) -> None:
         ("vec_env", "subprocess"),
         ("cpu_count", 0),
         ("interop_threads", 0),
+        ("executor", "ray"),
+        ("workers", 0),
+        ("workers", "many"),
+        ("threads_per_job", 0),
         ("device", "gpu"),
         ("device", "cuda:x"),
         ("device", "cuda:0 "),
@@ -365,6 +376,51 @@ def test_a_batch_may_have_thousands_of_environments(vec_env: str) -> None:
     assert parse({"vec_env": vec_env, "n_envs": 65_536}).rl.n_envs == 65_536
 
 
+@pytest.mark.parametrize(
+    ("rl", "key", "remedy"),
+    [
+        ({"executor": "population"}, "executor", "vec_env 'torch'"),
+        ({"executor": "processes", "vec_env": "torch"}, "executor", "executor 'population'"),
+        ({"workers": 4}, "workers", "set executor to 'processes'"),
+        ({"workers": 4, "executor": "population", "vec_env": "torch"}, "workers", "set executor to 'processes'"),
+    ],
+)
+def test_an_executor_that_other_settings_contradict_is_refused(rl: dict[str, Any], key: str, remedy: str) -> None:
+    message = refusal(rl)
+    assert_one_complaint(message, f"freqai.rl_config.{key}", rl[key])
+    assert remedy in message
+
+
+@pytest.mark.parametrize(
+    ("rl", "key", "remedy"),
+    [
+        ({"n_envs": "auto", "vec_env": "torch"}, "n_envs", "set one, or vec_env to 'auto'"),
+        ({"n_envs": "auto", "model_type": "A2C"}, "n_envs", "set one"),
+        ({"env_workers": 2, "vec_env": "batched"}, "env_workers", "set vec_env to 'subproc'"),
+        ({"env_workers": 9}, "env_workers", "accepted: at most n_envs = 8"),
+    ],
+)
+def test_environments_that_other_settings_contradict_are_refused(rl: dict[str, Any], key: str, remedy: str) -> None:
+    message = refusal(rl)
+    assert_one_complaint(message, f"freqai.rl_config.{key}", rl[key])
+    assert remedy in message
+
+
+def test_a_number_of_environments_that_is_chosen_keeps_the_rollouts_of_eight() -> None:
+    settings = parse({"n_envs": "auto", "n_steps": 512})
+    assert (settings.rl.n_envs, settings.rl.environments) == ("auto", 8)
+    decided = settings.with_environments(64)
+    assert (decided.rl.n_envs, decided.rl.environments, decided.ppo.n_steps) == (64, 64, 64)
+    assert "n_envs x n_steps = 8 x 16 = 128" in refusal({"n_envs": "auto", "n_steps": 16})
+
+
+@pytest.mark.parametrize(
+    ("rl", "threads"), [({}, 8), ({"threads_per_job": 2}, 2), ({"executor": "processes", "workers": 4}, 8)]
+)
+def test_threads_per_job_stand_in_the_place_of_cpu_count(rl: dict[str, Any], threads: int) -> None:
+    assert parse(rl).rl.torch_threads == threads
+
+
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1", "mps"])
 def test_a_device_may_be_named_by_its_number(device: str) -> None:
     assert parse({"device": device}).rl.device == device
@@ -377,7 +433,7 @@ def test_a_device_may_be_named_by_its_number(device: str) -> None:
             "freqai.rl_config",
             "n_envs",
             0,
-            "integer from 1 to 65536 (parallel environments; more than 1024 with `batched` and `torch` "
+            "integer from 1 to 65536 or 'auto' (parallel environments; more than 1024 with `batched` and `torch` "
             "alone); remedy: set it so, or",
         ),
         ("freqai.rl_config", "seed", -1, "integer from 0 to 2147483647 ("),

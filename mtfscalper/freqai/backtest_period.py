@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -52,6 +53,8 @@ class BacktestPeriod:
     :ivar version: the folder of the sealed version that the run goes by, None until there is one
     :ivar was_put_back: whether files came from a version, because FreqAI's folder held others or none
     :ivar seals: of the user directory
+    :ivar chooses_environments: whether its policy may have any number of environments (``rl_config.n_envs`` "auto");
+        the one it has is sealed with it
     :ivar is_guarded: whether its policy was judged (``rl_config.fallback``)
     :ivar falls_back: whether it was judged not to beat classic exits, so that the rules end its trades
     :ivar judged: how it was judged, or why that is not known, in words; None while nothing has asked
@@ -74,6 +77,7 @@ class BacktestPeriod:
     saves_model: bool
     needs_model: bool
     seals: Seals
+    chooses_environments: bool = False
     is_guarded: bool = False
     falls_back: bool = False
     judged: PairedResult | str | None = None
@@ -258,7 +262,7 @@ class BacktestPeriod:
         files |= {role: self.folder / name for role, name in _REPORTS.items()}
         artefacts.write_manifest(
             self.folder,
-            self.fingerprint,
+            {**self.fingerprint, **self._environments},
             files | {"predictions": predictions, "decisions": self.decisions},
             self.seals,
             pair=self.pair,
@@ -288,6 +292,15 @@ class BacktestPeriod:
         if "model" not in self._manifest().get("files", {}):
             return None
         return artefacts.sealed_path(self.folder, "model").read_bytes()
+
+    @property
+    def _environments(self) -> dict[str, Any]:
+        """The number of environments that was chosen for the policy, which nobody asks for: any will do."""
+        path = self.folder / artefacts.REPORT_NAME
+        # A disk that was full has no report, and the run went on.
+        if not self.chooses_environments or not path.is_file():
+            return {}
+        return {"n_envs": json.loads(path.read_text())["n_envs"]}
 
     @property
     def _computed(self) -> dict[str, FrameSlice]:

@@ -271,6 +271,7 @@ class BacktestRun:
             # With continual learning the next period goes on from it.
             needs_model=self.settings.save_backtest_models or self.settings.continual_learning,
             seals=self.seals,
+            chooses_environments=self.settings.rl.n_envs == "auto",
             is_guarded=self.settings.rl.fallback is not None,
         )
 

@@ -14,6 +14,7 @@ from pandas import DataFrame
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.candles import CandleSource, PairCandles
+from mtfscalper.freqai.environments_note import EnvironmentsNote
 from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.preparation import training_data
 from mtfscalper.freqai.run_watching import period_name
@@ -23,7 +24,9 @@ from mtfscalper.freqai.trained_with import trained_with
 from mtfscalper.freqai.unsimulated import name_unsimulated
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
+from mtfscalper.training.fit import network_arguments
 from mtfscalper.training.job import TrainingJob
+from mtfscalper.training.vec_env_choice import environments_decided
 
 NO_STRATEGY_SEEN = (
     "No strategy is known yet whose trades would be learned; accepted: train, fit and predict after start, "
@@ -51,6 +54,7 @@ class TradedStrategy:
         name_unsimulated(strategy, config, asked)
         self.strategy, self.settings = strategy, asked
         self._config, self._asked, self._user = config, asked, user
+        self._environments = EnvironmentsNote.from_config(config)
         self.source = CandleSource(config, getattr(strategy, "dp", None))
         self.terms = PairTerms(strategy, config, self.source.exchange, asked, user.terms)
 
@@ -140,11 +144,17 @@ class TradedStrategy:
         :param tensorboard: whether files for TensorBoard are written
         :param initial_model: zip of a model to go on from
         """
+        train, environment = data["train_tape"], self.terms.environment(dk.pair)
+
+        def choose() -> Settings:
+            network = network_arguments(self.settings, train.n_features, self._user.network)
+            return environments_decided(self.settings, train, environment, network)
+
         return TrainingJob(
-            self.settings,
-            data["train_tape"],
+            self._environments.decided(self.settings, initial_model, choose),
+            train,
             data["evaluation_tape"],
-            self.terms.environment(dk.pair),
+            environment,
             initial_model=initial_model,
             # Not by coin alone, as FreqAI: BTC/USDT and BTC/USDC are two.
             tensorboard_dir=Path(dk.full_path) / "tensorboard" / pair_to_filename(dk.pair) if tensorboard else None,

@@ -24,6 +24,7 @@ def all_checks(facts: RunFacts) -> list[Check]:
             configuration_checks.check_settings(facts),
             judge("setup", "training", nothing, "at least one", False, "choose a --timerange that the data cover"),
         ]
+    facts = configuration_checks.with_number_chosen(facts)
     return [
         check_packages(facts.packages),
         configuration_checks.check_settings(facts),

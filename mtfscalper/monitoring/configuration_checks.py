@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from mtfscalper.monitoring.facts import RunFacts
 from mtfscalper.monitoring.verdicts import Check, Verdict, counted, distinct, judge, remedy_of
@@ -13,6 +14,18 @@ SAMPLES_MIN = 3
 # How a report names them; 'auto' takes one of the first three.
 _CLASSES_OF_AUTO = {"subproc": "SubprocVecEnv", "dummy": "DummyVecEnv", "batched": "BatchedTradingEnv"}
 _VEC_ENV_CLASSES = {**_CLASSES_OF_AUTO, "torch": "torch"}
+
+
+def with_number_chosen(facts: RunFacts) -> RunFacts:
+    """The facts, asked for the number of environments that the trainings say was chosen for ``n_envs`` "auto".
+
+    It is judged by what it must keep: the size of a rollout, and one number throughout.
+    """
+    asked, chosen = facts.asked, facts.periods[0].report.n_envs
+    rollout = asked.n_envs * asked.n_steps
+    if not asked.chooses_n_envs or chosen < 1 or rollout % chosen:
+        return facts
+    return replace(facts, asked=replace(asked, n_envs=chosen, n_steps=rollout // chosen))
 
 
 def check_settings(facts: RunFacts) -> Check:
@@ -66,11 +79,11 @@ def check_vec_env(facts: RunFacts) -> Check:
 
 
 def check_workers(facts: RunFacts) -> Check:
-    """As many worker processes ran in every sample as there are environments, the very ones that trained."""
+    """As many worker processes ran in every sample as were asked for, the very ones that trained."""
     # With 'auto' the training's report says what was chosen; whether workers ran, the sampler saw for itself.
     chosen = {period.report.vec_env for period in facts.periods} if facts.asked.vec_env == "auto" else set()
     with_workers = facts.asked.vec_env == "subproc" or chosen == {_VEC_ENV_CLASSES["subproc"]}
-    expected = facts.asked.n_envs if with_workers else 0
+    expected = min(facts.asked.env_workers or facts.asked.n_envs, facts.asked.n_envs) if with_workers else 0
     counts = [period.watched.worker_counts for period in facts.periods]
     samples = sum(period.watched.samples for period in facts.periods)
     same = all(set(period.report.worker_pids) == set(period.watched.worker_pids) for period in facts.periods)

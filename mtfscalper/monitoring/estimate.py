@@ -41,7 +41,7 @@ def training_seconds(settings: Settings, timeframe: str, peak_flops: float) -> f
     """
     rl, ppo = settings.rl, settings.ppo
     candles = settings.train_period_days * 1440 / timeframe_to_minutes(timeframe) * (1 - settings.test_size)
-    rollout = rl.n_envs * ppo.n_steps
+    rollout = rl.environments * ppo.n_steps
     steps = math.ceil(rl.train_cycles * candles / rollout) * rollout * rl.ensemble
     update, _ = network_operations(N_FEATURES * settings.lookback, rl.net_arch, rl.net_arch_value)
     by_step = 1 / STEPS_PER_SECOND + ppo.n_epochs * update / (ROOFLINE_SHARE * peak_flops)

@@ -17,9 +17,12 @@ if TYPE_CHECKING:
 class Asked:
     """What the configuration files ask for.
 
+    :ivar n_envs: of a rollout of ``n_steps`` each; what trains may be split otherwise, see ``chooses_n_envs``
     :ivar torch_threads: intra-op threads, clamped to the processors there are; so ``torch_interop_threads``
     :ivar evaluates: whether candles are held out for evaluation
     :ivar device: where torch computes on this machine
+    :ivar chooses_n_envs: whether a measurement decides how many environments share a rollout (``n_envs`` "auto")
+    :ivar env_workers: processes of ``subproc``, None for one for each environment
     """
 
     vec_env: str
@@ -37,6 +40,8 @@ class Asked:
     decision_mode: str = "exact"
     tensorboard: bool = True
     device: str = "cpu"
+    chooses_n_envs: bool = False
+    env_workers: int | None = None
 
 
 @dataclass(frozen=True)

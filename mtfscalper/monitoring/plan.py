@@ -170,20 +170,22 @@ def _asked(settings: Settings) -> Asked:
     rl, processors = settings.rl, usable_processors()
     return Asked(
         vec_env=rl.vec_env,
-        n_envs=rl.n_envs,
+        n_envs=rl.environments,
         n_steps=settings.ppo.n_steps,
         batch_size=settings.ppo.batch_size,
         n_epochs=settings.ppo.n_epochs,
         net_arch=rl.net_arch,
         net_arch_value=rl.net_arch_value or rl.net_arch,
         train_cycles=rl.train_cycles,
-        torch_threads=min(rl.cpu_count, processors),
+        torch_threads=min(rl.torch_threads, processors),
         torch_interop_threads=min(rl.interop_threads, processors),
         entry_mode=rl.entry_mode,
         evaluates=settings.test_size > 0,
         decision_mode=rl.decision_mode,
         tensorboard=settings.tensorboard,
         device=get_device(rl.device).type,
+        chooses_n_envs=rl.n_envs == "auto",
+        env_workers=rl.env_workers,
     )
 
 

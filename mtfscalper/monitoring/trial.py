@@ -79,8 +79,8 @@ class Task:
         """The settings with a choice in them, and a rollout that takes no longer than it must."""
         rl, ppo = self.settings.rl, self.settings.ppo
         samples = max(SAMPLES, 2 * ppo.batch_size)
-        n_steps = min(ppo.n_steps, -(-samples // rl.n_envs))
-        short = n_steps * rl.n_envs < SAMPLES_OF_ONE_EPOCH
+        n_steps = min(ppo.n_steps, -(-samples // rl.environments))
+        short = n_steps * rl.environments < SAMPLES_OF_ONE_EPOCH
         chosen = choice._asdict() | {"progress_bar": False, "entry_mode": _entry_mode(rl.entry_mode)}
         return self.settings.model_copy(
             update={
@@ -142,7 +142,7 @@ class Trials:
         if key not in self._made:
             self._made[key] = self._make(choice)
         settings, run = self._made[key]
-        seconds, samples = run(), settings.rl.n_envs * settings.ppo.n_steps
+        seconds, samples = run(), settings.rl.environments * settings.ppo.n_steps
         return PerStep(seconds.rollout / samples, seconds.update / samples / settings.ppo.n_epochs)
 
     def limits(self, choice: Choice) -> Limits:
@@ -168,7 +168,7 @@ class Trials:
             population = Population([Member(TrainingRequest(settings, self._tape, None, env), None)])
             population.rollout.reset()
             return settings, lambda: one_round(population)
-        vec_env = build_vec_env(choice.vec_env, self._tape, env, rl.n_envs)
+        vec_env = build_vec_env(choice.vec_env, self._tape, env, rl.environments)
         self._resources.callback(vec_env.close)
         if choice.vec_env == "subproc" and isinstance(underlying(vec_env), DummyVecEnv):
             raise TrialError("vec_env 'subproc' could not start its workers here")

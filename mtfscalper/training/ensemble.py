@@ -36,7 +36,7 @@ def member_jobs(job: TrainingJob) -> list[TrainingJob]:
     return [
         replace(
             job,
-            seed=first_seed + member * rl.n_envs,
+            seed=first_seed + member * rl.environments,
             initial_model=initial[member],
             # stable-baselines3 numbers its folders by what is there, which two trainings at a time would not see.
             tensorboard_dir=None if job.tensorboard_dir is None else job.tensorboard_dir / f"member_{member + 1}",

@@ -6,13 +6,15 @@ import logging
 import threading
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 
 import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import get_device, set_random_seed
 
-from mtfscalper.envs.build import SupervisedSubprocVecEnv, build_vec_env, underlying
+from mtfscalper.envs.build import build_vec_env, underlying
+from mtfscalper.envs.worker_env import SupervisedSubprocVecEnv
 from mtfscalper.machine import memory_bytes
 from mtfscalper.policy.network import MaskedActorCriticPolicy, features_extractor
 from mtfscalper.training.callbacks import Door, OnEvaluation, PhaseClock
@@ -26,7 +28,7 @@ from mtfscalper.training.ppo import FusedPPO
 from mtfscalper.training.report import TrainingReport
 from mtfscalper.training.request import TrainingRequest
 from mtfscalper.training.reward_check import check_reward
-from mtfscalper.training.vec_env_choice import fastest_vec_env
+from mtfscalper.training.vec_env_choice import environments_decided, fastest_environments
 from mtfscalper.training.watching import Watch, WatchCallback
 
 logger = logging.getLogger(__name__)
@@ -60,10 +62,14 @@ class TrainingJob(TrainingRequest):
             and None at every step of the environments in between; what it raises ends the training and comes out here
         :param watch: is told how far the training is
         :raises mtfscalper.settings.SettingsError: if it needs more memory than this machine has
-        :raises mtfscalper.envs.build.WorkerDiedError: if a worker process is lost
+        :raises mtfscalper.envs.worker_env.WorkerDiedError: if a worker process is lost
         :raises mtfscalper.user_code.UserCodeError: if the user's network cannot be used
         :raises mtfscalper.training.reward_check.RewardTermError: if a term of the user's cannot be used
         """
+        if self.settings.rl.n_envs == "auto":
+            network = network_arguments(self.settings, self.train.n_features, self.network)
+            decided = environments_decided(self.settings, self.train, self.env, network)
+            return replace(self, settings=decided).run(on_evaluation, watch)
         settings, train = self.seeded().settings, self.train
         rl, name = settings.rl, str(settings.rl.vec_env)
         if name == "torch":
@@ -82,10 +88,10 @@ class TrainingJob(TrainingRequest):
         network = network_arguments(settings, train.n_features, self.network)
         report.reward_profit_correlation = check_reward(train, self.env, rl.seed)
         if name == "auto":
-            name = fastest_vec_env(settings, train, self.env, network, compact=compact)
+            name = fastest_environments(settings, train, self.env, network, compact=compact).vec_env
         set_random_seed(rl.seed)
         with ExitStack() as resources:
-            vec_env = build_vec_env(name, train, self.env, rl.n_envs, compact=compact)
+            vec_env = build_vec_env(name, train, self.env, rl.environments, compact=compact, n_workers=rl.env_workers)
             resources.callback(vec_env.close)
             inner = underlying(vec_env)
             report.vec_env, report.n_envs = type(inner).__name__, vec_env.num_envs

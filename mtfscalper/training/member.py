@@ -46,8 +46,8 @@ class Member:
         self._on_evaluation = on_evaluation
         rl, ppo = job.settings.rl, job.settings.ppo
         self.report = report = job.begin_report()
-        report.vec_env, report.n_envs, report.fused = "torch", rl.n_envs, True
-        report.rollout_timesteps = rl.n_envs * ppo.n_steps
+        report.vec_env, report.n_envs, report.fused = "torch", rl.environments, True
+        report.rollout_timesteps = rl.environments * ppo.n_steps
         report.reward_profit_correlation = check_reward(job.train, job.env, rl.seed)
         self.n_rollouts = report.timesteps_planned // report.rollout_timesteps
         every = job.evaluation_every(report.rollout_timesteps)
@@ -68,7 +68,7 @@ class Member:
         job = self.job
         set_random_seed(job.settings.rl.seed)
         # It tells a model its spaces and the number of environments, and is not stepped.
-        env = build_vec_env("batched", job.train, job.env, job.settings.rl.n_envs)
+        env = build_vec_env("batched", job.train, job.env, job.settings.rl.environments)
         try:
             network = network_arguments(job.settings, job.train.n_features)
             model = build_model(job.settings, job.train, env, network, job.initial_model, job.tensorboard_dir)

@@ -77,8 +77,10 @@ def memory_needed(settings: Settings, n_features: int = 1) -> tuple[Need, ...]:
     # algorithms keep the whole lookback of every step.
     step = 2 * ((1 + n_account) * _FLOAT + _STEP) if is_ppo else (looked_at + n_account) * _FLOAT
     section = "rl_config" if is_ppo else "model_training_parameters"
-    rollout = int(n_steps) * rl.n_envs * step
-    needs.append(Need(f"freqai.{section}.n_steps", n_steps, f"a rollout of n_envs {rl.n_envs}", rollout, ("n_envs",)))
+    rollout = int(n_steps) * rl.environments * step
+    needs.append(
+        Need(f"freqai.{section}.n_steps", n_steps, f"a rollout of n_envs {rl.environments}", rollout, ("n_envs",))
+    )
     trained = (rl.ensemble - 1) * _FLOAT * (weights + first_weights) * _COPIES_OF_A_MEMBER
     what = "keeping its members that are trained already"
     needs.append(Need("freqai.rl_config.ensemble", rl.ensemble, what, trained, ("net_arch",)))
@@ -99,13 +101,13 @@ def member_bytes(settings: Settings, n_features: int, n_candles: int) -> int:
     :param n_candles: to train on and held out
     """
     n_inputs = observation_space().shape[0]
-    steps = settings.ppo.n_steps * settings.rl.n_envs * (_DEVICE_STEP + n_inputs * _FLOAT)
+    steps = settings.ppo.n_steps * settings.rl.environments * (_DEVICE_STEP + n_inputs * _FLOAT)
     candles = n_candles * (_DEVICE_CANDLE + n_features * _FLOAT)
     return (
         sum(need.n_bytes for need in memory_needed(settings, n_features))
         + steps
         + candles
-        + settings.rl.n_envs * _DEVICE_ENV
+        + settings.rl.environments * _DEVICE_ENV
     )
 
 

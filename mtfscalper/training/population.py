@@ -64,7 +64,7 @@ class Shape(NamedTuple):
             net_arch=rl.net_arch,
             lookback=job.settings.lookback,
             n_features=job.train.n_features,
-            n_envs=rl.n_envs,
+            n_envs=rl.environments,
             n_steps=ppo.n_steps,
             batch_size=ppo.batch_size,
             n_epochs=ppo.n_epochs,
@@ -128,9 +128,14 @@ class Population:
         self._generators = [torch.Generator(device).manual_seed(member.job.settings.rl.seed) for member in self.members]
         # Compiled anew for each population, which takes longer than it saves in a training of usual length: only who
         # asks for it has it.
-        self._envs = MemberEnvs(stages, first.rl.n_envs, device, compiled=first.rl.compile is True)
+        self._envs = MemberEnvs(stages, first.rl.environments, device, compiled=first.rl.compile is True)
         self.rollout = MemberRollout(
-            networks, self._envs, self._generators, n_steps=first.ppo.n_steps, n_envs=first.rl.n_envs, device=device
+            networks,
+            self._envs,
+            self._generators,
+            n_steps=first.ppo.n_steps,
+            n_envs=first.rl.environments,
+            device=device,
         )
         n_rows = sum(len(stage.tape) for stage in stages)
         self._evaluation = MemberEvaluation(networks, held_out, n_rows, device)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,13 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.vec_env import VecEnv
 from torch import Tensor
 
+from mtfscalper.machine import one_torch_thread
 from mtfscalper.policy.network import impossible_actions, masked_logits
 from mtfscalper.training.paired_networks import PairedNetworks
 from mtfscalper.training.storage import Rollout
+
+# As few rows are the work of one thread. By number and not by backend: the same environments learn the same in each.
+_ROWS_OF_ONE_THREAD = 16
 
 
 def collect_rollout(
@@ -32,25 +37,27 @@ def collect_rollout(
     networks.load()
     new_obs: Any = model._last_obs
     dones: Any = model._last_episode_starts
-    for n_steps in range(len(rollout_buffer.rewards)):
-        observations = rollout_buffer.observations[n_steps].copy_(torch.from_numpy(new_obs))
-        rollout_buffer.episode_starts[n_steps].copy_(torch.from_numpy(dones))
-        sampled, values, log_probs = _sample(networks, observations)
-        actions = sampled.cpu().numpy()
-        new_obs, rewards, dones, infos = env.step(actions)
-        model.num_timesteps += env.num_envs
-        callback.update_locals(locals())
-        if not callback.on_step():
-            return False
-        ended = np.flatnonzero(dones)
-        if len(ended):
-            model._update_info_buffer([infos[index] for index in ended], dones[ended])
-            _bootstrap(model, rewards, ended, infos)
-        rollout_buffer.actions[n_steps].copy_(sampled)
-        rollout_buffer.rewards[n_steps].copy_(torch.from_numpy(rewards))
-        rollout_buffer.values[n_steps].copy_(values)
-        rollout_buffer.log_probs[n_steps].copy_(log_probs)
-        model._last_obs, model._last_episode_starts = new_obs, dones
+    alone = model.device.type == "cpu" and env.num_envs <= _ROWS_OF_ONE_THREAD
+    with one_torch_thread() if alone else nullcontext():
+        for n_steps in range(len(rollout_buffer.rewards)):
+            observations = rollout_buffer.observations[n_steps].copy_(torch.from_numpy(new_obs))
+            rollout_buffer.episode_starts[n_steps].copy_(torch.from_numpy(dones))
+            sampled, values, log_probs = _sample(networks, observations)
+            actions = sampled.cpu().numpy()
+            new_obs, rewards, dones, infos = env.step(actions)
+            model.num_timesteps += env.num_envs
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return False
+            ended = np.flatnonzero(dones)
+            if len(ended):
+                model._update_info_buffer([infos[index] for index in ended], dones[ended])
+                _bootstrap(model, rewards, ended, infos)
+            rollout_buffer.actions[n_steps].copy_(sampled)
+            rollout_buffer.rewards[n_steps].copy_(torch.from_numpy(rewards))
+            rollout_buffer.values[n_steps].copy_(values)
+            rollout_buffer.log_probs[n_steps].copy_(log_probs)
+            model._last_obs, model._last_episode_starts = new_obs, dones
     _, last_values = networks.forward(torch.from_numpy(new_obs).to(model.device))
     last_dones = torch.from_numpy(dones).to(model.device, torch.float32)
     rollout_buffer.estimate(last_values.squeeze(1), last_dones, model.gamma, model.gae_lambda)

@@ -26,7 +26,7 @@ def why_it_cannot_be_made(settings: Settings) -> str | None:
     rl, arguments = settings.rl, settings.other_algorithm_kwargs
     if rl.model_type == "PPO":
         return None
-    environments = DummyVecEnv([_Still for _ in range(rl.n_envs)])
+    environments = DummyVecEnv([_Still for _ in range(rl.environments)])
     try:
         algorithm_class(rl.model_type)(
             rl.policy_type, environments, policy_kwargs=network_arguments(settings, 1), device="cpu", **arguments
@@ -35,7 +35,7 @@ def why_it_cannot_be_made(settings: Settings) -> str | None:
     except Exception as error:
         return (
             f"freqai.model_training_parameters is {arguments!r} with model_type {rl.model_type!r}, policy_type "
-            f"{rl.policy_type!r} and n_envs {rl.n_envs}, of which no model can be made ({type(error).__name__}: "
+            f"{rl.policy_type!r} and n_envs {rl.environments}, of which no model can be made ({type(error).__name__}: "
             f"{error}); accepted: arguments that stable-baselines3 takes together; remedy: change them as it says"
         )
     return None

@@ -1,4 +1,4 @@
-"""``vec_env: "auto"``: the vector environment that is fastest here, by measurement."""
+"""``vec_env`` and ``n_envs`` "auto": the environments that are fastest here, by measurement."""
 
 from __future__ import annotations
 
@@ -33,17 +33,26 @@ logger = logging.getLogger(__name__)
 CANDIDATES = ("batched", "dummy", "subproc")
 CACHE_NAME = "vec_env.json"
 
+# Numbers of environments that "auto" tries: doubled, as long as an environment takes this many steps a rollout. Rewards
+# some hundred candles on count for next to nothing in an advantage (gamma and gae_lambda), and are cut off there.
+_FEWEST_STEPS = 128
+_MOST_ENVIRONMENTS = 512
+# Of them those within this share of the highest rate are as fast, and the fewest of these train: what they learn is
+# likest to what the default learns.
+_AS_FAST = 0.9
+
 _Act = Callable[[npt.NDArray[np.float32]], npt.NDArray[np.int64]]
 
 
 class Measured(NamedTuple):
-    """One backend's figures.
+    """One backend's figures with so many environments.
 
     :ivar steps_per_second: environment steps with the policy's forward between them, median of the rounds
     :ivar start_seconds: from nothing to the first observation
     """
 
     vec_env: str
+    n_envs: int
     steps_per_second: float
     start_seconds: float
 
@@ -53,7 +62,7 @@ def cache_path() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mtfscalper" / CACHE_NAME
 
 
-def fastest_vec_env(
+def fastest_environments(
     settings: Settings,
     tape: MarketTape,
     env_settings: EnvSettings,
@@ -61,32 +70,75 @@ def fastest_vec_env(
     *,
     seconds: float = 1.0,
     compact: bool = True,
-) -> str:
-    """The fastest backend for a tape and network on this machine.
+) -> Measured:
+    """Backend and number of environments, each as set or, where that is "auto", as is fastest for a tape and network.
 
     Measured once for a machine and settings, then read from :func:`cache_path`. Every backend plays the same
-    trajectories from the same seed, so that the choice changes how long a training takes and not what it learns.
+    trajectories from the same seed, so that its choice changes how long a training takes and not what it learns; the
+    number of environments changes what it learns.
 
     :param network: of :func:`mtfscalper.training.fit.network_arguments`
-    :param seconds: how long each backend is timed
+    :param seconds: how long each backend is timed with each number
     :param compact: compact observations, else such that hold their lookback
     """
-    key = _key(settings, tape, env_settings, network, compact)
+    tried = _candidates(settings)
+    key = _key(settings, tape, env_settings, network, compact, tried)
     path = cache_path()
-    known = _read(path)
+    known = read_measured(path)
     if key in known:
         figures = [Measured(*figure) for figure in known[key]]
-        _log(figures, f"measured before, from {path}")
+        when = f"measured before, from {path}"
     else:
         act = _policy(settings, tape, network) if compact else _random
         figures = []
-        for name in CANDIDATES:
-            measured = measure(name, tape, env_settings, settings.rl.n_envs, act, seconds=seconds, compact=compact)
+        for name, n_envs in tried:
+            workers = settings.rl.env_workers
+            measured = measure(
+                name, tape, env_settings, n_envs, act, seconds=seconds, compact=compact, n_workers=workers
+            )
             if measured is not None:
                 figures.append(measured)
-        artefacts.write_json(path, _read(path) | {key: figures})
-        _log(figures, "measured now")
-    return max(figures, key=lambda figure: figure.steps_per_second).vec_env
+        artefacts.write_json(path, read_measured(path) | {key: figures})
+        when = "measured now"
+    best = max(figure.steps_per_second for figure in figures)
+    as_fast = [figure for figure in figures if figure.steps_per_second >= _AS_FAST * best]
+    fewest = min(figure.n_envs for figure in as_fast)
+    chosen = max((figure for figure in figures if figure.n_envs == fewest), key=lambda figure: figure.steps_per_second)
+    _log(figures, chosen, settings.rl.n_envs == "auto", when)
+    return chosen
+
+
+def environments_decided(
+    settings: Settings, tape: MarketTape, env_settings: EnvSettings, network: dict[str, Any]
+) -> Settings:
+    """Settings with ``n_envs``, and with it ``vec_env``, decided by measurement, where it is "auto"."""
+    if settings.rl.n_envs != "auto":
+        return settings
+    chosen = fastest_environments(settings, tape, env_settings, network, seconds=0.5)
+    decided = settings.with_environments(chosen.n_envs)
+    return decided.model_copy(update={"rl": decided.rl.model_copy(update={"vec_env": chosen.vec_env})})
+
+
+def _candidates(settings: Settings) -> list[tuple[str, int]]:
+    """What is timed: backends, each with some numbers of environments."""
+    rl = settings.rl
+    names = CANDIDATES if rl.vec_env == "auto" else (rl.vec_env,)
+    if rl.n_envs != "auto":
+        return [(name, rl.n_envs) for name in names]
+    least, rollout = rl.environments, rl.environments * settings.ppo.n_steps
+    numbers = [least]
+    while (following := 2 * numbers[-1]) <= _MOST_ENVIRONMENTS and rollout % following == 0:
+        if rollout // following < _FEWEST_STEPS:
+            break
+        numbers.append(following)
+    # Each a process: more than some for each processor only take memory.
+    processes = max(least, 2 * usable_processors())
+    return [
+        (name, n_envs)
+        for n_envs in numbers
+        for name in names
+        if name != "subproc" or (rl.env_workers or n_envs) <= processes
+    ]
 
 
 def measure(
@@ -98,13 +150,14 @@ def measure(
     *,
     seconds: float = 1.0,
     compact: bool = True,
+    n_workers: int | None = None,
 ) -> Measured | None:
     """Time one backend; None if it cannot start.
 
     :param act: observations to actions
     """
     began = time.perf_counter()
-    vec_env = build_vec_env(name, tape, env_settings, n_envs, compact=compact)
+    vec_env = build_vec_env(name, tape, env_settings, n_envs, compact=compact, n_workers=n_workers)
     try:
         if name != "dummy" and isinstance(underlying(vec_env), DummyVecEnv):
             # It could not start, and build_vec_env said so.
@@ -121,7 +174,7 @@ def measure(
             rates.append(steps / elapsed)
     finally:
         vec_env.close()
-    return Measured(name, float(np.median(rates)), start_seconds)
+    return Measured(name, n_envs, float(np.median(rates)), start_seconds)
 
 
 def _policy(settings: Settings, tape: MarketTape, network: dict[str, Any]) -> _Act:
@@ -147,7 +200,12 @@ def _random(observations: npt.NDArray[np.float32]) -> npt.NDArray[np.int64]:
 
 
 def _key(
-    settings: Settings, tape: MarketTape, env_settings: EnvSettings, network: dict[str, Any], compact: bool
+    settings: Settings,
+    tape: MarketTape,
+    env_settings: EnvSettings,
+    network: dict[str, Any],
+    compact: bool,
+    tried: list[tuple[str, int]],
 ) -> str:
     rl = settings.rl
     return artefacts.value_hash(
@@ -158,7 +216,8 @@ def _key(
             torch.get_num_threads(),
             str(get_device(rl.device)),
             artefacts.library_versions(),
-            rl.n_envs,
+            tried,
+            rl.env_workers,
             network,
             settings.lookback,
             tape.n_features,
@@ -168,7 +227,8 @@ def _key(
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_measured(path: Path) -> dict[str, Any]:
+    """What was measured before, by key; nothing where that cannot be read."""
     try:
         known = json.loads(path.read_text())
     except (OSError, ValueError):
@@ -177,10 +237,14 @@ def _read(path: Path) -> dict[str, Any]:
     return known if isinstance(known, dict) else {}
 
 
-def _log(figures: list[Measured], when: str) -> None:
+def _log(figures: list[Measured], chosen: Measured, is_number_chosen: bool, when: str) -> None:
     ranked = sorted(figures, key=lambda figure: -figure.steps_per_second)
     rows = "\n".join(
-        f"  {figure.vec_env:<8} {figure.steps_per_second:>9,.0f} steps/s {figure.start_seconds:>7.2f} s to start"
+        f"  {figure.vec_env:<8} x {figure.n_envs:<4} {figure.steps_per_second:>9,.0f} steps/s "
+        f"{figure.start_seconds:>7.2f} s to start"
         for figure in ranked
     )
-    logger.info("vec_env 'auto' takes '%s' (%s):\n%s", ranked[0].vec_env, when, rows)
+    if is_number_chosen:
+        logger.info("n_envs 'auto' takes %d, with vec_env '%s' (%s):\n%s", chosen.n_envs, chosen.vec_env, when, rows)
+    else:
+        logger.info("vec_env 'auto' takes '%s' (%s):\n%s", chosen.vec_env, when, rows)

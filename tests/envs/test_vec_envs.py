@@ -16,9 +16,10 @@ import torch
 from builders import make_settings, make_tape, random_candles
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
-from mtfscalper.envs import build
-from mtfscalper.envs.build import SupervisedSubprocVecEnv, WorkerDiedError, build_vec_env, make_env, underlying
+from mtfscalper.envs import build, worker_env
+from mtfscalper.envs.build import build_vec_env, make_env, underlying
 from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.envs.worker_env import SupervisedSubprocVecEnv, WorkerDiedError
 from mtfscalper.market.tape import MarketTape, TapeError
 
 N_CANDLES = 400
@@ -37,6 +38,10 @@ def workers() -> Iterator[VecMonitor]:
     vec_env = build_vec_env("subproc", signal_tape(), SETTINGS, 2)
     yield vec_env
     vec_env.close()
+
+
+def dies_in_a_worker(parent: int, *arguments: Any) -> Any:
+    return make_env(*arguments) if os.getpid() == parent else os._exit(3)
 
 
 def pids(vec_env: VecMonitor) -> list[int]:
@@ -125,7 +130,7 @@ def test_workers_get_the_feature_matrix_only_where_they_observe_lookback(
 ) -> None:
     sent: list[MarketTape] = []
 
-    def receive(makers: Sequence[Any]) -> DummyVecEnv:
+    def receive(makers: Sequence[Any], _n_workers: int | None) -> DummyVecEnv:
         sent.extend(maker.args[0] for maker in makers)
         return DummyVecEnv([lambda: make_env(*makers[0].args)])
 
@@ -157,7 +162,7 @@ def test_workers_are_gone_after_close_in_the_middle_of_a_step(workers: VecMonito
 
 
 def test_a_worker_that_ignores_close_is_killed(workers: VecMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(build, "_CLOSE_SECONDS", 0.5)
+    monkeypatch.setattr(worker_env, "_CLOSE_SECONDS", 0.5)
     process_ids = pids(workers)
     workers.reset()
     # Stopped, it reads no message, and would act on a signal to terminate only once it goes on.
@@ -170,12 +175,19 @@ def test_a_worker_that_ignores_close_is_killed(workers: VecMonitor, monkeypatch:
             os.kill(process_ids[1], signal.SIGKILL)
 
 
-def test_an_exception_in_a_worker_names_it_and_leaves_none_behind(workers: VecMonitor) -> None:
+def test_an_exception_in_a_worker_comes_out_as_it_is_with_where_it_was_raised(workers: VecMonitor) -> None:
     process_ids = pids(workers)
     workers.reset()
-    with pytest.raises(WorkerDiedError, match=rf"^worker 1 \(process {process_ids[1]}, exit status 1\) of 2 "):
+    with pytest.raises(IndexError) as caught:
         # There is no action 99.
         workers.step(np.array([0, 99]))
+    [note] = caught.value.__notes__
+    assert note.startswith(f"In worker 1 (process {process_ids[1]}) of 2:\nTraceback")
+    assert "trading_env.py" in note
+    # As after an exception in a DummyVecEnv: whoever goes on after it can.
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        workers.get_attr("no_such_thing")
+    assert workers.reset().shape == (2, 7)
     workers.close()
     wait_until_gone(process_ids)
 
@@ -241,9 +253,9 @@ def test_workers_that_cannot_start_are_replaced_by_one_process_with_one_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, cause: str
 ) -> None:
     if cause == "no process":
-        monkeypatch.setattr(build, "_subproc", lambda makers: (_ for _ in ()).throw(OSError("no more processes")))
+        monkeypatch.setattr(build, "_subproc", lambda *_: (_ for _ in ()).throw(OSError("no more processes")))
     else:
-        monkeypatch.setattr(build, "_make_worker_env", lambda *arguments: os._exit(3))
+        monkeypatch.setattr(build, "make_env", partial(dies_in_a_worker, os.getpid()))
     with caplog.at_level(logging.WARNING):
         vec_env = build_vec_env("subproc", signal_tape(), SETTINGS, 2)
     assert isinstance(underlying(vec_env), DummyVecEnv)

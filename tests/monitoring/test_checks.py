@@ -342,6 +342,32 @@ def test_auto_expects_the_workers_of_what_it_chose(chosen: str, workers: int) ->
     assert set(failed(all_checks(facts))) == {"worker processes"}
 
 
+def test_workers_that_share_the_environments_are_as_many_as_asked() -> None:
+    facts = replace(HEALTHY, asked=replace(ASKED, env_workers=2))
+    assert set(failed(all_checks(facts))) == {"worker processes"}
+    period = replace(
+        HEALTHY_PERIOD,
+        report=replace(healthy_report(), worker_pids=[11, 12]),
+        watched=replace(HEALTHY_PERIOD.watched, worker_counts=(2,), worker_pids=(11, 12)),
+    )
+    assert failed(all_checks(replace(facts, periods=(period,)))) == {}
+
+
+def test_a_number_that_was_chosen_keeps_the_size_of_a_rollout() -> None:
+    asked = replace(ASKED, vec_env="auto", n_envs=8, n_steps=1024, chooses_n_envs=True)
+    period = replace(
+        HEALTHY_PERIOD,
+        report=replace(healthy_report(), vec_env="BatchedTradingEnv", n_envs=64, worker_pids=[]),
+        watched=replace(HEALTHY_PERIOD.watched, worker_counts=(0,), worker_pids=()),
+        saved=replace(HEALTHY_PERIOD.saved, n_envs=64, n_steps=128),
+    )
+    facts = replace(HEALTHY, asked=asked, periods=(period,))
+    assert failed(all_checks(facts)) == {}
+    # Steps of another rollout.
+    facts = replace(facts, periods=(replace(period, saved=replace(period.saved, n_steps=64)),))
+    assert "n_steps" in failed(all_checks(facts))
+
+
 def test_a_training_wholly_in_torch_is_one() -> None:
     period = replace(
         HEALTHY_PERIOD,

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from random_markets import env_settings, random_tape
 from stable_baselines3 import PPO
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
@@ -38,6 +39,33 @@ def rollout_of(
     for _ in range(2):
         assert made.collect_rollouts(made.env, callback, made.rollout_buffer, made.n_steps)
     return made
+
+
+@pytest.mark.parametrize(("n_envs", "threads"), [(16, 1), (17, 2)])
+def test_few_rows_leave_processors_to_the_environments(n_envs: int, threads: int) -> None:
+    made = model(FusedPPO)
+    made.set_env(build_vec_env("batched", TAPE, env_settings(), n_envs))
+    features_extractor(made).set_features(TAPE.features)
+    seen: list[int] = []
+
+    class Notes(BaseCallback):
+        def _on_rollout_start(self) -> None:
+            seen.append(-torch.get_num_threads())
+
+        def _on_step(self) -> bool:
+            seen.append(torch.get_num_threads())
+            return len(seen) < 4
+
+    _, callback = made._setup_learn(10_000, CallbackList([Notes()]))
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        # A callback that ends it leaves torch as it was, too.
+        assert not made.collect_rollouts(made.env, callback, made.rollout_buffer, made.n_steps)
+        assert seen == [-2, threads, threads, threads]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def columns_of(made: PPO) -> dict[str, np.ndarray]:

@@ -13,9 +13,11 @@ from tiny_training import env_settings_of, parameters, random_tape, same, tiny_s
 from mtfscalper.training import vec_env_choice
 from mtfscalper.training.fit import network_arguments
 from mtfscalper.training.job import TrainingJob
-from mtfscalper.training.vec_env_choice import CANDIDATES, Measured, cache_path, fastest_vec_env, measure
+from mtfscalper.training.vec_env_choice import CANDIDATES, Measured, cache_path, fastest_environments, measure
 
 RATES = {"batched": 900.0, "dummy": 1200.0, "subproc": 300.0}
+# Of each number of environments, how many times as fast "batched" is; the others gain nothing.
+GAINS = {8: 1.0, 16: 2.0, 32: 3.9, 64: 4.2}
 
 
 @pytest.fixture(autouse=True)
@@ -28,17 +30,22 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Replaces the clock by known rates; lists which backends were timed."""
     asked: list[str] = []
 
-    def known_rate(name: str, *_: Any, **__: Any) -> Measured | None:
+    def known_rate(name: str, _tape: Any, _settings: Any, n_envs: int, *_: Any, **__: Any) -> Measured | None:
         asked.append(name)
-        return Measured(name, RATES[name], 0.1) if name in RATES else None
+        gain = GAINS.get(n_envs, 1.0) if name == "batched" else 1.0
+        return Measured(name, n_envs, gain * RATES[name], 0.1) if name in RATES else None
 
     monkeypatch.setattr(vec_env_choice, "measure", known_rate)
     return asked
 
 
 def choose(**rl: Any) -> str:
-    settings = tiny_settings(vec_env="auto", **rl)
-    return fastest_vec_env(settings, random_tape(), env_settings_of(settings), network_arguments(settings, 4))
+    return chosen(**rl).vec_env
+
+
+def chosen(**rl: Any) -> Measured:
+    settings = tiny_settings(**{"vec_env": "auto", **rl})
+    return fastest_environments(settings, random_tape(), env_settings_of(settings), network_arguments(settings, 4))
 
 
 def test_the_fastest_is_chosen_and_every_figure_is_logged(
@@ -58,6 +65,52 @@ def test_a_second_choice_reads_the_first_measurement(measured: list[str], caplog
         assert choose() == "dummy"
     assert len(measured) == len(CANDIDATES)
     assert "measured before" in caplog.text
+
+
+def test_a_number_is_chosen_with_its_backend_and_the_fewest_that_are_as_fast_train(
+    measured: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        found = chosen(n_envs="auto", n_steps=1024)
+    # 32 of them step nearly as much as 64.
+    assert (found.vec_env, found.n_envs) == ("batched", 32)
+    assert "n_envs 'auto' takes 32, with vec_env 'batched' (measured now)" in caplog.text
+    # 8,192 steps a rollout: 64 environments take 128 each, more would take fewer.
+    assert measured.count("batched") == measured.count("dummy") == 4
+    assert "batched  x 64       3,780 steps/s" in caplog.text
+    assert chosen(n_envs="auto", n_steps=1024) == found
+    assert measured.count("batched") == 4
+
+
+def test_a_number_is_chosen_for_the_backend_that_is_set(measured: list[str]) -> None:
+    assert chosen(n_envs="auto", n_steps=1024, vec_env="dummy").n_envs == 8
+    assert set(measured) == {"dummy"}
+
+
+def test_a_short_rollout_leaves_the_default_number(measured: list[str]) -> None:
+    assert chosen(n_envs="auto", n_steps=100).n_envs == 8
+
+
+def test_as_many_processes_are_tried_as_processors_can_serve(
+    measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vec_env_choice, "usable_processors", lambda: 2)
+    chosen(n_envs="auto", n_steps=1024)
+    assert measured.count("subproc") == 1
+    measured.clear()
+    # Two processes hold any number of environments.
+    chosen(n_envs="auto", n_steps=1024, env_workers=2)
+    assert measured.count("subproc") == 4
+
+
+def test_a_training_runs_with_the_number_chosen_and_the_same_rollouts(measured: list[str]) -> None:
+    auto = tiny_settings(vec_env="auto", n_envs="auto", n_steps=512, batch_size=512, n_epochs=1)
+    fixed = tiny_settings(vec_env="batched", n_envs=32, n_steps=128, batch_size=512, n_epochs=1)
+    tape = random_tape(1000)
+    model, report = TrainingJob(auto, tape, None, env_settings_of(auto)).run()
+    expected, _ = TrainingJob(fixed, tape, None, env_settings_of(fixed)).run()
+    assert (report.vec_env, report.n_envs, report.rollout_timesteps) == ("BatchedTradingEnv", 32, 4096)
+    assert same(parameters(model), parameters(expected))
 
 
 @pytest.mark.parametrize("change", [{"n_envs": 4}, {"net_arch": [16]}, {"lookback": 3}, {"entry_mode": "agent"}])

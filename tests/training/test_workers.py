@@ -11,7 +11,8 @@ import psutil
 import pytest
 from tiny_training import ROLLOUT, env_settings_of, parameters, random_tape, same, tiny_settings
 
-from mtfscalper.envs.build import SupervisedSubprocVecEnv, WorkerDiedError, underlying
+from mtfscalper.envs.build import underlying
+from mtfscalper.envs.worker_env import SupervisedSubprocVecEnv, WorkerDiedError
 from mtfscalper.settings import Settings
 from mtfscalper.training import job as job_module
 from mtfscalper.training.callbacks import PhaseClock
