@@ -237,7 +237,9 @@ class BacktestRun:
     def begin_period(self, dk: PeriodKitchen) -> BacktestPeriod:
         """The period at hand of a kitchen, from now on one of the run's."""
         name = dk.model_filename
-        period = self.periods[name] = self.looked_at.pop(name) if name in self.looked_at else self.period_of(dk, self.finished)
+        period = self.periods[name] = (
+            self.looked_at.pop(name) if name in self.looked_at else self.period_of(dk, self.finished)
+        )
         return period
 
     def period_of(self, dk: PeriodKitchen, predecessor: BacktestPeriod | None = None) -> BacktestPeriod:

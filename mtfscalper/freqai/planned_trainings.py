@@ -23,7 +23,7 @@ from mtfscalper.freqai.backtest_period import BacktestPeriod
 from mtfscalper.freqai.backtest_run import PeriodKitchen
 from mtfscalper.freqai.kept_trainings import Kept, KeptTrainings, training_key
 from mtfscalper.freqai.preparation import Prepared
-from mtfscalper.freqai.run_watching import BacktestWatch
+from mtfscalper.freqai.run_watching import BacktestWatch, day_name
 from mtfscalper.training.fit import model_zip
 from mtfscalper.training.job import TrainingJob
 
@@ -53,6 +53,11 @@ class PlannedPeriod(NamedTuple):
     state: str
     why: str = ""
 
+    @property
+    def people_say(self) -> str:
+        """What people call its training, see :attr:`mtfscalper.training.request.TrainingRequest.name`."""
+        return f"{self.pair} {day_name(int(self.training.stopts))}"
+
 
 @dataclass
 class PlannedPair:
@@ -69,6 +74,11 @@ class PlannedPair:
     def missing(self) -> list[PlannedPeriod]:
         """Those that have to be trained."""
         return [period for period in self.periods if period.state == "missing"]
+
+    @property
+    def names_missing(self) -> list[str]:
+        """Those, as people call their trainings."""
+        return [period.people_say for period in self.missing]
 
 
 def plan_pair(rows: DataFrame, kitchen: PeriodKitchen, strategy: IStrategy, kept: KeptTrainings) -> PlannedPair:
@@ -215,6 +225,8 @@ class Trainer:
         self._strategy, self._open_pair, self._make_job = strategy, open_pair, make_job
         self._trainings, self._watched = trainings, watched
         self._turns: list[_Turn] = []
+        # The pair that lies in memory.
+        self._opened: tuple[str, DataFrame, PeriodKitchen] | None = None
 
     def train(self, pairs: Sequence[PlannedPair], executor: Executor) -> None:
         """Train what pairs lack, as many at a time as the executor takes; of a pair that goes on, one at a time."""
@@ -250,7 +262,11 @@ class Trainer:
 
     def _made(self, turn: _Turn, period: PlannedPeriod) -> tuple[TrainingJob, _UnderWay] | None:
         """Make a training ready; None where it need not be, or cannot."""
-        rows, kitchen = self._open_pair(turn.pair)
+        if self._opened is None or self._opened[0] != turn.pair:
+            # Before the next one is read.
+            self._opened = None
+            self._opened = turn.pair, *self._open_pair(turn.pair)
+        _, rows, kitchen = self._opened
         dk, run = kitchen.of_period(period.training), kitchen.run
         name = period.pair, period.name
         frame = frame_to_train_on(rows, period.training, dk, self._strategy)

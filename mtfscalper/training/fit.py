@@ -135,7 +135,7 @@ def weights_hash(model: bytes) -> str:
 def _add_to_hash(hasher: hashlib._Hash, value: Any) -> None:
     if isinstance(value, Tensor):
         hasher.update(f"{value.dtype}{tuple(value.shape)}".encode())
-        hasher.update(value.detach().contiguous().flatten().view(torch.uint8).numpy())
+        hasher.update(value.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     elif isinstance(value, Mapping):
         for name in sorted(value, key=str):
             hasher.update(f"{name}:".encode())
