@@ -35,7 +35,7 @@ from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.live_pass import LivePasses
 from mtfscalper.freqai.preparation import Preparation, preparation_of
 from mtfscalper.freqai.routine_lines import leave_out_routine
-from mtfscalper.freqai.run_planning import RunPlanning
+from mtfscalper.freqai.run_planning import PLAN_ONLY, RunPlanning
 from mtfscalper.freqai.run_watching import BacktestWatch, pairs_of, watch_of
 from mtfscalper.freqai.sharing import Download, Writers
 from mtfscalper.freqai.start_checks import checked_settings
@@ -72,14 +72,15 @@ class MtfScalperFreqaiModel(BotHooks):
         self._user = UserParts.from_settings(self.settings, config)
         self._seals = Seals(Path(config["user_data_dir"]), rl.trust_models)
         self._archive = Archive.from_config(config)
-        if not repeats_bot(config):
+        plans_only = bool(config.get(PLAN_ONLY))
+        if not plans_only and not repeats_bot(config):
             # What only reads a bot's files need not wait for the bot's end.
             Writers(self._archive).begin(config["runmode"])
         self._download = Download(Path(config["datadir"])) if config["runmode"] in TRADE_MODES else None
         if self._download is not None:
             # freqtrade downloads right after this, and the first pass reads.
             self._download.begin()
-        with bookkeeping.installed(self._seals, self._archive):
+        with bookkeeping.installed(self._seals, self._archive, looks_only=plans_only):
             super().__init__(config=config_in_force(config, self.settings))
         self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)
         logger.info("torch runs %d intra-op and %d inter-op threads.", *self.torch_threads)
@@ -87,12 +88,16 @@ class MtfScalperFreqaiModel(BotHooks):
             leave_out_routine()
         self._watched = BacktestWatch(watch_of(self.settings, config["runmode"]), rl.ensemble)
         self._code = artefacts.code_hash()
+        self._own = own_trainings(type(self), MtfScalperFreqaiModel)
         self._training_failure: Exception | None = None
         self.live = config["runmode"] in TRADE_MODES  # FreqAI sets it in start.
         # Policy, pipeline and feature names change as one: FreqAI replaces them one after the other, while it predicts.
         self._preparations: WeakKeyDictionary[BaseAlgorithm, Preparation] = WeakKeyDictionary()
         self._run: BacktestRun | None = None
-        self._planning = RunPlanning(config, self._archive, self._seals, self._watched, self._run_of, self._planned_job)
+        self._planning = RunPlanning(
+            *(config, self._archive, self._seals, self._watched, self._own),
+            *(lambda: executor_for(self.settings), self._run_of, self._planned_job),
+        )
         self._fallen = FallenPeriods()
         self._live = LivePairs(self.settings)
         self._journal = BotJournal.from_config(config)
@@ -104,6 +109,17 @@ class MtfScalperFreqaiModel(BotHooks):
         self._health = HealthWriter(self, self.dd, self._owner, self._trainings)
         self._door = CandleDoor(self._owner, config["freqai"]["feature_parameters"])
         self.dd.candles.report_to(self._owner)
+
+    def set_full_path(self) -> None:
+        """FreqAI's folder, which is made where something will be written."""
+        if self.config.get(PLAN_ONLY):
+            self.full_path = Path(self.config["user_data_dir"]) / "models" / self.identifier
+        else:
+            super().set_full_path()
+
+    def run_of(self, pair: str) -> BacktestRun | None:
+        """The backtest of a pair, while it is the last one that was begun."""
+        return self._run if self._run is not None and self._run.candles.pair == pair else None
 
     # ------------------------------------------------------------------ FreqAI's entry points
 
@@ -120,9 +136,7 @@ class MtfScalperFreqaiModel(BotHooks):
         """FreqAI's loop over periods, with a kitchen that checks what it reuses."""
         self._learn_from(strategy)
         pair = metadata["pair"]
-        own = own_trainings(type(self), MtfScalperFreqaiModel)
-        executor = executor_for(self.settings)
-        frame, self._run, _ = self._planning.begin_pair(self.traded, dk, dataframe, pair, executor, own)
+        frame, self._run, _ = self._planning.begin_pair(self.traded, dk, dataframe, pair)
         kitchen = PeriodKitchen(self._run, self.config)
         self.dk = kitchen
         kitchen.take(frame)
@@ -218,7 +232,7 @@ class MtfScalperFreqaiModel(BotHooks):
 
     def _train(self, unfiltered_df: DataFrame, pair: str, dk: FreqaiDataKitchen) -> BaseAlgorithm:
         outcome = None
-        if isinstance(dk, PeriodKitchen) and not own_trainings(type(self), MtfScalperFreqaiModel):
+        if isinstance(dk, PeriodKitchen) and not self._own:
             initial_model = dk.run.initial_model(dk.period, self.model)
             outcome = self._planning.trainings.take(unfiltered_df, dk, initial_model)
         if outcome is not None:

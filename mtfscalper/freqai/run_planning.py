@@ -73,14 +73,19 @@ class RunPlanning:
         archive: Archive,
         seals: Seals,
         watched: BacktestWatch,
+        own_trainings: Sequence[str],
+        executor: Callable[[], Executor],
         make_run: Callable[[TradedStrategy, str, DataFrame], BacktestRun],
         make_job: MakeJob,
     ) -> None:
         """
         :param config: the freqtrade config
+        :param own_trainings: the user's own hooks that FreqAI's loop must call for each training
+        :param executor: of the trainings, once the settings are known
         :param make_run: the backtest of a pair, from the strategy's frame of it
         """
         self._config, self._archive, self._seals, self._watched = config, archive, seals, watched
+        self._own_trainings, self._executor = own_trainings, executor
         self._make_run, self._make_job = make_run, make_job
         self._kept = KeptTrainings(archive, seals)
         self._plans_only = bool(config.get(PLAN_ONLY))
@@ -91,37 +96,28 @@ class RunPlanning:
         self._in_memory: dict[str, PairFrame] = {}
         self._shelf: FrameShelf | None = None
 
-    def begin_pair(
-        self,
-        traded: TradedStrategy,
-        dk: FreqaiDataKitchen,
-        frame: DataFrame,
-        pair: str,
-        executor: Executor,
-        own_trainings: Sequence[str],
-    ) -> PairFrame:
+    def begin_pair(self, traded: TradedStrategy, dk: FreqaiDataKitchen, frame: DataFrame, pair: str) -> PairFrame:
         """Come to a pair: to the first one of a run with a plan for all, to the others with what it made ready.
 
         :param dk: FreqAI's own kitchen, of the pair
         :param frame: that the strategy hands over
-        :param own_trainings: the user's own hooks that FreqAI's loop must call for each training
         :raises PlanMade: where a plan is all that is wanted
         """
-        if not (self._plans_only or (executor.together and not self._archive.is_analysis)):
+        if not (self._plans_only or (self._executor().together and not self._archive.is_analysis)):
             return self._made(traded, dk, frame, pair)
         begins = pair not in self._to_come
         if begins:
             self._begin_run(self._pairs(traded, pair))
-        if own_trainings and not self._plans_only:
+        if self._own_trainings and not self._plans_only:
             if begins:
                 logger.info(
                     "Policies are trained one after the other: the FreqAI model has its own %s.",
-                    " and ".join(own_trainings),
+                    " and ".join(self._own_trainings),
                 )
             self._to_come.pop(pair)
             return self._made(traded, dk, frame, pair)
         if not self._to_come[pair]:
-            self._plan(traded, dk, frame, [*self._to_come] if begins else [pair], executor)
+            self._plan(traded, dk, frame, [*self._to_come] if begins else [pair])
         return self._taken(traded, dk, frame, pair)
 
     def end_pair(self, run: BacktestRun) -> None:
@@ -181,7 +177,6 @@ class RunPlanning:
         dk: FreqaiDataKitchen,
         frame: DataFrame,
         pairs: Sequence[str],
-        executor: Executor,
     ) -> None:
         """Plan pairs and train what they lack.
 
@@ -200,7 +195,7 @@ class RunPlanning:
             if any(each.missing for each in planned):
                 held.enter_context(self._watched.begin_plan([name for each in planned for name in each.names_missing]))
                 trainer = Trainer(traded.strategy, self._open, self._make_job, self.trainings, self._watched)
-                trainer.train(planned, executor)
+                trainer.train(planned, self._executor())
                 self._tell_failed()
 
     def _planned(
