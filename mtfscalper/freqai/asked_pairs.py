@@ -11,11 +11,14 @@ import copy
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, cast
 
+from freqtrade.data.btanalysis.historic_precision import get_tick_size_over_time
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
 # What a strategy may keep between two calls, and a copy must not share with it.
 _CONTAINERS = (dict, list, set)
+# A column that freqtrade's backtester leaves in its candles.
+_COUNTED = "max_count"
 # Attributes that belong to freqtrade: they are the same for all pairs, or change for reasons of their own.
 _FREQTRADES = {"config", "dp", "wallets", "freqai", "lock", "freqai_info"}
 
@@ -51,17 +54,22 @@ class _Notes:
         raise _Noted(dataframe, str(metadata["pair"]))
 
 
-def ask(strategy: IStrategy, pair: str) -> AskedPair:
+def ask(strategy: IStrategy, pair: str, first: DataFrame) -> AskedPair:
     """Ask a strategy for the frame that it would hand to FreqAI for a pair.
 
     :param strategy: with its data provider, whose candles of the pair are those that freqtrade's backtest loads
+    :param first: the frame that it handed over for the first pair
     :raises NotAskedError: if it cannot be asked
     """
     asked = copy_of(strategy)
     asked.freqai = cast(Any, _Notes())
     before = State(asked)
+    candles = strategy.dp.get_pair_dataframe(pair, strategy.timeframe)
+    if _COUNTED in first:
+        # freqtrade's backtester counts the decimals of prices in columns that it leaves there, and a strategy sees.
+        get_tick_size_over_time(candles)
     try:
-        asked.advise_indicators(strategy.dp.get_pair_dataframe(pair, strategy.timeframe), {"pair": pair})
+        asked.advise_indicators(candles, {"pair": pair})
     except _Noted as noted:
         if noted.pair != pair:
             raise NotAskedError(f"asked for {pair}, it hands over the frame of {noted.pair}") from None

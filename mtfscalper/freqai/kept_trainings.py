@@ -19,6 +19,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_period import BEFORE_IT, BacktestPeriod
+from mtfscalper.freqai.computed_frame import computed_columns
 from mtfscalper.freqai.fingerprint import frame_hash
 from mtfscalper.freqai.preparation import Prepared
 from mtfscalper.seals import Seals
@@ -54,7 +55,9 @@ def training_key(period: BacktestPeriod, frame: DataFrame, initial_model: bytes 
     # The model before it counts by its weights: it may not lie sealed on disk yet.
     made_from = {name: value for name, value in period.model_fingerprint.items() if name != BEFORE_IT}
     before = None if initial_model is None else weights_hash(initial_model)
-    return artefacts.value_hash([made_from, frame_hash(frame), frame_hash(period.trained_on.cut()), before])
+    return artefacts.value_hash(
+        [made_from, frame_hash(computed_columns(frame)), frame_hash(period.trained_on.cut()), before]
+    )
 
 
 class KeptTrainings:

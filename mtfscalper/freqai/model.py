@@ -110,13 +110,6 @@ class MtfScalperFreqaiModel(BotHooks):
         self._door = CandleDoor(self._owner, config["freqai"]["feature_parameters"])
         self.dd.candles.report_to(self._owner)
 
-    def set_full_path(self) -> None:
-        """FreqAI's folder, which is made where something will be written."""
-        if self.config.get(PLAN_ONLY):
-            self.full_path = Path(self.config["user_data_dir"]) / "models" / self.identifier
-        else:
-            super().set_full_path()
-
     def run_of(self, pair: str) -> BacktestRun | None:
         """The backtest of a pair, while it is the last one that was begun."""
         return self._run if self._run is not None and self._run.candles.pair == pair else None

@@ -212,7 +212,7 @@ class RunPlanning:
             if others:
                 state.check_same(traded.strategy)
             for pair in others:
-                planned += self._asked(traded, pair)
+                planned += self._asked(traded, pair, frame)
         except NotAskedError as error:
             logger.info(
                 "Pairs are planned one after the other, their periods together: the strategy cannot be asked for all "
@@ -223,14 +223,15 @@ class RunPlanning:
             planned = planned[:1]
         return planned, n_features
 
-    def _asked(self, traded: TradedStrategy, pair: str) -> list[PlannedPair]:
+    def _asked(self, traded: TradedStrategy, pair: str, first: DataFrame) -> list[PlannedPair]:
         """The plan of a pair whose turn is to come; none where freqtrade has no candles of it, and passes over it.
 
+        :param first: the frame that the strategy handed over for the first pair
         :raises NotAskedError: if the strategy cannot be asked for it
         """
         if traded.strategy.dp.get_pair_dataframe(pair, traded.strategy.timeframe).empty:
             return []
-        asked = ask(traded.strategy, pair)
+        asked = ask(traded.strategy, pair, first)
         state = State(asked.strategy)
         try:
             made = self._made(traded, FreqaiDataKitchen(self._config, False, pair), asked.frame, pair, asked.strategy)
