@@ -50,7 +50,7 @@ def print_plan(plan: Plan, peak_flops: float, at_once: int, console: Console) ->
         memory = sum(need.n_bytes for need in memory_needed(plan.settings, plan.n_features))
         in_all = duration(counted["missing"] * each / at_once)
         console.print(
-            f"Roughly {duration(each)} each, {in_all} in all, {at_once} at a time; at least {memory / 1e6:,.0f} MB of "
+            f"Roughly {duration(each)} each, {in_all} in all, {at_once} at a time; at least {memory / 1e6:,.1f} MB of "
             f"memory each beside its process ({plan.n_features} features a candle)."
         )
 

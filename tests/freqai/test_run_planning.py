@@ -85,7 +85,7 @@ def in_turn(tmp_path_factory: pytest.TempPathFactory, market: Path) -> tuple[Fre
 
 
 def counted_features(run: FreqtradeBacktest, monkeypatch: pytest.MonkeyPatch) -> Counter[tuple[str, str, str]]:
-    """Counts calls of a strategy's feature functions: by name, pair, and the timeframe told by the candles' distance."""
+    """Counts calls of a strategy's feature functions: by name, pair, and distance of the candles."""
     calls: Counter[tuple[str, str, str]] = Counter()
     kind = type(run.strategy)
     for name in FEATURES:
