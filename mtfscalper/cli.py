@@ -4,7 +4,6 @@ import argparse
 import logging
 import signal
 import sys
-import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -22,7 +21,7 @@ from mtfscalper.offline import (
 )
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    pass
 
 # A command imports what it needs when it runs: with freqtrade and torch, --help would take seconds.
 
@@ -58,6 +57,7 @@ def _demo(args: argparse.Namespace) -> int:
     from rich.console import Console
 
     from mtfscalper.offline.demo import DemoRequest, run_demo
+    from mtfscalper.reporting.demo_report import report_on_demo
 
     _let_termination_clean_up()
     request = DemoRequest(
@@ -68,35 +68,7 @@ def _demo(args: argparse.Namespace) -> int:
         configs=tuple(args.config),
     )
     console = Console(highlight=False)
-    return run_demo(request, console, partial(_report_on_demo, console))
-
-
-def _report_on_demo(console: "Console", result: Path, datadir: Path) -> None:
-    """Show the verdict of a demo and write its page; a demo without either is still one."""
-    from freqtrade.exceptions import OperationalException
-
-    from mtfscalper.market.tape import TapeError
-    from mtfscalper.reporting.page.render import check_plotly, default_path, write_page
-    from mtfscalper.reporting.report import report_of
-    from mtfscalper.reporting.run_result import Asked, ReportError
-    from mtfscalper.reporting.tables import print_verdict
-
-    began = time.perf_counter()
-    try:
-        check_plotly()
-        with console.status("") as status:
-            report = report_of(Asked(result=result, datadir=datadir), lambda text: status.update(f"report: {text} ..."))
-        file = default_path(report)
-        write_page(report, file)
-    except (ReportError, TapeError, OperationalException, OSError) as error:
-        console.out(f"report       none: {' '.join(str(error).split())}")
-        return
-    print_verdict(report.verdict, console)
-    console.out(f"report       {_from_here(file)} (made in {time.perf_counter() - began:.0f} s)")
-
-
-def _from_here(path: Path) -> Path:
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return run_demo(request, console, partial(report_on_demo, console))
 
 
 def _dry_run_arguments(parser: argparse.ArgumentParser) -> None:
@@ -356,6 +328,29 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _train_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--dry-run", action="store_true", help="print what would be trained and why, and write nothing")
+    parser.add_argument("--workers", type=int, metavar="N", help="train N policies side by side, in processes")
+    parser.epilog = "All other arguments are those of freqtrade backtesting."
+    # Else --dry-run-wallet and others of freqtrade's would be cut off.
+    parser.allow_abbrev = False
+    parser.set_defaults(takes_freqtrades=True)
+
+
+def _train(args: argparse.Namespace) -> int:
+    from freqtrade.exceptions import FreqtradeException
+    from rich.console import Console
+
+    from mtfscalper.monitoring.train_command import train
+
+    _let_termination_clean_up()
+    try:
+        return train(args.freqtrades, args.workers, plans_only=args.dry_run, console=Console(highlight=False))
+    except (FreqtradeException, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
 def _status_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--userdir", type=Path, help="freqtrade's user directory (default: user_data, or the config's)")
     which = parser.add_mutually_exclusive_group()
@@ -397,6 +392,7 @@ COMMANDS = (
     Command("synthetic", "write the synthetic market to a directory", _synthetic_arguments, _synthetic),
     Command("report", "say whether a backtest's policy earned anything over its entries", _report_arguments, _report),
     Command("audit", "say which trades are not what training assumed, and why", _audit_arguments, _audit),
+    Command("train", "train what a backtest lacks, and trade nothing", _train_arguments, _train),
     Command("status", "tell how a bot is, for people and monitoring systems", _status_arguments, _status),
     Command("seal", "let policies of your own from another machine be used here", _seal_arguments, _seal),
 )
@@ -414,7 +410,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         subparser = subparsers.add_parser(command.name, help=command.summary, description=command.summary)
         command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)
-    args = parser.parse_args(argv)
+    args, others = parser.parse_known_args(argv)
+    if others and not hasattr(args, "takes_freqtrades"):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    args.freqtrades = others
 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     logging.getLogger("mtfscalper").setLevel(logging.INFO)

@@ -224,19 +224,24 @@ class ProcessPool:
         while not self._is_closed:
             try:
                 self._plan.check()
+                self._distribute()
+                self._listen()
             except Exception as error:
-                self._give_up([hand for hand in self._hands if hand.task is not None], error)
+                # What is checked, or what nobody foresaw: it becomes of all jobs, so that nobody waits for ever.
+                self._give_up(list(self._hands), error)
                 self._fail_waiting(error)
-            self._distribute()
-            hands = {hand.worker.connection: hand for hand in self._hands}
-            if not hands:
-                with self._changed:
-                    if not self._is_closed and not (self._waiting and not self._is_inline):
-                        self._changed.wait(_LOOK_SECONDS)
-                continue
-            for connection in wait(list(hands), _LOOK_SECONDS):
-                assert isinstance(connection, Connection)
-                self._hear(hands[connection])
+
+    def _listen(self) -> None:
+        """Hear what was told, or wait a moment for it or for a job."""
+        hands = {hand.worker.connection: hand for hand in self._hands}
+        if not hands:
+            with self._changed:
+                if not self._is_closed and (self._is_inline or not self._waiting):
+                    self._changed.wait(_LOOK_SECONDS)
+            return
+        for connection in wait(list(hands), _LOOK_SECONDS):
+            assert isinstance(connection, Connection)
+            self._hear(hands[connection])
 
     def _distribute(self) -> None:
         """Give jobs to those who can run one, and start processes for the others."""

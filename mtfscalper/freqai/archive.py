@@ -65,6 +65,15 @@ class Archive(NamedTuple):
         """The folder of a pair's plans."""
         return self.root / "plans" / _stem(pair)
 
+    def trainings(self, pair: str) -> Path:
+        """The folder of a pair's finished trainings whose periods are not sealed yet."""
+        return self.root / "trainings" / _stem(pair)
+
+    @property
+    def frames(self) -> Path:
+        """The folder of the frames that runs have yet to come to."""
+        return self.root / "frames"
+
     def versions(self, pair: str, period: str) -> Versions:
         """The versions of one period.
 

@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 _TRAINED, _PREDICTED = "trained_frame", "predicted_frame"
 # What a training leaves beside its policy, by role.
 _REPORTS = {"report": artefacts.REPORT_NAME, "terms": artefacts.TERMS_NAME}
+# Of a fingerprint, with continual learning: the policy that this one goes on from.
+BEFORE_IT = "model before it"
 # Of a period's manifest.
 _FALLS_BACK = "falls_back"
 
@@ -55,6 +57,9 @@ class BacktestPeriod:
     :ivar seals: of the user directory
     :ivar chooses_environments: whether its policy may have any number of environments (``rl_config.n_envs`` "auto");
         the one it has is sealed with it
+    :ivar looks_only: whether nothing may be written
+    :ivar found: the folder of what can be reused, from a look at the period until it is begun
+    :ivar why_trained: why its policy cannot be reused, from a look at the period; None where there is none to reuse
     :ivar is_guarded: whether its policy was judged (``rl_config.fallback``)
     :ivar falls_back: whether it was judged not to beat classic exits, so that the rules end its trades
     :ivar judged: how it was judged, or why that is not known, in words; None while nothing has asked
@@ -78,6 +83,9 @@ class BacktestPeriod:
     needs_model: bool
     seals: Seals
     chooses_environments: bool = False
+    looks_only: bool = False
+    found: Path | None = None
+    why_trained: str | None = None
     is_guarded: bool = False
     falls_back: bool = False
     judged: PairedResult | str | None = None
@@ -110,13 +118,15 @@ class BacktestPeriod:
         That predictions may go on from another account is not seen: no period before this one has been gone through.
         """
         predictions, stale = self._find(lambda folder: self._why_predictions_are_stale(folder, None))
+        self.found = predictions
         if predictions is not None:
             return False
         self._tell_predictions_stale(stale)
-        policy, stale = self._find(self._why_model_is_stale)
-        if policy is None:
+        self.found, stale = self._find(self._why_model_is_stale)
+        if self.found is None:
+            self.why_trained = stale
             self._tell_model_stale(stale)
-        return policy is None
+        return self.found is None
 
     def reuse_predictions(self, account: Account) -> bool:
         """Put sealed predictions that hold today, with all that belongs to them, where FreqAI reads them.
@@ -124,6 +134,7 @@ class BacktestPeriod:
         :param account: the account that the period before this one ended with
         :return: whether there are any; if not, nothing lies where FreqAI would read predictions
         """
+        self.found = None
         source, stale = self._find(lambda folder: self._why_predictions_are_stale(folder, account))
         if source is None:
             self._tell_predictions_stale(stale)
@@ -187,7 +198,8 @@ class BacktestPeriod:
 
     def _find(self, why_stale: Callable[[Path], str | None]) -> tuple[Path | None, str | None]:
         """The folder of sealed files that hold today, FreqAI's before the versions; else why the first one's do not."""
-        self.was_put_back |= self.versions.mend(self.folder)
+        if not self.looks_only:
+            self.was_put_back |= self.versions.mend(self.folder)
         in_place = artefacts.read_manifest(self.folder) is not None
         first_reason = None
         for folder in (*([self.folder] if in_place else []), *self.versions.to_reuse()):
@@ -291,7 +303,7 @@ class BacktestPeriod:
         """The zip of the policy on disk, None where a run leaves none there."""
         if "model" not in self._manifest().get("files", {}):
             return None
-        return artefacts.sealed_path(self.folder, "model").read_bytes()
+        return artefacts.sealed_path(self.found or self.folder, "model").read_bytes()
 
     @property
     def _environments(self) -> dict[str, Any]:
@@ -319,4 +331,4 @@ class BacktestPeriod:
         return differs and f"changed since: {differs}"
 
     def _manifest(self) -> dict[str, Any]:
-        return artefacts.read_manifest(self.folder) or {}
+        return artefacts.read_manifest(self.found or self.folder) or {}

@@ -24,7 +24,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from mtfscalper import artefacts
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.archive import Archive
-from mtfscalper.freqai.backtest_period import BacktestPeriod
+from mtfscalper.freqai.backtest_period import BEFORE_IT, BacktestPeriod
 from mtfscalper.freqai.candles import PairCandles
 from mtfscalper.freqai.computed_frame import FrameSlice
 from mtfscalper.freqai.exit_policy import TradeTerms
@@ -52,7 +52,8 @@ class PeriodKitchen(FreqaiDataKitchen):
         super().__init__(config, False, run.candles.pair)
         self.run = run
         self.rows_before = DataFrame()
-        run.leave_out_short_periods(self)
+        if not run.left_out:
+            run.leave_out_short_periods(self)
 
     @property
     def period(self) -> BacktestPeriod:
@@ -72,10 +73,11 @@ class PeriodKitchen(FreqaiDataKitchen):
 
     def take(self, frame: StrategyFrame) -> None:
         """Take what the strategy computed: reused periods are compared with it, and the others are made from it."""
-        self.run.computed = frame.computed
-        if self.run.candles.traded is not None:
-            # What the strategy says of its trades decides what is learned, as its features do.
-            self.run.computed = frame.computed.merge(self.run.candles.traded, on="date", how="left")
+        if self.run.computed.empty:
+            self.run.computed = frame.computed
+            if self.run.candles.traded is not None:
+                # What the strategy says of its trades decides what is learned, as its features do.
+                self.run.computed = frame.computed.merge(self.run.candles.traded, on="date", how="left")
         if len(self.run.left_out) == len(self.training_timeranges):
             # No period declares the columns that the strategy reads.
             self.label_list = list(frame.labels)
@@ -158,6 +160,7 @@ class BacktestRun:
     :ivar finished: the last one whose files are all there
     :ivar computed: what the strategy computes of the candles, see :class:`StrategyFrame`
     :ivar reports: of the trainings so far
+    :ivar looks_only: whether nothing may be written
     """
 
     candles: PairCandles
@@ -174,6 +177,7 @@ class BacktestRun:
     finished: BacktestPeriod | None = None
     computed: DataFrame = field(default_factory=DataFrame)
     reports: list[TrainingReport] = field(default_factory=list)
+    looks_only: bool = False
 
     def leave_out_short_periods(self, dk: PeriodKitchen) -> None:
         """Note and name the periods whose candles are too few to decide anything."""
@@ -222,19 +226,27 @@ class BacktestRun:
         self.periods.pop(dk.model_filename)
         return True
 
-    def look_at(self, dk: PeriodKitchen) -> BacktestPeriod:
-        """The period at hand of a kitchen, before it is begun; never with continual learning."""
-        period = self.looked_at[dk.model_filename] = self._period(dk)
+    def look_at(self, dk: PeriodKitchen, predecessor: BacktestPeriod | None = None) -> BacktestPeriod:
+        """The period at hand of a kitchen, before it is begun.
+
+        :param predecessor: the one before it, which was looked at and whose model can be reused
+        """
+        period = self.looked_at[dk.model_filename] = self.period_of(dk, predecessor)
         return period
 
     def begin_period(self, dk: PeriodKitchen) -> BacktestPeriod:
         """The period at hand of a kitchen, from now on one of the run's."""
         name = dk.model_filename
-        period = self.periods[name] = self.looked_at.pop(name) if name in self.looked_at else self._period(dk)
+        period = self.periods[name] = (
+            self.looked_at.pop(name) if name in self.looked_at else self.period_of(dk, self.finished)
+        )
         return period
 
-    def _period(self, dk: PeriodKitchen) -> BacktestPeriod:
-        """Work out what the period at hand of a kitchen depends on."""
+    def period_of(self, dk: PeriodKitchen, predecessor: BacktestPeriod | None = None) -> BacktestPeriod:
+        """Work out what the period at hand of a kitchen depends on.
+
+        :param predecessor: the one before it that has a model
+        """
         train, test = self._ranges(dk)
         frames = [self.candles.frame, *self.other_candles]
         # The candle after the last row shows where the decision on that row is carried out.
@@ -244,9 +256,10 @@ class BacktestRun:
             "training period": train.timerange_str,
             **self.fingerprint,
         }
-        predecessor = self.finished if self.settings.continual_learning else None
+        if not self.settings.continual_learning:
+            predecessor = None
         if predecessor is not None:
-            model_fingerprint["model before it"] = predecessor.model_made
+            model_fingerprint[BEFORE_IT] = predecessor.model_made
         mode = self.settings.rl.decision_mode
         return BacktestPeriod(
             pair=dk.pair,
@@ -272,6 +285,7 @@ class BacktestRun:
             needs_model=self.settings.save_backtest_models or self.settings.continual_learning,
             seals=self.seals,
             chooses_environments=self.settings.rl.n_envs == "auto",
+            looks_only=self.looks_only,
             is_guarded=self.settings.rl.fallback is not None,
         )
 

@@ -55,11 +55,14 @@ class Bookkeeper(HistoryDrawer):
     :ivar owner: of the bot
     """
 
-    def __init__(self, seals: Seals, archive: Archive, full_path: Path, config: dict[str, Any]) -> None:
+    def __init__(
+        self, seals: Seals, archive: Archive, full_path: Path, config: dict[str, Any], *, looks_only: bool = False
+    ) -> None:
         """
         :param seals: of the user directory
         :param archive: of the identifier
         :param full_path: the identifier's folder
+        :param looks_only: whether nothing may be written
         """
         self._seals, self._archive = seals, archive
         self._history = PredictionHistory(full_path, archive.bot / HISTORY_NAMES[0], seals)
@@ -76,7 +79,7 @@ class Bookkeeper(HistoryDrawer):
         self.trained_with: Callable[[str], Mapping[str, Any]] = lambda _: {}
         self.owner = Owner()
         self._failed: set[str] = set()
-        if config.get("runmode") not in _LOOKS_ONLY:
+        if not looks_only and config.get("runmode") not in _LOOKS_ONLY:
             keys = seals.key_path.parent.glob(f".{KEY_NAME}.*.tmp")
             remove_stray_files([*full_path.rglob(".*.tmp"), *keys])
         super().__init__(full_path, config)
@@ -324,17 +327,18 @@ class Bookkeeper(HistoryDrawer):
 
 
 @contextmanager
-def installed(seals: Seals, archive: Archive) -> Iterator[None]:
+def installed(seals: Seals, archive: Archive, *, looks_only: bool = False) -> Iterator[None]:
     """Let FreqAI's constructor make a :class:`Bookkeeper`, and keep its record of parameters whole.
 
     FreqAI has no hook for either: it reads its files in the constructor, by names of its module.
 
+    :param looks_only: whether nothing may be written
     :raises OperationalException: where FreqAI's folder cannot be used
     """
     namespace = vars(freqai_interface)
     ours = {
-        "FreqaiDataDrawer": partial(Bookkeeper, seals, archive),
-        "record_params": partial(_record_params, namespace["record_params"]),
+        "FreqaiDataDrawer": partial(Bookkeeper, seals, archive, looks_only=looks_only),
+        "record_params": (lambda *_: None) if looks_only else partial(_record_params, namespace["record_params"]),
     }
     before = {name: namespace[name] for name in ours}
     namespace.update(ours)

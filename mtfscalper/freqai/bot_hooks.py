@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from pathlib import Path
 from typing import Any
 
 from freqtrade.configuration import TimeRange
@@ -22,6 +23,7 @@ from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.live_pass import LivePasses
 from mtfscalper.freqai.live_replay import LiveReplay
 from mtfscalper.freqai.owner import Owner
+from mtfscalper.freqai.run_planning import PLAN_ONLY
 from mtfscalper.freqai.sharing import Download
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.traded_strategy import NO_STRATEGY_SEEN, TradedStrategy
@@ -129,6 +131,13 @@ class BotHooks(BaseReinforcementLearningModel):
             self._download.end()
         self.dd.save_historic_predictions_to_disk()
         self._health.stopped()
+
+    def set_full_path(self) -> None:
+        """FreqAI's folder, which is made where something will be written."""
+        if self.config.get(PLAN_ONLY):
+            self.full_path = Path(self.config["user_data_dir"]) / "models" / self.identifier
+        else:
+            super().set_full_path()
 
     # ------------------------------------------------------------------ whose trades are learned
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
@@ -54,6 +55,14 @@ def run_fingerprint(
         "features": artefacts.value_hash(features),
         "model class": class_sources_sha256(model),
     }
+
+
+def frame_hash(frame: DataFrame) -> str:
+    """A hash of all of a frame: its columns, its rows and their order, whatever the unit that dates are stored in."""
+    if "date" in frame:
+        frame = frame.assign(date=frame["date"].dt.as_unit("ms"))
+    rows = pd.util.hash_pandas_object(frame, index=False).to_numpy()
+    return artefacts.value_hash([[str(name) for name in frame.columns], hashlib.sha256(rows.tobytes()).hexdigest()])
 
 
 def rows_hash(frames: list[DataFrame], start: datetime, stop: datetime) -> str:

@@ -33,9 +33,9 @@ from mtfscalper.freqai.health_writer import HealthWriter
 from mtfscalper.freqai.hooks import check_hooks, own_trainings
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.live_pass import LivePasses
-from mtfscalper.freqai.planned_trainings import PlannedTrainings, train_missing
 from mtfscalper.freqai.preparation import Preparation, preparation_of
 from mtfscalper.freqai.routine_lines import leave_out_routine
+from mtfscalper.freqai.run_planning import PLAN_ONLY, RunPlanning
 from mtfscalper.freqai.run_watching import BacktestWatch, pairs_of, watch_of
 from mtfscalper.freqai.sharing import Download, Writers
 from mtfscalper.freqai.start_checks import checked_settings
@@ -72,14 +72,15 @@ class MtfScalperFreqaiModel(BotHooks):
         self._user = UserParts.from_settings(self.settings, config)
         self._seals = Seals(Path(config["user_data_dir"]), rl.trust_models)
         self._archive = Archive.from_config(config)
-        if not repeats_bot(config):
+        plans_only = bool(config.get(PLAN_ONLY))
+        if not plans_only and not repeats_bot(config):
             # What only reads a bot's files need not wait for the bot's end.
             Writers(self._archive).begin(config["runmode"])
         self._download = Download(Path(config["datadir"])) if config["runmode"] in TRADE_MODES else None
         if self._download is not None:
             # freqtrade downloads right after this, and the first pass reads.
             self._download.begin()
-        with bookkeeping.installed(self._seals, self._archive):
+        with bookkeeping.installed(self._seals, self._archive, looks_only=plans_only):
             super().__init__(config=config_in_force(config, self.settings))
         self.torch_threads = set_torch_threads(rl.torch_threads, rl.interop_threads)
         logger.info("torch runs %d intra-op and %d inter-op threads.", *self.torch_threads)
@@ -87,12 +88,16 @@ class MtfScalperFreqaiModel(BotHooks):
             leave_out_routine()
         self._watched = BacktestWatch(watch_of(self.settings, config["runmode"]), rl.ensemble)
         self._code = artefacts.code_hash()
+        self._own = own_trainings(type(self), MtfScalperFreqaiModel)
         self._training_failure: Exception | None = None
         self.live = config["runmode"] in TRADE_MODES  # FreqAI sets it in start.
         # Policy, pipeline and feature names change as one: FreqAI replaces them one after the other, while it predicts.
         self._preparations: WeakKeyDictionary[BaseAlgorithm, Preparation] = WeakKeyDictionary()
         self._run: BacktestRun | None = None
-        self._planned = PlannedTrainings()
+        self._planning = RunPlanning(
+            *(config, self._archive, self._seals, self._watched, self._own),
+            *(lambda: executor_for(self.settings), self._run_of, self._planned_job),
+        )
         self._fallen = FallenPeriods()
         self._live = LivePairs(self.settings)
         self._journal = BotJournal.from_config(config)
@@ -104,6 +109,10 @@ class MtfScalperFreqaiModel(BotHooks):
         self._health = HealthWriter(self, self.dd, self._owner, self._trainings)
         self._door = CandleDoor(self._owner, config["freqai"]["feature_parameters"])
         self.dd.candles.report_to(self._owner)
+
+    def run_of(self, pair: str) -> BacktestRun | None:
+        """The backtest of a pair, while it is the last one that was begun."""
+        return self._run if self._run is not None and self._run.candles.pair == pair else None
 
     # ------------------------------------------------------------------ FreqAI's entry points
 
@@ -120,8 +129,7 @@ class MtfScalperFreqaiModel(BotHooks):
         """FreqAI's loop over periods, with a kitchen that checks what it reuses."""
         self._learn_from(strategy)
         pair = metadata["pair"]
-        frame = self.traded.compute(dk, dataframe, pair)
-        self._run = self.traded.backtest(pair, dataframe, self._code, type(self), self._seals, self._archive)
+        frame, self._run, _ = self._planning.begin_pair(self.traded, dk, dataframe, pair)
         kitchen = PeriodKitchen(self._run, self.config)
         self.dk = kitchen
         kitchen.take(frame)
@@ -130,12 +138,9 @@ class MtfScalperFreqaiModel(BotHooks):
             bookkeeping.clear_file_errors(),
             self._watched.begin_pair(kitchen, pairs_of(self.config, strategy)),
         ):
-            executor, own = executor_for(self.settings), own_trainings(type(self), MtfScalperFreqaiModel)
-            self._planned = train_missing(
-                frame.rows, kitchen, strategy, self._planned_job, executor, own, self._watched
-            )
             done = super().start_backtesting(frame.rows, metadata, kitchen, strategy)
             follow_plan(strategy, pair, self._run.write_plan(), self._archive)
+        self._planning.end_pair(self._run)
         self._run.tell_reused()
         self._run.tell_doubts()
         self._fallen.note(self._run, pairs_of(self.config, strategy))
@@ -212,7 +217,6 @@ class MtfScalperFreqaiModel(BotHooks):
         error = self._training_failure
         if error is None:
             return
-        self._planned.tell_lost()
         raise OperationalException(
             f"Training of {dk.pair}, period {dk.model_filename}, failed: {type(error).__name__}: {error}"
         ) from error
@@ -220,9 +224,12 @@ class MtfScalperFreqaiModel(BotHooks):
     # ------------------------------------------------------------------ training
 
     def _train(self, unfiltered_df: DataFrame, pair: str, dk: FreqaiDataKitchen) -> BaseAlgorithm:
-        outcome = self._planned.take(unfiltered_df, dk) if isinstance(dk, PeriodKitchen) else None
+        outcome = None
+        if isinstance(dk, PeriodKitchen) and not self._own:
+            initial_model = dk.run.initial_model(dk.period, self.model)
+            outcome = self._planning.trainings.take(unfiltered_df, dk, initial_model)
         if outcome is not None:
-            model = noted(outcome, dk, self.traded.terms.terms(pair), self.dd.origins)
+            model = noted(outcome, dk, self.traded.terms.terms(pair), self.dd.origins, is_told=True)
         else:
             model = self.fit(self._training_data(unfiltered_df, pair, dk), dk)
         self._preparations[model] = Preparation(dk.feature_pipeline, list(dk.training_features_list))
@@ -231,5 +238,9 @@ class MtfScalperFreqaiModel(BotHooks):
     def _training_data(self, frame: DataFrame, pair: str, dk: FreqaiDataKitchen) -> dict[str, Any]:
         return self.traded.training_data(pair, frame, dk, self.dd, self.define_data_pipeline(threads=dk.thread_count))
 
-    def _planned_job(self, frame: DataFrame, dk: PeriodKitchen) -> TrainingJob:
-        return self.traded.job(self._training_data(frame, dk.pair, dk), dk, tensorboard=self.activate_tensorboard)
+    def _run_of(self, traded: TradedStrategy, pair: str, frame: DataFrame) -> BacktestRun:
+        return traded.backtest(pair, frame, self._code, type(self), self._seals, self._archive)
+
+    def _planned_job(self, frame: DataFrame, dk: PeriodKitchen, initial_model: bytes | None) -> TrainingJob:
+        data = self._training_data(frame, dk.pair, dk)
+        return self.traded.job(data, dk, tensorboard=self.activate_tensorboard, initial_model=initial_model)

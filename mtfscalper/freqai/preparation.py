@@ -112,14 +112,30 @@ def _dates_ms(rows: DataFrame) -> npt.NDArray[np.int64]:
     return np.asarray(DatetimeIndex(rows["date"]).as_unit("ms").astype("int64"), dtype=np.int64)
 
 
-def hand_over(made: FreqaiDataKitchen, dk: FreqaiDataKitchen) -> None:
-    """Give a kitchen what :func:`training_data` left in another one."""
-    dk.data_dictionary, dk.feature_pipeline, dk.train_dates = (
-        made.data_dictionary,
-        made.feature_pipeline,
-        made.train_dates,
-    )
-    dk.data |= {name: made.data[name] for name in _KEPT_DATA}
+class Prepared(NamedTuple):
+    """What :func:`training_data` leaves in a kitchen, of which FreqAI saves a part beside the policy.
+
+    :ivar data_dictionary: FreqAI's
+    :ivar pipeline: fitted
+    :ivar train_dates: of the rows trained on
+    :ivar data: of the labels, among FreqAI's metadata
+    """
+
+    data_dictionary: dict[str, Any]
+    pipeline: Any
+    train_dates: Any
+    data: dict[str, Any]
+
+    @classmethod
+    def in_kitchen(cls, dk: FreqaiDataKitchen) -> Prepared:
+        """That of the training that a kitchen was prepared for last."""
+        kept = {name: dk.data[name] for name in _KEPT_DATA}
+        return cls(dk.data_dictionary, dk.feature_pipeline, dk.train_dates, kept)
+
+    def hand_over(self, dk: FreqaiDataKitchen) -> None:
+        """Put it into a kitchen."""
+        dk.data_dictionary, dk.feature_pipeline, dk.train_dates = self[:3]
+        dk.data |= self.data
 
 
 def trained_features(features: DataFrame, *, drops_prices: bool) -> DataFrame:

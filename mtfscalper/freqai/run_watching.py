@@ -29,10 +29,16 @@ def period_name(dk: FreqaiDataKitchen) -> str:
     :return: "" where a kitchen that was made by hand knows none
     """
     seconds = str(getattr(dk, "model_filename", "")).rpartition("_")[2]
-    if not seconds.isdecimal():
-        return ""
-    ends_at = datetime.fromtimestamp(int(seconds), UTC)
-    return f"{ends_at:%Y-%m-%d}" if int(seconds) % 86_400 == 0 else f"{ends_at:%Y-%m-%dT%H:%M}"
+    return day_name(int(seconds)) if seconds.isdecimal() else ""
+
+
+def day_name(seconds: int) -> str:
+    """What people call the period whose policy's training ends at a moment.
+
+    :param seconds: since 1970
+    """
+    ends_at = datetime.fromtimestamp(seconds, UTC)
+    return f"{ends_at:%Y-%m-%d}" if seconds % 86_400 == 0 else f"{ends_at:%Y-%m-%dT%H:%M}"
 
 
 def pairs_of(config: Mapping[str, Any], strategy: IStrategy) -> Sequence[str]:
@@ -75,10 +81,21 @@ class BacktestWatch:
         self.watch, self._members = watch, members
         self._begun: set[str] = set()
         self._trusts_disk = True
+        self._is_planned = False
         # Of the pair at hand and those to come, in the order of the run.
         self._names: list[str] = []
         self._missing: set[str] = set()
         self._started: set[str] = set()
+
+    def begin_plan(self, missing: Collection[str]) -> AbstractContextManager[None]:
+        """Say that all that is missing is trained now, of one pair or of all.
+
+        :param missing: names of the trainings
+        :return: a context in which the display is kept
+        """
+        self._is_planned, self._names = True, []
+        self.watch.run.expect(self._started | set(missing), self._members)
+        return self.watch.shown()
 
     def begin_pair(self, kitchen: PeriodKitchen, pairs: Collection[str]) -> AbstractContextManager[None]:
         """Say that a pair's turn has come.
@@ -89,6 +106,8 @@ class BacktestWatch:
         """
         self._begun.add(kitchen.pair)
         self._names, self._missing = [], set()
+        if self._is_planned:
+            return self.watch.shown()
         for pair in [kitchen.pair, *(pair for pair in pairs if pair not in self._begun)]:
             for training in kitchen.training_timeranges:
                 stop = int(training.stopts)

@@ -58,14 +58,17 @@ class TradedStrategy:
         self.source = CandleSource(config, getattr(strategy, "dp", None))
         self.terms = PairTerms(strategy, config, self.source.exchange, asked, user.terms)
 
-    def compute(self, dk: FreqaiDataKitchen, frame: DataFrame, pair: str) -> StrategyFrame:
+    def compute(
+        self, dk: FreqaiDataKitchen, frame: DataFrame, pair: str, strategy: IStrategy | None = None
+    ) -> StrategyFrame:
         """Let the strategy compute its features, which decide how it is learned, before anything is trained.
 
         :param dk: FreqAI's own kitchen, of the pair
         :param frame: the strategy's, one row a candle
+        :param strategy: a copy that computes them in its place
         :raises OperationalException: if it cannot be learned as it is; in a bot a StrategyRefusedError
         """
-        computed = StrategyFrame.of(dk, self.strategy, frame, pair)
+        computed = StrategyFrame.of(dk, strategy or self.strategy, frame, pair)
         self._settle(computed)
         return computed
 

@@ -43,7 +43,12 @@ class Origin(NamedTuple):
 
 
 def noted(
-    outcome: Outcome, dk: FreqaiDataKitchen, terms: TradeTerms, origins: MutableMapping[BaseAlgorithm, Origin]
+    outcome: Outcome,
+    dk: FreqaiDataKitchen,
+    terms: TradeTerms,
+    origins: MutableMapping[BaseAlgorithm, Origin],
+    *,
+    is_told: bool = False,
 ) -> BaseAlgorithm:
     """The policy of a training, once it is known how it was trained, also in the model's folder.
 
@@ -51,11 +56,13 @@ def noted(
     :param dk: FreqAI's kitchen, of the pair and the model
     :param terms: the policy was trained for
     :param origins: get the policy's: what decides by it does not depend on what can be written
+    :param is_told: whether the log says already that the training is done
     """
     if isinstance(outcome, Exception):
         raise outcome
     model, report = outcome
-    logger.info("Done training %s: %s", f"{dk.pair} {period_name(dk)}".rstrip(), report.summary())
+    if not is_told:
+        logger.info("Done training %s: %s", f"{dk.pair} {period_name(dk)}".rstrip(), report.summary())
     origins[model] = Origin(terms, {}, judged=judged_by(report, "its training"), report=report)
     with artefacts.told(f"{dk.pair}: the report of a training"):
         write_notes(Path(dk.data_path), report, terms)

@@ -48,6 +48,9 @@ class RunProgress:
         now = self._clock()
         if not self._states:
             self._began_at = now
+        if state.has_ended:
+            # One that was given up, too: nothing of it is left to do.
+            state = state._replace(timesteps_planned=max(state.timesteps, 1))
         self._states[state.name, state.part] = self.current = state
         samples = self._samples
         if state.updated:
@@ -55,6 +58,11 @@ class RunProgress:
         self._recent.append((now, samples))
         while self._recent[0][0] < now - _RATE_SECONDS:
             self._recent.popleft()
+
+    @property
+    def running(self) -> list[TrainingState]:
+        """The trainings that are under way, in the order in which they began."""
+        return [state for state in self._states.values() if not state.has_ended]
 
     def number_of(self, name: str) -> int:
         """Of the policies that have been trained or are, which one this is or will be, counted from 1."""

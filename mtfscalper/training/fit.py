@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import logging
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback, CallbackList
 from stable_baselines3.common.logger import HumanOutputFormat, Logger
 from stable_baselines3.common.save_util import load_from_zip_file
 from stable_baselines3.common.utils import get_device
 from stable_baselines3.common.vec_env import VecEnv
+from torch import Tensor
 
 from mtfscalper.machine import compiles_on, precision_on
 from mtfscalper.market.tape import MarketTape
@@ -115,6 +119,33 @@ def model_zip(model: BaseAlgorithm) -> bytes:
     buffer = io.BytesIO()
     model.save(buffer)
     return buffer.getvalue()
+
+
+def weights_hash(model: bytes) -> str:
+    """A hash of what a model goes on from: its weights and its optimizer's state, whenever and wherever it was saved.
+
+    :param model: its zip
+    """
+    _, parameters, variables = load_from_zip_file(io.BytesIO(model), device="cpu", load_data=False)
+    hasher = hashlib.sha256()
+    _add_to_hash(hasher, [parameters, variables])
+    return hasher.hexdigest()[:16]
+
+
+def _add_to_hash(hasher: hashlib._Hash, value: Any) -> None:
+    if isinstance(value, Tensor):
+        hasher.update(f"{value.dtype}{tuple(value.shape)}".encode())
+        hasher.update(value.detach().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    elif isinstance(value, Mapping):
+        for name in sorted(value, key=str):
+            hasher.update(f"{name}:".encode())
+            _add_to_hash(hasher, value[name])
+    elif isinstance(value, list | tuple):
+        hasher.update(f"{len(value)} of".encode())
+        for item in value:
+            _add_to_hash(hasher, item)
+    else:
+        hasher.update(f"{value!r};".encode())
 
 
 def learn(model: BaseAlgorithm, timesteps: int, callbacks: list[BaseCallback], board_name: str) -> None:

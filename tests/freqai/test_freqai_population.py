@@ -35,7 +35,7 @@ def test_the_periods_of_a_pair_are_trained_at_once_and_reused(
         run = FreqtradeBacktest(tmp_path, market, freqai=freqai)
         columns = predictions(run.run())
     assert [(report["vec_env"], report["population"]) for report in reports(run)] == [("torch", 3)] * 3
-    assert "(periods together: 3)" in caplog.text
+    assert "3 policies to train" in caplog.text
     assert np.isfinite(columns.drop(columns="date").to_numpy()).all()
     model = PPO.load(sealed_path(run.folder(PERIODS[0]), "model"), device="cpu")
     assert model.policy.device == torch.device("cpu")

@@ -199,7 +199,8 @@ def test_nothing_is_left_of_a_plan_but_models(
     folders = [each.models for each in (run, in_turn["replay"].run)]
     left, right = ({path.relative_to(folder) for path in folder.rglob("*")} for folder in folders)
     assert left == right
-    assert run.strategy.freqai._planned.waiting == {}
+    assert not (run.archive.root / "trainings").exists()
+    assert not run.archive.frames.exists()
     assert run.strategy.freqai.pair_it == in_turn["replay"].run.strategy.freqai.pair_it == 1
 
 
@@ -208,26 +209,27 @@ def test_a_period_is_predicted_with_the_pipeline_that_its_policy_was_trained_wit
 ) -> None:
     """A pipeline may draw noise: fitted twice, it is another one."""
     run = backtest(tmp_path, market)
-    freqai, fitted = run.strategy.freqai, []
+    freqai, numbers = run.strategy.freqai, []
     real = type(freqai).define_data_pipeline
 
     def define(self: Any, **keywords: Any) -> Pipeline:
-        fitted.append(real(self, **keywords))
-        return fitted[-1]
+        pipeline = real(self, **keywords)
+        pipeline.number = len(numbers)
+        numbers.append(pipeline.number)
+        return pipeline
 
     monkeypatch.setattr(type(freqai), "define_data_pipeline", define)
-    used: list[Pipeline] = []
+    used: list[int] = []
     transform = Pipeline.transform
 
     def spied(pipeline: Pipeline, features: Any, *arguments: Any, **keywords: Any) -> Any:
         if keywords.get("outlier_check"):
-            used.append(pipeline)
+            used.append(pipeline.number)
         return transform(pipeline, features, *arguments, **keywords)
 
     monkeypatch.setattr(Pipeline, "transform", spied)
     run.run()
-    assert [id(pipeline) for pipeline in used] == [id(pipeline) for pipeline in fitted]
-    assert len(fitted) == 3
+    assert used == numbers == [0, 1, 2]
 
 
 # ---------------------------------------------------------------------- only what is missing
@@ -262,9 +264,8 @@ def test_only_the_missing_periods_become_jobs(
         assert len(told(caplog, f"{name} is trained anew")) == (harm == "model")
         assert len(told(caplog, f"predictions of {name} are made anew")) == (harm != "kept")
     starts = told(caplog, "Starting training")
-    together_lines = [f"{PAIR} (periods together: {len(missing)})" in line for line in starts]
-    # All of them at once, and then each by itself.
-    assert together_lines == ([True] + [False] * len(missing) if missing else [])
+    assert len(starts) == len(missing)
+    assert told(caplog, f"Planned {PAIR}: {len(missing)} policies to train, {3 - len(missing)} of an earlier run")
     if missing:
         lines = [record.getMessage() for record in caplog.records]
         why = [number for number, line in enumerate(lines) if "is trained anew" in line]
@@ -339,9 +340,8 @@ def test_a_pair_listed_late_is_left_out_where_it_is_in_turn(
     run.run()
     four_days = [*FIRST_DAYS, "2024-09-06"]
     # The other pair has no candle for its first period, and for its second one none with every feature.
-    assert together.given == [four_days, ["2024-09-06", "2024-09-06"]]
+    assert together.given == [[*four_days, "2024-09-06", "2024-09-06"]]
     assert together.n_fitted == 6
-    assert run.strategy.freqai._planned.waiting == {}
     assert told(caplog, "decides nothing") == expected
     assert len(expected) == 2
     for pair in (PAIR, OTHER_PAIR):
@@ -350,7 +350,7 @@ def test_a_pair_listed_late_is_left_out_where_it_is_in_turn(
     lose_model(run, PERIODS[1])
     again = FreqtradeBacktest(tmp_path / "together", datadir, **overlay)
     again.run()
-    assert together.given[2:] == [FIRST_DAYS[1:2]]
+    assert together.given[1:] == [FIRST_DAYS[1:2]]
     pd.testing.assert_frame_equal(again.frames[OTHER_PAIR], usual.frames[OTHER_PAIR])
 
 
@@ -366,9 +366,15 @@ def fail_on(monkeypatch: pytest.MonkeyPatch, day: str, error: BaseException) -> 
     monkeypatch.setattr(TrainingJob, "run", run)
 
 
-def test_a_training_that_fails_fails_the_run_as_in_turn_and_those_before_it_are_kept(
-    tmp_path: Path, market: Path, watch: Watch, together: LastFirst, caplog: pytest.LogCaptureFixture
+def test_a_training_that_fails_fails_the_run_and_all_others_are_kept(
+    tmp_path: Path,
+    market: Path,
+    watch: Watch,
+    together: LastFirst,
+    in_turn: Mapping[str, InTurn],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.INFO)
     run = backtest(tmp_path, market)
     with pytest.MonkeyPatch.context() as failing:
         fail_on(failing, FIRST_DAYS[1], MemoryError("no memory for the rollout"))
@@ -376,10 +382,13 @@ def test_a_training_that_fails_fails_the_run_as_in_turn_and_those_before_it_are_
         with pytest.raises(OperationalException, match=f"^{re.escape(message)}$"):
             run.run()
     assert {path.name for path in run.models.rglob("*.feather")} == {run.feather(PERIODS[0]).name}
-    assert told(caplog, "and not kept") == [f"Trained together with the one that failed, and not kept: {NAMES[2]}."]
-    # The run after it goes on from there.
-    backtest(tmp_path, market).run()
-    assert together.given == [FIRST_DAYS, FIRST_DAYS[1:]]
+    # The run after it trains that one alone.
+    caplog.clear()
+    again = backtest(tmp_path, market)
+    pd.testing.assert_frame_equal(predictions(again.run()), predictions(in_turn["replay"].rows))
+    assert together.given == [FIRST_DAYS, FIRST_DAYS[1:2]]
+    assert told(caplog, "1 policies to train, 1 of an earlier run, 1 finished by one that was stopped")
+    assert not (again.archive.root / "trainings").exists()
 
 
 def test_an_executor_that_fails_as_a_whole_fails_the_run_in_the_first_period(
@@ -458,13 +467,21 @@ def test_a_training_that_was_planned_on_other_candles_is_not_used(
 
 
 def test_with_continual_learning_each_period_waits_for_the_one_before_it(
-    tmp_path: Path, market: Path, watch: Watch, together: LastFirst, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backtest(tmp_path, market, continual_learning=True).run()
+    Watch(monkeypatch, policy="trained")
+    usual = backtest(tmp_path / "in turn", market, continual_learning=True)
+    rows = usual.run()
+    together = LastFirst(monkeypatch)
+    run = backtest(tmp_path / "together", market, continual_learning=True)
+    pd.testing.assert_frame_equal(run.run(), rows)
     assert together.given == [[day] for day in FIRST_DAYS]
-    [line] = told(caplog, "trained one after the other")
-    assert line.startswith(f"{PAIR}: ")
-    assert "continual_learning" in line
+    for period in PERIODS:
+        assert_same_policies(*(each.folder(period) / f"cb_btc_{period}_model.zip" for each in (run, usual)))
+    # What goes on from a policy that is trained anew is trained anew; what it goes on from is not.
+    lose_model(run, PERIODS[1])
+    pd.testing.assert_frame_equal(backtest(tmp_path / "together", market, continual_learning=True).run(), rows)
+    assert together.given[3:] == [[day] for day in FIRST_DAYS[1:]]
 
 
 @pytest.mark.parametrize("hook", ["train", "fit"])
@@ -505,4 +522,4 @@ def test_in_this_process_periods_are_trained_in_turn(
     monkeypatch.setattr(TrainingJob, "run", trained)
     backtest(tmp_path, market).run()
     assert done == ["made", "trained"] * 3
-    assert not told(caplog, "together")
+    assert not told(caplog, "Planned")

@@ -1,0 +1,130 @@
+"""Trainings that have finished and whose periods are not sealed yet: on disk from the moment each has finished.
+
+A run trains what it lacks before FreqAI's loop comes to it. If it is stopped in between, the next run finds what had
+finished: a training is known by what it is made from.
+"""
+
+from __future__ import annotations
+
+import logging
+import pickle
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+import cloudpickle
+from pandas import DataFrame
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from mtfscalper import artefacts
+from mtfscalper.freqai.archive import Archive
+from mtfscalper.freqai.backtest_period import BEFORE_IT, BacktestPeriod
+from mtfscalper.freqai.computed_frame import computed_columns
+from mtfscalper.freqai.fingerprint import frame_hash
+from mtfscalper.freqai.preparation import Prepared
+from mtfscalper.seals import Seals
+from mtfscalper.training.fit import weights_hash
+from mtfscalper.training.report import TrainingReport
+
+logger = logging.getLogger(__name__)
+
+_PURPOSE = "training"
+_SUFFIX = ".training"
+# Of a saved model too, stable-baselines3 leaves these out.
+_ONLY_TRAINING = ("env", "rollout_buffer", "replay_buffer", "_logger")
+
+
+class Kept(NamedTuple):
+    """A training that has finished.
+
+    :ivar prepared: what it was prepared with
+    """
+
+    prepared: Prepared
+    model: BaseAlgorithm
+    report: TrainingReport
+
+
+def training_key(period: BacktestPeriod, frame: DataFrame, initial_model: bytes | None) -> str:
+    """A name for all that a training is made from: two of one name give the same policy.
+
+    :param period: what else it is made from
+    :param frame: of the training, one row a candle
+    :param initial_model: zip of the model to go on from
+    """
+    # The model before it counts by its weights: it may not lie sealed on disk yet.
+    made_from = {name: value for name, value in period.model_fingerprint.items() if name != BEFORE_IT}
+    before = None if initial_model is None else weights_hash(initial_model)
+    return artefacts.value_hash(
+        [made_from, frame_hash(computed_columns(frame)), frame_hash(period.trained_on.cut()), before]
+    )
+
+
+class KeptTrainings:
+    """The finished trainings of an identifier, by pair, FreqAI's name for the period's model, and key."""
+
+    def __init__(self, archive: Archive, seals: Seals) -> None:
+        """
+        :param archive: of the identifier
+        :param seals: of the user directory, for a training is unpickled
+        """
+        self._archive, self._seals = archive, seals
+        # What could not be written.
+        self._in_memory: dict[Path, Kept] = {}
+
+    def keep(self, pair: str, period: str, key: str, kept: Kept) -> None:
+        """Keep a training; where it cannot be written, as long as this process runs."""
+        path = self._path(pair, period, key)
+        for name in _ONLY_TRAINING:
+            if hasattr(kept.model, name):
+                setattr(kept.model, name, None)
+        try:
+            artefacts.write_bytes(path, self._seals.append(_PURPOSE, cloudpickle.dumps(tuple(kept))))
+        except OSError as error:
+            logger.warning(
+                "The training %s of %s cannot be written to %s (%s): if this run is stopped, it is lost. Remedy: free "
+                "space.",
+                *(period, pair, path.parent, error),
+            )
+            self._in_memory[path] = kept
+
+    def has(self, pair: str, period: str, key: str) -> bool:
+        """Whether a training is kept, without a look into it."""
+        path = self._path(pair, period, key)
+        return path in self._in_memory or path.is_file()
+
+    def any_of(self, pair: str, period: str) -> bool:
+        """Whether there is any training of a period, whatever it is made from."""
+        return bool(self._in_memory) or bool(self._of_period(pair, period))
+
+    def find(self, pair: str, period: str, key: str) -> Kept | None:
+        """A training; None where there is none that this user directory sealed."""
+        path = self._path(pair, period, key)
+        if path in self._in_memory:
+            return self._in_memory[path]
+        try:
+            content = self._seals.content(_PURPOSE, path.read_bytes())
+        except FileNotFoundError:
+            return None
+        if content is None:
+            logger.warning("%s is not what this user directory sealed; the period is trained again.", path)
+            path.unlink(missing_ok=True)
+            return None
+        return Kept(*pickle.loads(content))
+
+    def forget(self, pair: str, period: str) -> None:
+        """Remove the trainings of a period: what came of one lies sealed now."""
+        folder = self._archive.trainings(pair) / period
+        self._in_memory = {path: kept for path, kept in self._in_memory.items() if path.parent != folder}
+        for path in self._of_period(pair, period):
+            path.unlink(missing_ok=True)
+        # The last one's folders.
+        with suppress(OSError):
+            for empty in (folder, *list(folder.parents)[:2]):
+                empty.rmdir()
+
+    def _of_period(self, pair: str, period: str) -> list[Path]:
+        return list((self._archive.trainings(pair) / period).glob(f"*{_SUFFIX}"))
+
+    def _path(self, pair: str, period: str, key: str) -> Path:
+        return self._archive.trainings(pair) / period / f"{key}{_SUFFIX}"
