@@ -30,11 +30,11 @@ DONE, FAILED, ANSWER = b"d", b"f", b"a"
 class Told(NamedTuple):
     """What an environment has to say of a step, beside what lies in shared memory.
 
-    :ivar index: among all environments
+    :ivar row: of the environment among all
     :ivar reset_info: of the episode that follows; None inside an episode
     """
 
-    index: int
+    row: int
     info: dict[str, Any]
     reset_info: dict[str, Any] | None
 

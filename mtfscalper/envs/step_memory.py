@@ -45,15 +45,15 @@ class Layout(NamedTuple):
                     "memory; remedy: set vec_env to 'dummy'"
                 )
         fields, size = {}, 0
-        for name, space, dtype in (
-            ("actions", action, action.dtype),
-            ("observations", observation, observation.dtype),
-            ("terminal_observations", observation, observation.dtype),
-            ("rewards", None, np.float32),
-            ("dones", None, np.bool_),
-            ("cut_off", None, np.bool_),
+        for name, dtype, of_one in (
+            ("actions", action.dtype, action.shape),
+            ("observations", observation.dtype, observation.shape),
+            ("terminal_observations", observation.dtype, observation.shape),
+            ("rewards", np.float32, ()),
+            ("dones", np.bool_, ()),
+            ("cut_off", np.bool_, ()),
         ):
-            shape = (n_envs,) if space is None else (n_envs, *(space.shape or ()))
+            shape = (n_envs, *(of_one or ()))
             fields[name] = Field(shape, np.dtype(dtype), size)
             size += -(-prod(shape) * fields[name].dtype.itemsize // _ALIGNMENT) * _ALIGNMENT
         return cls(fields, size)
@@ -79,6 +79,7 @@ class StepMemory:
     cut_off: npt.NDArray[np.bool_]
 
     def __init__(self, segment: SharedMemory, layout: Layout, rows: slice = slice(None)) -> None:
+        assert segment.buf is not None
         for name, (shape, dtype, offset) in layout.fields.items():
             # Unlike numpy.ndarray(buffer=...), an array made so holds the memory as long as it lives.
             array = np.frombuffer(segment.buf, dtype, prod(shape), offset)

@@ -41,14 +41,14 @@ class _Worker(NamedTuple):
     :ivar rows: of its environments among all
     """
 
-    index: int
+    number: int
     process: Any
     requests: Connection
     answers: Connection
     rows: range
 
     def __str__(self) -> str:
-        return f"worker {self.index} (process {self.process.pid})"
+        return f"worker {self.number} (process {self.process.pid})"
 
 
 class SupervisedSubprocVecEnv(SubprocVecEnv):
@@ -71,6 +71,7 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
         :raises OSError: if there is no room in shared memory, or for processes
         """
         self.waiting = self.closed = False
+        self.processes: list[Any] = []
         self._workers: list[_Worker] = []
         self._memory: StepMemory | None = None
         try:
@@ -79,8 +80,7 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
             # The workers that did start would otherwise run on: nobody holds this object, to close it.
             for process in self.processes:
                 process.kill()
-            if self._memory is not None:
-                self._memory.close()
+            self._give_memory_back()
             raise
         # Python's own way at the end of a process is SIGTERM, and waiting for ever; these come before it.
         self._at_exit = Finalize(self, _close, (weakref.ref(self),), exitpriority=1)
@@ -94,6 +94,7 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
             # A daemon: ended with this process, if nothing else ends it.
             process = context.Process(target=serve, args=(its_requests, its_answers, own, first), daemon=True)
             process.start()
+            self.processes.append(process)
             self._workers.append(_Worker(index, process, requests, answers, range(first, stop)))
             its_requests.close()
             its_answers.close()
@@ -107,11 +108,6 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
         with StepMemory.created(layout) as self._memory:
             self._request([("share", self._memory.name, layout) for _ in self._workers])
         VecEnv.__init__(self, n_envs, observation_space, action_space)
-
-    @property
-    def processes(self) -> list[Any]:
-        """The workers."""
-        return [worker.process for worker in self._workers]
 
     @property
     def pids(self) -> list[int]:
@@ -195,6 +191,9 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
                 # Not terminate: a worker that was stopped would not end.
                 process.kill()
                 process.join(timeout=_CLOSE_SECONDS)
+        self._give_memory_back()
+
+    def _give_memory_back(self) -> None:
         if self._memory is not None:
             self._memory.close()
 
@@ -214,7 +213,7 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
         own = [[index for index in asked if index in worker.rows] for worker in self._workers]
         answers = self._request([("each", what, rows, arguments) for rows in own])
         # Workers hold environments in their order: each gives its answers one after the other.
-        of_rows = {rows: iter(found) for rows, found in zip((w.rows for w in self._workers), answers, strict=True)}
+        of_rows = {worker.rows: iter(found) for worker, found in zip(self._workers, answers, strict=True)}
         return [next(of_rows[worker.rows]) for index in asked for worker in self._workers if index in worker.rows]
 
     def _request(self, requests: Sequence[tuple[Any, ...]]) -> list[Any]:

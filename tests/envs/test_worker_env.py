@@ -220,7 +220,9 @@ def run_program(then: str) -> subprocess.Popen[str]:
     )
 
 
-@pytest.mark.parametrize("end", ["kill -9", "exit", "exception", "ctrl-c"])
+@pytest.mark.parametrize(
+    "end", ["kill -9", *(pytest.param(end, marks=pytest.mark.acceptance) for end in ("exit", "exception", "ctrl-c"))]
+)
 def test_nothing_is_left_however_a_process_with_workers_ends(end: str) -> None:
     before = segments()
     then = {"exit": "pass", "exception": "raise ZeroDivisionError('a bug')"}.get(end, "time.sleep(1000)")

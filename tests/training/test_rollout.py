@@ -14,6 +14,7 @@ from test_ppo import model
 
 from mtfscalper.envs.build import build_vec_env
 from mtfscalper.policy.network import features_extractor
+from mtfscalper.training import rollout
 from mtfscalper.training.ppo import FusedPPO
 from mtfscalper.training.storage import Rollout
 
@@ -41,10 +42,11 @@ def rollout_of(
     return made
 
 
-@pytest.mark.parametrize(("n_envs", "threads"), [(16, 1), (17, 2)])
-def test_few_rows_leave_processors_to_the_environments(n_envs: int, threads: int) -> None:
+@pytest.mark.parametrize(("few", "threads"), [(4, 1), (3, 2)])
+def test_few_rows_leave_processors_to_the_environments(monkeypatch: pytest.MonkeyPatch, few: int, threads: int) -> None:
+    monkeypatch.setattr(rollout, "_ROWS_OF_ONE_THREAD", few)
     made = model(FusedPPO)
-    made.set_env(build_vec_env("batched", TAPE, env_settings(), n_envs))
+    made.set_env(build_vec_env("batched", TAPE, env_settings(), 4))
     features_extractor(made).set_features(TAPE.features)
     seen: list[int] = []
 
@@ -70,9 +72,9 @@ def test_few_rows_leave_processors_to_the_environments(n_envs: int, threads: int
 
 def columns_of(made: PPO) -> dict[str, np.ndarray]:
     """A fused model's rollout, in the shapes of stable-baselines3's."""
-    rollout = made.rollout_buffer
-    assert isinstance(rollout, Rollout)
-    columns = {name: column.numpy() for name, column in rollout._asdict().items()}
+    kept = made.rollout_buffer
+    assert isinstance(kept, Rollout)
+    columns = {name: column.numpy() for name, column in kept._asdict().items()}
     return columns | {"actions": columns["actions"][:, :, None]}
 
 
