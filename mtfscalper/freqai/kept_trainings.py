@@ -95,7 +95,8 @@ class KeptTrainings:
 
     def any_of(self, pair: str, period: str) -> bool:
         """Whether there is any training of a period, whatever it is made from."""
-        return bool(self._in_memory) or bool(self._of_period(pair, period))
+        folder = self._archive.trainings(pair) / period
+        return any(path.parent == folder for path in self._in_memory) or bool(self._of_period(pair, period))
 
     def find(self, pair: str, period: str, key: str) -> Kept | None:
         """A training; None where there is none that this user directory sealed."""

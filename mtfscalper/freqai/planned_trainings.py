@@ -18,7 +18,7 @@ from freqtrade.configuration import TimeRange
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
-from mtfscalper.executors.executor import Executor, Outcome
+from mtfscalper.executors.executor import Executor, Outcome, Running
 from mtfscalper.freqai.backtest_period import BacktestPeriod
 from mtfscalper.freqai.backtest_run import PeriodKitchen
 from mtfscalper.freqai.kept_trainings import Kept, KeptTrainings, training_key
@@ -234,22 +234,32 @@ class Trainer:
         under_way: dict[TrainingJob, _UnderWay] = {}
         try:
             with executor.start(None, self._watched.watch) as running:
-                while True:
-                    while running.room > 0 and (made := self._next()) is not None:
-                        job, of_job = made
-                        under_way[job] = of_job
-                        self._watched.begin_training(job)
-                        running.submit(job)
-                    if not under_way:
-                        return
-                    job, outcome = running.next_finished()
-                    self._note(under_way.pop(job), outcome)
+                try:
+                    self._feed(running, under_way)
+                except BaseException:
+                    # Broken off: what has ended meanwhile is kept too.
+                    for job, outcome in running.take_finished():
+                        self._note(under_way.pop(job), outcome)
+                    raise
         except Exception as error:
             # The executor's own: the run fails in the first period that it leaves untrained.
             lost = [of_job.period for of_job in under_way.values()]
             lost += [period for turn in self._turns for period in turn.left]
             for period in lost:
                 self._trainings.failed.setdefault((period.pair, period.name), error)
+
+    def _feed(self, running: Running, under_way: dict[TrainingJob, _UnderWay]) -> None:
+        """Hand trainings over as there is room, until all are through."""
+        while True:
+            while running.room > 0 and (made := self._next()) is not None:
+                job, of_job = made
+                under_way[job] = of_job
+                self._watched.begin_training(job)
+                running.submit(job)
+            if not under_way:
+                return
+            job, outcome = running.next_finished()
+            self._note(under_way.pop(job), outcome)
 
     def _next(self) -> tuple[TrainingJob, _UnderWay] | None:
         """The next training that can run; None where there is none, or what runs must finish first."""

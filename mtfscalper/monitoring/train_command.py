@@ -30,5 +30,5 @@ def train(arguments: Sequence[str], workers: int | None, *, plans_only: bool, co
     roofline = Roofline([torch.float32], get_device(plans[0].settings.rl.device) if plans else "cpu")
     roofline.measure()
     for plan in plans:
-        print_plan(plan, 1e9 * roofline.peak(torch.float32), workers or 1, console)
+        print_plan(plan, 1e9 * roofline.peak(torch.float32), console)
     return 0

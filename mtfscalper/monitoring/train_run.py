@@ -138,11 +138,15 @@ def train_run(config: dict[str, Any]) -> Trained:
                 except OperationalException as error:
                     failure = str(error)
                     logger.error("%s", error)
+                except Exception as error:
+                    # The strategy's own.
+                    failure = f"{type(error).__name__}: {error}"
+                    logger.exception("%s", pair)
                 run = model.run_of(pair)
                 trained = len(run.reports) if run is not None else 0
                 done = len(run.periods) if run is not None else 0
-                # The one that failed had begun.
-                pairs.append(TrainedPair(pair, trained, done - trained - (failure is not None), failure))
+                # A period that failed had begun.
+                pairs.append(TrainedPair(pair, trained, max(0, done - trained - (failure is not None)), failure))
     return Trained(pairs, time.perf_counter() - began)
 
 

@@ -19,11 +19,10 @@ _STATES = {"missing": "to train", "finished": "trained, not sealed yet", "reused
 _STYLES = {"missing": "yellow", "finished": "green", "reused": "green"}
 
 
-def print_plan(plan: Plan, peak_flops: float, at_once: int, console: Console) -> None:
+def print_plan(plan: Plan, peak_flops: float, console: Console) -> None:
     """Print what a run would train, and roughly what that takes.
 
     :param peak_flops: of matrix products by second
-    :param at_once: trainings that run side by side
     """
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, title="what a run would train", title_justify="left")
     for column in ("pair", "trained from", "to", "candles", "policy"):
@@ -48,6 +47,8 @@ def print_plan(plan: Plan, peak_flops: float, at_once: int, console: Console) ->
     if counted["missing"]:
         each = training_seconds(plan.settings, plan.timeframe, peak_flops)
         memory = sum(need.n_bytes for need in memory_needed(plan.settings, plan.n_features))
+        rl = plan.settings.rl
+        at_once = rl.workers if rl.executor == "processes" and isinstance(rl.workers, int) else 1
         in_all = duration(counted["missing"] * each / at_once)
         console.print(
             f"Roughly {duration(each)} each, {in_all} in all, {at_once} at a time; at least {memory / 1e6:,.1f} MB of "

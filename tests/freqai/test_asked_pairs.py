@@ -16,7 +16,7 @@ from mtfscalper.freqai.asked_pairs import NotAskedError, ask
 
 CANDLES = pd.DataFrame(
     {"date": pd.date_range("2024-09-01", periods=3, freq="5min", tz="UTC")}
-    | dict.fromkeys(("open", "high", "low", "close"), [1.25, 2.0, 3.0])
+    | {name: [1.25, 2.0, 3.0] for name in ("open", "high", "low", "close")}
 )
 FIRST = CANDLES
 

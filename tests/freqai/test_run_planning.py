@@ -68,6 +68,9 @@ class TwoAtATime:
         self._running.submit(self._held.pop())
         return self._running.next_finished()
 
+    def take_finished(self) -> list[tuple[TrainingJob, Outcome]]:
+        return []
+
 
 @pytest.fixture
 def watch(monkeypatch: pytest.MonkeyPatch) -> Watch:

@@ -1,0 +1,159 @@
+"""Frames that wait on disk, and trainings that finished before their periods were sealed."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from stable_baselines3 import PPO
+
+from mtfscalper import artefacts
+from mtfscalper.freqai.archive import Archive
+from mtfscalper.freqai.fingerprint import frame_hash
+from mtfscalper.freqai.frame_shelf import FrameShelf
+from mtfscalper.freqai.kept_trainings import Kept, KeptTrainings
+from mtfscalper.freqai.preparation import Prepared
+from mtfscalper.seals import Seals
+from mtfscalper.training.fit import model_zip, weights_hash
+from mtfscalper.training.report import TrainingReport
+
+PAIR, PERIOD, KEY = "BTC/USDT:USDT", "cb_btc_1725494400", "0123456789abcdef"
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Archive:
+    return Archive("test", tmp_path / "models" / ".sealed" / "test", tmp_path / "locks")
+
+
+@pytest.fixture
+def seals(tmp_path: Path) -> Seals:
+    return Seals(tmp_path)
+
+
+def small_model(seed: int = 1) -> PPO:
+    shape = {"net_arch": [4]}
+    return PPO("MlpPolicy", "CartPole-v1", n_steps=8, batch_size=8, seed=seed, device="cpu", policy_kwargs=shape)
+
+
+def kept(model: PPO) -> Kept:
+    prepared = Prepared({"train_features": pd.DataFrame({"%a": [1.0]})}, None, None, {})
+    return Kept(prepared, model, TrainingReport(PAIR, "PPO", 1))
+
+
+def weights(model: Any) -> torch.Tensor:
+    return torch.cat([value.flatten() for value in model.policy.state_dict().values()])
+
+
+# ---------------------------------------------------------------------- trainings
+
+
+def test_a_kept_training_comes_back_with_its_weights_and_is_forgotten_with_its_folders(
+    archive: Archive, seals: Seals
+) -> None:
+    trainings, model = KeptTrainings(archive, seals), small_model()
+    expected = weights(model)
+    trainings.keep(PAIR, PERIOD, KEY, kept(model))
+    # Another process.
+    found = KeptTrainings(archive, seals).find(PAIR, PERIOD, KEY)
+    assert found is not None
+    assert torch.equal(weights(found.model), expected)
+    assert found.prepared.data_dictionary["train_features"]["%a"].tolist() == [1.0]
+    assert trainings.any_of(PAIR, PERIOD)
+    assert trainings.find(PAIR, PERIOD, "another") is None
+    trainings.forget(PAIR, PERIOD)
+    assert not trainings.any_of(PAIR, PERIOD)
+    assert list(archive.root.iterdir()) == []
+
+
+def test_what_another_installation_sealed_is_not_unpickled(
+    archive: Archive, seals: Seals, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "other").mkdir()
+    KeptTrainings(archive, Seals(tmp_path / "other")).keep(PAIR, PERIOD, KEY, kept(small_model()))
+    assert KeptTrainings(archive, seals).find(PAIR, PERIOD, KEY) is None
+    assert "is not what this user directory sealed" in caplog.text
+    assert not KeptTrainings(archive, seals).any_of(PAIR, PERIOD)
+
+
+def test_on_a_full_disk_a_training_is_kept_in_memory_and_one_line_says_so(
+    archive: Archive, seals: Seals, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(28, os.strerror(28), str(path))
+
+    trainings = KeptTrainings(archive, seals)
+    monkeypatch.setattr(artefacts, "write_bytes", full)
+    with caplog.at_level(logging.WARNING):
+        trainings.keep(PAIR, PERIOD, KEY, kept(small_model()))
+    [record] = [record for record in caplog.records if record.name.endswith("kept_trainings")]
+    assert "No space left on device" in record.getMessage()
+    assert trainings.find(PAIR, PERIOD, KEY) is not None
+    assert not trainings.any_of("ETH/USDT:USDT", PERIOD)
+    trainings.forget(PAIR, PERIOD)
+    assert trainings.find(PAIR, PERIOD, KEY) is None
+
+
+def test_a_model_is_the_same_by_its_weights_whenever_it_was_saved() -> None:
+    model = small_model()
+    once = weights_hash(model_zip(model))
+    model.start_time = 1
+    assert weights_hash(model_zip(model)) == once
+    assert weights_hash(model_zip(small_model(seed=2))) != once
+    # Its optimizer's state is what it goes on from too.
+    model.policy.optimizer.param_groups[0]["lr"] *= 2
+    assert weights_hash(model_zip(model)) != once
+
+
+# ---------------------------------------------------------------------- frames
+
+
+def frame() -> pd.DataFrame:
+    dates = pd.date_range("2024-09-01", periods=3, freq="5min", tz="UTC", unit="ms")
+    return pd.DataFrame({"date": dates, "%-a": [1.0, np.nan, 3.0], "tag": ["x", None, "y"]})
+
+
+def test_a_frame_comes_back_as_it_was_and_nothing_is_left(archive: Archive, seals: Seals) -> None:
+    shelf = FrameShelf(archive.frames, seals)
+    shelf.put(PAIR, frame())
+    pd.testing.assert_frame_equal(shelf.get(PAIR), frame())
+    assert frame_hash(shelf.get(PAIR)) == frame_hash(frame())
+    shelf.close()
+    assert not archive.frames.exists()
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_running_one_has_is_not(
+    archive: Archive, seals: Seals
+) -> None:
+    running = FrameShelf(archive.frames, seals)
+    running.put(PAIR, frame())
+    dead = archive.frames / "1234-dead"
+    dead.mkdir()
+    (dead / "rest.frame").write_bytes(b"x")
+    FrameShelf(archive.frames, seals).close()
+    assert not dead.exists()
+    pd.testing.assert_frame_equal(running.get(PAIR), frame())
+    running.close()
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        frame().assign(tag=["x", None, "z"]),
+        frame().iloc[::-1],
+        frame().rename(columns={"%-a": "%-b"}),
+        frame()[["date", "tag", "%-a"]],
+    ],
+)
+def test_another_frame_has_another_hash(changed: pd.DataFrame) -> None:
+    assert frame_hash(changed) != frame_hash(frame())
+
+
+def test_the_unit_of_the_dates_does_not_change_a_hash() -> None:
+    other = frame().assign(date=frame()["date"].dt.as_unit("ns"))
+    assert frame_hash(other) == frame_hash(frame())
