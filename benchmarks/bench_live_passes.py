@@ -32,6 +32,7 @@ from freqtrade.enums import CandleType
 from live_bot import LENGTHS, MOST_CANDLES, LiveBot
 
 from mtfscalper.executors.choice import bots_executor
+from mtfscalper.executors.executor import run_all
 from mtfscalper.freqai.traded_strategy import TradedStrategy
 from mtfscalper.offline.synthetic import write_market
 from mtfscalper.training.job import TrainingStoppedError
@@ -107,7 +108,7 @@ class TwoPairBot(LiveBot):
             check()
 
         executor = bots_executor(settings, check)
-        thread = threading.Thread(target=executor.run, args=([replace(job, settings=settings)], mark))
+        thread = threading.Thread(target=run_all, args=(executor, [replace(job, settings=settings)], mark))
         thread.start()
         began.wait()
         try:

@@ -14,7 +14,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import cloudpickle
 import psutil
 
-from mtfscalper.executors.executor import Executor, Outcome
+from mtfscalper.executors.batches import Batches, in_batches
+from mtfscalper.executors.executor import Executor, Outcome, run_all
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.training.callbacks import OnEvaluation
 from mtfscalper.training.evaluation import Evaluation
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # How often whoever asked looks whether to end it, and how often it shows a sign of life.
 _LOOK_SECONDS = 0.1
+# Jobs that one process is given.
+_AT_ONCE = 64
 # How long it may take to end by itself.
 _CLOSE_SECONDS = 5.0
 # Added to its niceness: the share of a busy processor that it then gets is a tenth of an ordinary process's.
@@ -65,7 +68,7 @@ class _Told(NamedTuple):
 class ChildExecutor:
     """Lets another executor run jobs in a new process. See :class:`mtfscalper.executors.executor.Executor`.
 
-    The process and its worker processes are ended before :meth:`run` returns, however that comes about; they end by
+    The process and its worker processes are ended before an outcome is returned, however that comes about; they end by
     themselves if this process is killed. They have lower priority than this process, and where memory is short they are
     what Linux ends first.
 
@@ -80,17 +83,21 @@ class ChildExecutor:
         self._executor, self._check = executor, check
         self.together = executor.together
 
-    def run(
-        self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None, watch: Watch | None = None
-    ) -> list[Outcome]:
-        """See :meth:`mtfscalper.executors.executor.Executor.run`; ``on_evaluation`` hears None several times a second
+    def start(
+        self, on_evaluation: OnEvaluation | None = None, watch: Watch | None = None
+    ) -> AbstractContextManager[Batches]:
+        """See :meth:`mtfscalper.executors.executor.Executor.start`; ``on_evaluation`` hears None several times a second
         at most."""
-        try:
-            # A short name: sockets lie in it, whose paths may have a hundred characters.
-            with tempfile.TemporaryDirectory(prefix="rl-", ignore_cleanup_errors=True) as scratch:
-                return self._run(jobs, on_evaluation, watch, scratch)
-        except Exception as error:
-            return [error] * len(jobs)
+
+        def run(jobs: Sequence[TrainingJob]) -> list[Outcome]:
+            try:
+                # A short name: sockets lie in it, whose paths may have a hundred characters.
+                with tempfile.TemporaryDirectory(prefix="rl-", ignore_cleanup_errors=True) as scratch:
+                    return self._run(jobs, on_evaluation, watch, scratch)
+            except Exception as error:
+                return [error] * len(jobs)
+
+        return in_batches(run, _AT_ONCE)
 
     def _run(
         self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None, watch: Watch | None, scratch: str
@@ -168,7 +175,7 @@ def _serve(connection: Connection, scratch: str, level: int) -> None:
             tell(_Told(evaluation=evaluation))
 
     try:
-        outcomes: list[Outcome] = executor.run(jobs, on_evaluation, lambda state: tell(_Told(state=state)))
+        outcomes: list[Outcome] = run_all(executor, jobs, on_evaluation, lambda state: tell(_Told(state=state)))
     except Exception as error:
         outcomes = [error] * len(jobs)
     tell(_Told(outcomes=[_to_send(outcome) for outcome in outcomes]))

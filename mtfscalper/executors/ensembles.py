@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from mtfscalper.executors.executor import Executor, Outcome
+from mtfscalper.executors.executor import Executor, Outcome, Running
 from mtfscalper.training.callbacks import OnEvaluation
 from mtfscalper.training.ensemble import join, member_jobs
 from mtfscalper.training.job import TrainingJob
@@ -14,6 +16,8 @@ from mtfscalper.training.watching import Watch
 class EnsembleExecutor:
     """Gives the members' jobs to another executor. See :class:`mtfscalper.executors.executor.Executor`.
 
+    A member that fails fails its ensemble.
+
     :ivar together: as of the other executor
     """
 
@@ -21,13 +25,47 @@ class EnsembleExecutor:
         self._executor = executor
         self.together = executor.together
 
-    def run(
-        self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None, watch: Watch | None = None
-    ) -> list[Outcome]:
-        """See :meth:`mtfscalper.executors.executor.Executor.run`; a member that fails fails its ensemble."""
-        members = [member_jobs(job) for job in jobs]
-        outcomes = iter(self._executor.run([one for ensemble in members for one in ensemble], on_evaluation, watch))
-        return [_joined(job, [next(outcomes) for _ in ensemble]) for job, ensemble in zip(jobs, members, strict=True)]
+    @contextmanager
+    def start(self, on_evaluation: OnEvaluation | None = None, watch: Watch | None = None) -> Iterator[Running]:
+        """See :meth:`mtfscalper.executors.executor.Executor.start`."""
+        with self._executor.start(on_evaluation, watch) as running:
+            yield _Ensembles(running)
+
+
+class _Ensembles:
+    """See :class:`mtfscalper.executors.executor.Running`."""
+
+    def __init__(self, running: Running) -> None:
+        self._running = running
+        # Members for which there was no room yet.
+        self._waiting: deque[TrainingJob] = deque()
+        self._ensembles: dict[TrainingJob, tuple[TrainingJob, list[TrainingJob]]] = {}
+        self._outcomes: dict[TrainingJob, Outcome] = {}
+
+    @property
+    def room(self) -> int:
+        return 0 if self._waiting else self._running.room
+
+    def submit(self, job: TrainingJob) -> None:
+        members = member_jobs(job)
+        self._ensembles |= dict.fromkeys(members, (job, members))
+        self._waiting.extend(members)
+        self._fill()
+
+    def next_finished(self) -> tuple[TrainingJob, Outcome]:
+        while True:
+            self._fill()
+            member, outcome = self._running.next_finished()
+            self._outcomes[member] = outcome
+            job, members = self._ensembles[member]
+            if all(one in self._outcomes for one in members):
+                for one in members:
+                    del self._ensembles[one]
+                return job, _joined(job, [self._outcomes.pop(one) for one in members])
+
+    def _fill(self) -> None:
+        while self._waiting and self._running.room > 0:
+            self._running.submit(self._waiting.popleft())
 
 
 def _joined(job: TrainingJob, outcomes: Sequence[Outcome]) -> Outcome:

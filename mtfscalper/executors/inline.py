@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
+from mtfscalper.executors.batches import Batches, in_batches
 from mtfscalper.executors.executor import Outcome
 from mtfscalper.training.callbacks import OnEvaluation
 from mtfscalper.training.job import TrainingJob
@@ -11,15 +12,15 @@ from mtfscalper.training.watching import Watch
 
 
 class InlineExecutor:
-    """Runs each job here, when its turn comes. See :class:`mtfscalper.executors.executor.Executor`."""
+    """Runs each job here, when its outcome is asked for. See :class:`mtfscalper.executors.executor.Executor`."""
 
     together = False
 
-    def run(
-        self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None, watch: Watch | None = None
-    ) -> list[Outcome]:
-        """See :meth:`mtfscalper.executors.executor.Executor.run`."""
-        return [_outcome(job, on_evaluation, watch) for job in jobs]
+    def start(
+        self, on_evaluation: OnEvaluation | None = None, watch: Watch | None = None
+    ) -> AbstractContextManager[Batches]:
+        """See :meth:`mtfscalper.executors.executor.Executor.start`."""
+        return in_batches(lambda jobs: [_outcome(job, on_evaluation, watch) for job in jobs], at_once=1)
 
 
 def _outcome(job: TrainingJob, on_evaluation: OnEvaluation | None, watch: Watch | None) -> Outcome:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
+from mtfscalper.executors.batches import Batches, in_batches
 from mtfscalper.executors.executor import Outcome
 from mtfscalper.training.callbacks import OnEvaluation
 from mtfscalper.training.job import TrainingJob, TrainingStoppedError
@@ -13,23 +15,30 @@ from mtfscalper.training.watching import Watch
 
 logger = logging.getLogger(__name__)
 
+# Jobs whose candles lie in memory at a time. Where a device holds fewer, they follow each other in halves.
+_AT_ONCE = 64
+
 
 class PopulationExecutor:
     """Runs jobs as :func:`mtfscalper.training.population.train_population` does; those of another shape after them."""
 
     together = True
 
-    def run(
-        self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None, watch: Watch | None = None
-    ) -> list[Outcome]:
-        """See :meth:`mtfscalper.executors.executor.Executor.run`."""
-        outcomes: dict[int, Outcome] = {}
-        shapes: dict[Shape, list[int]] = {}
-        for at, job in enumerate(jobs):
-            shapes.setdefault(Shape.of_job(job), []).append(at)
-        for positions in shapes.values():
-            outcomes |= zip(positions, _outcomes([jobs[at] for at in positions], on_evaluation, watch), strict=True)
-        return [outcomes[at] for at in range(len(jobs))]
+    def start(
+        self, on_evaluation: OnEvaluation | None = None, watch: Watch | None = None
+    ) -> AbstractContextManager[Batches]:
+        """See :meth:`mtfscalper.executors.executor.Executor.start`."""
+
+        def run(jobs: Sequence[TrainingJob]) -> list[Outcome]:
+            outcomes: dict[int, Outcome] = {}
+            shapes: dict[Shape, list[int]] = {}
+            for at, job in enumerate(jobs):
+                shapes.setdefault(Shape.of_job(job), []).append(at)
+            for positions in shapes.values():
+                outcomes |= zip(positions, _outcomes([jobs[at] for at in positions], on_evaluation, watch), strict=True)
+            return [outcomes[at] for at in range(len(jobs))]
+
+        return in_batches(run, _AT_ONCE)
 
 
 def _outcomes(jobs: list[TrainingJob], on_evaluation: OnEvaluation | None, watch: Watch | None) -> list[Outcome]:

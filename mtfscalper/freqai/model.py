@@ -20,6 +20,7 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
 from mtfscalper.executors.choice import bots_executor, executor_for
+from mtfscalper.executors.executor import run_all
 from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
@@ -166,11 +167,12 @@ class MtfScalperFreqaiModel(BotHooks):
         progress = self._trainings.progress_of(dk.pair) if self.live else None
         if progress is None:
             self._watched.begin_training(job)
-            [outcome] = executor_for(self.settings).run([job], None, self._watched.watch)
+            [outcome] = run_all(executor_for(self.settings), [job], None, self._watched.watch)
         else:
             watch = watch_of(self.settings, self.config["runmode"], [job])
             watch.begin(job)
-            [outcome] = bots_executor(self.settings, progress.check).run([job], progress.mark, watch)
+            executor = bots_executor(self.settings, progress.check)
+            [outcome] = run_all(executor, [job], progress.mark, watch)
         return noted(outcome, dk, self.traded.terms.terms(dk.pair), self.dd.origins)
 
     def predict(

@@ -16,7 +16,7 @@ from freqtrade.configuration import TimeRange
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
-from mtfscalper.executors.executor import Executor, Outcome
+from mtfscalper.executors.executor import Executor, Outcome, run_all
 from mtfscalper.freqai.backtest_run import PeriodKitchen
 from mtfscalper.freqai.preparation import hand_over
 from mtfscalper.freqai.run_watching import BacktestWatch
@@ -164,10 +164,10 @@ def _run(jobs: list[TrainingJob], executor: Executor, watched: BacktestWatch | N
     pairs = ", ".join(dict.fromkeys(job.train.pair for job in jobs))
     logger.info("Starting training %s (periods together: %d).", pairs, len(jobs))
     if watched is None:
-        return executor.run(jobs)
+        return run_all(executor, jobs)
     for job in jobs:
         watched.begin_training(job)
-    return executor.run(jobs, None, watched.watch)
+    return run_all(executor, jobs, None, watched.watch)
 
 
 def _frame_to_train_on(rows: DataFrame, training: TimeRange, dk: PeriodKitchen, strategy: IStrategy) -> DataFrame:

@@ -13,6 +13,7 @@ from markets import best_log_return, gated_trends, leaked_future, mean_reversion
 from test_learning import RULES, env_settings, settings
 
 from mtfscalper.executors.choice import executor_for
+from mtfscalper.executors.executor import run_all
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.joined_model import split_model
 from mtfscalper.training.ensemble import join, member_jobs
@@ -69,7 +70,7 @@ def shares_of_the_optimum(market: Market, contender: str, monkeypatch: pytest.Mo
         if contender == ORACLE:
             # Then rollouts, storage and updates are stable-baselines3's.
             patch.setattr(PairedNetworks, "fits", staticmethod(lambda policy: False))
-        outcomes = executor_for(runs[0]).run(jobs)
+        outcomes = run_all(executor_for(runs[0]), jobs)
     shares = []
     for outcome, (_, _, unseen) in zip(outcomes, tapes, strict=True):
         if isinstance(outcome, Exception):

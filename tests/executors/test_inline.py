@@ -6,7 +6,7 @@ import pytest
 from builders import make_tape, random_candles
 from tiny_training import env_settings_of, parameters, random_tape, same, tiny_settings
 
-from mtfscalper.executors.executor import Outcome
+from mtfscalper.executors.executor import Outcome, run_all
 from mtfscalper.executors.inline import InlineExecutor
 from mtfscalper.market.tape import MarketTape, TapeError
 from mtfscalper.training.evaluation import Evaluation
@@ -25,7 +25,7 @@ def too_short() -> MarketTape:
 
 def test_each_job_gets_in_its_place_what_it_gives_when_run_by_itself() -> None:
     jobs = [job_on(random_tape(seed=seed)) for seed in (1, 2)]
-    done = InlineExecutor().run(jobs)
+    done = run_all(InlineExecutor(), jobs)
     alone = [job.run() for job in jobs]
     assert [report.train_tape_sha256 for _, report in trained(done)] == [job.train.digest() for job in jobs]
     weights = [parameters(model) for model, _ in trained(done)]
@@ -39,14 +39,16 @@ def trained(outcomes: Sequence[Outcome]) -> list[tuple]:
 
 
 def test_a_training_that_fails_leaves_its_error_in_its_place_and_stops_no_other() -> None:
-    first, failed, last = InlineExecutor().run([job_on(tape) for tape in (random_tape(), too_short(), random_tape())])
+    first, failed, last = run_all(
+        InlineExecutor(), [job_on(tape) for tape in (random_tape(), too_short(), random_tape())]
+    )
     assert isinstance(failed, TapeError)
     assert len(trained([first, last])) == 2
 
 
 def test_every_job_is_watched() -> None:
     seen: list[Evaluation | None] = []
-    done = trained(InlineExecutor().run([job_on(random_tape()), job_on(random_tape(seed=2))], seen.append))
+    done = trained(run_all(InlineExecutor(), [job_on(random_tape()), job_on(random_tape(seed=2))], seen.append))
     told = [result.figures() for result in seen if result is not None]
     assert told == [result for _, report in done for result in report.evaluations]
     assert len(told) > 2
@@ -57,4 +59,4 @@ def test_what_ends_the_whole_program_comes_through() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        InlineExecutor().run([job_on(random_tape())], interrupt)
+        run_all(InlineExecutor(), [job_on(random_tape())], interrupt)

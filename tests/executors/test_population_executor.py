@@ -13,6 +13,7 @@ from tiny_training import parameters, random_tape, same, tiny_settings
 from mtfscalper.executors import population
 from mtfscalper.executors.choice import executor_for
 from mtfscalper.executors.ensembles import EnsembleExecutor
+from mtfscalper.executors.executor import run_all
 from mtfscalper.executors.inline import InlineExecutor
 from mtfscalper.executors.population import PopulationExecutor
 from mtfscalper.market.tape import TapeError
@@ -30,7 +31,7 @@ def job(seed: int, **rl: Any) -> TrainingJob:
 
 def test_jobs_of_one_shape_train_at_once_and_each_gets_its_own_result() -> None:
     jobs = [job(1), job(2, net_arch=[6]), job(3), job(4, net_arch=[6]), job(5)]
-    done = trained(PopulationExecutor().run(jobs))
+    done = trained(run_all(PopulationExecutor(), jobs))
     assert [report.population for _, report in done] == [3, 2, 3, 2, 3]
     for (model, report), one in zip(done, jobs, strict=True):
         alone, _ = one.run()
@@ -44,7 +45,7 @@ def test_jobs_of_one_shape_train_at_once_and_each_gets_its_own_result() -> None:
 
 
 def test_a_training_that_cannot_begin_fails_alone(caplog: pytest.LogCaptureFixture) -> None:
-    first, failed, last = PopulationExecutor().run([job(1), replace(job(2), train=random_tape(2)), job(3)])
+    first, failed, last = run_all(PopulationExecutor(), [job(1), replace(job(2), train=random_tape(2)), job(3)])
     assert isinstance(failed, TapeError)
     assert len(trained([first, last])) == 2
     assert "3 trainings at once fail" in caplog.text
@@ -62,14 +63,14 @@ def test_a_bot_that_stops_ends_all_of_them(monkeypatch: pytest.MonkeyPatch) -> N
         raise TrainingStoppedError("the bot is stopping")
 
     monkeypatch.setattr(population, "train_population", counted)
-    done = PopulationExecutor().run([job(1), job(2)], stops)
+    done = run_all(PopulationExecutor(), [job(1), job(2)], stops)
     assert [type(outcome) for outcome in done] == [TrainingStoppedError] * 2
     assert calls == [2]
 
 
 def test_an_ensembles_members_are_trained_at_once_and_joined() -> None:
     two = job(7, ensemble=2)
-    [(model, report)] = trained(executor_for(two.settings).run([two]))
+    [(model, report)] = trained(run_all(executor_for(two.settings), [two]))
     alone = [replace(two, seed=seed).run()[0] for seed in (7, 9)]
     for member, one in zip(split_model(model), alone, strict=True):
         ours, theirs = parameters(member), parameters(one)
@@ -83,7 +84,7 @@ def test_an_ensembles_members_are_trained_at_once_and_joined() -> None:
 
 def test_a_member_that_fails_fails_its_ensemble_and_no_other() -> None:
     whole, broken = job(1, ensemble=2), replace(job(2, ensemble=2), train=random_tape(2))
-    done, failed = EnsembleExecutor(InlineExecutor()).run([whole, broken])
+    done, failed = run_all(EnsembleExecutor(InlineExecutor()), [whole, broken])
     assert isinstance(failed, TapeError)
     assert len(trained([done])) == 1
 
@@ -102,5 +103,5 @@ def test_the_settings_decide_where_trainings_run(rl: dict[str, Any], together: b
 
 
 def test_another_seed_is_another_training() -> None:
-    (left, _), (right, _) = trained(PopulationExecutor().run([job(1), replace(job(1), seed=2)]))
+    (left, _), (right, _) = trained(run_all(PopulationExecutor(), [job(1), replace(job(1), seed=2)]))
     assert not same(parameters(left), parameters(right))

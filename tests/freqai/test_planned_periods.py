@@ -5,6 +5,7 @@ import logging
 import re
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,11 +23,13 @@ from test_freqai_mixtures import HARMS, lose_model
 from test_short_periods import BOTH, cut
 
 from mtfscalper.artefacts import REPORT_NAME, read_manifest
+from mtfscalper.executors.batches import in_batches
 from mtfscalper.executors.ensembles import EnsembleExecutor
-from mtfscalper.executors.executor import Outcome
+from mtfscalper.executors.executor import Outcome, Running, run_all
 from mtfscalper.executors.inline import InlineExecutor
 from mtfscalper.freqai import model
 from mtfscalper.freqai.columns import ACTION_COLUMN
+from mtfscalper.freqai.traded_strategy import TradedStrategy
 from mtfscalper.training.callbacks import OnEvaluation
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.watching import Watch as TrainingWatch
@@ -55,11 +58,14 @@ class LastFirst:
         monkeypatch.setattr(Pipeline, "fit_transform", fit_transform)
         monkeypatch.setattr(model, "executor_for", lambda settings: self)
 
-    def run(
-        self, jobs: Sequence[TrainingJob], on_evaluation: OnEvaluation | None = None, watch: TrainingWatch | None = None
-    ) -> list[Outcome]:
-        self.given.append([f"{pd.Timestamp(job.train.dates_ms[0], unit='ms'):%Y-%m-%d}" for job in jobs])
-        return EnsembleExecutor(InlineExecutor()).run(jobs[::-1], on_evaluation, watch)[::-1]
+    def start(
+        self, on_evaluation: OnEvaluation | None = None, watch: TrainingWatch | None = None
+    ) -> AbstractContextManager[Running]:
+        def run(jobs: Sequence[TrainingJob]) -> list[Outcome]:
+            self.given.append([f"{pd.Timestamp(job.train.dates_ms[0], unit='ms'):%Y-%m-%d}" for job in jobs])
+            return run_all(EnsembleExecutor(InlineExecutor()), jobs[::-1], on_evaluation, watch)[::-1]
+
+        return in_batches(run, at_once=100)
 
 
 FIRST_DAYS = ["2024-09-03", "2024-09-04", "2024-09-05"]
@@ -382,7 +388,7 @@ def test_an_executor_that_fails_as_a_whole_fails_the_run_in_the_first_period(
     def run(*_: Any) -> Any:
         raise RuntimeError("the device is lost")
 
-    monkeypatch.setattr(together, "run", run)
+    monkeypatch.setattr(together, "start", run)
     with pytest.raises(OperationalException, match=rf"{NAMES[0]}, failed: RuntimeError: the device is lost"):
         backtest(tmp_path, market).run()
 
@@ -484,19 +490,19 @@ def test_in_this_process_periods_are_trained_in_turn(
     tmp_path: Path, market: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    sizes: list[int] = []
-    real = InlineExecutor.run
+    done: list[str] = []
+    make, train = TradedStrategy.job, TrainingJob.run
 
-    def run(
-        executor: InlineExecutor,
-        jobs: Sequence[TrainingJob],
-        on_evaluation: OnEvaluation | None = None,
-        watch: TrainingWatch | None = None,
-    ) -> Any:
-        sizes.append(len(jobs))
-        return real(executor, jobs, on_evaluation, watch)
+    def made(*arguments: Any, **keywords: Any) -> TrainingJob:
+        done.append("made")
+        return make(*arguments, **keywords)
 
-    monkeypatch.setattr(InlineExecutor, "run", run)
+    def trained(job: TrainingJob, *arguments: Any) -> Any:
+        done.append("trained")
+        return train(job, *arguments)
+
+    monkeypatch.setattr(TradedStrategy, "job", made)
+    monkeypatch.setattr(TrainingJob, "run", trained)
     backtest(tmp_path, market).run()
-    assert sizes == [1, 1, 1]
+    assert done == ["made", "trained"] * 3
     assert not told(caplog, "together")

@@ -14,6 +14,7 @@ from builders import make_settings, make_tape, random_candles
 from tiny_training import env_settings_of, random_tape, tiny_settings
 
 from mtfscalper.executors.choice import executor_for
+from mtfscalper.executors.executor import run_all
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.inference import Decisions, TradeDecision
 from mtfscalper.trading.actions import N_ACTIONS, Action
@@ -117,7 +118,7 @@ def test_every_way_to_train_judges_the_policy_that_it_returns(
 
     monkeypatch.setattr(ensemble, "judged", watched)
     job = TrainingJob(settings, random_tape(), random_tape(80, seed=2), env, judging=judging)
-    [outcome] = executor_for(settings).run([job])
+    [outcome] = run_all(executor_for(settings), [job])
     assert not isinstance(outcome, Exception)
     model, report = outcome
     assert judged == [model]
@@ -139,9 +140,9 @@ def test_looking_at_the_candles_learned_from_changes_no_training(monkeypatch: py
     settings = tiny_settings()
     env = env_settings_of(settings)
     jobs = [TrainingJob(settings, random_tape(seed=seed), random_tape(80, seed=2), env) for seed in (1, 3)]
-    looked = executor_for(settings).run(jobs)
+    looked = run_all(executor_for(settings), jobs)
     monkeypatch.setattr(ensemble, "can_evaluate", lambda *_: False)
-    unlooked = executor_for(settings).run(jobs)
+    unlooked = run_all(executor_for(settings), jobs)
     for one, other in zip(looked, unlooked, strict=True):
         assert not isinstance(one, Exception)
         assert not isinstance(other, Exception)
@@ -153,8 +154,9 @@ def test_looking_at_the_candles_learned_from_changes_no_training(monkeypatch: py
 
 def test_without_a_fallback_nothing_is_judged_and_old_reports_are_read() -> None:
     settings = tiny_settings()
-    [outcome] = executor_for(settings).run(
-        [TrainingJob(settings, random_tape(), None, env_settings_of(settings), judging=random_tape(80, seed=2))]
+    [outcome] = run_all(
+        executor_for(settings),
+        [TrainingJob(settings, random_tape(), None, env_settings_of(settings), judging=random_tape(80, seed=2))],
     )
     assert not isinstance(outcome, Exception)
     report = outcome[1]

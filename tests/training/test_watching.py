@@ -8,6 +8,7 @@ import pytest
 from tiny_training import ROLLOUT, env_settings_of, random_tape, tiny_settings
 
 from mtfscalper.executors.choice import executor_for
+from mtfscalper.executors.executor import run_all
 from mtfscalper.progress.run import RunProgress
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.watching import TrainingState
@@ -29,7 +30,7 @@ def test_judging_and_joining_count_neither_as_progress_nor_as_evaluations(vec_en
         run.note(state)
         shares.append(run.share)
 
-    [outcome] = executor_for(settings).run([job], None, watch)
+    [outcome] = run_all(executor_for(settings), [job], None, watch)
     assert not isinstance(outcome, Exception)
     report = outcome[1]
     assert report.judged is not None
