@@ -15,10 +15,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from mtfscalper.executor_settings import impossible_executors
 from mtfscalper.fold_settings import impossible_folds
+from mtfscalper.freqai_settings import FREQAI_SECTIONS, FreqaiSettings, parse_freqai
 from mtfscalper.market.folds import FoldPlan
 from mtfscalper.ppo_settings import PositiveInt, PPOSettings, Section
-from mtfscalper.settings_text import did_you_mean, parse_section, settings_table
+from mtfscalper.settings_text import parse_section, settings_table
 from mtfscalper.stock_keys import unread_keys
 from mtfscalper.trading.reward import RewardSettings
 from mtfscalper.user_code import IMPORT_PATH
@@ -34,9 +36,6 @@ EvaluationMode = Literal["mean", "lower"]
 # What complains about arguments (values by name) that an algorithm does not take.
 ArgumentsCheck = Callable[[str, Mapping[str, Any]], list[str]]
 
-# A century: what is longer leaves the dates that pandas knows.
-_Days = Annotated[float, Field(gt=0.0, le=36_500, allow_inf_nan=False)]
-_WholeDays = Annotated[int, Field(ge=1, le=36_500)]
 _Layers = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 # In messages and tables a group of a pattern is shown by its name.
 _CudaDevice = Annotated[str, Field(pattern=r"^cuda:(?P<N>\d+)$")]
@@ -77,6 +76,23 @@ class RLSettings(Section):
     )
     interop_threads: PositiveInt = Field(
         2, description="torch's inter-op threads. No more are started than there are processors"
+    )
+    executor: Literal["inline", "processes", "population"] = Field(
+        "inline",
+        description="where a backtest's trainings run. `inline`: in its own process, one after the other, or with "
+        "`vec_env` `torch` as `population` does where the device can; `processes`: side by side in `workers` "
+        "processes; `population`: all periods of a pair at once on `device`, with `vec_env` `torch`. A bot's: see "
+        "`live_training`",
+    )
+    workers: PositiveInt | Literal["auto"] = Field(
+        "auto",
+        description="processes of `processes`. `auto`: some numbers are timed with the first training's tape and "
+        "network, the fastest trains and is remembered for this machine. No more are started than free memory holds",
+    )
+    threads_per_job: PositiveInt | None = Field(
+        None,
+        description="torch's intra-op threads of each training, in the place of `cpu_count`. null: `cpu_count`, with "
+        "`processes` divided among them. At equal ones a training gives the same wherever it runs, bit for bit",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] | _CudaDevice = Field("auto", description="where torch computes")
     precision: Literal["auto", "fp32", "bf16"] = Field(
@@ -174,40 +190,10 @@ class RLSettings(Section):
         "and what is permitted, no more",
     )
 
-
-class FreqaiSettings(Section):
-    """FreqAI's own keys that are read here, of the section ``freqai`` and of :data:`_FREQAI_SECTIONS`."""
-
-    conv_width: PositiveInt = Field(1, description="candles an observation looks back")
-    test_size: Annotated[float, Field(ge=0.0, lt=1.0)] = Field(
-        0.1, description="share of the training period held out for evaluation"
-    )
-    train_size: Annotated[float, Field(gt=0.0, lt=1.0)] | None = Field(
-        None, description="share of the training period trained on. null: what is not held out"
-    )
-    stratify: None = Field(None, description="an episode needs candles in their order")
-    shuffle: Literal[False] = Field(False, description="an episode needs candles in their order")
-    shuffle_after_split: Literal[False] = Field(False, description="an episode needs candles in their order")
-    train_period_days: _WholeDays = Field(
-        30, description="days that each period is trained on. freqtrade loads candles by it, and wants it written"
-    )
-    backtest_period_days: _Days = Field(7, description="days that each period of a backtest decides on")
-    continual_learning: bool = Field(False, description="whether training goes on from the last model, on a copy")
-    activate_tensorboard: bool = Field(True, description="whether TensorBoard logs are written")
-    save_backtest_models: bool = Field(
-        True, description="whether a backtest keeps its models. `exact` decisions need them"
-    )
-
-
-_FREQAI_SECTIONS = {
-    "test_size": "data_split_parameters",
-    "train_size": "data_split_parameters",
-    "stratify": "data_split_parameters",
-    "shuffle": "data_split_parameters",
-    "shuffle_after_split": "feature_parameters",
-}
-# FreqAI hands this section on to scikit-learn's train_test_split, which fails at an argument that it does not know.
-_SPLIT_ARGUMENTS = ("random_state", "shuffle", "stratify", "test_size", "train_size")
+    @property
+    def torch_threads(self) -> int:
+        """torch's intra-op threads that are asked for in the process of the run."""
+        return self.cpu_count if self.threads_per_job is None else self.threads_per_job
 
 
 class Settings(Section):
@@ -281,7 +267,7 @@ class Settings(Section):
         else:
             ppo = PPOSettings()
             other = training_parameters
-        freqai = _parse_freqai(freqai_section, complaints)
+        freqai = parse_freqai(freqai_section, complaints)
         if rl is not None and ppo is not None:
             complaints += _impossible_combinations(rl, ppo)
             if other and arguments_check is not None:
@@ -327,36 +313,9 @@ def readme_tables() -> dict[str, str]:
     return {
         "freqai.rl_config": settings_table(RLSettings),
         "arguments of PPO": settings_table(PPOSettings),
-        "freqai": settings_table(FreqaiSettings, _FREQAI_SECTIONS),
+        "freqai": settings_table(FreqaiSettings, FREQAI_SECTIONS),
         "freqai.rl_config.model_reward_parameters": settings_table(RewardSettings),
     }
-
-
-def _parse_freqai(section: Mapping[str, Any], complaints: list[str]) -> FreqaiSettings | None:
-    values = {}
-    for key in FreqaiSettings.model_fields:
-        holder = section.get(_FREQAI_SECTIONS[key]) or {} if key in _FREQAI_SECTIONS else section
-        if key in holder:
-            values[key] = holder[key]
-    elsewhere = {key: f"freqai.{name}" for key, name in _FREQAI_SECTIONS.items()}
-    complaints += [
-        f"freqai.data_split_parameters.{key} is {value!r}, an unknown key; accepted: {', '.join(_SPLIT_ARGUMENTS)}; "
-        f"remedy: {did_you_mean(key, _SPLIT_ARGUMENTS)}"
-        for key, value in (section.get("data_split_parameters") or {}).items()
-        if key not in _SPLIT_ARGUMENTS
-    ]
-    freqai = parse_section(FreqaiSettings, values, complaints, "freqai", elsewhere)
-    if freqai is None or freqai.train_size is None:
-        return freqai
-    if "test_size" not in values:
-        # As scikit-learn takes it.
-        return freqai.model_copy(update={"test_size": 1 - freqai.train_size})
-    if freqai.train_size + freqai.test_size > 1:
-        complaints.append(
-            f"freqai.data_split_parameters.train_size is {freqai.train_size}, and test_size {freqai.test_size}; "
-            "accepted: shares of at most 1 together; remedy: lower one, or remove train_size"
-        )
-    return freqai
 
 
 def _merge(
@@ -399,6 +358,7 @@ def _impossible_combinations(rl: RLSettings, ppo: PPOSettings) -> list[str]:
             f"freqai.rl_config.n_envs is {rl.n_envs}; accepted: at most {_MOST_PROCESSES} with vec_env "
             f"{rl.vec_env!r}; remedy: lower it, or set vec_env to 'batched' or 'torch'"
         )
+    complaints += impossible_executors(rl)
     policies = _POLICIES.get(rl.model_type, ("MlpPolicy",))
     if rl.policy_type not in policies:
         own = ", and name a network of your own in freqai.rl_config.network" if rl.model_type == "PPO" else ""

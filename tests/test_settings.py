@@ -21,11 +21,12 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
 import mtfscalper
+from mtfscalper.freqai_settings import FreqaiSettings
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import offline_config
 from mtfscalper.offline.synthetic import DEFAULT_START, write_market
 from mtfscalper.policy.algorithms import algorithm_class, unknown_arguments
-from mtfscalper.settings import FreqaiSettings, PPOSettings, RLSettings, Settings, SettingsError, readme_tables
+from mtfscalper.settings import PPOSettings, RLSettings, Settings, SettingsError, readme_tables
 from mtfscalper.settings_text import accepted_values
 from mtfscalper.trading.reward import TERMS, RewardSettings
 
@@ -44,6 +45,9 @@ RL_DEFAULTS = {
     "vec_env": "subproc",
     "cpu_count": 8,
     "interop_threads": 2,
+    "executor": "inline",
+    "workers": "auto",
+    "threads_per_job": None,
     "device": "auto",
     "precision": "auto",
     "compile": "auto",
@@ -236,6 +240,9 @@ WRONG_TYPES = {
     "vec_env": [8, True, ["subproc"], None],
     "cpu_count": ["8", 8.0, True, None],
     "interop_threads": ["2", 2.0, True, None],
+    "executor": ["threads", 1, True, None],
+    "workers": ["4", 4.0, True, None],
+    "threads_per_job": ["1", 1.0, True],
     "device": [0, True, None],
     "precision": [32, True, None],
     "compile": ["yes", 1, None],
@@ -303,6 +310,10 @@ def test_a_wrong_type_is_refused_by_name(key: str, value: Any) -> None:
         ("vec_env", "subprocess"),
         ("cpu_count", 0),
         ("interop_threads", 0),
+        ("executor", "ray"),
+        ("workers", 0),
+        ("workers", "many"),
+        ("threads_per_job", 0),
         ("device", "gpu"),
         ("device", "cuda:x"),
         ("device", "cuda:0 "),
@@ -363,6 +374,28 @@ def test_more_environments_than_a_loop_can_step_are_refused(vec_env: str) -> Non
 @pytest.mark.parametrize("vec_env", ["batched", "torch"])
 def test_a_batch_may_have_thousands_of_environments(vec_env: str) -> None:
     assert parse({"vec_env": vec_env, "n_envs": 65_536}).rl.n_envs == 65_536
+
+
+@pytest.mark.parametrize(
+    ("rl", "key", "remedy"),
+    [
+        ({"executor": "population"}, "executor", "vec_env 'torch'"),
+        ({"executor": "processes", "vec_env": "torch"}, "executor", "executor 'population'"),
+        ({"workers": 4}, "workers", "set executor to 'processes'"),
+        ({"workers": 4, "executor": "population", "vec_env": "torch"}, "workers", "set executor to 'processes'"),
+    ],
+)
+def test_an_executor_that_other_settings_contradict_is_refused(rl: dict[str, Any], key: str, remedy: str) -> None:
+    message = refusal(rl)
+    assert_one_complaint(message, f"freqai.rl_config.{key}", rl[key])
+    assert remedy in message
+
+
+@pytest.mark.parametrize(
+    ("rl", "threads"), [({}, 8), ({"threads_per_job": 2}, 2), ({"executor": "processes", "workers": 4}, 8)]
+)
+def test_threads_per_job_stand_in_the_place_of_cpu_count(rl: dict[str, Any], threads: int) -> None:
+    assert parse(rl).rl.torch_threads == threads
 
 
 @pytest.mark.parametrize("device", ["auto", "cpu", "cuda", "cuda:1", "mps"])

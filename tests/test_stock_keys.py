@@ -7,7 +7,8 @@ import pytest
 from stable_baselines3 import PPO
 
 from mtfscalper import stock_keys
-from mtfscalper.settings import FreqaiSettings, PPOSettings, RLSettings, Settings, SettingsError
+from mtfscalper.freqai_settings import FreqaiSettings
+from mtfscalper.settings import PPOSettings, RLSettings, Settings, SettingsError
 from mtfscalper.stock_keys import REWARD_SECTION, unread_keys
 from mtfscalper.trading.reward import RewardSettings
 

@@ -27,6 +27,8 @@ LAYERS = (
     "settings_text",
     "ppo_settings",
     "fold_settings",
+    "executor_settings",
+    "freqai_settings",
     "settings",
     "envs",
     "policy",

@@ -42,6 +42,12 @@ class Batches:
             self._finished.extend(zip(batch, self._run(batch), strict=True))
         return self._finished.popleft()
 
+    def take_finished(self) -> list[tuple[TrainingJob, Outcome]]:
+        """See :meth:`mtfscalper.executors.executor.Running.take_finished`."""
+        taken = list(self._finished)
+        self._finished.clear()
+        return taken
+
 
 @contextmanager
 def in_batches(run: RunBatch, at_once: int) -> Iterator[Batches]:

@@ -9,12 +9,21 @@ from mtfscalper.executors.ensembles import EnsembleExecutor
 from mtfscalper.executors.executor import Executor
 from mtfscalper.executors.inline import InlineExecutor
 from mtfscalper.executors.population import PopulationExecutor
+from mtfscalper.executors.processes import ProcessesExecutor
+from mtfscalper.executors.worker_count import worker_count
 from mtfscalper.settings import Settings
 from mtfscalper.training.population import why_not_on_device
 
 
 def executor_for(settings: Settings) -> Executor:
-    """The executor of a run's trainings; the one place that decides it."""
+    """The executor of a backtest's trainings; the one place that decides it."""
+    if settings.rl.executor == "processes":
+        return EnsembleExecutor(ProcessesExecutor(worker_count))
+    return executor_here(settings)
+
+
+def executor_here(settings: Settings) -> Executor:
+    """The executor of trainings that stay in this process, as one by itself does."""
     on_device = settings.rl.vec_env == "torch" and why_not_on_device(settings) is None
     return EnsembleExecutor(PopulationExecutor() if on_device else InlineExecutor())
 
@@ -24,5 +33,15 @@ def bots_executor(settings: Settings, check: Callable[[], None]) -> Executor:
 
     :param check: is called often while one runs; what it raises ends it
     """
-    executor = executor_for(settings)
+    executor = executor_here(settings)
     return ChildExecutor(executor, check) if settings.rl.live_training == "process" else executor
+
+
+def why_executor_cannot_be(settings: Settings) -> str | None:
+    """Why the executor that settings name cannot train what they ask for, None where it can."""
+    if settings.rl.executor != "population" or (why := why_not_on_device(settings)) is None:
+        return None
+    return (
+        f"freqai.rl_config.executor is 'population', which cannot train this: {why}; accepted: what trains wholly on a "
+        "device; remedy: change that, or set executor to 'inline' or 'processes'"
+    )

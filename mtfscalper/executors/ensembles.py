@@ -55,13 +55,22 @@ class _Ensembles:
     def next_finished(self) -> tuple[TrainingJob, Outcome]:
         while True:
             self._fill()
-            member, outcome = self._running.next_finished()
-            self._outcomes[member] = outcome
-            job, members = self._ensembles[member]
-            if all(one in self._outcomes for one in members):
-                for one in members:
-                    del self._ensembles[one]
-                return job, _joined(job, [self._outcomes.pop(one) for one in members])
+            whole = self._whole(*self._running.next_finished())
+            if whole is not None:
+                return whole
+
+    def take_finished(self) -> list[tuple[TrainingJob, Outcome]]:
+        return [whole for taken in self._running.take_finished() if (whole := self._whole(*taken)) is not None]
+
+    def _whole(self, member: TrainingJob, outcome: Outcome) -> tuple[TrainingJob, Outcome] | None:
+        """What became of an ensemble, once all its members have ended."""
+        self._outcomes[member] = outcome
+        job, members = self._ensembles[member]
+        if not all(one in self._outcomes for one in members):
+            return None
+        for one in members:
+            del self._ensembles[one]
+        return job, _joined(job, [self._outcomes.pop(one) for one in members])
 
     def _fill(self) -> None:
         while self._waiting and self._running.room > 0:

@@ -38,6 +38,9 @@ class Running(Protocol):
         :raises LookupError: if all that was submitted has been returned
         """
 
+    def take_finished(self) -> list[tuple[TrainingJob, Outcome]]:
+        """What has ended and was not returned yet, without waiting: what is to be kept when a run is broken off."""
+
 
 class Executor(Protocol):
     """Runs trainings."""

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 
 from mtfscalper.executors.batches import Batches, in_batches
 from mtfscalper.executors.executor import Outcome
+from mtfscalper.executors.followed import Followed
 from mtfscalper.training.callbacks import OnEvaluation
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.watching import Watch
@@ -20,11 +21,13 @@ class InlineExecutor:
         self, on_evaluation: OnEvaluation | None = None, watch: Watch | None = None
     ) -> AbstractContextManager[Batches]:
         """See :meth:`mtfscalper.executors.executor.Executor.start`."""
-        return in_batches(lambda jobs: [_outcome(job, on_evaluation, watch) for job in jobs], at_once=1)
+        return in_batches(lambda jobs: [_outcome(job, on_evaluation, Followed(watch)) for job in jobs], at_once=1)
 
 
-def _outcome(job: TrainingJob, on_evaluation: OnEvaluation | None, watch: Watch | None) -> Outcome:
+def _outcome(job: TrainingJob, on_evaluation: OnEvaluation | None, watch: Followed) -> Outcome:
     try:
         return job.run(on_evaluation, watch)
     except Exception as error:
         return error
+    finally:
+        watch.end(job)

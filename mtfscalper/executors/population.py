@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 
 from mtfscalper.executors.batches import Batches, in_batches
 from mtfscalper.executors.executor import Outcome
+from mtfscalper.executors.followed import Followed
 from mtfscalper.training.callbacks import OnEvaluation
 from mtfscalper.training.job import TrainingJob, TrainingStoppedError
 from mtfscalper.training.population import Shape, train_population
@@ -30,12 +31,16 @@ class PopulationExecutor:
         """See :meth:`mtfscalper.executors.executor.Executor.start`."""
 
         def run(jobs: Sequence[TrainingJob]) -> list[Outcome]:
+            followed = Followed(watch)
             outcomes: dict[int, Outcome] = {}
             shapes: dict[Shape, list[int]] = {}
             for at, job in enumerate(jobs):
                 shapes.setdefault(Shape.of_job(job), []).append(at)
             for positions in shapes.values():
-                outcomes |= zip(positions, _outcomes([jobs[at] for at in positions], on_evaluation, watch), strict=True)
+                members = [jobs[at] for at in positions]
+                outcomes |= zip(positions, _outcomes(members, on_evaluation, followed), strict=True)
+                for job in members:
+                    followed.end(job)
             return [outcomes[at] for at in range(len(jobs))]
 
         return in_batches(run, _AT_ONCE)

@@ -36,9 +36,10 @@ def run_fingerprint(
     :param model: the class of the FreqAI model, which the user may have given other hooks
     """
     # Whatever changes nothing about the policy: how progress is shown, how its decisions are asked for, what is
-    # admitted and kept, and how long periods are, whose dates stand in each period's own fingerprint.
+    # admitted and kept, where trainings run, and how long periods are, whose dates stand in each period's own
+    # fingerprint.
     shown: Any = {
-        "rl": {"progress_bar", "decision_mode", "trust_models", "kept_runs"},
+        "rl": {"progress_bar", "decision_mode", "trust_models", "kept_runs", "executor", "workers"},
         "tensorboard": True,
         "ppo": {"verbose"},
     }

@@ -81,7 +81,7 @@ class MtfScalperFreqaiModel(BotHooks):
             self._download.begin()
         with bookkeeping.installed(self._seals, self._archive):
             super().__init__(config=config_in_force(config, self.settings))
-        self.torch_threads = set_torch_threads(rl.cpu_count, rl.interop_threads)
+        self.torch_threads = set_torch_threads(rl.torch_threads, rl.interop_threads)
         logger.info("torch runs %d intra-op and %d inter-op threads.", *self.torch_threads)
         if config["runmode"] not in TRADE_MODES:
             leave_out_routine()

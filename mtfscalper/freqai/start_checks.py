@@ -11,6 +11,7 @@ from freqtrade.config_schema import CONF_SCHEMA
 from freqtrade.exceptions import OperationalException
 from stable_baselines3.common.utils import get_device
 
+from mtfscalper.executors.choice import why_executor_cannot_be
 from mtfscalper.freqai.strategy_rules import settings_of_config
 from mtfscalper.freqai.written_config import as_written
 from mtfscalper.machine import memory_bytes, why_device_is_missing
@@ -53,7 +54,7 @@ def checked_settings(config: dict[str, Any]) -> Settings:
             check_memory(settings, memory_bytes(get_device(settings.rl.device)))
         except SettingsError as error:
             complaints.append(str(error))
-    if not complaints and (why := why_it_cannot_be_made(settings)) is not None:
+    if not complaints and (why := why_executor_cannot_be(settings) or why_it_cannot_be_made(settings)) is not None:
         complaints.append(why)
     if complaints:
         raise OperationalException("The config cannot be used:\n" + "\n".join(complaints))

@@ -177,7 +177,7 @@ def _asked(settings: Settings) -> Asked:
         net_arch=rl.net_arch,
         net_arch_value=rl.net_arch_value or rl.net_arch,
         train_cycles=rl.train_cycles,
-        torch_threads=min(rl.cpu_count, processors),
+        torch_threads=min(rl.torch_threads, processors),
         torch_interop_threads=min(rl.interop_threads, processors),
         entry_mode=rl.entry_mode,
         evaluates=settings.test_size > 0,

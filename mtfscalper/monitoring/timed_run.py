@@ -59,7 +59,7 @@ def choice_of(settings: Settings, period: TrainedPeriod, abilities: Abilities) -
     device = get_device(rl.device)
     return Choice(
         vec_env=_VEC_ENVS.get(period.report.vec_env, rl.vec_env),
-        cpu_count=min(rl.cpu_count, abilities.processors),
+        cpu_count=min(rl.torch_threads, abilities.processors),
         interop_threads=min(rl.interop_threads, abilities.processors),
         precision=precision_on(rl.precision, device),
         device=device.type,

@@ -148,7 +148,7 @@ def observe(
 
     began = time.monotonic()
     # The decisions below are timed with as many threads as the training had.
-    set_torch_threads(plan.settings.rl.cpu_count, plan.settings.rl.interop_threads)
+    set_torch_threads(plan.settings.rl.torch_threads, plan.settings.rl.interop_threads)
     others = look_around()
     time_left = expected_time(plan, seconds, others)
     _announce(console, plan, request, time_left.total, others)
@@ -215,7 +215,7 @@ def expected_time(plan: Plan, seconds: float, others: Others) -> TimeLeft:
     roofline.measure()
     count = training_count(plan.config, plan.timerange, len(plan.pairs), plan.settings)
     processors = usable_processors()
-    slower = slowed(min(plan.settings.rl.cpu_count, processors), others, processors)
+    slower = slowed(min(plan.settings.rl.torch_threads, processors), others, processors)
     each = training_seconds(plan.settings, plan.config["timeframe"], 1e9 * roofline.peak(torch.float32))
     freqtrade = slower * (START_SECONDS + count * each + END_SECONDS)
     return TimeLeft(count, each, after=max(slower * TIMING_SECONDS_MIN, seconds - freqtrade), slower=slower)

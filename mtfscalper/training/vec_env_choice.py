@@ -73,7 +73,7 @@ def fastest_vec_env(
     """
     key = _key(settings, tape, env_settings, network, compact)
     path = cache_path()
-    known = _read(path)
+    known = read_measured(path)
     if key in known:
         figures = [Measured(*figure) for figure in known[key]]
         _log(figures, f"measured before, from {path}")
@@ -84,7 +84,7 @@ def fastest_vec_env(
             measured = measure(name, tape, env_settings, settings.rl.n_envs, act, seconds=seconds, compact=compact)
             if measured is not None:
                 figures.append(measured)
-        artefacts.write_json(path, _read(path) | {key: figures})
+        artefacts.write_json(path, read_measured(path) | {key: figures})
         _log(figures, "measured now")
     return max(figures, key=lambda figure: figure.steps_per_second).vec_env
 
@@ -168,7 +168,8 @@ def _key(
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_measured(path: Path) -> dict[str, Any]:
+    """What was measured before, by key; nothing where that cannot be read."""
     try:
         known = json.loads(path.read_text())
     except (OSError, ValueError):

@@ -26,6 +26,7 @@ class TrainingState(NamedTuple):
     :ivar timesteps_planned: when it will be over, whole rollouts
     :ivar updated: whether the policy has just been updated, and evaluated where it was due; else it is in a rollout
     :ivar entropy: of the policy in its last update, nats; None where nothing says it
+    :ivar has_ended: whether nobody works at it any more, whatever became of it
     :ivar evaluation: the last one, as ``best`` the best one
     """
 
@@ -37,9 +38,11 @@ class TrainingState(NamedTuple):
     entropy: float | None = None
     evaluation: Evaluation | None = None
     best: Evaluation | None = None
+    has_ended: bool = False
 
 
-# Is told how far a training is: as it begins, twice a second at most while it collects, and after every update.
+# Is told how far a training is: as it begins, twice a second at most while it collects, after every update, and
+# as it ends.
 Watch = Callable[[TrainingState], None]
 
 

@@ -18,11 +18,12 @@ import pytest
 from builders import make_tape, random_candles
 from tiny_training import env_settings_of, parameters, random_tape, same, tiny_settings
 
-from mtfscalper.executors import child
-from mtfscalper.executors.child import ChildExecutor, ChildLostError
+from mtfscalper.executors import worker_process
+from mtfscalper.executors.child import ChildExecutor
 from mtfscalper.executors.choice import bots_executor, executor_for
 from mtfscalper.executors.executor import run_all
 from mtfscalper.executors.inline import InlineExecutor
+from mtfscalper.executors.worker_process import WorkerLostError
 from mtfscalper.market.tape import MarketTape, TapeError
 from mtfscalper.training.evaluation import Evaluation
 from mtfscalper.training.job import TrainingJob
@@ -108,7 +109,7 @@ def test_it_trains_what_is_trained_here_and_tells_what_is_told_here(
 def test_however_it_ends_nothing_is_left(
     how: str, scratch: Path, monkeypatch: pytest.MonkeyPatch, started: Callable[[], list[psutil.Process]]
 ) -> None:
-    monkeypatch.setattr(child, "_CLOSE_SECONDS", 0.5 if how == "stopped" else 5.0)
+    monkeypatch.setattr(worker_process, "CLOSE_SECONDS", 0.5 if how == "stopped" else 5.0)
     endless = job(train_cycles=1_000_000) if how == "ended" else long_job()
     lost: list[psutil.Process] = []
 
@@ -136,7 +137,7 @@ def test_however_it_ends_nothing_is_left(
     assert gone(lost)
     assert not list(scratch.iterdir())
     if how == "killed":
-        assert isinstance(outcome, ChildLostError)
+        assert isinstance(outcome, WorkerLostError)
         assert "killed by signal 9, usually because the machine ran out of memory; remedy: free memory" in str(outcome)
     else:
         assert isinstance(outcome, StoppedError)
@@ -177,7 +178,7 @@ def test_the_settings_say_where_a_bot_trains(where: str, kind: Callable[..., obj
 def test_a_second_sigterm_does_not_break_into_the_end() -> None:
     code = (
         "import atexit, os, signal\n"
-        "from mtfscalper.executors.child import end_at_sigterm\n"
+        "from mtfscalper.executors.worker import end_at_sigterm\n"
         "atexit.register(lambda: (os.kill(os.getpid(), signal.SIGTERM), print('ended in order')))\n"
         "end_at_sigterm()\n"
         "os.kill(os.getpid(), signal.SIGTERM)\n"
