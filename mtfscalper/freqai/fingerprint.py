@@ -39,7 +39,7 @@ def run_fingerprint(
     # admitted and kept, where trainings run, and how long periods are, whose dates stand in each period's own
     # fingerprint.
     shown: Any = {
-        "rl": {"progress_bar", "decision_mode", "trust_models", "kept_runs", "executor", "workers"},
+        "rl": {"progress_bar", "decision_mode", "trust_models", "kept_runs", "executor", "workers", "ray_address"},
         "tensorboard": True,
         "ppo": {"verbose"},
     }
