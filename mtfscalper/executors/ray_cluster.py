@@ -9,6 +9,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -155,15 +156,20 @@ def check_installed(here: Mapping[str, str]) -> None:
     :param here: of the machine of the run
     :raises ClusterError: as :meth:`Cluster.check_nodes`
     """
-    node = import_ray().util.get_node_ip_address()
-    why = why_different(f"node {node}", installed(), here)
-    if why is not None:
-        raise ClusterError(why + _SAME_EVERYWHERE)
+    there = installed()
+    if there != here:
+        raise ClusterError(f"{why_different(this_node(), there, here)}{_SAME_EVERYWHERE}")
 
 
-def installed() -> dict[str, str]:
+def this_node() -> str:
+    """The node that this process runs on."""
+    return f"node {import_ray().util.get_node_ip_address()}"
+
+
+@cache
+def installed() -> Mapping[str, str]:
     """Versions that a training depends on, by name: Python, this package and its code, libraries."""
-    found: dict[str, str] = _probe()()
+    found: Mapping[str, str] = _probe()()
     return found
 
 

@@ -100,7 +100,7 @@ def loads_with_tapes(sent: bytes, tape_at: Callable[[Any], MarketTape]) -> Any:
     return _Unpickler(io.BytesIO(sent), tape_at).load()
 
 
-class _Pickler(cloudpickle.Pickler):
+class _Pickler(cloudpickle.Pickler):  # type: ignore[misc]
     def __init__(self, file: io.BytesIO, place_of: Callable[[MarketTape], Any]) -> None:
         super().__init__(file)
         self._place_of = place_of

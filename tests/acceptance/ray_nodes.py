@@ -1,4 +1,4 @@
-"""A Ray cluster of several nodes on one machine: in network namespaces, as if each were a machine, where that is allowed."""
+"""A Ray cluster of several nodes on one machine, each in a network of its own where that is allowed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trainings on a Ray cluster: the same as here bit for bit, whatever happens to the nodes, and nothing is left behind."""
+"""Trainings on a Ray cluster: the same bits as here, whatever happens to the nodes, and nothing is left behind."""
 
 from __future__ import annotations
 
