@@ -32,7 +32,7 @@ def jobs(address: str | None, *, bad: bool) -> list[TrainingJob]:
 
     :param bad: whether one of them fails as it begins
     """
-    settings = tiny_settings(train_cycles=12, net_arch=[32], threads_per_job=1, executor="ray", ray_address=address)
+    settings = tiny_settings(train_cycles=5, net_arch=[32], threads_per_job=1, executor="ray", ray_address=address)
     train, held_out = random_tape(300), random_tape(100, seed=2)
     made = [
         TrainingJob(settings, train, held_out, env_settings_of(settings), seed=seed, period=f"period {seed}")
