@@ -101,8 +101,11 @@ def market(n_features: int) -> tuple[pd.DataFrame, np.ndarray]:
     return candles.assign(**signals), features
 
 
-def ours(changes: dict[str, Any], lookback: int, n_features: int, cycles: int) -> Callable[[], dict[str, Any]]:
-    """This package's training."""
+def our_job(changes: dict[str, Any], lookback: int, n_features: int, cycles: int) -> TrainingJob:
+    """This package's training.
+
+    :param changes: of the main configuration's ``rl_config``
+    """
     config = main_config()
     config["freqai"]["conv_width"] = lookback
     config["freqai"]["rl_config"] |= changes | {"train_cycles": cycles}
@@ -111,10 +114,16 @@ def ours(changes: dict[str, Any], lookback: int, n_features: int, cycles: int) -
     candles["price_scale"] = price_scale(candles, 1.0)
     tape = MarketTape.from_frame(candles, features, pair=PAIR, timeframe_ms=300_000, signals_needed=True)
     environment = EnvSettings(RULES, settings.rl.model_reward_parameters, settings.rl.entry_mode, lookback)
-    set_torch_threads(settings.rl.cpu_count, settings.rl.interop_threads)
+    return TrainingJob(settings, tape.rows(0, N_TRAIN), tape.rows(N_TRAIN, N_CANDLES), environment)
+
+
+def ours(changes: dict[str, Any], lookback: int, n_features: int, cycles: int) -> Callable[[], dict[str, Any]]:
+    """This package's training, ready to run."""
+    job = our_job(changes, lookback, n_features, cycles)
+    set_torch_threads(job.settings.rl.torch_threads, job.settings.rl.interop_threads)
 
     def train() -> dict[str, Any]:
-        _, report = TrainingJob(settings, tape.rows(0, N_TRAIN), tape.rows(N_TRAIN, N_CANDLES), environment).run()
+        _, report = job.run()
         return {
             "timesteps": report.timesteps,
             "rollout_seconds": report.seconds_of("rollout"),

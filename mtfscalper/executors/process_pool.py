@@ -64,16 +64,18 @@ class PoolPlan:
     :ivar check: is called several times a second; what it raises ends the trainings, and becomes of each of them
     :ivar beside_bot: whether a bot trades beside them. They then give way to it, a training whose process is lost is
         not begun again, and none runs in this process
+    :ivar is_quiet: whether no more than warnings of theirs are logged
     """
 
     executor: Executor
     how_many: Callable[[TrainingJob], int]
     check: Callable[[], None] = lambda: None
     beside_bot: bool = False
+    is_quiet: bool = False
 
     def start_worker(self, scratch: Path, number: int) -> Worker:
         """Start a process."""
-        return WorkerProcess(scratch, number, beside_bot=self.beside_bot)
+        return WorkerProcess(scratch, number, beside_bot=self.beside_bot, is_quiet=self.is_quiet)
 
 
 @contextmanager
@@ -224,19 +226,24 @@ class ProcessPool:
         while not self._is_closed:
             try:
                 self._plan.check()
+                self._distribute()
+                self._listen()
             except Exception as error:
-                self._give_up([hand for hand in self._hands if hand.task is not None], error)
+                # What is checked, or what nobody foresaw: it becomes of all jobs, so that nobody waits for ever.
+                self._give_up(list(self._hands), error)
                 self._fail_waiting(error)
-            self._distribute()
-            hands = {hand.worker.connection: hand for hand in self._hands}
-            if not hands:
-                with self._changed:
-                    if not self._is_closed and not (self._waiting and not self._is_inline):
-                        self._changed.wait(_LOOK_SECONDS)
-                continue
-            for connection in wait(list(hands), _LOOK_SECONDS):
-                assert isinstance(connection, Connection)
-                self._hear(hands[connection])
+
+    def _listen(self) -> None:
+        """Hear what was told, or wait a moment for it or for a job."""
+        hands = {hand.worker.connection: hand for hand in self._hands}
+        if not hands:
+            with self._changed:
+                if not self._is_closed and (self._is_inline or not self._waiting):
+                    self._changed.wait(_LOOK_SECONDS)
+            return
+        for connection in wait(list(hands), _LOOK_SECONDS):
+            assert isinstance(connection, Connection)
+            self._hear(hands[connection])
 
     def _distribute(self) -> None:
         """Give jobs to those who can run one, and start processes for the others."""

@@ -28,6 +28,9 @@ logger = logging.getLogger(__name__)
 LINE_SECONDS = 60.0
 # Drawing takes a few milliseconds, which a training waits for.
 _DRAW_SECONDS = 1.0
+# Trainings at once that have a row of their own.
+_ROWS = 8
+_BAR_WIDTH = 10
 
 
 class RunWatch:
@@ -70,10 +73,14 @@ class RunWatch:
             self._said_at = now
         elif now - self._said_at >= LINE_SECONDS:
             self._said_at = now
-            self._say(words.line(self.run, state))
+            running = self.run.running
+            several = len(running) > 1
+            self._say(words.lines_of_several(self.run, running) if several else words.line(self.run, state))
 
     def begin(self, job: TrainingRequest) -> None:
         """Log that a training begins: what of, on what, and how much of the run is left."""
+        with self._lock:
+            self.run.announce(job.name)
         self._say(words.beginning(self.run, job))
 
     def _say(self, line: str) -> None:
@@ -107,10 +114,28 @@ class RunWatch:
                 return Text("")
             bar = Table.grid(expand=True)
             bar.add_row(ProgressBar(total=1.0, completed=run.share), f" {run.share:4.0%}")
-            samples = f"{state.timesteps:,} of {state.timesteps_planned:,} samples · {words.pace(run)}"
-            lines = (words.left(run), samples, words.learned(state), machine_load(self._gpu))
-            title = f"Training {words.which(run, state)}"
-        return Panel(Group(bar, *map(Text, lines)), title=Text(title), title_align="left")
+            running = run.running
+            if len(running) > 1:
+                title = f"Training {len(running)} at once, of {run.n_policies} in all"
+                lines = [f"{words.left(run)} · {words.pace(run)}", machine_load(self._gpu)]
+            else:
+                [state] = running or [state]
+                title = f"Training {words.which(run, state)}"
+                samples = f"{state.timesteps:,} of {state.timesteps_planned:,} samples · {words.pace(run)}"
+                lines = [words.left(run), samples, words.learned(state), machine_load(self._gpu)]
+            rows = [_row(run, one) for one in running[:_ROWS]] if len(running) > 1 else []
+            if len(running) > _ROWS:
+                lines.insert(0, f"and {len(running) - _ROWS} more")
+        return Panel(Group(bar, *rows, *map(Text, lines)), title=Text(title), title_align="left")
+
+
+def _row(run: RunProgress, state: TrainingState) -> RenderableType:
+    """One of several trainings that are under way: how far it is and what it has learned, cut at the end of a line."""
+    row = Table.grid(expand=True, padding=(0, 1))
+    row.add_column(width=_BAR_WIDTH, no_wrap=True)
+    row.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    row.add_row(ProgressBar(total=1.0, completed=words.share_of(state)), Text(words.row(run, state)))
+    return row
 
 
 class _Kept:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from mtfscalper.progress.run import RunProgress
 from mtfscalper.training.evaluation import Evaluation
 from mtfscalper.training.request import TrainingRequest
 from mtfscalper.training.watching import TrainingState
+
+# Of trainings at once, as many are named in a line.
+_NAMED = 8
 
 
 def duration(seconds: float) -> str:
@@ -58,6 +63,23 @@ def learned(state: TrainingState) -> str:
         evaluation = f"evaluation {_log_return(state.evaluation)}, best {_log_return(state.best)}"
     entropy = "" if state.entropy is None else f" · entropy {state.entropy:.3f}"
     return evaluation + entropy
+
+
+def row(run: RunProgress, state: TrainingState) -> str:
+    """One of several trainings that are under way."""
+    return f"{share_of(state):4.0%} {which(run, state)} · {learned(state)}"
+
+
+def share_of(state: TrainingState) -> float:
+    """Of a training, how much is done, from 0 to 1."""
+    return min(state.timesteps / max(state.timesteps_planned, 1), 1.0)
+
+
+def lines_of_several(run: RunProgress, running: Sequence[TrainingState]) -> str:
+    """How far several trainings at once are, in one line for a log."""
+    each = ", ".join(f"{which(run, state)} {share_of(state):.0%}" for state in running[:_NAMED])
+    more = f" and {len(running) - _NAMED} more" if len(running) > _NAMED else ""
+    return f"{len(running)} trainings at once: {each}{more} · {pace(run)} · {left(run)}."
 
 
 def line(run: RunProgress, state: TrainingState) -> str:

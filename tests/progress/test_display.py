@@ -83,6 +83,59 @@ def test_the_display_says_all_of_it(clock: Clock) -> None:
         assert said in text, text
 
 
+def test_trainings_at_once_have_a_row_each_and_one_total(clock: Clock) -> None:
+    console = terminal(120)
+    watch = watch_on(console, clock)
+    other = STATE._replace(name="ETH/USDT:USDT 2024-10-01", timesteps=16384)
+    for state in (STATE, other):
+        watch(state._replace(timesteps=0, updated=False))
+    clock.seconds = 2.0
+    for state in (STATE, other):
+        watch(state)
+    console.print(watch.drawn())
+    text = shown(console)
+    for said in (
+        "Training 2 at once, of 4 in all",
+        "16%",
+        " 12% BTC/USDT:USDT 2024-10-01 (1 of 4) · evaluation +0.0123 (7 trades), best +0.0265 (5 trades)",
+        " 50% ETH/USDT:USDT 2024-10-01 (2 of 4) · evaluation +0.0123 (7 trades)",
+        "11 s left of the whole run · 10,240 samples/s",
+    ):
+        assert said in text, text
+    watch(other._replace(has_ended=True))
+    console = terminal(120)
+    console.print(watch.drawn())
+    assert "Training BTC/USDT:USDT 2024-10-01 (1 of 4)" in shown(console)
+    assert "ETH" not in shown(console)
+
+
+@pytest.mark.parametrize("width", [60, 80, 200])
+def test_many_trainings_at_once_take_a_row_for_the_first_few(width: int, clock: Clock) -> None:
+    console = terminal(width)
+    watch = watch_on(console, clock)
+    for number in range(12):
+        watch(STATE._replace(name=f"BTC/USDT:USDT {number}"))
+    assert len(console.render_lines(watch.drawn())) <= 15
+    console.print(watch.drawn())
+    assert "and 4 more" in shown(console)
+
+
+def test_without_a_terminal_a_line_a_minute_names_all_that_train(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    watch = watch_on(None, clock)
+    with caplog.at_level(logging.INFO):
+        for number in range(12):
+            watch(STATE._replace(name=f"A {number}", timesteps=0, updated=False))
+        clock.seconds += LINE_SECONDS
+        watch(STATE._replace(name="A 3"))
+    [line] = lines(caplog)
+    assert line.startswith(
+        "12 trainings at once: A 0 (1 of 16) 0%, A 1 (2 of 16) 0%, A 2 (3 of 16) 0%, A 3 (4 of 16) 12%"
+    )
+    assert line.endswith("A 7 (8 of 16) 0% and 4 more · 68 samples/s · 2 h 07 min left of the whole run.")
+
+
 @pytest.mark.parametrize("width", [60, 80, 200])
 def test_the_display_is_as_high_at_any_width(width: int, clock: Clock) -> None:
     console = terminal(width)

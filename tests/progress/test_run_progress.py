@@ -101,3 +101,23 @@ def test_samples_a_second_are_those_of_the_last_two_minutes(run: RunProgress, cl
         clock.seconds += 100
         run.note(state("A 1", timesteps, planned=10_000))
     assert run.samples_per_second == 5.0
+
+
+def test_what_was_given_up_is_no_longer_waited_for(run: RunProgress, clock: Clock) -> None:
+    run.expect({"A 1", "A 2"})
+    for name in ("A 1", "A 2"):
+        run.note(state(name, 0))
+    clock.seconds += 10
+    run.note(state("A 2", 500, updated=True))
+    run.note(state("A 1", 100)._replace(has_ended=True))
+    assert [one.name for one in run.running] == ["A 2"]
+    # 600 of 1,100 samples are done.
+    assert run.share == pytest.approx(600 / 1100)
+
+
+def test_trainings_that_are_announced_before_they_begin_have_numbers_of_their_own(run: RunProgress) -> None:
+    run.expect({"A 1", "A 2", "A 3"})
+    run.announce("A 1")
+    run.announce("A 2")
+    run.note(state("A 2", 0))
+    assert [run.number_of(name) for name in ("A 1", "A 2", "A 3")] == [1, 2, 3]
