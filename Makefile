@@ -7,6 +7,8 @@ FREQTRADE ?=
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Large, and used by some of the minutes-long tests alone.
+RAY_STAMP := $(VENV)/.ray_installed
 LOG := $(VENV)/setup.log
 # pip-audit's own packages are none of those that are locked and tested.
 AUDIT := $(VENV)/audit
@@ -52,7 +54,7 @@ format: setup ## rewrite the code in the house format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
-acceptance: setup ## the minutes-long tests, through the freqtrade command
+acceptance: $(RAY_STAMP) ## the minutes-long tests, through the freqtrade command
 	@$(BIN)/python -m pytest -m acceptance tests -s --timeout=7200 $(PYTEST_ARGS)
 
 soak: setup ## four simulated weeks of a bot with faults and kills: hours; goes on where it was interrupted
@@ -123,3 +125,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@echo "[4/4] mtfscalper, in place"
 	@$(PIP) --no-deps --no-build-isolation --editable . >>$(LOG) 2>&1 || $(show_log)
 	@touch $(STAMP)
+
+$(RAY_STAMP): $(STAMP) requirements-ray.lock
+	@echo "ray, for the tests of clusters"
+	@$(PIP) --constraint requirements.lock --requirement requirements-ray.lock >>$(LOG) 2>&1 || $(show_log)
+	@touch $(RAY_STAMP)

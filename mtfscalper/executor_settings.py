@@ -14,6 +14,10 @@ class _RL(Protocol):
     def workers(self) -> int | str: ...
     @property
     def vec_env(self) -> str: ...
+    @property
+    def ray_address(self) -> str | None: ...
+    @property
+    def device(self) -> str: ...
 
 
 def impossible_executors(rl: _RL) -> list[str]:
@@ -33,5 +37,15 @@ def impossible_executors(rl: _RL) -> list[str]:
         complaints.append(
             f"freqai.rl_config.workers is {rl.workers}, and executor {rl.executor!r}; accepted: 'auto' with it, which "
             "starts none; remedy: set executor to 'processes', or remove workers"
+        )
+    if rl.ray_address is not None and rl.executor != "ray":
+        complaints.append(
+            f"freqai.rl_config.ray_address is {rl.ray_address!r}, and executor {rl.executor!r}; accepted: null with "
+            "it, which knows no cluster; remedy: set executor to 'ray', or remove ray_address"
+        )
+    if rl.executor == "ray" and rl.device.startswith("cuda:"):
+        complaints.append(
+            f"freqai.rl_config.executor is 'ray', and device {rl.device!r}; accepted: 'auto', 'cpu' or 'cuda' with it, "
+            "for Ray gives each training a GPU of its own; remedy: set device to 'cuda'"
         )
     return complaints

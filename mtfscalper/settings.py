@@ -40,6 +40,8 @@ ArgumentsCheck = Callable[[str, Mapping[str, Any]], list[str]]
 _Layers = Annotated[tuple[PositiveInt, ...], Field(min_length=1)]
 # In messages and tables a group of a pattern is shown by its name.
 _CudaDevice = Annotated[str, Field(pattern=r"^cuda:(?P<N>\d+)$")]
+# Ray's own client (ray://) knows no streams of what a task tells.
+_NodeAddress = Annotated[str, Field(pattern=r"^(?P<host>[^:/\s]+):(?P<port>\d+)$")]
 _Digest = Annotated[str, Field(pattern=r"^sha256:(?P<digest>[0-9a-f]{64})$")]
 _ImportPath = Annotated[str, Field(pattern=IMPORT_PATH)]
 
@@ -89,11 +91,12 @@ class RLSettings(Section):
     interop_threads: PositiveInt = Field(
         2, description="torch's inter-op threads. No more are started than there are processors"
     )
-    executor: Literal["inline", "processes", "population"] = Field(
+    executor: Literal["inline", "processes", "population", "ray"] = Field(
         "inline",
         description="where a backtest's trainings run. `inline`: in its own process, one after the other, or with "
         "`vec_env` `torch` as `population` does where the device can; `processes`: side by side in `workers` "
-        "processes; `population`: all periods of a pair at once on `device`, with `vec_env` `torch`. A bot's: see "
+        "processes; `population`: all periods of a pair at once on `device`, with `vec_env` `torch`; `ray`: on the "
+        "machines of a cluster, see `ray_address` and `docs/clusters.md`. A bot's: see "
         "`live_training`",
     )
     workers: PositiveInt | Literal["auto"] = Field(
@@ -105,6 +108,11 @@ class RLSettings(Section):
         None,
         description="torch's intra-op threads of each training, in the place of `cpu_count`. null: `cpu_count`, with "
         "`processes` divided among them. At equal ones a training gives the same wherever it runs, bit for bit",
+    )
+    ray_address: Literal["auto"] | _NodeAddress | None = Field(
+        None,
+        description="with `ray`: the cluster, of which this machine is a node; `auto` finds it. null: one of this "
+        "machine alone is started and stopped, and listens on the loopback address",
     )
     device: Literal["auto", "cpu", "cuda", "mps"] | _CudaDevice = Field("auto", description="where torch computes")
     precision: Literal["auto", "fp32", "bf16"] = Field(

@@ -10,6 +10,7 @@ from mtfscalper.executors.executor import Executor
 from mtfscalper.executors.inline import InlineExecutor
 from mtfscalper.executors.population import PopulationExecutor
 from mtfscalper.executors.processes import ProcessesExecutor
+from mtfscalper.executors.ray import RayExecutor
 from mtfscalper.executors.worker_count import worker_count
 from mtfscalper.settings import Settings
 from mtfscalper.training.population import why_not_on_device
@@ -19,6 +20,8 @@ def executor_for(settings: Settings) -> Executor:
     """The executor of a backtest's trainings; the one place that decides it."""
     if settings.rl.executor == "processes":
         return EnsembleExecutor(ProcessesExecutor(worker_count))
+    if settings.rl.executor == "ray":
+        return EnsembleExecutor(RayExecutor(settings.rl))
     return executor_here(settings)
 
 

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from mtfscalper.executors.executor import Executor, Outcome, run_all
 from mtfscalper.executors.followed import Followed
-from mtfscalper.executors.sent_jobs import SentTapes
+from mtfscalper.executors.sent_jobs import TapeFiles
 from mtfscalper.executors.worker import Request, Told
 from mtfscalper.executors.worker_process import Endable, WorkerLostError, WorkerProcess, end_all, write_log
 from mtfscalper.machine import usable_processors
@@ -149,7 +149,7 @@ class ProcessPool:
         self._plan, self._on_evaluation = plan, on_evaluation
         self._watch, self._is_watched = Followed(watch), watch is not None
         self._scratch, self._start_worker = scratch, start_worker
-        self._tapes = SentTapes(scratch)
+        self._tapes = TapeFiles(scratch)
         self._changed = threading.Condition()
         # Of these, all but the hands change where the condition is held.
         self._waiting: deque[_Task] = deque()

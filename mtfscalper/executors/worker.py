@@ -96,15 +96,31 @@ def serve(connection: Connection, manner: Manner) -> None:
         with lock:
             connection.send_bytes(cloudpickle.dumps(told))
 
-    root = logging.getLogger()
-    root.handlers = [_Teller(tell)]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("mtfscalper").setLevel(manner.log_level)
+    log_to(tell, manner.log_level)
     tell(Told())
     # Nobody who sends: whoever started this has closed the connection, or is gone.
     with suppress(EOFError, OSError):
         while True:
-            tell(Told(outcome=_to_send(_run(load_sent(connection.recv_bytes()), tell))))
+            tell(Told(outcome=run_request(load_sent(connection.recv_bytes()), tell)))
+
+
+def log_to(tell: Callable[[Told], None], level: int) -> None:
+    """Tell lines for the log, in place of all that this process did with them.
+
+    :param level: of this package's; of others, warnings
+    """
+    root = logging.getLogger()
+    root.handlers = [_Teller(tell)]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("mtfscalper").setLevel(level)
+
+
+def run_request(request: Request, tell: Callable[[Told], None]) -> Outcome:
+    """Run a job in this process, and tell of it.
+
+    :return: what became of it, such that it can be sent
+    """
+    return _to_send(_run(request, tell))
 
 
 def _run(request: Request, tell: Callable[[Told], None]) -> Outcome:

@@ -40,7 +40,16 @@ def run_fingerprint(
     # admitted and kept, where trainings run, and how long periods are, whose dates stand in each period's own
     # fingerprint.
     shown: Any = {
-        "rl": {"progress_bar", "decision_mode", "trust_models", "kept_runs", "executor", "workers", "env_workers"},
+        "rl": {
+            "progress_bar",
+            "decision_mode",
+            "trust_models",
+            "kept_runs",
+            "executor",
+            "workers",
+            "env_workers",
+            "ray_address",
+        },
         "tensorboard": True,
         "ppo": {"verbose"},
     }

@@ -22,7 +22,7 @@ FALLBACK = "freqai.rl_config.fallback"
 DROPS_PRICES = "freqai.rl_config.drop_ohlc_from_features"
 _NOT_OF_A_POLICY = {
     *("progress_bar", "decision_mode", "trust_models", "kept_runs"),
-    *("executor", "workers", "threads_per_job", "env_workers"),
+    *("executor", "workers", "threads_per_job", "env_workers", "ray_address"),
     *("vec_env", "cpu_count", "interop_threads", "device", "precision", "compile"),
 }
 _ONLY_SHOWN = {"plot_feature_importances"}

@@ -1,0 +1,278 @@
+"""Trainings on a Ray cluster of this machine against processes, and what that makes of a long run on many workers.
+
+In each round both train the same jobs, in turn, at one thread each. What one training takes, and what is beside it (on
+the node, and on the driver for each job that is sent and comes back), is then put into a simulation of 50 pairs x 52
+periods on 1 to 64 workers, which is first held against the measured rounds.
+
+    python benchmarks/bench_clusters.py --json bench_clusters.json --plot docs/images/clusters.svg
+"""
+
+import argparse
+import heapq
+import json
+import math
+import pickle
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import cloudpickle
+import matplotlib
+from bench_executors import NETS, Sizes, job_of, many
+from run_facts import facts
+
+from mtfscalper.executors.executor import Outcome, Running
+from mtfscalper.executors.processes import ProcessesExecutor
+from mtfscalper.executors.ray import RayExecutor
+from mtfscalper.executors.ray_cluster import ClusterError, import_ray
+from mtfscalper.machine import usable_processors
+from mtfscalper.training.job import TrainingJob
+
+matplotlib.use("svg")
+
+from matplotlib import pyplot
+
+PAIRS, PERIODS = 50, 52
+WORKERS = (1, 2, 4, 8, 16, 32, 64)
+# Of the jobs that run at once, how many more are sent, as mtfscalper.executors.ray does.
+AHEAD = 1.25
+# The simulation has to meet the measured rounds this closely.
+TOLERANCE = 0.1
+# Between machines; on this one alone nothing is slower than memory.
+NETWORK_BYTES_PER_SECOND = 1e9 / 8
+
+
+class Timed(NamedTuple):
+    """Trainings that ran on some workers.
+
+    :ivar seconds: from the first submission until the last model is here
+    :ivar trainings: seconds of each, by its own report
+    """
+
+    workers: int
+    seconds: float
+    trainings: list[float]
+
+
+class Beside(NamedTuple):
+    """Seconds of a job beside its training.
+
+    :ivar node: on its node, whose processor waits meanwhile
+    :ivar sending: on the driver, one job after the other
+    :ivar receiving: the same
+    """
+
+    node: float
+    sending: float
+    receiving: float
+
+
+def run(running: Running, jobs: Sequence[TrainingJob], at_once: int) -> tuple[float, list[Outcome]]:
+    """Seconds of jobs of which so many are under way at a time, and what became of them."""
+    began, waiting, outcomes = time.perf_counter(), list(jobs), []
+    under_way = 0
+    while len(outcomes) < len(jobs):
+        while waiting and under_way < at_once and running.room > 0:
+            running.submit(waiting.pop())
+            under_way += 1
+        outcomes.append(running.next_finished()[1])
+        under_way -= 1
+    return time.perf_counter() - began, outcomes
+
+
+def trainings(outcomes: Sequence[Outcome]) -> list[float]:
+    """Seconds of each training, by its report."""
+    found = []
+    for outcome in outcomes:
+        if isinstance(outcome, Exception):
+            raise outcome
+        found.append(outcome[1].seconds)
+    return found
+
+
+def simulated(jobs: Sequence[float], workers: int, beside: Beside) -> float:
+    """Seconds of a run: the driver sends and receives one job at a time, and each worker runs one at a time.
+
+    :param jobs: seconds of each training
+    """
+    now, sent, done, n_free = 0.0, 0, 0, workers
+    ends: list[float] = []
+    waiting: deque[float] = deque()
+    while done < len(jobs):
+        is_heard = bool(ends) and ends[0] <= now
+        if not is_heard and sent < len(jobs) and sent - done < math.ceil(workers * AHEAD):
+            now += beside.sending
+            seconds = jobs[sent] + beside.node
+            sent += 1
+            if n_free:
+                n_free -= 1
+                heapq.heappush(ends, now + seconds)
+            else:
+                waiting.append(seconds)
+            continue
+        end = heapq.heappop(ends)
+        if waiting:
+            heapq.heappush(ends, end + waiting.popleft())
+        else:
+            n_free += 1
+        now = max(now, end) + beside.receiving
+        done += 1
+    return now
+
+
+def sizes_of(job: TrainingJob, outcome: Outcome) -> tuple[int, int]:
+    """Bytes of a job that go, and that come back."""
+    tapes = [tape for tape in (job.train, job.evaluation, job.judging) if tape is not None]
+    return sum(len(pickle.dumps(tape)) for tape in tapes), len(cloudpickle.dumps(outcome))
+
+
+def driver_seconds(running: Running, job: TrainingJob) -> float:
+    """What the driver takes to send a job."""
+    began = time.perf_counter()
+    running.submit(job)
+    seconds = time.perf_counter() - began
+    running.next_finished()
+    return seconds
+
+
+def receiving_seconds(outcome: Outcome) -> float:
+    """What the driver takes to unpack what came back."""
+    packed = cloudpickle.dumps(outcome)
+    began = time.perf_counter()
+    pickle.loads(packed)
+    return time.perf_counter() - began
+
+
+def measure(net: str, sizes: Sizes) -> dict[str, Any]:
+    """Rounds of both executors, and of one worker alone."""
+    job = job_of(net, sizes, 1)
+    rl = job.settings.rl.model_copy(update={"executor": "ray", "vec_env": "batched"})
+    began = time.perf_counter()
+    with RayExecutor(rl).start() as ray:
+        started = time.perf_counter() - began
+        with ProcessesExecutor(lambda _: sizes.workers).start() as processes:
+            for warm in (ray, processes):
+                trainings(run(warm, many(job, sizes.workers), sizes.workers)[1])
+            rounds = []
+            for _ in range(sizes.rounds):
+                pair = []
+                for running in (ray, processes):
+                    seconds, outcomes = run(running, many(job, sizes.jobs), sizes.workers)
+                    pair.append(Timed(sizes.workers, seconds, trainings(outcomes)))
+                rounds.append(pair)
+        seconds, outcomes = run(ray, many(job, sizes.jobs), 1)
+        alone = Timed(1, seconds, trainings(outcomes))
+        sending = statistics.median(driver_seconds(ray, one) for one in many(job, 3))
+    receiving = statistics.median(receiving_seconds(outcomes[0]) for _ in range(5))
+    # Of one after the other, what is neither training nor driver.
+    node = max(alone.seconds / sizes.jobs - statistics.fmean(alone.trainings) - sending - receiving, 0.0)
+    there, back = sizes_of(job, outcomes[0])
+    return {
+        "started": started,
+        "rounds": rounds,
+        "alone": alone,
+        "beside": Beside(node, sending, receiving),
+        "bytes": (there, back),
+    }
+
+
+def report(net: str, found: dict[str, Any]) -> dict[str, Any]:
+    """Print what was found, and the simulation; its figures, and whether it meets what was measured."""
+    rounds, beside, (there, back) = found["rounds"], found["beside"], found["bytes"]
+    ratios = [processes.seconds / ray.seconds for ray, processes in rounds]
+    per_minute = [
+        60 * len(timed[0].trainings) / statistics.median(one.seconds for one in timed)
+        for timed in zip(*rounds, strict=True)
+    ]
+    print(f"  Ray {per_minute[0]:.2f} trainings a minute, processes {per_minute[1]:.2f}; ", end="")
+    print(f"ratio {statistics.median(ratios):.2f} (rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)})")
+    print(
+        f"  Ray takes {found['started']:.1f} s to start; beside a training: {beside.node:.3f} s on its node, ", end=""
+    )
+    print(f"{1000 * beside.sending:.0f} ms to send {there / 1e6:.1f} MB, ", end="")
+    print(f"{1000 * beside.receiving:.0f} ms to unpack {back / 1e6:.1f} MB")
+    misses = []
+    for timed in (found["alone"], *(ray for ray, _ in rounds)):
+        expected = simulated(timed.trainings, timed.workers, beside)
+        misses.append(expected / timed.seconds - 1)
+        print(
+            f"  {timed.workers} workers: {timed.seconds:.1f} s measured, {expected:.1f} s simulated ({misses[-1]:+.1%})"
+        )
+    both = [seconds for ray, _ in rounds for seconds in ray.trainings]
+    jobs = [both[number % len(both)] for number in range(PAIRS * PERIODS)]
+    # Between machines the bytes take longer than here.
+    far = beside._replace(
+        sending=beside.sending + there / NETWORK_BYTES_PER_SECOND,
+        receiving=beside.receiving + back / NETWORK_BYTES_PER_SECOND,
+    )
+    hours = {workers: simulated(jobs, workers, far) / 3600 for workers in WORKERS}
+    print(f"  {PAIRS} pairs x {PERIODS} periods, over a network of a gigabit a second:")
+    for workers, spent in hours.items():
+        share = hours[1] / spent / workers
+        print(f"  {workers:>4} workers: {spent:7.2f} h, {hours[1] / spent:6.1f} x one, {share:.0%} of linear")
+    passes = max(map(abs, misses)) <= TOLERANCE
+    print(f"  the simulation is {'within' if passes else 'NOT WITHIN'} {TOLERANCE:.0%} of what was measured")
+    return {
+        "net": net,
+        "ratios": ratios,
+        "beside": beside._asdict(),
+        "misses": misses,
+        "hours": hours,
+        "passes": passes,
+    }
+
+
+def plot(figures: Sequence[dict[str, Any]], path: Path) -> None:
+    """How much faster than one worker, against the workers."""
+    figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")
+    axis.plot(WORKERS, WORKERS, "--", color="grey", label="linear")
+    for one in figures:
+        axis.plot(WORKERS, [one["hours"][1] / one["hours"][workers] for workers in WORKERS], "o-", label=one["net"])
+    axis.set(xlabel="workers", ylabel="times as fast as one", xscale="log", yscale="log")
+    axis.set_xticks(WORKERS, map(str, WORKERS))
+    axis.set_yticks(WORKERS, map(str, WORKERS))
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False, title="net, simulated")
+    figure.savefig(path, metadata={"Date": None})
+    print(f"picture: {path}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print all of it for each net.
+
+    :return: 1 if the simulation misses what was measured
+    """
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--net", choices=NETS, help="default: one after the other")
+    parser.add_argument("--jobs", type=int, default=6, help="trainings in each round, of each (default 6)")
+    parser.add_argument("--rounds", type=int, default=3, help="default 3")
+    parser.add_argument("--cycles", type=int, default=4, help="passes over 7,776 candles (default 4: one rollout)")
+    parser.add_argument("--n-steps", type=int, default=4096, help="steps of a rollout in each environment")
+    parser.add_argument("--json", type=Path, help="where the figures go")
+    parser.add_argument("--plot", type=Path, help="where the picture goes")
+    args = parser.parse_args(argv)
+    try:
+        import_ray()
+    except ClusterError as error:
+        print(f"nothing is timed: {error}")
+        return 0
+    workers = usable_processors()
+    sizes = Sizes(workers, args.jobs, args.rounds, args.cycles, args.n_steps)
+    figures = []
+    for net in [args.net] if args.net else NETS:
+        print(f"{net} net, {8 * sizes.n_steps:,} timesteps in a rollout, {workers} workers of one thread:")
+        figures.append(report(net, measure(net, sizes)))
+    if args.json is not None:
+        args.json.write_text(json.dumps({"facts": facts(), "figures": figures}, indent=1))
+    if args.plot is not None:
+        plot(figures, args.plot)
+    return int(not all(one["passes"] for one in figures))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""Trainings on a Ray cluster: the same bits as here, whatever happens to the nodes, and nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ray_nodes import Nodes, kill_marked, nodes
+from ray_run import BAD, N_JOBS
+
+import mtfscalper
+
+pytest.importorskip("ray", reason="Ray is not installed; `make acceptance` installs it where it has a wheel")
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1800)]
+
+HERE = Path(__file__).parent
+SCRIPT = HERE / "ray_run.py"
+PATHS = os.pathsep.join(map(str, (HERE.parent, HERE, Path(mtfscalper.__file__).parents[1])))
+ENVIRONMENT = {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1"}
+# As the issue of a stop asks for.
+STOP_SECONDS = 10.0
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Of a short name: sockets lie in it."""
+    with tempfile.TemporaryDirectory(prefix="rlt-", dir="/tmp", ignore_cleanup_errors=True) as made:
+        yield Path(made)
+
+
+@pytest.fixture(scope="module")
+def inline(tmp_path_factory: pytest.TempPathFactory) -> list[Any]:
+    """What the trainings give in one process, one after the other."""
+    result = tmp_path_factory.mktemp("inline") / "result"
+    run = subprocess.run(command(result, "inline"), env=os.environ | ENVIRONMENT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    outcomes, _ = pickle.loads(result.read_bytes())
+    assert outcomes[0] != outcomes[1]
+    return list(outcomes)
+
+
+def command(result: Path, *arguments: str) -> list[str]:
+    return [sys.executable, str(SCRIPT), str(result), *arguments]
+
+
+class Run:
+    """A run that is under way."""
+
+    def __init__(self, words: list[str], environment: dict[str, str]) -> None:
+        self.output = ""
+        self.process = subprocess.Popen(
+            words,
+            env=environment | ENVIRONMENT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        # Processes that leave its session are found by what they have inherited.
+
+    def await_trainings(self, count: int) -> None:
+        """Wait until so many trainings have learned something and go on."""
+        assert self.process.stdout is not None
+        while len(set(re.findall(r"^updated (.*)$", self.output, re.MULTILINE))) < count:
+            line = self.process.stdout.readline()
+            assert line, self.output
+            self.output += line
+
+    def wait(self) -> int:
+        """Wait for its end."""
+        self.output += self.process.communicate()[0]
+        return self.process.returncode
+
+
+def started_with(variable: str, value: str) -> list[psutil.Process]:
+    """All processes that have inherited a variable."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(variable) == value and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+# ---------------------------------------------------------------------- several nodes
+
+
+@pytest.fixture
+def cluster(folder: Path) -> Iterator[tuple[Nodes, list[str]]]:
+    with nodes(folder, 2) as made:
+        yield made
+
+
+def run_on(cluster: Nodes, result: Path, *more: str) -> Run:
+    words = cluster.command(0, command(result, cluster.address, *more))
+    return Run(words, cluster.environment(0))
+
+
+def test_a_node_lost_in_mid_training_changes_no_weight_and_one_that_differs_is_named(
+    cluster: tuple[Nodes, list[str]], folder: Path, inline: list[Any]
+) -> None:
+    running, (first, second) = cluster
+    result = folder / "result"
+    run = run_on(running, result, "--bad")
+    # Each node runs one: both are in the middle.
+    run.await_trainings(2)
+    kill_marked(first)
+    assert run.wait() == 0, run.output
+    outcomes, _ = pickle.loads(result.read_bytes())
+    good = [number for number in range(N_JOBS) if number != BAD]
+    assert [outcomes[number] for number in good] == [inline[number] for number in good], run.output
+    assert run.output.count("It is trained again, from its beginning.") == 1, run.output
+    # The one that raises says what, and where in the node's process.
+    said, note = outcomes[BAD]
+    assert said
+    assert "In the process of the training:\nTraceback" in note
+
+    # A node that joins with other code.
+    other = folder / "other"
+    shutil.copytree(Path(mtfscalper.__file__).parent, other / "mtfscalper")
+    changed = other / "mtfscalper" / "__init__.py"
+    changed.write_text(changed.read_text().replace(mtfscalper.__version__, "0.0.99"))
+    third = running.add(PYTHONPATH=str(other))
+    refused = run_on(running, folder / "none")
+    assert refused.wait() != 0
+    [said] = [line for line in refused.output.splitlines() if "ClusterError: " in line]
+    assert f"node {running.ip(third)} " in said
+    assert f"mtfscalper 0.0.99 (here {mtfscalper.__version__})" in said
+    assert f"node {running.ip(second)} " not in said
+    assert "remedy: install what is here there too" in said
+
+
+# ---------------------------------------------------------------------- one machine
+
+
+def local_run(folder: Path) -> tuple[Run, str]:
+    """A run on a cluster of this machine alone, and what all its processes have inherited."""
+    mark = f"mtfscalper-{os.getpid()}-{time.monotonic_ns()}"
+    environment = os.environ | {"MTFSCALPER_TEST_RUN": mark, "HOME": str(folder)}
+    return Run(command(folder / "result", "local"), environment), mark
+
+
+def scratch_folders() -> set[Path]:
+    return set(Path("/tmp").glob("rl-*/session_*"))
+
+
+def test_a_cluster_of_this_machine_listens_to_it_alone_and_leaves_nothing(folder: Path, inline: list[Any]) -> None:
+    before = scratch_folders()
+    run, mark = local_run(folder)
+    run.await_trainings(1)
+    assert any("raylet" in process.name() for process in started_with("MTFSCALPER_TEST_RUN", mark))
+    assert run.wait() == 0, run.output
+    outcomes, listening = pickle.loads((folder / "result").read_bytes())
+    assert outcomes == inline
+    assert listening == {"127.0.0.1"}
+    assert started_with("MTFSCALPER_TEST_RUN", mark) == []
+    assert scratch_folders() <= before
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_a_run_that_is_stopped_ends_with_all_its_processes(stop: signal.Signals, folder: Path) -> None:
+    run, mark = local_run(folder)
+    run.await_trainings(1)
+    began = time.monotonic()
+    # Ctrl-C reaches all that the terminal has started.
+    (os.killpg if stop == signal.SIGINT else os.kill)(run.process.pid, stop)
+    assert run.wait() != 0
+    while started_with("MTFSCALPER_TEST_RUN", mark) and time.monotonic() < began + STOP_SECONDS:
+        time.sleep(0.1)
+    assert started_with("MTFSCALPER_TEST_RUN", mark) == [], run.output
+    assert "done" not in run.output
