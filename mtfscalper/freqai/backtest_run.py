@@ -30,12 +30,14 @@ from mtfscalper.freqai.computed_frame import FrameSlice
 from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.fingerprint import rows_hash
 from mtfscalper.freqai.predictions import flat_columns, period_rows, prediction_columns
+from mtfscalper.freqai.recollection import WARM_UP_CANDLES, warm_up
 from mtfscalper.freqai.run_plan import forget_old_plans, save_arrays, write_plan
 from mtfscalper.freqai.short_periods import neutral_rows, periods_without_rows
 from mtfscalper.freqai.strategy_frame import StrategyFrame
 from mtfscalper.market.tape import TapeError
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import decider_for
+from mtfscalper.policy.recurrent import RECURRENT_PPO, RecurrentDecider
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
 from mtfscalper.trading.account import FLAT, Account
@@ -93,7 +95,7 @@ class PeriodKitchen(FreqaiDataKitchen):
 
     def slice_dataframe(self, timerange: TimeRange, df: DataFrame) -> DataFrame:
         """FreqAI's slice; the candles that its first rows look back on are kept beside it."""
-        before = df.loc[df["date"] < timerange.startdt].tail(self.run.environment.lookback - 1)
+        before = df.loc[df["date"] < timerange.startdt].tail(self.run.rows_before)
         # FreqAI renames the columns of what it slices.
         self.rows_before = self.remove_special_chars_from_feature_names(before.copy())
         return super().slice_dataframe(timerange, df)
@@ -178,6 +180,12 @@ class BacktestRun:
     computed: DataFrame = field(default_factory=DataFrame)
     reports: list[TrainingReport] = field(default_factory=list)
     looks_only: bool = False
+
+    @property
+    def rows_before(self) -> int:
+        """Rows before a period that its policy is shown: what its first ones look back on, and what it remembers."""
+        remembers = self.settings.rl.model_type == RECURRENT_PPO
+        return self.environment.lookback - 1 + (WARM_UP_CANDLES if remembers else 0)
 
     def leave_out_short_periods(self, dk: PeriodKitchen) -> None:
         """Note and name the periods whose candles are too few to decide anything."""
@@ -335,24 +343,30 @@ class BacktestRun:
             raise OperationalException(
                 f"Prediction of {dk.pair}, period {dk.model_filename}, failed: TapeError: {error}"
             ) from error
-        decider = decider_for(model, tape.features, environment.lookback)
         period.judge_unjudged()
         period.account_before = self.account
         if self.settings.rl.decision_mode == "replay":
+            looped = closed_loop.loop_decider(model, tape.features, environment.lookback)
+            memory = None
+            if isinstance(looped, RecurrentDecider):
+                history = self.candles.history()
+                memory = warm_up(looped, tape, environment, n_before, self.account, history)
             result = closed_loop.run(
-                decider,
+                looped,
                 tape,
                 environment,
                 n_before,
                 len(rows),
                 account=self.account,
                 policy_exits=not period.falls_back,
+                memory=memory,
             )
             self.account = result.account
             columns = prediction_columns(
                 dk.label_list, result.actions, result.flat, result.exit_probability, period.falls_back
             )
         else:
+            decider = decider_for(model, tape.features, environment.lookback)
             seen = period_rows(tape, environment, len(rows))
             save_arrays(period.decisions, seen._asdict())
             columns = flat_columns(dk.label_list, decider, tape, environment, seen.decidable, period.falls_back)

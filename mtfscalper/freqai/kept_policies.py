@@ -35,6 +35,7 @@ from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.algorithms import algorithm_class
 from mtfscalper.policy.closed_loop import decidable_rows, flat_decisions
 from mtfscalper.policy.inference import decider_for, trade_decider_from_zip
+from mtfscalper.policy.recurrent import RecurrentPolicyError
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
 from mtfscalper.trading.actions import Action
@@ -133,7 +134,11 @@ class KeptPolicies:
             return None
         terms, tape = known.standing.terms, known.tape
         seen = period_rows(tape, known.standing.environment, len(tape))
-        decider = trade_decider_from_zip(known.model, terms.model_type, tape.features, terms.lookback)
+        try:
+            decider = trade_decider_from_zip(known.model, terms.model_type, tape.features, terms.lookback)
+        except RecurrentPolicyError as error:
+            self._lose(name, str(error))
+            return None
         period = DecidingPeriod(first_ms, stop_ms, seen, decider)
         policy = ExitPolicy(
             terms,
@@ -154,6 +159,7 @@ class KeptPolicies:
         :param name: of its folder
         :param rows_ms: milliseconds since 1970
         :return: by row, of those that have candles and a whole lookback; None where it is no longer kept
+        :raises RecurrentPolicyError: if it remembers, so that its answer depends on candles that are not asked about
         """
         known = self._prepared(name, min(rows_ms), max(rows_ms) + 1, pair)
         if known is None:

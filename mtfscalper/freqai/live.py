@@ -16,9 +16,11 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.candles import PairCandles
 from mtfscalper.freqai.exit_policy import DecidingPeriod, ExitPolicy
-from mtfscalper.freqai.predictions import decide_in_columns, flat_columns, period_rows
+from mtfscalper.freqai.predictions import decide_in_columns, flat_columns, period_rows, prediction_columns
+from mtfscalper.freqai.recollection import LiveMemories
 from mtfscalper.freqai.standing import Standing
-from mtfscalper.policy.inference import decider_for
+from mtfscalper.policy.inference import TradeDecider, decider_for
+from mtfscalper.policy.recurrent import is_recurrent
 from mtfscalper.settings import Settings
 from mtfscalper.training.fit import model_zip
 
@@ -34,6 +36,7 @@ class LivePairs:
         self._rl = settings.rl
         self._continual_learning = settings.continual_learning
         self._candles: dict[str, PairCandles] = {}
+        self._memories = LiveMemories()
         self.policies: dict[str, ExitPolicy] = {}
         self.standings: WeakKeyDictionary[BaseAlgorithm, Standing] = WeakKeyDictionary()
 
@@ -97,11 +100,18 @@ class LivePairs:
         environment = standing.environment if standing.changes else environment
         candles = self._candles[dk.pair]
         tape = candles.tape(rows, features, usable)
-        decider = decider_for(model, tape.features, environment.lookback)
         seen = period_rows(tape, environment, len(tape))
-        columns = flat_columns(dk.label_list, decider, tape, environment, seen.decidable, standing.falls_back)
+        asked: TradeDecider
+        if is_recurrent(model):
+            flat, asked = self._memories.at_last_row(model, tape, environment, candles.history(), _trained_ms(dk))
+            no_trade = np.zeros(len(tape), dtype=np.float32)
+            columns = prediction_columns(dk.label_list, flat.actions, flat, no_trade, standing.falls_back)
+        else:
+            decider = decider_for(model, tape.features, environment.lookback)
+            columns = flat_columns(dk.label_list, decider, tape, environment, seen.decidable, standing.falls_back)
+            asked = decider.trade_decider()
         first_ms, now_ms = int(tape.dates_ms[0]), int(tape.dates_ms[-1]) + candles.timeframe_ms
-        period = DecidingPeriod(first_ms, now_ms, seen, decider.trade_decider())
+        period = DecidingPeriod(first_ms, now_ms, seen, asked)
         policy = self.policies[dk.pair] = ExitPolicy(
             standing.terms,
             candles.history(),
@@ -113,3 +123,8 @@ class LivePairs:
         if self._rl.decision_mode == "replay":
             decide_in_columns(columns, policy, Trade.get_trades_proxy(pair=dk.pair, is_open=True), now_ms)
         return columns
+
+
+def _trained_ms(dk: FreqaiDataKitchen) -> int:
+    """The end of what the policy at hand of a kitchen was trained on, milliseconds since 1970: its folder's name."""
+    return int(Path(dk.data_path).name.rpartition("_")[2]) * 1000

@@ -23,6 +23,7 @@ from mtfscalper.freqai.standing import Standing
 from mtfscalper.freqai.traded_strategy import TradedStrategy
 from mtfscalper.freqai.trained_with import listed, summary
 from mtfscalper.freqai.training_folder import Origin
+from mtfscalper.policy.recurrent import is_recurrent
 from mtfscalper.training.paired_result import must_fall_back
 
 logger = logging.getLogger(__name__)
@@ -98,8 +99,10 @@ class LivePasses:
             self._drawer.save_historic_predictions_to_disk()
             dk.return_dataframe = joined(frame, history[pair])
             return
-        # As many rows as the policy looks back on, which may be another's number than the config's.
-        rows = frame.iloc[-max(standing.terms.lookback, self._freqai["conv_width"]) :]
+        # As many rows as the policy looks back on, which may be another's number than the config's; one that remembers
+        # may have to be run over all there are.
+        n_rows = max(standing.terms.lookback, self._freqai["conv_width"])
+        rows = frame if is_recurrent(hooks.model) else frame.iloc[-n_rows:]
         decided = self._ask(hooks, rows, dk) or _Decided.nothing(dk.label_list)
         is_expired = self._is_expired(dk)
         if is_expired or standing.changes:

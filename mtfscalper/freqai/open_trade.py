@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from typing import NamedTuple
+from datetime import datetime
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -63,6 +64,35 @@ class _Seen(NamedTuple):
     asked: tuple[int, float, float]
 
 
+class Entered(Protocol):
+    """What is read of a trade: freqtrade's, or another with these."""
+
+    @property
+    def pair(self) -> str:
+        """Its pair."""
+        ...
+
+    @property
+    def open_date_utc(self) -> datetime:
+        """When it was entered."""
+        ...
+
+    @property
+    def open_rate(self) -> float:
+        """At which rate."""
+        ...
+
+    @property
+    def is_short(self) -> bool:
+        """On which side."""
+        ...
+
+    @property
+    def leverage(self) -> float | None:
+        """With which leverage; None for 1."""
+        ...
+
+
 class OpenTrade:
     """A trade of freqtrade's, followed from open to open.
 
@@ -70,7 +100,7 @@ class OpenTrade:
     that has just opened.
     """
 
-    def __init__(self, trade: LocalTrade, rules: TradingRules) -> None:
+    def __init__(self, trade: Entered, rules: TradingRules) -> None:
         """
         :param trade: read once; what changes while it is open is said by whoever asks
         """

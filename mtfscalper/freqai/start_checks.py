@@ -15,6 +15,7 @@ from mtfscalper.executors.choice import why_executor_cannot_be
 from mtfscalper.freqai.strategy_rules import settings_of_config
 from mtfscalper.freqai.written_config import as_written
 from mtfscalper.machine import memory_bytes, why_device_is_missing
+from mtfscalper.policy.recurrent import RECURRENT_PPO
 from mtfscalper.settings import Settings, SettingsError
 from mtfscalper.stock_keys import unread_keys
 from mtfscalper.training.memory import check_memory
@@ -48,7 +49,7 @@ def checked_settings(config: dict[str, Any]) -> Settings:
     :raises OperationalException: naming every wrong key, the value, the values accepted and the remedy
     """
     settings = settings_of_config(config)
-    complaints = list(_device_complaints(settings))
+    complaints = [*_device_complaints(settings), *_memory_complaints(settings)]
     if not complaints:
         try:
             check_memory(settings, memory_bytes(get_device(settings.rl.device)))
@@ -71,12 +72,6 @@ def checked_settings(config: dict[str, Any]) -> Settings:
             "The config has keys of other models, which nothing here reads: %s. Remedy: write what is nearest where "
             "you mean it, and remove the rest.",
             ", ".join(others),
-        )
-    if settings.rl.model_type == "RecurrentPPO":
-        logger.warning(
-            "freqai.rl_config.model_type is 'RecurrentPPO', which decides without its memory here: in training it "
-            "carries its state from candle to candle, in evaluation, backtest and live every decision starts from an "
-            "empty one. Remedy: model_type 'PPO' with more candles in freqai.conv_width."
         )
     unread = settings.ignored_ppo_keys(written)
     if unread:
@@ -110,6 +105,16 @@ def misspelt_keys(freqai: Mapping[str, Any]) -> Iterator[str]:
                     f"{where}.{key} is {section[key]!r}, a key that FreqAI does not read; accepted: "
                     f"{where}.{close[0]}, which is like it; remedy: write it so, or remove it"
                 )
+
+
+def _memory_complaints(settings: Settings) -> Iterator[str]:
+    if settings.rl.model_type == RECURRENT_PPO and settings.rl.decision_mode == "exact":
+        yield (
+            "freqai.rl_config.decision_mode is 'exact' and model_type 'RecurrentPPO'; accepted: 'replay' with it, "
+            "because what its policy remembers at an entry depends on all that the account did before, which slots, "
+            "locks and other pairs change after its decisions are made; remedy: set decision_mode to 'replay', or "
+            "model_type to 'PPO'"
+        )
 
 
 def _device_complaints(settings: Settings) -> Iterator[str]:

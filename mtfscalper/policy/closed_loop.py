@@ -1,18 +1,23 @@
-"""A policy's trades over a tape: decisions and rules in closed loop, one account, flat decisions batched."""
+"""A policy's trades over a tape: decisions and rules in closed loop, one account.
+
+Flat decisions are made for all rows at once, but for a policy that remembers: that is asked along the way.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper.envs.episodes import EnvSettings, candles_of, permitted_entries, scene_on
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.policy.inference import Decider
+from mtfscalper.policy.inference import MAX_BATCH, Decider, TradeDecision, decider_for
+from mtfscalper.policy.recurrent import Memory, Recollection, RecurrentDecider, is_recurrent
 from mtfscalper.trading.account import FLAT, Account, ExitReason
-from mtfscalper.trading.actions import Action, ActionTable
+from mtfscalper.trading.actions import N_ACTIONS, Action, ActionTable
 from mtfscalper.trading.arrays import NUMPY, SCALAR
 from mtfscalper.trading.episode import EpisodeState, Market, advance, carry_out, exit_candle
 from mtfscalper.trading.observation import observe
@@ -23,9 +28,17 @@ from mtfscalper.trading.trades import ClosedTrade, closed_trade
 class FlatDecisions(NamedTuple):
     """What would be done flat, at every row of a range.
 
+    Of a policy that remembers it is what was done flat: neutral, and 0, where a trade was open or nothing could be
+    entered, because the policy was not asked there and what it would have said depends on that.
+
     :ivar actions: members of :class:`Action`, automatic entries included, int64, shape (n_rows,)
     :ivar probabilities: the policy's, float32, shape (n_rows, 5)
     """
+
+    @classmethod
+    def none(cls, n_rows: int) -> FlatDecisions:
+        """Neutral at every row."""
+        return cls(np.zeros(n_rows, dtype=np.int64), np.zeros((n_rows, N_ACTIONS), dtype=np.float32))
 
     actions: npt.NDArray[np.int64]
     probabilities: npt.NDArray[np.float32]
@@ -81,8 +94,76 @@ def decidable_rows(tape: MarketTape, lookback: int) -> npt.NDArray[np.bool_]:
     return decidable
 
 
+def loop_decider(
+    model: BaseAlgorithm, features: npt.NDArray[np.float32], lookback: int, max_batch: int = MAX_BATCH
+) -> Decider | RecurrentDecider:
+    """What :func:`run` asks of a model, recurrent or not; see :func:`mtfscalper.policy.inference.decider_for`."""
+    if is_recurrent(model):
+        return RecurrentDecider(model, features, lookback)
+    return decider_for(model, features, lookback, max_batch)
+
+
+class _Answers(Protocol):
+    """A policy's answers along a loop.
+
+    :ivar flat: what it does flat, of a policy that remembers up to now
+    """
+
+    flat: FlatDecisions
+
+    def flat_action(self, index: int, row: int, account: Account) -> int:
+        """What is done flat.
+
+        :param index: of the row in the loop
+        """
+        ...
+
+    def trade_decision(self, row: int, account: Account, profit: float) -> TradeDecision:
+        """What is made of an open trade."""
+        ...
+
+
+class _AtOnce:
+    """Of a policy that remembers nothing: all flat decisions before the loop, a trade's where it is met."""
+
+    def __init__(self, decider: Decider, tape: MarketTape, settings: EnvSettings, rows: npt.NDArray[np.int64]) -> None:
+        self.flat = flat_decisions(decider, tape, settings, rows)
+        self._trades, self._settings = decider.trade_decider(), settings
+        self._permitted = tuple(side.tolist() for side in permitted_entries(tape, settings))
+
+    def flat_action(self, index: int, row: int, account: Account) -> int:
+        """See :class:`_Answers`."""
+        return int(self.flat.actions[index])
+
+    def trade_decision(self, row: int, account: Account, profit: float) -> TradeDecision:
+        """See :class:`_Answers`."""
+        settings, (long_permitted, short_permitted) = self._settings, self._permitted
+        permitted = long_permitted[row], short_permitted[row]
+        seen = observe(SCALAR, settings.rules, settings.view, row, account, profit, *permitted)
+        [decision] = self._trades.decide([seen])
+        return decision
+
+
+class _OneByOne:
+    """Of a policy that remembers: asked at a row, with what it remembers of those before."""
+
+    def __init__(self, recollection: Recollection, n_rows: int) -> None:
+        self.flat = FlatDecisions.none(n_rows)
+        self._recollection = recollection
+
+    def flat_action(self, index: int, row: int, account: Account) -> int:
+        """See :class:`_Answers`."""
+        self.flat.actions[index], self.flat.probabilities[index] = self._recollection.flat(row, account)
+        return int(self.flat.actions[index])
+
+    def trade_decision(self, row: int, account: Account, profit: float) -> TradeDecision:
+        """See :class:`_Answers`."""
+        decision = self._recollection.in_trade(row, account, profit)
+        return TradeDecision(decision.action, decision.exit_probability(account.side))
+
+
 def run(
-    decider: Decider,
+    decider: Decider | RecurrentDecider,
     tape: MarketTape,
     settings: EnvSettings,
     first_row: int,
@@ -91,6 +172,7 @@ def run(
     account: Account = FLAT,
     last_candle_closes: bool = False,
     policy_exits: bool = True,
+    memory: Memory | None = None,
 ) -> ClosedLoop:
     """Run one account over rows [first_row, stop_row) of a tape.
 
@@ -102,10 +184,14 @@ def run(
         the end of its data
     :param policy_exits: whether the policy may leave; else only the rules end its trades, and what it would have given
         leaving is noted all the same
+    :param memory: what a recurrent policy remembers of the rows before the first; None begins an episode
     """
-    trade_decider = decider.trade_decider()
     rows = np.arange(first_row, stop_row)
-    flat = flat_decisions(decider, tape, settings, rows)
+    answers: _Answers
+    if isinstance(decider, RecurrentDecider):
+        answers = _OneByOne(Recollection(decider, tape, settings, memory, first_row), len(rows))
+    else:
+        answers = _AtOnce(decider, tape, settings, rows)
     decidable = decidable_rows(tape, settings.lookback)
     sides = permitted_entries(tape, settings)
     market = Market(
@@ -114,7 +200,6 @@ def run(
         *(side & decidable for side in sides),
     )
     scene = scene_on(market, settings)._replace(terms=())
-    long_permitted, short_permitted = (side.tolist() for side in sides)
     actions = np.zeros(len(rows), dtype=np.int64)
     exit_probability = np.zeros(len(rows), dtype=np.float32)
     trades: list[ClosedTrade] = []
@@ -127,18 +212,16 @@ def run(
         if candle > last:
             # The candle of this decision is not there yet.
             if account.side == 0:
-                actions[index] = flat.actions[index] if decidable[row] else Action.NEUTRAL
+                actions[index] = answers.flat_action(index, row, account) if decidable[row] else Action.NEUTRAL
             continue
         if candle == state.last:
             # It has closed what was open, right after the candle before it.
             break
         action = int(Action.NEUTRAL)
         if decidable[row] and state.account.side == 0:
-            action = int(flat.actions[index])
+            action = answers.flat_action(index, row, state.account)
         elif decidable[row]:
-            permitted = long_permitted[row], short_permitted[row]
-            seen = observe(SCALAR, rules, settings.view, row, state.account, state.profit, *permitted)
-            [(asked, exit_probability[index])] = trade_decider.decide([seen])
+            asked, exit_probability[index] = answers.trade_decision(row, state.account, state.profit)
             action = asked if policy_exits else action
         actions[index] = action
         before = state
@@ -154,4 +237,4 @@ def run(
                 # At the open, as a signal: a strategy that reads columns alone knows of no longest duration.
                 actions[index] = Action.LONG_EXIT if fill.side > 0 else Action.SHORT_EXIT
             trades.append(closed_trade(tape.pair, fill, int(tape.dates_ms[closed_in]), tape.timeframe_ms))
-    return ClosedLoop(actions, flat, exit_probability, tuple(trades), account, float(equity))
+    return ClosedLoop(actions, answers.flat, exit_probability, tuple(trades), account, float(equity))

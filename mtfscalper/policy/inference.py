@@ -33,6 +33,7 @@ from mtfscalper.policy.network import (
     masked_logits,
     through_layers,
 )
+from mtfscalper.policy.recurrent import RecurrentPolicyError, is_recurrent
 from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
 from mtfscalper.trading.arrays import NUMPY
 from mtfscalper.trading.observation import N_ACCOUNT, Observation
@@ -205,7 +206,11 @@ def decider_for(
 
     :param lookback: candles an observation looks back
     :param max_batch: rows of a forward
+    :raises mtfscalper.policy.recurrent.RecurrentPolicyError: for a recurrent policy, see
+        :func:`mtfscalper.policy.closed_loop.loop_decider`
     """
+    if is_recurrent(model):
+        raise RecurrentPolicyError
     if isinstance(model.policy, MaskedActorCriticPolicy | EnsemblePolicy):
         return PolicyDecider(model.policy, features, max_batch)
     return LookbackDecider(model, features, lookback, max_batch)
@@ -414,6 +419,7 @@ def trade_decider_from_zip(
     :param model_type: its algorithm's name, as ``rl_config.model_type``
     :param features: scaled features, shape (n_candles, n_features)
     :param lookback: candles an observation looks back
+    :raises mtfscalper.policy.recurrent.RecurrentPolicyError: for a recurrent policy
     """
     actors = actors_in_zip(path) if model_type == "PPO" else ()
     if actors:

@@ -18,7 +18,6 @@ from stable_baselines3.common.logger import Logger
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy import closed_loop
-from mtfscalper.policy.inference import decider_for
 from mtfscalper.settings import EvaluationMode
 from mtfscalper.trading.account import EXIT_REASON_NAMES
 from mtfscalper.trading.trades import ClosedTrade
@@ -118,7 +117,7 @@ def play_segments(
         first_row = settings.lookback - 1
         if len(segment) < shortest_run(settings):
             continue
-        decider = decider_for(model, segment.features, settings.lookback, _MAX_BATCH)
+        decider = closed_loop.loop_decider(model, segment.features, settings.lookback, _MAX_BATCH)
         yield (
             segment,
             closed_loop.run(decider, segment, settings, first_row, len(segment) - 1, last_candle_closes=True),

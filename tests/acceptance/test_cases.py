@@ -131,10 +131,13 @@ def test_case_04_what_is_written_counts_in_a_file_as_in_the_environment(
 
 
 @needs_cases
-def test_case_08_a_recurrent_policy_is_warned_of_once(cases: Cases) -> None:
+def test_case_08_a_recurrent_policy_decides_with_its_memory_or_not_at_all(cases: Cases) -> None:
     outcome = cases.run("14", {"policy_type": "MlpLstmPolicy"})
     assert_ran(outcome)
-    assert len(outcome.lines("which decides without its memory here")) == 1
+    assert not outcome.lines("memory")
+    outcome = cases.run("14", {"policy_type": "MlpLstmPolicy", "decision_mode": "exact"})
+    assert_refused(outcome[:2], "freqai.rl_config.decision_mode is 'exact' and model_type 'RecurrentPPO'")
+    assert "remedy: set decision_mode to 'replay'" in outcome.output
 
 
 @needs_cases

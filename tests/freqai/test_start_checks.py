@@ -188,11 +188,12 @@ def test_freqtrades_documented_section_gives_no_warning(caplog: pytest.LogCaptur
     assert warnings_of(caplog, rl_config=rl, model_training_parameters={"learning_rate": 0.00025, "verbose": 1}) == []
 
 
-def test_a_recurrent_policy_is_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_recurrent_policy_is_refused_in_exact_mode_alone(caplog: pytest.LogCaptureFixture) -> None:
     rl = {"device": "cpu", "model_type": "RecurrentPPO", "policy_type": "MlpLstmPolicy"}
-    [warning] = warnings_of(caplog, rl_config=rl)
-    assert warning.startswith("freqai.rl_config.model_type is 'RecurrentPPO', which decides without its memory here")
-    assert "Remedy: " in warning
+    assert warnings_of(caplog, rl_config=rl) == []
+    with pytest.raises(OperationalException, match="remedy: set decision_mode to 'replay', or") as refused:
+        warnings_of(caplog, rl_config=rl | {"decision_mode": "exact"})
+    assert "decision_mode is 'exact' and model_type 'RecurrentPPO'" in str(refused.value)
 
 
 POLICIES = {

@@ -26,6 +26,7 @@ from mtfscalper.freqai.expiry import Expiry
 from mtfscalper.freqai.kept_policies import KeptPolicies, PairRows
 from mtfscalper.freqai.strategy_rules import UserParts, settings_of_config
 from mtfscalper.freqai.traded_strategy import TradedStrategy
+from mtfscalper.policy.recurrent import RecurrentPolicyError
 from mtfscalper.reporting.audit.entries import SIDES, Signals
 from mtfscalper.reporting.origin import moment
 from mtfscalper.reporting.quiet import quiet
@@ -188,7 +189,11 @@ class _Asker:
             else:
                 by_policy.setdefault(used[0], []).append(row)
         for name, of_policy in by_policy.items():
-            answers = self._policies.flat_actions(name, of_policy, of_pair)
+            try:
+                answers = self._policies.flat_actions(name, of_policy, of_pair)
+            except RecurrentPolicyError as error:
+                unknown[str(error)] += len(of_policy)
+                continue
             if answers is None:
                 unknown[_PURGED] += len(of_policy)
                 continue
