@@ -19,6 +19,7 @@ from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv, VecEnv,
 from mtfscalper.envs.batched_env import BatchedTradingEnv
 from mtfscalper.envs.episodes import EnvSettings, EpisodeMap
 from mtfscalper.envs.lookback_observation import LookbackObservation
+from mtfscalper.envs.reward_errors import RewardErrorsInInfo
 from mtfscalper.envs.trading_env import TradingEnv
 from mtfscalper.machine import set_torch_threads
 from mtfscalper.market.tape import MarketTape
@@ -53,7 +54,8 @@ def _make_worker_env(tape: MarketTape, settings: EnvSettings, compact: bool) -> 
     # end by themselves once it is gone, for nobody writes into their pipes any more.
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
-    return make_env(tape, settings, compact)
+    env = make_env(tape, settings, compact)
+    return env if settings.own_reward is None else RewardErrorsInInfo(env)
 
 
 class SupervisedSubprocVecEnv(SubprocVecEnv):
