@@ -208,8 +208,8 @@ def check_reward_of_strategy(reward: UsersReward | None, can_short: bool) -> Non
     if reward is not None and can_short and base_of(reward.code.value) is Base3ActionRLEnv:
         raise OperationalException(
             f"{MY_RL_ENV} inherits from Base3ActionRLEnv and the strategy can short: its Sell turns a long into a "
-            "short at once, which no trade does here; accepted: Base5ActionRLEnv or Base4ActionRLEnv, or a strategy with "
-            "can_short = False; remedy: change one of the two"
+            "short at once, which no trade does here; accepted: Base5ActionRLEnv or Base4ActionRLEnv, or a strategy "
+            "with can_short = False; remedy: change one of the two"
         )
 
 

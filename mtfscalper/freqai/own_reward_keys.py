@@ -48,8 +48,8 @@ def why_not_for_own_reward(settings: Settings) -> Iterator[str]:
     if settings.rl.vec_env == "torch":
         yield (
             "freqai.rl_config.vec_env is 'torch', and MyRLEnv.calculate_reward is Python that is asked about one "
-            "account at a time, which no device and no population does; accepted: 'subproc' or 'dummy' ('batched' and 'auto' "
-            "run as 'dummy'); remedy: set one of these, or write the reward as a term (docs/own_reward.md)"
+            "account at a time, which no device and no population does; accepted: 'subproc' or 'dummy' ('batched' and "
+            "'auto' run as 'dummy'); remedy: set one of these, or write the reward as a term (docs/own_reward.md)"
         )
 
 

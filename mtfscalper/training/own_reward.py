@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -49,7 +49,7 @@ class _Watched:
 
 
 def rewards_and_profits(
-    tape: MarketTape, settings: EnvSettings, seed: int, policies: list[Choose], n_decisions: int
+    tape: MarketTape, settings: EnvSettings, seed: int, policies: Sequence[Choose], n_decisions: int
 ) -> npt.NDArray[np.float64]:
     """What policies are paid and what they earn, as a logarithm, each from its own start.
 
