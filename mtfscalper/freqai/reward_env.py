@@ -38,7 +38,7 @@ class ActionNumbers(NamedTuple):
 
 
 # Base3's Sell turns a long into a short where shorts are allowed, which nothing does here.
-NUMBERS: dict[type[BaseEnvironment], ActionNumbers] = {
+NUMBERS: dict[type, ActionNumbers] = {
     Base5ActionRLEnv: ActionNumbers(Actions5, (0, 1, 2, 3, 4), {1: 1, -1: 3}, {1: 2, -1: 4}),
     Base4ActionRLEnv: ActionNumbers(Actions4, (0, 2, 1, 3, 1), {1: 2, -1: 3}, {1: 1, -1: 1}),
     Base3ActionRLEnv: ActionNumbers(Actions3, (0, 1, 2, 0, 0), {1: 1}, {1: 2}),
@@ -109,7 +109,8 @@ class RewardEnv:
         self._position_history = [None] * self._start_tick + [Positions.Neutral]
         self._total_profit = self._total_unrealized_profit = 1.0
         self.total_reward = 0.0
-        self.history, self.trade_history = {}, []
+        self.history: dict[str, list[Any]] = {}
+        self.trade_history: list[dict[str, Any]] = []
         self.__profit = self.__best = 0.0
         self.__rate = self.__opens[self._start_tick]
 
@@ -131,11 +132,11 @@ class RewardEnv:
         self._current_tick = tick - 1
         self.__profit, self.__best = profit, max(best, profit)
         self.__rate = self.__opens[tick] if rate is None else rate
-        return self.step(action)[1]  # type: ignore[attr-defined, no-any-return]
+        return self.step(action)[1]  # type: ignore[no-any-return]
 
     def would_trade(self, action: int) -> bool:
         """Whether FreqAI's environment would carry an action out."""
-        return bool(self.is_tradesignal(action))  # type: ignore[attr-defined]
+        return bool(self.is_tradesignal(action))
 
     # ------------------------------------------------------------------ what FreqAI's class answers otherwise
 
