@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import pickle
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from freqai_runs import FreqtradeBacktest, Watch
+from freqai_runs import ROOT, FreqtradeBacktest, Watch
 from freqtrade.exceptions import OperationalException
 from stable_baselines3.common.vec_env import SubprocVecEnv
 from test_own_reward import PARAMETERS, config_with, paid_by
@@ -24,9 +25,12 @@ from tiny_training import env_settings_of, parameters, random_tape, same, tiny_s
 from mtfscalper.envs.build import build_vec_env, underlying
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.own_reward import users_reward
+from mtfscalper.freqai.reward_env import SHOWN
 from mtfscalper.trading.own_reward import OwnRewardError
+from mtfscalper.trading.reward import RewardSettings
 from mtfscalper.training.job import TrainingJob
-from mtfscalper.training.reward_check import reward_profit_correlation
+from mtfscalper.training.reward_check import check_reward, reward_profit_correlation
+from mtfscalper.user_code import UserCode
 
 TAPE = random_tape(400)
 MODEL = """
@@ -257,6 +261,24 @@ def test_a_reward_is_ranked_beside_profit() -> None:
             return -super().calculate_reward(action)
 
     assert reward_profit_correlation(TAPE, paid_by(Backwards, settings), 1) < -0.9
+
+
+def test_the_documents_example_can_be_used_as_it_stands_and_its_list_is_what_is_shown() -> None:
+    page = (ROOT / "docs" / "own_reward.md").read_text(encoding="utf-8")
+    source, terms = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    made: dict[str, Any] = {"__name__": "made"}
+    exec(source, made)
+    settings = env_settings_of(tiny_settings(entry_mode="agent"))
+    assert np.isfinite(reward_profit_correlation(TAPE, paid_by(made["MyCoolRLModel"].MyRLEnv, settings), 1))
+    assert len(source.splitlines()) <= 18
+    listed = page.partition("## What it may read")[2].partition("Anything else")[0]
+    assert set(re.findall(r"`(\w+)`", listed)) == set(SHOWN)
+    written = "".join(line.removeprefix("# ").strip() for line in terms.splitlines()[:2])
+    weights = json.loads("{" + written + "}")["model_reward_parameters"]
+    exec(terms, made)
+    reward = RewardSettings(**weights)
+    own = (UserCode("my_terms:entered", "", made["entered"]),)
+    assert check_reward(TAPE, replace(settings, reward=reward, own_terms=own), 1) <= 1
 
 
 def test_the_parameters_and_features_of_the_config_stay_as_they_were_written() -> None:

@@ -166,7 +166,8 @@ def test_freqais_environment_gives_the_same_numbers_one_candle_earlier(kind: typ
         assert reward == pytest.approx(expected, rel=1e-9, abs=1e-12)
         traded += env._state.account.side != side
         paid[str(np.sign(reward))] += 1
-        assert not (terminated or truncated)
+        assert not terminated
+        assert not truncated
     assert traded > 50
     assert paid["1.0"] > 20
     assert paid["-1.0"] > 20
