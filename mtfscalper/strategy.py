@@ -14,7 +14,7 @@ from mtfscalper.freqai.columns import (
 )
 from mtfscalper.freqai.exit_policy import ExitDecision
 from mtfscalper.freqai.policy_exits import PolicyExits
-from mtfscalper.freqai.strategy_rules import settings_of_config
+from mtfscalper.freqai.strategy_rules import settings_of_strategy as settings_of_config
 from mtfscalper.freqai.trade_decisions import PROBABILITY_KEY, TradeDecisions
 from mtfscalper.freqai.unsimulated import carries_out_policy
 from mtfscalper.market.signals import (

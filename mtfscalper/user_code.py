@@ -50,8 +50,32 @@ def class_sources_sha256(kind: type) -> str:
 
     :param kind: also one whose module freqtrade loaded from a file without making it known to Python
     """
+    return _hash_of_files(_files_used(_modules_of(kind, kind)))
+
+
+def class_code(kind: type, found: type) -> UserCode:
+    """A class that the user wrote, with the files that it stands in and uses.
+
+    :param kind: may be nested in ``found``, or imported by its module
+    :param found: the class that freqtrade found
+    """
+    modules = _modules_of(kind, found)
+    for module in modules:
+        for used in _modules_used(module, lambda one: not _is_installed(one)):
+            if sys.modules.get(used.__name__) is used:
+                cloudpickle.register_pickle_by_value(used)
+    # An installed one is found everywhere, but an update of its package changes it.
+    files = _files_used(modules) | _files(one for one in modules if not _is_counted_by_version(one))
+    return UserCode(f"{kind.__module__}:{kind.__qualname__}", _hash_of_files(files), kind)
+
+
+def _modules_of(kind: type, found: type) -> list[ModuleType]:
+    """The modules that a class and its parents stand in.
+
+    :param found: the class that freqtrade found, in whose module the others of that name stand
+    """
     # freqtrade's resolver keeps a module out of Python's list, and notes the file on the class.
-    unlisted = ModuleType(kind.__module__) if "__file__" in vars(kind) else None
+    unlisted = ModuleType(found.__module__) if "__file__" in vars(found) else None
     modules = []
     for each in kind.__mro__:
         if unlisted is None or each.__module__ != unlisted.__name__:
@@ -60,13 +84,10 @@ def class_sources_sha256(kind: type) -> str:
         for value in vars(each).values():
             function = getattr(value, "fget", None) or getattr(value, "__func__", None) or value
             vars(unlisted).update(getattr(function, "__globals__", {}))
-    if unlisted is not None:
-        unlisted.__file__ = vars(kind)["__file__"]
+    if unlisted is not None and any(each.__module__ == unlisted.__name__ for each in kind.__mro__):
+        unlisted.__file__ = vars(found)["__file__"]
         modules.append(unlisted)
-    files: dict[str, Path] = {}
-    for module in modules:
-        files |= _files(_modules_used(module, lambda one: not _is_installed(one)))
-    return _hash_of_files(files)
+    return modules
 
 
 def _unpacked(name: str, source_sha256: str, value: bytes) -> UserCode:
@@ -168,6 +189,19 @@ def _is_installed(module: ModuleType) -> bool:
         return True
     places = [Path(sysconfig.get_path(place)) for place in ("stdlib", "purelib", "platlib")] + [Path(__file__).parent]
     return file is None or any(Path(file).resolve().is_relative_to(place.resolve()) for place in places)
+
+
+def _is_counted_by_version(module: ModuleType) -> bool:
+    """Whether a module changes with Python, or with a library whose version a fingerprint holds."""
+    return module.__name__.partition(".")[0] in ("freqtrade", "gymnasium") or getattr(module, "__file__", None) is None
+
+
+def _files_used(modules: Iterable[ModuleType]) -> dict[str, Path]:
+    """The files of modules and of those they use, as far as they are not installed."""
+    files: dict[str, Path] = {}
+    for module in modules:
+        files |= _files(_modules_used(module, lambda one: not _is_installed(one)))
+    return files
 
 
 def _files(modules: Iterable[ModuleType]) -> dict[str, Path]:

@@ -17,6 +17,7 @@ from mtfscalper.trading.actions import ActionTable, entry_permissions
 from mtfscalper.trading.arrays import BatchNamespace
 from mtfscalper.trading.episode import Market, Scene
 from mtfscalper.trading.observation import TradeView
+from mtfscalper.trading.own_reward import OwnReward
 from mtfscalper.trading.reward import RewardSettings, weighted_terms
 from mtfscalper.trading.rules import may_run_out
 from mtfscalper.trading.trading_rules import TradingRules
@@ -32,6 +33,7 @@ class EnvSettings:
     :ivar own_terms: the functions that ``reward.terms`` names
     :ivar state_info: whether observations show the trade's profits and age (``add_state_info``)
     :ivar record_trades: whether the last info of an episode lists its closed trades
+    :ivar own_reward: pays in the place of ``reward``'s terms, one account at a time; None where these do
     """
 
     rules: TradingRules
@@ -42,6 +44,7 @@ class EnvSettings:
     record_trades: bool = False
     state_info: bool = True
     own_terms: tuple[UserCode, ...] = ()
+    own_reward: OwnReward | None = None
 
     @cached_property
     def view(self) -> TradeView:
@@ -59,7 +62,13 @@ def scene_on(
 
     :param next_entry: where a flat account goes on to, see :class:`mtfscalper.trading.episode.Scene`
     :param xp: the namespace of many accounts; None for one account, in Python's numbers
+    :raises ValueError: if many accounts shall be paid by a reward that is asked about one
     """
+    if xp is not None and settings.own_reward is not None:
+        raise ValueError(
+            "own_reward is asked about one account at a time, and these environments step many at once; accepted: "
+            "vec_env 'subproc' or 'dummy'; remedy: set one of them"
+        )
 
     def laid_out(values: npt.NDArray[Any]) -> Any:
         return values.tolist() if xp is None else xp.asarray(values)
@@ -67,7 +76,7 @@ def scene_on(
     return Scene(
         rules=settings.rules,
         reward=settings.reward,
-        terms=weighted_terms(settings.reward, settings.own_terms),
+        terms=() if settings.own_reward is not None else weighted_terms(settings.reward, settings.own_terms),
         entry_mode=settings.entry_mode,
         actions=ActionTable(*map(laid_out, ActionTable.from_entry_mode(settings.entry_mode))),
         moments=market.one_by_one() if xp is None else market.in_batches(xp),

@@ -18,6 +18,7 @@ from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
 from mtfscalper.trading.arrays import SCALAR
 from mtfscalper.trading.episode import EpisodeState, advance, enters_by_itself, exit_candle
 from mtfscalper.trading.observation import HIGHEST, LOWEST, observe
+from mtfscalper.trading.own_reward import OWN_REWARD
 from mtfscalper.trading.trades import ClosedTrade, closed_trade
 
 
@@ -43,11 +44,13 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
         """
         :param tapes: the candles to play on; of several pairs, rows count along the tapes laid end to end
         :raises TapeError: if no segment has room for a decision, or no entry is ever permitted
+        :raises ValueError: if ``own_reward`` shall pay on several tapes
         """
         self.observation_space = observation_space()
         self.action_space = spaces.Discrete(N_ACTIONS)
         self.settings = settings
         self._map = EpisodeMap.from_tapes(tapes, settings)
+        self._own_reward = None if settings.own_reward is None else settings.own_reward.on(_only_one(tapes))
         self._scene = self._map.scene(settings)
         # Python numbers: indexing a NumPy array for one number costs more than a rule.
         self._long_permitted = self._map.market.long_permitted.tolist()
@@ -107,6 +110,10 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
         self._drained_terms.clear()
         return drained
 
+    def reward_metrics(self) -> dict[str, float]:
+        """Figures for TensorBoard by tag, of an ``own_reward`` that keeps some."""
+        return {} if self._own_reward is None else self._own_reward.metrics()
+
     def _flat_at(self, start: Start) -> EpisodeState:
         """A flat account at the first candle from a start on where an entry is permitted."""
         last = self._map.segments[start.segment].last
@@ -119,6 +126,8 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
         self._carried_reward = 0.0
         self._trades = []
         self._episode_terms.clear()
+        if self._own_reward is not None:
+            self._own_reward.begin(self._state)
         if self._passes_by_itself():
             self._carried_reward = self._run(Action.NEUTRAL)
         return not self._ended
@@ -146,6 +155,8 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
         if fill.exited and self.settings.record_trades:
             pair, close_ms = self._map.segments[self._segment].pair, self._map.dates_ms[int(exit_candle(before, fill))]
             self._trades.append(closed_trade(pair, fill, close_ms, self._map.timeframe_ms))
+        if self._own_reward is not None:
+            terms = {OWN_REWARD: self._own_reward.of_candle(before, action, fill, self._state)}
         self._episode_terms.update(terms)
         self._drained_terms.update(terms)
         return float(sum(terms.values()))
@@ -163,3 +174,12 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
             self._short_permitted[row],
         )
         return np.array(seen, dtype=np.float32)
+
+
+def _only_one(tapes: MarketTape | Sequence[MarketTape]) -> MarketTape:
+    """The tape of an environment whose reward knows one pair."""
+    if isinstance(tapes, MarketTape):
+        return tapes
+    if len(tapes) != 1:
+        raise ValueError(f"own_reward is given {len(tapes)} tapes; accepted: one; remedy: train the pairs apart")
+    return tapes[0]

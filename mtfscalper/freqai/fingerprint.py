@@ -54,6 +54,7 @@ def run_fingerprint(
         "ppo": {"verbose"},
     }
     shown |= {"train_period_days": True, "backtest_period_days": True}
+    reward = {"own reward's config": user.reward.parameters_sha256} if user.reward is not None else {}
     features = [freqai["feature_parameters"], freqai["data_split_parameters"]]
     return {
         "versions": artefacts.value_hash(artefacts.library_versions()),
@@ -63,6 +64,7 @@ def run_fingerprint(
         "rules": artefacts.value_hash(asdict(rules)),
         "features": artefacts.value_hash(features),
         "model class": class_sources_sha256(model),
+        **reward,
     }
 
 

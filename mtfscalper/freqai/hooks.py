@@ -34,15 +34,16 @@ LIVE_HOOKS = (
     *("assert_config", "set_full_path", "unset_outlier_removal"),
 )
 
+# What is found by its name, and asked in training: see mtfscalper.freqai.own_reward.
+_ENVIRONMENT = "MyRLEnv"
 _REWARD = (
-    "a reward is changed in freqai.rl_config.model_reward_parameters, by the weights of its terms and by functions of "
-    "yours named in `terms` (README, Settings)"
+    "a reward of yours is calculate_reward of a nested class MyRLEnv(Base5ActionRLEnv), or terms and their weights in "
+    "freqai.rl_config.model_reward_parameters, which is faster (docs/own_reward.md)"
 )
 _ENVIRONMENTS = "training runs on environments that trade by freqtrade's rules; freqai.rl_config.vec_env says how"
 _PIPELINE = "features are scaled by define_data_pipeline"
 # What does here what a hook does elsewhere.
 _INSTEAD = {
-    "MyRLEnv": _REWARD,
     "calculate_reward": _REWARD,
     "set_train_and_eval_environments": _ENVIRONMENTS,
     "pack_env_dict": _ENVIRONMENTS,
@@ -73,7 +74,7 @@ def dead_hooks() -> frozenset[str]:
         for name, value in vars(base).items()
         if callable(value) and not name.startswith("__")
     } - set(dir(gymnasium.Env))
-    return frozenset((of_models | of_environments) - set(LIVE_HOOKS))
+    return frozenset((of_models | of_environments) - {*LIVE_HOOKS, _ENVIRONMENT})
 
 
 def own_trainings(model: type, ours: type) -> list[str]:

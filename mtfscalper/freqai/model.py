@@ -33,6 +33,7 @@ from mtfscalper.freqai.health_writer import HealthWriter
 from mtfscalper.freqai.hooks import check_hooks, own_trainings
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.live_pass import LivePasses
+from mtfscalper.freqai.own_reward import users_reward
 from mtfscalper.freqai.preparation import Preparation, preparation_of
 from mtfscalper.freqai.routine_lines import leave_out_routine
 from mtfscalper.freqai.run_planning import PLAN_ONLY, RunPlanning
@@ -59,7 +60,8 @@ class MtfScalperFreqaiModel(BotHooks):
     def __init__(self, **kwargs: Any) -> None:
         check_hooks(type(self), MtfScalperFreqaiModel)
         self.config = kwargs["config"]
-        self._asked = checked_settings(self.config)
+        self._reward = users_reward(type(self), self.config)
+        self._asked = checked_settings(self.config, own_reward=self._reward is not None)
         self._traded: TradedStrategy | None = None
         self._is_set_up = False
         # FreqAI makes its folder and writes into it when it begins, which a view must not.
@@ -69,7 +71,7 @@ class MtfScalperFreqaiModel(BotHooks):
     def _set_up(self) -> None:
         config, rl = self.config, self.settings.rl
         self._is_set_up = True
-        self._user = UserParts.from_settings(self.settings, config)
+        self._user = UserParts.from_settings(self.settings, config, self._reward)
         self._seals = Seals(Path(config["user_data_dir"]), rl.trust_models)
         self._archive = Archive.from_config(config)
         plans_only = bool(config.get(PLAN_ONLY))

@@ -22,7 +22,7 @@ from freqtrade.strategy import IStrategy
 from mtfscalper.freqai.bot_record import take_bots_timerange
 from mtfscalper.freqai.candle_clock import candle_open, candles_between
 from mtfscalper.freqai.exit_policy import ExitDecision
-from mtfscalper.freqai.strategy_rules import settings_of_config
+from mtfscalper.freqai.strategy_rules import settings_of_strategy
 from mtfscalper.freqai.trade_decisions import DecisionLostError, TradeDecisions, trade_decisions_of
 from mtfscalper.freqai.unknown_position import has_unknown_position
 from mtfscalper.freqai.unsimulated import carries_out_policy
@@ -279,12 +279,12 @@ def _settings(strategy: IStrategy) -> RLSettings:
     known = vars(strategy).get(_SETTINGS)
     if known is None:
         try:
-            known = settings_of_config(strategy.config).rl
+            known = settings_of_strategy(strategy.config).rl
         except OperationalException:
             if _uses_policy(strategy):
                 raise
             # Without FreqAI its section may be another model's.
-            known = settings_of_config({}).rl
+            known = settings_of_strategy({}).rl
         vars(strategy)[_SETTINGS] = known
     return cast(RLSettings, known)
 

@@ -50,13 +50,20 @@ def preparation_of(dk: FreqaiDataKitchen) -> Preparation:
 
 
 def training_data(
-    frame: DataFrame, dk: FreqaiDataKitchen, pipeline: Any, candles: PairCandles, settings: Settings
+    frame: DataFrame,
+    dk: FreqaiDataKitchen,
+    pipeline: Any,
+    candles: PairCandles,
+    settings: Settings,
+    *,
+    keep_raw: bool = False,
 ) -> dict[str, Any]:
     """FreqAI's data of a training, and the tapes that a policy is trained and evaluated on.
 
     :param frame: of the training period, one row a candle
     :param dk: gets the pipeline, and whatever FreqAI keeps of its labels
     :param pipeline: to be fitted
+    :param keep_raw: whether ``raw_features`` keeps those of the training before they are scaled
     :return: FreqAI's dictionary, with ``train_tape``, and ``evaluation_tape``, which is None where nothing is held out,
         and ``judging_tape``, None where nothing judges the policy; folds are stretches of a tape with gaps around them
     """
@@ -73,6 +80,7 @@ def training_data(
     dk.fit_labels()
     # Which candles these are, before the pipeline renumbers anything.
     train_rows, test_rows = (frame.loc[data[f"{part}_features"].index] for part in ("train", "test"))
+    raw = {"raw_features": filtered.loc[data["train_features"].index]} if keep_raw else {}
     dk.feature_pipeline = pipeline
     data["train_features"], data["train_labels"], data["train_weights"] = pipeline.fit_transform(
         data["train_features"], data["train_labels"], data["train_weights"]
@@ -88,7 +96,7 @@ def training_data(
         evaluation_tape = _tape_of(candles, test_rows, data["test_features"], chooses)
         if folds is not None:
             judging_tape = _tape_of(candles, test_rows, data["test_features"], folds.judge[folds.held_out])
-    return {**data, "train_tape": train_tape, "evaluation_tape": evaluation_tape, "judging_tape": judging_tape}
+    return {**data, **raw, "train_tape": train_tape, "evaluation_tape": evaluation_tape, "judging_tape": judging_tape}
 
 
 def _in_folds(dk: FreqaiDataKitchen, features: DataFrame, labels: DataFrame, folds: Folds) -> dict[Any, Any]:

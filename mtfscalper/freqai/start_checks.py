@@ -12,6 +12,7 @@ from freqtrade.exceptions import OperationalException
 from stable_baselines3.common.utils import get_device
 
 from mtfscalper.executors.choice import why_executor_cannot_be
+from mtfscalper.freqai.own_reward_keys import for_own_reward, tell_own_reward, why_not_for_own_reward
 from mtfscalper.freqai.strategy_rules import settings_of_config
 from mtfscalper.freqai.written_config import as_written
 from mtfscalper.machine import memory_bytes, why_device_is_missing
@@ -41,15 +42,18 @@ _BEYOND_SCHEMA = {
 }
 
 
-def checked_settings(config: dict[str, Any]) -> Settings:
+def checked_settings(config: dict[str, Any], *, own_reward: bool = False) -> Settings:
     """The settings of a freqtrade config, once nothing is known that would stop a training on this machine later.
 
     Keys that look misspelt and keys that are not read get a warning.
 
+    :param own_reward: whether the model's reward is the user's own
     :raises OperationalException: naming every wrong key, the value, the values accepted and the remedy
     """
-    settings = settings_of_config(config)
+    settings = settings_of_config(config, own_reward=own_reward)
     complaints = [*_device_complaints(settings), *_memory_complaints(settings)]
+    if own_reward:
+        complaints += why_not_for_own_reward(settings)
     if not complaints:
         try:
             check_memory(settings, memory_bytes(get_device(settings.rl.device)))
@@ -81,6 +85,9 @@ def checked_settings(config: dict[str, Any]) -> Settings:
             ", ".join(unread),
             settings.rl.model_type,
         )
+    if own_reward:
+        tell_own_reward(written, settings)
+        return for_own_reward(settings)
     return settings
 
 

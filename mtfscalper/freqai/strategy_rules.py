@@ -21,6 +21,7 @@ from mtfscalper.freqai.bot_record import live_models_complaints
 from mtfscalper.freqai.candles import PairCandles
 from mtfscalper.freqai.entry_terms import Asker, EntryTerms, Stake, signal_columns
 from mtfscalper.freqai.exit_policy import TradeTerms
+from mtfscalper.freqai.own_reward_keys import without_own_keys
 from mtfscalper.freqai.written_config import as_written, not_written
 from mtfscalper.market.tape import EXIT_COLUMNS, GATE_COLUMNS
 from mtfscalper.settings import RLSettings, Settings, SettingsError
@@ -30,6 +31,7 @@ from mtfscalper.trading.trading_rules import RulesError, TradingRules
 from mtfscalper.user_code import UserCode, UserCodeError, forget_user_code
 
 if TYPE_CHECKING:
+    from mtfscalper.freqai.own_reward import UsersReward
     from mtfscalper.policy.user_network import UserNetwork
 
 logger = logging.getLogger(__name__)
@@ -42,13 +44,15 @@ _UNKNOWN_FEE = 0.0015
 _NAMES_OF_RULES = {"stoploss": "stoploss_ratio"}
 
 
-def settings_of_config(config: dict[str, Any]) -> Settings:
+def settings_of_config(config: dict[str, Any], *, own_reward: bool = False) -> Settings:
     """The settings of a freqtrade config, wrong ones as the kind of error freqtrade prints and stops at.
 
+    :param own_reward: whether the model's reward is the user's own, whose parameters are not checked
     :raises OperationalException: naming every wrong key, the value, the values accepted and the remedy
     """
+    written = as_written(config)
     try:
-        settings = Settings.from_config(as_written(config), _unknown_arguments)
+        settings = Settings.from_config(without_own_keys(written) if own_reward else written, _unknown_arguments)
         UserParts.from_settings(settings, config)
     except (SettingsError, UserCodeError) as error:
         raise OperationalException(f"The config cannot be used:\n{error}") from error
@@ -57,6 +61,14 @@ def settings_of_config(config: dict[str, Any]) -> Settings:
     if complaints:
         raise OperationalException("The config cannot be used:\n" + "\n".join(complaints))
     return settings
+
+
+def settings_of_strategy(config: dict[str, Any]) -> Settings:
+    """What a strategy reads of its config: not the reward, whose parameters the FreqAI model checks.
+
+    :raises OperationalException: as :func:`settings_of_config`
+    """
+    return settings_of_config(config, own_reward=True)
 
 
 def _period_complaints(settings: Settings, config: Mapping[str, Any]) -> Iterator[str]:
@@ -98,20 +110,25 @@ class UserParts(NamedTuple):
 
     :ivar terms: of the reward
     :ivar network: a features extractor, None for none
+    :ivar reward: of the FreqAI model's own environment, None for none
     """
 
     terms: tuple[UserCode, ...]
     network: UserNetwork | None
+    reward: UsersReward | None = None
 
     @classmethod
-    def from_settings(cls, settings: Settings, config: Mapping[str, Any]) -> UserParts:
+    def from_settings(
+        cls, settings: Settings, config: Mapping[str, Any], reward: UsersReward | None = None
+    ) -> UserParts:
         """
         :param config: the freqtrade config, with its user directory
+        :param reward: of the FreqAI model's own environment
         :raises UserCodeError: if something cannot be loaded
         """
         rl = settings.rl
         if not rl.model_reward_parameters.terms and rl.network is None:
-            return cls((), None)
+            return cls((), None, reward)
         user_data = Path(config["user_data_dir"])
         forget_user_code()
         network = None
@@ -120,12 +137,13 @@ class UserParts(NamedTuple):
             from mtfscalper.policy.user_network import UserNetwork
 
             network = UserNetwork.from_name(rl.network, user_data)
-        return cls(load_own_terms(rl.model_reward_parameters, user_data), network)
+        return cls(load_own_terms(rl.model_reward_parameters, user_data), network, reward)
 
     @property
     def codes(self) -> tuple[UserCode, ...]:
         """All of it."""
-        return self.terms if self.network is None else (*self.terms, self.network.code)
+        parts = [part.code for part in (self.network, self.reward) if part is not None]
+        return (*self.terms, *parts)
 
 
 def _unknown_arguments(model_type: str, arguments: Mapping[str, Any]) -> list[str]:

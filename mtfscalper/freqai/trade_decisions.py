@@ -26,7 +26,7 @@ from mtfscalper.freqai.exit_policy import ExitDecision, ExitPolicy, leaves
 from mtfscalper.freqai.open_trade import OpenTrade, funding_received
 from mtfscalper.freqai.policy_store import PolicyStore
 from mtfscalper.freqai.sharing import Readers
-from mtfscalper.freqai.strategy_rules import differences_to_training, settings_of_config
+from mtfscalper.freqai.strategy_rules import differences_to_training, settings_of_strategy
 from mtfscalper.seals import Seals
 
 logger = logging.getLogger(__name__)
@@ -113,7 +113,7 @@ class TradeDecisions:
         self._strategy = strategy
         self._leaves = leaves
         self._live = config.get("runmode") in TRADE_MODES
-        seals = Seals(Path(config["user_data_dir"]), settings_of_config(config).rl.trust_models)
+        seals = Seals(Path(config["user_data_dir"]), settings_of_strategy(config).rl.trust_models)
         self._store = PolicyStore(Archive.from_config(config), seals)
         self._bots: dict[str, BotsDecisions] = {}
         # By pair, the trade and the candle of the bot's answer that was given last.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from mtfscalper.freqai.backtest_run import BacktestRun, PeriodKitchen
 from mtfscalper.freqai.candles import CandleSource, PairCandles
 from mtfscalper.freqai.environments_note import EnvironmentsNote
 from mtfscalper.freqai.fingerprint import run_fingerprint
+from mtfscalper.freqai.own_reward import check_reward_of_strategy
 from mtfscalper.freqai.preparation import training_data
 from mtfscalper.freqai.run_watching import period_name
 from mtfscalper.freqai.strategy_frame import StrategyFrame, bots_stop_too, check_strategy
@@ -51,6 +53,8 @@ class TradedStrategy:
         :raises OperationalException: if its trades cannot be learned; in a bot a StrategyRefusedError
         """
         check_strategy(strategy, config, asked)
+        with bots_stop_too(config):
+            check_reward_of_strategy(user.reward, bool(strategy.can_short))
         name_unsimulated(strategy, config, asked)
         self.strategy, self.settings = strategy, asked
         self._config, self._asked, self._user = config, asked, user
@@ -121,7 +125,7 @@ class TradedStrategy:
         :param pipeline: to be fitted
         """
         candles = self._candles_to_train(pair, frame, dk, drawer)
-        return training_data(frame, dk, pipeline, candles, self.settings)
+        return training_data(frame, dk, pipeline, candles, self.settings, keep_raw=self._user.reward is not None)
 
     def _candles_to_train(
         self, pair: str, frame: DataFrame, dk: FreqaiDataKitchen, drawer: FreqaiDataDrawer
@@ -147,7 +151,11 @@ class TradedStrategy:
         :param tensorboard: whether files for TensorBoard are written
         :param initial_model: zip of a model to go on from
         """
-        train, environment = data["train_tape"], self.terms.environment(dk.pair)
+        train, environment, reward = data["train_tape"], self.terms.environment(dk.pair), self._user.reward
+        if reward is not None:
+            raw, rules = data.get("raw_features"), environment.rules
+            paid = reward.of_pair(dk.pair, self._config, rules, self.settings.lookback, raw)
+            environment = replace(environment, own_reward=paid)
 
         def choose() -> Settings:
             network = network_arguments(self.settings, train.n_features, self._user.network)

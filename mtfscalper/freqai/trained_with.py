@@ -49,10 +49,13 @@ def trained_with(
         "test_size": settings.test_size,
         "train_period_days": settings.train_period_days,
     }
+    rewarded = settings.rl.model_reward_parameters.model_dump(mode="json")
+    if user.reward is not None:
+        rewarded |= user.reward.rl_config["model_reward_parameters"]
     sections: dict[str, Mapping[str, Any]] = {
         "freqai.": freqai,
         "freqai.rl_config.": rl | settings.ppo.model_dump(mode="json", exclude={"verbose"}),
-        "freqai.rl_config.model_reward_parameters.": settings.rl.model_reward_parameters.model_dump(mode="json"),
+        "freqai.rl_config.model_reward_parameters.": rewarded,
         "freqai.model_training_parameters.": settings.other_algorithm_kwargs,
         "freqai.feature_parameters.": {
             name: value for name, value in feature_parameters.items() if name not in _ONLY_SHOWN

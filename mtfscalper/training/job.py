@@ -23,6 +23,7 @@ from mtfscalper.training.curves import Curves, CurvesCallback
 from mtfscalper.training.evaluation import KeepBest
 from mtfscalper.training.fit import build_model, learn, network_arguments
 from mtfscalper.training.memory import check_memory
+from mtfscalper.training.own_reward import OwnRewardCallback
 from mtfscalper.training.population import train_population, why_not_on_device
 from mtfscalper.training.ppo import FusedPPO
 from mtfscalper.training.report import TrainingReport
@@ -65,6 +66,7 @@ class TrainingJob(TrainingRequest):
         :raises mtfscalper.envs.worker_env.WorkerDiedError: if a worker process is lost
         :raises mtfscalper.user_code.UserCodeError: if the user's network cannot be used
         :raises mtfscalper.training.reward_check.RewardTermError: if a term of the user's cannot be used
+        :raises mtfscalper.trading.own_reward.OwnRewardError: if a reward of the user's cannot be computed
         """
         if self.settings.rl.n_envs == "auto":
             network = network_arguments(self.settings, self.train.n_features, self.network)
@@ -112,6 +114,8 @@ class TrainingJob(TrainingRequest):
             callbacks.append(CurvesCallback(Curves(report, judgement), self.seeded(), pause))
             if watch is not None:
                 callbacks.append(WatchCallback(watch, self, report.timesteps_planned, judgement))
+            if self.env.own_reward is not None:
+                callbacks.append(OwnRewardCallback())
             if on_evaluation is not None:
                 callbacks.append(Door(on_evaluation))
             learn(model, timesteps, callbacks, self.board_name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,17 @@ from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.trading.actions import Action, ActionTable
 from mtfscalper.trading.arrays import NUMPY, SCALAR, Namespace, map_arrays
+from mtfscalper.trading.own_reward import OWN_REWARD
 from mtfscalper.trading.reward import TERMS, RewardSettings, Transition, WeightedTerm, weighted_terms
+from mtfscalper.training.own_reward import rewards_and_profits
 from mtfscalper.user_code import UserCode
 
 logger = logging.getLogger(__name__)
 
 N_POLICIES = 128
 N_DECISIONS = 200
+# Of a reward that is asked about one account at a time, which takes longer.
+N_POLICIES_ONE_BY_ONE = 32
 # Below it, a policy with more reward is hardly more likely to have more profit.
 LEAST_AGREEMENT = 0.5
 # Accounts and decisions on which the user's terms are tried.
@@ -41,6 +46,8 @@ def reward_profit_correlation(tape: MarketTape, settings: EnvSettings, seed: int
 
     :return: in [-1, 1]; 1 where the reward is nothing but the default term; NaN where no policy traded
     """
+    if settings.own_reward is not None:
+        return _rank_correlation(_own_sums(tape, settings, seed))
     terms = weighted_terms(settings.reward, settings.own_terms)
     if [(term.name, term.weight > 0) for term in terms] == [("equity", True)]:
         return 1.0
@@ -50,8 +57,7 @@ def reward_profit_correlation(tape: MarketTape, settings: EnvSettings, seed: int
         for scene in (settings, profit)
     ]
     random = np.random.default_rng(seed)
-    # From every second candle to one in a hundred.
-    eagerness = 10 ** random.uniform(-2, np.log10(0.5), (N_POLICIES, 1))
+    eagerness = _eagerness(random, N_POLICIES)
     sums = np.zeros((2, N_POLICIES))
     for env in envs:
         env.seed(seed)
@@ -61,6 +67,26 @@ def reward_profit_correlation(tape: MarketTape, settings: EnvSettings, seed: int
         for env, total in zip(envs, sums, strict=True):
             _, rewards, _, _ = env.step(actions)
             total += rewards
+    return _rank_correlation(sums)
+
+
+def _own_sums(tape: MarketTape, settings: EnvSettings, seed: int) -> npt.NDArray[np.float64]:
+    """What policies are paid by a reward that is asked about one account at a time, and earn."""
+    random = np.random.default_rng(seed)
+    policies = [
+        partial(_random_actions, eagerness=eagerness[None], random=random)
+        for eagerness in _eagerness(random, N_POLICIES_ONE_BY_ONE)
+    ]
+    return rewards_and_profits(tape, settings, seed, policies, N_DECISIONS)
+
+
+def _eagerness(random: np.random.Generator, n: int) -> npt.NDArray[np.float64]:
+    """How often policies act, from every second candle to one in a hundred, shape (n, 1)."""
+    return np.asarray(10 ** random.uniform(-2, np.log10(0.5), (n, 1)))
+
+
+def _rank_correlation(sums: npt.NDArray[np.float64]) -> float:
+    """Spearman's, of rewards and profits, shape (2, n); NaN where all policies have the same of one."""
     if np.ptp(sums, axis=1).min() == 0:
         return float("nan")
     ranks = pd.DataFrame(sums.T).rank().to_numpy()
@@ -72,6 +98,7 @@ def check_reward(tape: MarketTape, settings: EnvSettings, seed: int) -> float:
 
     :return: see :func:`reward_profit_correlation`
     :raises RewardTermError: if a term of the user's cannot be used
+    :raises mtfscalper.trading.own_reward.OwnRewardError: if a reward of the user's cannot be computed
     """
     if settings.own_terms:
         check_own_terms(tape, settings, seed)
@@ -79,18 +106,21 @@ def check_reward(tape: MarketTape, settings: EnvSettings, seed: int) -> float:
     terms = weighted_terms(settings.reward, settings.own_terms)
     keys = {term.name: f"{term.name}_weight" if term.name in TERMS else term.name for term in terms}
     said = ", ".join(f"{keys[term.name]} {term.weight:g}" for term in terms) or "every weight 0"
+    remedy = "Raise equity_weight in freqai.rl_config.model_reward_parameters, or lower the others."
+    if settings.own_reward is not None:
+        said, remedy = OWN_REWARD, f"Let {OWN_REWARD} pay less for what is not profit."
     if correlation >= LEAST_AGREEMENT:
         logger.debug("%s: reward and profit of random policies rank alike (%.2f; %s).", tape.pair, correlation, said)
     else:
         logger.warning(
             "%s: over %d random policies the reward ranks them unlike their profit (rank correlation %.2f, asked at "
-            "least %.1f; %s): a policy can please this reward without earning. Raise equity_weight in "
-            "freqai.rl_config.model_reward_parameters, or lower the others.",
+            "least %.1f; %s): a policy can please this reward without earning. %s",
             tape.pair,
-            N_POLICIES,
+            N_POLICIES if settings.own_reward is None else N_POLICIES_ONE_BY_ONE,
             correlation,
             LEAST_AGREEMENT,
             said,
+            remedy,
         )
     return correlation
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import torch
 from stable_baselines3 import PPO
 from test_late_failures import CANDLES, assert_refused, outcome_of
 
@@ -96,16 +97,60 @@ def test_case_01_in_a_mode_that_needs_signals_is_refused_before_the_training(cas
 
 
 @needs_cases
-def test_case_02_a_reward_in_a_nested_environment_is_refused_by_name(cases: Cases, tmp_path: Path) -> None:
+def test_case_02_a_reward_in_a_nested_environment_is_asked(cases: Cases, tmp_path: Path) -> None:
     [folder] = CASES.glob("02-*")
     # The module has moved since the case was written.
     source = (folder / "OwnRewardModel.py").read_text().replace("mtfscalper.freqai_model", "mtfscalper.freqai.model")
     (tmp_path / "OwnRewardModel.py").write_text(source)
     outcome = cases.run("02", freqaimodel="OwnRewardModel", freqaimodel_path=tmp_path)
-    assert_refused(outcome[:2], "OwnRewardModel overrides MyRLEnv, which nothing calls here; accepted: the hooks that")
-    assert "a reward is changed in freqai.rl_config.model_reward_parameters" in outcome.output
-    assert "named in `terms`" in outcome.output
-    assert "MY REWARD WAS CALLED" not in outcome.output
+    # The case's raises, and the run says where.
+    assert outcome.status != 0
+    [line] = outcome.lines("ERROR - Training of BTC/USDT:USDT")
+    assert "OwnRewardError: MyRLEnv.calculate_reward fails in" in line
+    assert 'OwnRewardModel.py, line 11 (raise RuntimeError("MY REWARD WAS CALLED"))' in line
+    assert "BACKTESTING REPORT" not in outcome.output
+
+
+OWN_REWARD = """
+from freqtrade.freqai.RL.Base5ActionRLEnv import Base5ActionRLEnv, Positions
+
+from mtfscalper.freqai.model import MtfScalperFreqaiModel
+
+
+class OwnRewardModel(MtfScalperFreqaiModel):
+    class MyRLEnv(Base5ActionRLEnv):
+        def calculate_reward(self, action):
+            parameters = self.rl_config["model_reward_parameters"]
+            if not self._is_valid(action):
+                return parameters["invalid_action_penalty"]
+            if self._position == Positions.Neutral:
+                return parameters["idle_penalty"] if action == 0 else 0.0
+            rsi = self.raw_features.filter(like="rsi").iloc[self._current_tick, 0]
+            return self.get_unrealized_profit() * parameters["hold_penalty_factor"] + rsi / 1000
+"""
+
+
+@needs_cases
+def test_cases_02_and_15_an_own_reward_with_its_own_parameters_trains_another_policy(
+    cases: Cases, tmp_path: Path
+) -> None:
+    (tmp_path / "OwnRewardModel.py").write_text(OWN_REWARD)
+    own = {"freqaimodel": "OwnRewardModel", "freqaimodel_path": tmp_path}
+    weights: dict[str, Any] = {}
+    for name, outcome in {
+        "default": cases.run("02"),
+        "own, batched": cases.run("15", **own),
+        "own, subproc": cases.run("15", {"vec_env": "subproc"}, **own),
+    }.items():
+        assert_ran(outcome)
+        [path] = outcome.user.glob("models/case/sub-train-*/*_model.zip")
+        weights[name] = PPO.load(path, device="cpu").policy.state_dict()
+        [report] = outcome.user.glob("models/case/sub-train-*/training_report.json")
+        assert ("calculate_reward" in json.loads(report.read_text())["reward_terms"]) == (name != "default")
+        assert len(outcome.lines("vec_env 'batched' runs as 'dummy'")) == (name == "own, batched")
+    default, batched, subproc = weights.values()
+    assert all(torch.equal(batched[layer], subproc[layer]) for layer in batched)
+    assert not all(torch.equal(batched[layer], default[layer]) for layer in batched)
 
 
 @needs_cases

@@ -50,7 +50,7 @@ def test_live_hooks_are_freqais_and_stand_once() -> None:
 def test_the_hooks_that_freqtrades_users_override_are_among_the_dead() -> None:
     assert dead_hooks() >= {
         *("set_train_and_eval_environments", "rl_model_predict", "pack_env_dict", "build_ohlc_price_dataframes"),
-        *("get_state_info", "MyRLEnv", "calculate_reward", "drop_ohlc_from_df", "load_model_from_disk"),
+        *("get_state_info", "calculate_reward", "drop_ohlc_from_df", "load_model_from_disk"),
         *("data_cleaning_train", "data_cleaning_predict", "define_label_pipeline", "get_init_model"),
     }
     assert set(_INSTEAD) <= dead_hooks()
@@ -137,7 +137,7 @@ def test_the_docstring_of_the_users_model_lists_the_live_hooks() -> None:
     text = (ROOT / "user_data" / "freqaimodels" / "MtfScalperRLModel.py").read_text(encoding="utf-8")
     named = set(re.findall(r"``(\w+)``", text))
     assert named >= set(LIVE_HOOKS)
-    assert not named & (dead_hooks() - {"MyRLEnv"})
+    assert not named & (dead_hooks() - {"calculate_reward"})
 
 
 # ---------------------------------------------------------------------- what is refused
@@ -167,28 +167,32 @@ def test_several_are_named_at_once_with_what_does_it_here() -> None:
     assert message.endswith("; predict decides on all rows of a frame at once")
 
 
-def test_an_environment_of_ones_own_is_refused_with_the_place_where_a_reward_is_changed() -> None:
+def test_a_reward_outside_of_an_environment_is_refused_with_the_places_where_one_is_asked() -> None:
+    message = refusal(overriding("calculate_reward"))
+    assert message.startswith("Mine overrides calculate_reward, which nothing calls here")
+    assert "calculate_reward of a nested class MyRLEnv(Base5ActionRLEnv)" in message
+    assert "terms and their weights in freqai.rl_config.model_reward_parameters" in message
+
+
+def test_an_environment_of_ones_own_is_accepted() -> None:
     class OwnReward(Model):
         class MyRLEnv(Base5ActionRLEnv):
             def calculate_reward(self, action: int) -> float:
                 return 1.0
 
-    message = refusal(OwnReward)
-    assert message.startswith("OwnReward overrides MyRLEnv, which nothing calls here")
-    assert "a reward is changed in freqai.rl_config.model_reward_parameters" in message
-    assert "functions of yours named in `terms`" in message
+    check_hooks(OwnReward, Model)
 
 
 def test_hooks_of_a_parent_and_of_a_mixin_count() -> None:
     parent = overriding("get_state_info")
     assert refusal(type("Child", (parent,), {})).startswith("Child overrides get_state_info")
-    mixin = type("Mixin", (), {"MyRLEnv": Base5ActionRLEnv})
-    assert refusal(type("Mixed", (mixin, Model), {})).startswith("Mixed overrides MyRLEnv")
+    mixin = overriding("pack_env_dict", bases=(object,))
+    assert refusal(type("Mixed", (mixin, Model), {})).startswith("Mixed overrides pack_env_dict")
 
 
 def test_a_stock_learner_behind_this_model_has_no_effect_and_is_refused() -> None:
     message = refusal(type("Both", (Model, ReinforcementLearner), {}))
-    assert message.startswith("Both overrides MyRLEnv, fit, which nothing calls here")
+    assert message.startswith("Both overrides fit, which nothing calls here")
 
 
 def test_a_hook_that_a_models_own_code_calls_has_an_effect() -> None:

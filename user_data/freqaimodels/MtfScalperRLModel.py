@@ -21,6 +21,7 @@ class MtfScalperRLModel(MtfScalperFreqaiModel):
       ``train_timer``, ``shutdown``, ``_on_stop``;
     - when the model is made: ``assert_config``, ``set_full_path``, ``_set_train_queue``, ``unset_outlier_removal``.
 
-    A reward is not changed here but in the config (``model_reward_parameters``, with functions of yours in its
-    ``terms``), and so is the network (``rl_config.network``). A nested ``MyRLEnv`` would never be asked.
+    A nested ``MyRLEnv`` with ``calculate_reward`` is the reward, as FreqAI documents it (docs/own_reward.md). Faster is
+    a reward in the config (``model_reward_parameters``, with functions of yours in its ``terms``); there stands the
+    network too (``rl_config.network``).
     """

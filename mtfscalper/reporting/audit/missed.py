@@ -24,7 +24,7 @@ from mtfscalper.freqai.bot_record import BotRecord
 from mtfscalper.freqai.columns import ACTION_COLUMN
 from mtfscalper.freqai.expiry import Expiry
 from mtfscalper.freqai.kept_policies import KeptPolicies, PairRows
-from mtfscalper.freqai.strategy_rules import UserParts, settings_of_config
+from mtfscalper.freqai.strategy_rules import UserParts, settings_of_strategy
 from mtfscalper.freqai.traded_strategy import TradedStrategy
 from mtfscalper.policy.recurrent import RecurrentPolicyError
 from mtfscalper.reporting.audit.entries import SIDES, Signals
@@ -137,7 +137,7 @@ class _Asker:
         config = strategy.config
         # As in the backtest that repeats a bot: FreqAI's kitchen plans no trainings.
         config |= {"freqai": {**config["freqai"], "enabled": True}, "freqai_backtest_live_models": True}
-        settings = settings_of_config(config)
+        settings = settings_of_strategy(config)
         self._record, self._candles, self._config = record, candles, config
         self._timeframe_ms = timeframe_to_msecs(result.timeframe)
         self._expiry = Expiry.from_freqai(result.freqai)

@@ -1,0 +1,248 @@
+"""A reward that was written for FreqAI, a nested ``MyRLEnv`` with ``calculate_reward``, in training here."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import traceback
+from collections.abc import Iterable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+from freqtrade.configuration.config_secrets import sanitize_config
+from freqtrade.exceptions import OperationalException
+from freqtrade.freqai.RL.Base3ActionRLEnv import Base3ActionRLEnv
+from freqtrade.freqai.RL.BaseEnvironment import BaseEnvironment
+from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcementLearningModel
+from pandas import DataFrame
+
+from mtfscalper.artefacts import value_hash
+from mtfscalper.freqai.reward_env import NEUTRAL, NUMBERS, base_of, numbers_of, reward_env
+from mtfscalper.market.tape import MarketTape
+from mtfscalper.trading.account import Fill
+from mtfscalper.trading.episode import EpisodeState, exit_candle
+from mtfscalper.trading.own_reward import OwnRewardError
+from mtfscalper.trading.trading_rules import TradingRules
+from mtfscalper.user_code import UserCode, class_code
+
+MY_RL_ENV = "MyRLEnv"
+METHOD = "calculate_reward"
+# What such a class would change besides its reward, and what does that here.
+_TRADES = "trades follow freqtrade's rules, whatever the reward"
+_OBSERVES = "the policy is shown features and its trade (README, What the policy sees)"
+_REFUSED = {
+    "step": _TRADES,
+    "is_tradesignal": _TRADES,
+    "action_masks": "what cannot be done is masked by the rules",
+    "set_action_space": "the policy has FreqAI's five actions",
+    "reset": "episodes begin as freqai.rl_config.randomize_starting_position says; set attributes of yours in __init__",
+    "reset_env": "episodes begin as freqai.rl_config.randomize_starting_position says",
+    "_get_observation": _OBSERVES,
+}
+
+
+@dataclass(frozen=True)
+class UsersReward:
+    """The class of a user's reward, and what its method is given of the config.
+
+    :ivar code: the class, by value
+    :ivar rl_config: the section ``freqai.rl_config`` as FreqAI would hand it over
+    """
+
+    code: UserCode
+    rl_config: Mapping[str, Any]
+
+    @property
+    def parameters_sha256(self) -> str:
+        """A hash of what the method may read besides candles and trades."""
+        return value_hash(self.rl_config)
+
+    def of_pair(
+        self,
+        pair: str,
+        config: Mapping[str, Any],
+        rules: TradingRules,
+        lookback: int,
+        raw_features: DataFrame | None,
+    ) -> FreqaiReward:
+        """The reward of a pair's training.
+
+        :param config: the freqtrade config
+        :param rules: of the pair's trades
+        :param raw_features: unscaled, a row for each candle that is trained on; None where nobody has them
+        """
+        rl_config = dict(self.rl_config)
+        arguments = {
+            "config": {**_without_secrets(config), "freqai": {**config["freqai"], "rl_config": rl_config}},
+            "reward_kwargs": rl_config["model_reward_parameters"],
+            "window_size": lookback,
+            "fee": rules.fee_ratio,
+            "can_short": rules.can_short,
+            "pair": pair,
+            "df_raw": None if raw_features is None else raw_features.reset_index(drop=True),
+        }
+        return FreqaiReward(self.code, arguments)
+
+
+@dataclass(frozen=True, eq=False)
+class FreqaiReward:
+    """The reward of one training, see :class:`mtfscalper.trading.own_reward.OwnReward`.
+
+    :ivar arguments: of FreqAI's environments
+    """
+
+    code: UserCode
+    arguments: dict[str, Any]
+
+    def on(self, tape: MarketTape) -> FreqaiEpisodes:
+        """The reward of a new account."""
+        return FreqaiEpisodes(self.code.value, tape, self.arguments)
+
+
+class FreqaiEpisodes:
+    """One account's reward, see :class:`mtfscalper.trading.own_reward.EpisodeReward`."""
+
+    def __init__(self, kind: type[BaseEnvironment], tape: MarketTape, arguments: Mapping[str, Any]) -> None:
+        self._kind, self._features, self._fee = kind, arguments["df_raw"], arguments["fee"]
+        self._numbers = numbers_of(kind)
+        try:
+            self._env = reward_env(kind, tape, arguments)
+        except Exception as error:
+            raise self._failed(error) from error
+
+    def begin(self, state: EpisodeState) -> None:
+        """See :meth:`mtfscalper.trading.own_reward.EpisodeReward.begin`."""
+        self._env.begin_episode(int(state.candle), int(state.last))
+
+    def of_candle(self, before: EpisodeState, action: int, fill: Fill, after: EpisodeState) -> float:
+        """See :meth:`mtfscalper.trading.own_reward.EpisodeReward.of_candle`.
+
+        What the candle did is shown: an entry, whoever made it, and the end of a trade by the action that leaves it,
+        whatever ended it. What was asked for and not done, and FreqAI's environment would have done, is shown as
+        Neutral. A trade that is entered and ended in one candle is two calls, and so is one that the episode's last
+        candle ends.
+        """
+        env, numbers, tick = self._env, self._numbers, int(before.candle)
+        account = before.account
+        side = int(account.side or after.account.side or fill.side)
+        ends_in = int(exit_candle(before, fill)) if fill.exited else -1
+        reward = 0.0
+        try:
+            best = float(account.best_profit)
+            if account.side == 0 and side:
+                best = self._fees(side, after.account.leverage)
+                reward += env.reward_of(numbers.enters[side], tick, best, best)
+            elif ends_in != tick:
+                shown = numbers.asked[action]
+                if shown and env.would_trade(shown):
+                    shown = NEUTRAL
+                reward += env.reward_of(shown, tick, before.profit, best)
+            if fill.exited:
+                reward += env.reward_of(numbers.exits[side], ends_in, fill.profit_ratio, best, fill.close_rate)
+            reward = float(reward)
+        except Exception as error:
+            raise self._failed(error) from error
+        if not math.isfinite(reward):
+            raise OwnRewardError(
+                f"{MY_RL_ENV}.{METHOD} gives {reward!r} at candle {tick}; accepted: a finite number; remedy: correct "
+                "the method"
+            )
+        return reward
+
+    def metrics(self) -> dict[str, float]:
+        """What ``tensorboard_log`` noted in this episode, without FreqAI's own count of actions."""
+        own = set(self._numbers.actions.__members__)
+        return {
+            f"{category}/{name}": float(value)
+            for category, values in self._env.tensorboard_metrics.items()
+            for name, value in values.items()
+            if category != "actions" or name not in own
+        }
+
+    def _fees(self, side: int, leverage: float) -> float:
+        """What a trade is worth right after its entry: less by the fees of both sides."""
+        fee = side * self._fee
+        return float(side * ((1 - fee) / (1 + fee) - 1) * leverage)
+
+    def _failed(self, error: Exception) -> OwnRewardError:
+        """What the user's code raised, with the line of it."""
+        frames = traceback.extract_tb(error.__traceback__)
+        own = {getattr(value, "__code__", None) for kind in self._kind.__mro__ for value in vars(kind).values()}
+        files = {code.co_filename for code in own if code is not None and "freqtrade" not in code.co_filename}
+        frame = next((each for each in reversed(frames) if each.filename in files), frames[-1])
+        said = f"{type(error).__name__}: {error}"
+        if isinstance(error, KeyError) and self._features is not None:
+            close = difflib.get_close_matches(str(error.args[0]), map(str, self._features.columns), n=1, cutoff=0.3)
+            said += f" (of the features, the nearest is {close[0]!r})" if close else ""
+        return OwnRewardError(
+            f"{MY_RL_ENV}.{METHOD} fails in {frame.filename}, line {frame.lineno} ({frame.line}): {said}; accepted: a "
+            "finite number for every action at every candle; remedy: correct that line"
+        )
+
+
+# ---------------------------------------------------------------------- at the start
+
+
+def users_reward(model: type, config: Mapping[str, Any]) -> UsersReward | None:
+    """The reward of a FreqAI model's own ``MyRLEnv``, None for a model without one.
+
+    :param model: the class that freqtrade found
+    :param config: the freqtrade config
+    :raises OperationalException: if the class changes more than its reward, or goes by actions that are not known here
+    """
+    kind = getattr(model, MY_RL_ENV)
+    if kind is getattr(BaseReinforcementLearningModel, MY_RL_ENV):
+        return None
+    _check(model, kind)
+    rl_config = deepcopy(dict(config["freqai"]["rl_config"]))
+    rl_config["model_reward_parameters"] = dict(rl_config.get("model_reward_parameters") or {})
+    return UsersReward(class_code(kind, model), rl_config)
+
+
+def check_reward_of_strategy(reward: UsersReward | None, can_short: bool) -> None:
+    """Refuse a reward whose actions do not fit a strategy's trades.
+
+    :raises OperationalException: naming the actions, what is accepted, and the remedy
+    """
+    if reward is not None and can_short and base_of(reward.code.value) is Base3ActionRLEnv:
+        raise OperationalException(
+            f"{MY_RL_ENV} inherits from Base3ActionRLEnv and the strategy can short: its Sell turns a long into a "
+            "short at once, which no trade does here; accepted: Base5ActionRLEnv or Base4ActionRLEnv, or a strategy "
+            "with can_short = False; remedy: change one of the two"
+        )
+
+
+def _check(model: type, kind: Any) -> None:
+    name = f"{model.__name__}.{MY_RL_ENV}"
+    known = " or ".join(base.__name__ for base in NUMBERS)
+    if not isinstance(kind, type) or base_of(kind) is None:
+        raise OperationalException(
+            f"{name} is {kind!r}; accepted: a class that inherits from {known}, whose actions are known here; remedy: "
+            "inherit from one of them"
+        )
+    if getattr(kind, METHOD) is getattr(BaseEnvironment, METHOD):
+        raise OperationalException(
+            f"{name} has no {METHOD}; accepted: a class that defines it; remedy: define it, or remove the class to "
+            "train on the reward of freqai.rl_config.model_reward_parameters"
+        )
+    refused = sorted({name for name in _names_of_the_users(kind) if name in _REFUSED})
+    if refused:
+        instead = dict.fromkeys(_REFUSED[each] for each in refused)
+        raise OperationalException(
+            f"{name} overrides {', '.join(refused)}, which nothing calls here; accepted: {METHOD}, __init__ and "
+            f"methods of your own; remedy: remove {'it' if len(refused) == 1 else 'them'}; {'; '.join(instead)}"
+        )
+
+
+def _names_of_the_users(kind: type) -> Iterable[str]:
+    """Names that a class and its parents define, as far as they are not FreqAI's."""
+    for each in kind.__mro__:
+        if each in NUMBERS:
+            return
+        yield from vars(each)
+
+
+def _without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config without keys and passwords: what trains in another process needs none."""
+    return dict(sanitize_config({name: value for name, value in config.items() if name != "original_config"}))
