@@ -9,6 +9,7 @@ against the clock in interleaved rounds. With ``--fits`` whole trainings follow,
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -134,4 +135,6 @@ def main(argv: list[str] | None = None) -> int:
 if __name__ == "__main__":
     # Not as a script: each worker process would import it with all it imports.
     program = "import sys, bench_workers; sys.exit(bench_workers.main(sys.argv[1:]))"
-    sys.exit(subprocess.run([sys.executable, "-c", program, *sys.argv[1:]], cwd=Path(__file__).parent).returncode)
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
+    sys.exit(subprocess.run([sys.executable, "-c", program, *sys.argv[1:]], env=environment).returncode)
