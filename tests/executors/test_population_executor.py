@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,8 @@ from test_inline import trained
 from tiny_training import parameters, random_tape, same, tiny_settings
 
 from mtfscalper.executors import population
-from mtfscalper.executors.choice import executor_for
+from mtfscalper.executors.batches import Batches, in_batches
+from mtfscalper.executors.choice import executor_for, why_executor_cannot_be
 from mtfscalper.executors.ensembles import EnsembleExecutor
 from mtfscalper.executors.executor import run_all
 from mtfscalper.executors.inline import InlineExecutor
@@ -96,10 +98,44 @@ def test_a_member_that_fails_fails_its_ensemble_and_no_other() -> None:
         ({"vec_env": "torch", "activation": "tanh"}, False),
         ({"vec_env": "torch", "net_arch_value": [4]}, False),
         ({"vec_env": "batched"}, False),
+        ({"vec_env": "torch", "executor": "population"}, True),
+        ({"vec_env": "batched", "executor": "processes"}, True),
     ],
 )
 def test_the_settings_decide_where_trainings_run(rl: dict[str, Any], together: bool) -> None:
     assert executor_for(tiny_settings(**rl)).together is together
+
+
+def test_a_population_that_cannot_be_is_refused_and_not_trained_otherwise() -> None:
+    assert why_executor_cannot_be(tiny_settings(vec_env="torch", executor="population")) is None
+    # By default it is trained all the same.
+    assert why_executor_cannot_be(tiny_settings(vec_env="torch", activation="tanh")) is None
+    why = why_executor_cannot_be(tiny_settings(vec_env="torch", executor="population", activation="tanh"))
+    assert why is not None
+    assert why.startswith("freqai.rl_config.executor is 'population', which cannot train this: activation is 'tanh'")
+
+
+class OneAtATime:
+    """Runs a job when asked for it, and holds no other one."""
+
+    together = False
+
+    def start(self, *_: object) -> AbstractContextManager[Batches]:
+        return in_batches(lambda jobs: [one.run() for one in jobs], at_once=1)
+
+
+def test_members_wait_for_room_and_further_ensembles_for_members() -> None:
+    with EnsembleExecutor(OneAtATime()).start() as running:
+        first, second = job(1, ensemble=3), job(2, ensemble=2)
+        running.submit(first)
+        assert running.room == 0
+        assert running.next_finished()[0] is first
+        assert running.room == 1
+        running.submit(second)
+        done, outcome = running.next_finished()
+        assert done is second
+        assert not isinstance(outcome, Exception)
+        assert len(outcome[1].members) == 2
 
 
 def test_another_seed_is_another_training() -> None:
