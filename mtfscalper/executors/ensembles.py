@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from mtfscalper.executors.executor import Executor, Outcome, Running
 from mtfscalper.training.callbacks import OnEvaluation
-from mtfscalper.training.ensemble import join, member_jobs
+from mtfscalper.training.ensemble import is_alone, join, member_jobs
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.watching import Watch
 
@@ -47,7 +47,8 @@ class _Ensembles:
         return 0 if self._waiting else self._running.room
 
     def submit(self, job: TrainingJob) -> None:
-        members = member_jobs(job)
+        # One that is alone is joined and judged where it is trained.
+        members = [job] if is_alone(job) else member_jobs(job)
         self._ensembles |= dict.fromkeys(members, (job, members))
         self._waiting.extend(members)
         self._fill()
@@ -70,7 +71,8 @@ class _Ensembles:
             return None
         for one in members:
             del self._ensembles[one]
-        return job, _joined(job, [self._outcomes.pop(one) for one in members])
+        outcomes = [self._outcomes.pop(one) for one in members]
+        return job, outcomes[0] if is_alone(job) else _joined(job, outcomes)
 
     def _fill(self) -> None:
         while self._waiting and self._running.room > 0:

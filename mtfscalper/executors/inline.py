@@ -8,6 +8,7 @@ from mtfscalper.executors.batches import Batches, in_batches
 from mtfscalper.executors.executor import Outcome
 from mtfscalper.executors.followed import Followed
 from mtfscalper.training.callbacks import OnEvaluation
+from mtfscalper.training.ensemble import begun, ended
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.watching import Watch
 
@@ -26,7 +27,7 @@ class InlineExecutor:
 
 def _outcome(job: TrainingJob, on_evaluation: OnEvaluation | None, watch: Followed) -> Outcome:
     try:
-        return job.run(on_evaluation, watch)
+        return ended(job, begun(job).run(on_evaluation, watch))
     except Exception as error:
         return error
     finally:

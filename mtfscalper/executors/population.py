@@ -6,12 +6,16 @@ import logging
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
+from stable_baselines3.common.base_class import BaseAlgorithm
+
 from mtfscalper.executors.batches import Batches, in_batches
 from mtfscalper.executors.executor import Outcome
 from mtfscalper.executors.followed import Followed
 from mtfscalper.training.callbacks import OnEvaluation
+from mtfscalper.training.ensemble import begun, ended
 from mtfscalper.training.job import TrainingJob, TrainingStoppedError
 from mtfscalper.training.population import Shape, train_population
+from mtfscalper.training.report import TrainingReport
 from mtfscalper.training.watching import Watch
 
 logger = logging.getLogger(__name__)
@@ -48,7 +52,7 @@ class PopulationExecutor:
 
 def _outcomes(jobs: list[TrainingJob], on_evaluation: OnEvaluation | None, watch: Watch | None) -> list[Outcome]:
     try:
-        return [*train_population(jobs, [on_evaluation] * len(jobs), watch)]
+        results = train_population([*map(begun, jobs)], [on_evaluation] * len(jobs), watch)
     except TrainingStoppedError as error:
         return [error] * len(jobs)
     except Exception as error:
@@ -56,3 +60,11 @@ def _outcomes(jobs: list[TrainingJob], on_evaluation: OnEvaluation | None, watch
             return [error]
         logger.warning("%d trainings at once fail (%s); each is tried alone.", len(jobs), error)
         return [outcome for job in jobs for outcome in _outcomes([job], on_evaluation, watch)]
+    return [_ended(job, result) for job, result in zip(jobs, results, strict=True)]
+
+
+def _ended(job: TrainingJob, result: tuple[BaseAlgorithm, TrainingReport]) -> Outcome:
+    try:
+        return ended(job, result)
+    except Exception as error:
+        return error

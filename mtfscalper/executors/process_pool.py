@@ -64,16 +64,18 @@ class PoolPlan:
     :ivar check: is called several times a second; what it raises ends the trainings, and becomes of each of them
     :ivar beside_bot: whether a bot trades beside them. They then give way to it, a training whose process is lost is
         not begun again, and none runs in this process
+    :ivar is_quiet: whether no more than warnings of theirs are logged
     """
 
     executor: Executor
     how_many: Callable[[TrainingJob], int]
     check: Callable[[], None] = lambda: None
     beside_bot: bool = False
+    is_quiet: bool = False
 
     def start_worker(self, scratch: Path, number: int) -> Worker:
         """Start a process."""
-        return WorkerProcess(scratch, number, beside_bot=self.beside_bot)
+        return WorkerProcess(scratch, number, beside_bot=self.beside_bot, is_quiet=self.is_quiet)
 
 
 @contextmanager

@@ -87,13 +87,16 @@ def _fastest(job: TrainingJob, fitting: int) -> int:
 
     Measured once for a machine and settings, then read from a file beside :func:`cache_path`'s.
     """
+    most = min(usable_processors(), fitting)
+    if most == 1:
+        return 1
     path, key = cache_path().with_name(_CACHE_NAME), _key(job)
     known = read_measured(path)
     if key in known:
         figures = [Measured(*figure) for figure in known[key]]
         when = f"measured before, from {path}"
     else:
-        figures = measured(job, min(usable_processors(), fitting))
+        figures = measured(job, most)
         when = "measured now"
         if not figures:
             # The trainings themselves will say what is wrong.
@@ -111,7 +114,7 @@ def measured(job: TrainingJob, most: int, clock: Callable[[], float] = time.perf
     """
     figures: list[Measured] = []
     counts = [*(2**k for k in range(most.bit_length()) if 2**k < most), most]
-    with start_pool(PoolPlan(InlineExecutor(), lambda _: most), None, None) as running:
+    with start_pool(PoolPlan(InlineExecutor(), lambda _: most, is_quiet=True), None, None) as running:
         for workers in counts:
             threads = threads_of_job(job.settings.rl, workers)
             short = short_training(job, threads)

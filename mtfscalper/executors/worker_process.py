@@ -42,15 +42,17 @@ class WorkerProcess:
     :ivar connection: can be read when it has told something, and when it has ended
     """
 
-    def __init__(self, scratch: Path, number: int, *, beside_bot: bool) -> None:
+    def __init__(self, scratch: Path, number: int, *, beside_bot: bool, is_quiet: bool) -> None:
         """
         :param scratch: a folder of few letters, for sockets lie in it, whose paths may have a hundred
         :param number: that no other process has, which uses the same folder
         :param beside_bot: whether it is to give way to a bot that trades
+        :param is_quiet: whether it logs no more than warnings, whatever this process logs
         :raises OSError: if it cannot be started
         """
         self._is_ended = False
-        level = logging.getLogger("mtfscalper").getEffectiveLevel()
+        own_level = logging.getLogger("mtfscalper").getEffectiveLevel()
+        level = max(own_level, logging.WARNING) if is_quiet else own_level
         manner = Manner(str(scratch / str(number)), str(scratch), level, beside_bot)
         context = multiprocessing.get_context("spawn")
         self.connection, its = context.Pipe()

@@ -19,7 +19,7 @@ from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
-from mtfscalper.executors.choice import bots_executor, executor_for
+from mtfscalper.executors.choice import bots_executor, executor_for, executor_here
 from mtfscalper.executors.executor import run_all
 from mtfscalper.freqai import bookkeeping
 from mtfscalper.freqai.archive import Archive
@@ -172,7 +172,7 @@ class MtfScalperFreqaiModel(BotHooks):
         progress = self._trainings.progress_of(dk.pair) if self.live else None
         if progress is None:
             self._watched.begin_training(job)
-            [outcome] = run_all(executor_for(self.settings), [job], None, self._watched.watch)
+            [outcome] = run_all(executor_here(self.settings), [job], None, self._watched.watch)
         else:
             watch = watch_of(self.settings, self.config["runmode"], [job])
             watch.begin(job)

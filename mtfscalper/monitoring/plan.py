@@ -107,6 +107,10 @@ def plan_run(request: Request) -> Plan:
     rl_config["progress_bar"] = False
     overrides = {"identifier": identifier, "save_backtest_models": True, "rl_config": rl_config}
     config = _merged_config(configs, overrides)
+    if config["freqai"]["rl_config"].get("executor") == "processes":
+        # What is watched is one training at a time, in the run's own process.
+        rl_config |= {"executor": "inline", "workers": "auto"}
+        config = _merged_config(configs, overrides)
     settings = _settings(config)
     user_data = request.root / OFFLINE_USER_DATA
     pairs = _pairs(config, datadir)

@@ -79,6 +79,8 @@ class RunWatch:
 
     def begin(self, job: TrainingRequest) -> None:
         """Log that a training begins: what of, on what, and how much of the run is left."""
+        with self._lock:
+            self.run.announce(job.name)
         self._say(words.beginning(self.run, job))
 
     def _say(self, line: str) -> None:

@@ -30,6 +30,8 @@ class RunProgress:
         self._expected: set[str] = set()
         self._members = 1
         self._states: dict[tuple[str, str], TrainingState] = {}
+        # Names of policies in the order in which they were heard of.
+        self._order: dict[str, None] = {}
         self._began_at = 0.0
         # (seconds, samples) after the last update, and the last few times that anything was told.
         self._updated: tuple[float, int] | None = None
@@ -43,6 +45,10 @@ class RunProgress:
         """
         self._expected, self._members = set(names), members
 
+    def announce(self, name: str) -> None:
+        """Say that a policy is trained now or next, which numbers it."""
+        self._order.setdefault(name)
+
     def note(self, state: TrainingState) -> None:
         """Note how far a training is."""
         now = self._clock()
@@ -51,6 +57,7 @@ class RunProgress:
         if state.has_ended:
             # One that was given up, too: nothing of it is left to do.
             state = state._replace(timesteps_planned=max(state.timesteps, 1))
+        self.announce(state.name)
         self._states[state.name, state.part] = self.current = state
         samples = self._samples
         if state.updated:
@@ -66,8 +73,8 @@ class RunProgress:
 
     def number_of(self, name: str) -> int:
         """Of the policies that have been trained or are, which one this is or will be, counted from 1."""
-        names = list(dict.fromkeys(known for known, _ in self._states))
-        return names.index(name) + 1 if name in names else len(names) + 1
+        names = list(self._order)
+        return names.index(name) + 1 if name in self._order else len(names) + 1
 
     @property
     def n_policies(self) -> int:

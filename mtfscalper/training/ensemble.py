@@ -46,6 +46,21 @@ def member_jobs(job: TrainingJob) -> list[TrainingJob]:
     ]
 
 
+def is_alone(job: TrainingJob) -> bool:
+    """Whether a job is all the training of its policy, and not a member's."""
+    return job.settings.rl.ensemble == 1
+
+
+def begun(job: TrainingJob) -> TrainingJob:
+    """The training that is to be run for a job: of one that is alone, the only one of :func:`member_jobs`."""
+    return member_jobs(job)[0] if is_alone(job) else job
+
+
+def ended(job: TrainingJob, result: tuple[BaseAlgorithm, TrainingReport]) -> tuple[BaseAlgorithm, TrainingReport]:
+    """What the training of :func:`begun` gave: of one that is alone, joined and judged where it was trained."""
+    return join(job, [result]) if is_alone(job) else result
+
+
 def join(
     job: TrainingJob, results: Sequence[tuple[BaseAlgorithm, TrainingReport]]
 ) -> tuple[BaseAlgorithm, TrainingReport]:

@@ -7,8 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -68,6 +70,13 @@ def test_a_training_whose_process_is_killed_gives_the_same_at_its_second_try(cap
     assert not set(family(os.getpid())) - before
 
 
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """Where temporary files go; sockets among them, whose paths must be short."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 PARENT = """
     import sys
     sys.path[:0] = {paths}
@@ -96,12 +105,10 @@ PARENT = """
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL, signal.SIGTERM])
 def test_a_run_that_is_broken_off_ends_within_seconds_with_all_its_processes(
-    how: signal.Signals, tmp_path: Path
+    how: signal.Signals, tmp_path: Path, scratch: Path
 ) -> None:
     script = tmp_path / "run.py"
     script.write_text(textwrap.dedent(PARENT.format(paths=[str(TESTS), str(Path(__file__).parent)])))
-    scratch = tmp_path / "tmp"
-    scratch.mkdir()
     with subprocess.Popen(
         [sys.executable, str(script)], stdout=subprocess.PIPE, env=os.environ | {"TMPDIR": str(scratch)}, text=True
     ) as run:

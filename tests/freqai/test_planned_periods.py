@@ -56,7 +56,8 @@ class LastFirst:
             return real(pipeline, *arguments)
 
         monkeypatch.setattr(Pipeline, "fit_transform", fit_transform)
-        monkeypatch.setattr(model, "executor_for", lambda settings: self)
+        for chosen in ("executor_for", "executor_here"):
+            monkeypatch.setattr(model, chosen, lambda settings: self)
 
     def start(
         self, on_evaluation: OnEvaluation | None = None, watch: TrainingWatch | None = None

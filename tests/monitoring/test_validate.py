@@ -119,6 +119,17 @@ def test_the_plan_follows_the_configuration_files(
     assert "--strategy-path" not in command
 
 
+def test_trainings_that_would_run_side_by_side_are_watched_one_after_the_other(
+    datadir: Path, configs: tuple[Path, ...], tmp_path: Path
+) -> None:
+    own = tmp_path / "own.json"
+    own.write_text('{"freqai": {"rl_config": {"executor": "processes", "workers": 2, "threads_per_job": 1}}}')
+    plan = plan_run(request(datadir, (*configs, own)))
+    assert (plan.settings.rl.executor, plan.settings.rl.workers) == ("inline", "auto")
+    assert plan.asked.torch_threads == 1
+    assert "freqai.rl_config.executor" in {change.key for change in plan.changes}
+
+
 def test_the_default_run_has_the_networks_and_environments_of_the_project(datadir: Path) -> None:
     plan = plan_run(request(datadir, ()))
     asked = plan.asked

@@ -113,3 +113,11 @@ def test_what_was_given_up_is_no_longer_waited_for(run: RunProgress, clock: Cloc
     assert [one.name for one in run.running] == ["A 2"]
     # 600 of 1,100 samples are done.
     assert run.share == pytest.approx(600 / 1100)
+
+
+def test_trainings_that_are_announced_before_they_begin_have_numbers_of_their_own(run: RunProgress) -> None:
+    run.expect({"A 1", "A 2", "A 3"})
+    run.announce("A 1")
+    run.announce("A 2")
+    run.note(state("A 2", 0))
+    assert [run.number_of(name) for name in ("A 1", "A 2", "A 3")] == [1, 2, 3]
