@@ -279,14 +279,14 @@ class Trainer:
         _, rows, kitchen = self._opened
         dk, run = kitchen.of_period(period.training), kitchen.run
         name = period.pair, period.name
-        frame = frame_to_train_on(rows, period.training, dk, self._strategy)
-        key = training_key(run.period_of(dk), frame, turn.model)
         turn.goes_on = run.settings.continual_learning
-        if turn.goes_on and (kept := self._trainings.kept.find(*name, key)) is not None:
-            turn.model = model_zip(kept.model)
-            self._trainings.done.add(name)
-            return None
         try:
+            frame = frame_to_train_on(rows, period.training, dk, self._strategy)
+            key = training_key(run.period_of(dk), frame, turn.model)
+            if turn.goes_on and (kept := self._trainings.kept.find(*name, key)) is not None:
+                turn.model = model_zip(kept.model)
+                self._trainings.done.add(name)
+                return None
             job = self._make_job(frame, dk, turn.model)
         except Exception as error:  # The loop raises it again when it comes there.
             self._trainings.failed[name] = error

@@ -454,7 +454,7 @@ def test_a_training_that_was_planned_on_other_candles_is_not_used(
         n_calls += 1
         # Differently in each call: once for the strategy's own frame, three times for the plan, and in the loop.
         frame = real(frame, metadata, **keywords)
-        return frame.assign(noise=np.float64(n_calls if n_calls > 4 else 0))
+        return frame.assign(**{ACTION_COLUMN: np.float64(n_calls if n_calls > 4 else 0)})
 
     run.strategy.set_freqai_targets = targets
     run.run()

@@ -133,6 +133,7 @@ def test_all_pairs_are_planned_at_once_and_leave_what_they_leave_in_turn(
     days = ["2024-09-05", "2024-09-06"]
     assert executor.started == [f"{pair} {day}" for pair in (PAIR, OTHER_PAIR) for day in days]
     assert executor.most == 2
+    assert len(watch.trained) == 4
     # Two timeframes for the candles' own features and the wider ones; each once, for each pair alike.
     by_pair = {pair: {key[::2]: n for key, n in calls.items() if key[1] == pair} for pair in (PAIR, OTHER_PAIR)}
     assert by_pair[PAIR] == by_pair[OTHER_PAIR]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
+import pandas as pd
 import pytest
 from freqtrade.configuration import TimeRange
 from freqtrade.exceptions import OperationalException
@@ -12,7 +16,7 @@ from rich.console import Console
 
 from mtfscalper.cli import main
 from mtfscalper.freqai.planned_trainings import PlannedPair, PlannedPeriod
-from mtfscalper.monitoring import train_command
+from mtfscalper.monitoring import train_command, train_run
 from mtfscalper.monitoring.train_run import Plan, Trained, TrainedPair
 from mtfscalper.monitoring.train_tables import print_plan, print_trained
 from mtfscalper.settings import Settings
@@ -96,3 +100,38 @@ def test_other_commands_take_no_arguments_that_they_do_not_know(capsys: pytest.C
         main(["synthetic", "--timerange", "1"])
     assert ended.value.code == 2
     assert "unrecognized arguments: --timerange 1" in capsys.readouterr().err
+
+
+def test_where_a_pair_fails_the_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def advise(frame: pd.DataFrame, metadata: dict[str, str]) -> pd.DataFrame:
+        pair = metadata["pair"]
+        asked.append(pair)
+        if pair == "A/B":
+            raise OperationalException("Training of A/B, period 2, failed")
+        if pair == "C/D":
+            raise KeyError("no such column")
+        return frame
+
+    # Two periods reused and one trained, the last of A/B's begun when it failed; C/D did not come to any.
+    runs = {
+        "A/B": SimpleNamespace(reports=["report"], periods=dict.fromkeys("1234")),
+        PAIR: SimpleNamespace(reports=["report"], periods=dict.fromkeys("123")),
+    }
+    strategy = SimpleNamespace(advise_indicators=advise)
+
+    @contextmanager
+    def backtesting(config: Any) -> Iterator[Any]:
+        yield SimpleNamespace(strategylist=[strategy]), dict.fromkeys(("A/B", "C/D", PAIR), pd.DataFrame())
+
+    monkeypatch.setattr(train_run, "_backtesting", backtesting)
+    monkeypatch.setattr(train_run, "_checked_model", lambda *_: SimpleNamespace(run_of=runs.get))
+    trained = train_run.train_run({})
+    assert asked == ["A/B", "C/D", PAIR]
+    assert trained.pairs == [
+        TrainedPair("A/B", 1, 2, "Training of A/B, period 2, failed"),
+        TrainedPair("C/D", 0, 0, "KeyError: 'no such column'"),
+        TrainedPair(PAIR, 1, 2),
+    ]
+    assert not trained.is_whole
