@@ -312,7 +312,7 @@ def test_a_wrong_type_is_refused_by_name(key: str, value: Any) -> None:
         ("vec_env", "subprocess"),
         ("cpu_count", 0),
         ("interop_threads", 0),
-        ("executor", "ray"),
+        ("executor", "dask"),
         ("workers", 0),
         ("workers", "many"),
         ("threads_per_job", 0),
