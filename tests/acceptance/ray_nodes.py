@@ -91,7 +91,9 @@ class Nodes:
     def environment(self, number: int, **variables: str) -> dict[str, str]:
         """Of a command on a node."""
         token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": self._token}
-        return os.environ | token | {_MARK: f"{_BRIDGE}{number}"} | variables
+        # Else trainings give way to whatever else the machine does, and a test to all that runs beside it.
+        priority = {"RAY_worker_niceness": "0"}
+        return os.environ | token | priority | {_MARK: f"{_BRIDGE}{number}"} | variables
 
     def run(self, number: int, command: list[str], **variables: str) -> None:
         """Run a command on a node to its end."""
