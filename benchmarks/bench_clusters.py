@@ -28,7 +28,7 @@ from run_facts import facts
 from mtfscalper.executors.executor import Outcome, Running
 from mtfscalper.executors.processes import ProcessesExecutor
 from mtfscalper.executors.ray import RayExecutor
-from mtfscalper.executors.ray_cluster import ClusterError, import_ray
+from mtfscalper.executors.ray_cluster import why_no_ray
 from mtfscalper.machine import usable_processors
 from mtfscalper.training.job import TrainingJob
 
@@ -256,10 +256,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, help="where the figures go")
     parser.add_argument("--plot", type=Path, help="where the picture goes")
     args = parser.parse_args(argv)
-    try:
-        import_ray()
-    except ClusterError as error:
-        print(f"nothing is timed: {error}")
+    if (why := why_no_ray()) is not None:
+        print(f"nothing is timed: {why}")
         return 0
     workers = usable_processors()
     sizes = Sizes(workers, args.jobs, args.rounds, args.cycles, args.n_steps)

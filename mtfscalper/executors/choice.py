@@ -11,6 +11,7 @@ from mtfscalper.executors.inline import InlineExecutor
 from mtfscalper.executors.population import PopulationExecutor
 from mtfscalper.executors.processes import ProcessesExecutor
 from mtfscalper.executors.ray import RayExecutor
+from mtfscalper.executors.ray_cluster import why_no_ray
 from mtfscalper.executors.worker_count import worker_count
 from mtfscalper.settings import Settings
 from mtfscalper.training.population import why_not_on_device
@@ -42,6 +43,8 @@ def bots_executor(settings: Settings, check: Callable[[], None]) -> Executor:
 
 def why_executor_cannot_be(settings: Settings) -> str | None:
     """Why the executor that settings name cannot train what they ask for, None where it can."""
+    if settings.rl.executor == "ray":
+        return why_no_ray()
     if settings.rl.executor != "population" or (why := why_not_on_device(settings)) is None:
         return None
     return (

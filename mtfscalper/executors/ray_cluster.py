@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,13 +39,19 @@ def import_ray() -> Any:
 
     :raises ClusterError: if it is not installed
     """
-    try:
-        return import_module("ray")
-    except ImportError as error:
-        raise ClusterError(
-            f"freqai.rl_config.executor is 'ray', and the package ray cannot be imported ({error}); accepted: ray 2.60 "
-            "or newer; remedy: pip install 'mtfscalper[ray]', or set executor to 'processes'"
-        ) from error
+    if (why := why_no_ray()) is not None:
+        raise ClusterError(why)
+    return import_module("ray")
+
+
+def why_no_ray() -> str | None:
+    """Why Ray cannot be imported, None where it can. Does not import it: that has to be done where it is started."""
+    if find_spec("ray") is not None:
+        return None
+    return (
+        "freqai.rl_config.executor is 'ray', and the package ray is not installed; accepted: ray 2.60 or newer; "
+        "remedy: pip install 'mtfscalper[ray]', or set executor to 'processes'"
+    )
 
 
 class JobNeeds(NamedTuple):
@@ -240,7 +247,10 @@ def connected(address: str | None) -> Iterator[Cluster]:
 
 
 def _cannot_connect(address: str | None, error: Exception) -> str:
-    said = " ".join(str(error.__cause__ or error).split())
+    # Ray's own says by what it was caused, at the end and behind tracebacks.
+    while error.__cause__ is not None and isinstance(error.__cause__, Exception):
+        error = error.__cause__
+    said = (str(error).strip() or type(error).__name__).splitlines()[-1].split(". ")[0]
     if address is None:
         return f"Ray cannot be started on this machine ({said}); remedy: set freqai.rl_config.executor to 'processes'"
     return (
@@ -253,10 +263,8 @@ def _cannot_connect(address: str | None, error: Exception) -> str:
 @contextmanager
 def _environment(variables: Mapping[str, str]) -> Iterator[None]:
     """Set variables of the environment until a ``with`` block ends."""
-    # A local cluster asks for a token unless the user says otherwise.
-    wanted = {"RAY_AUTH_MODE": os.environ.get("RAY_AUTH_MODE", "token"), **variables}
-    before = {name: os.environ.get(name) for name in wanted}
-    os.environ.update(wanted)
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 from tiny_training import env_settings_of, parameters, random_tape, same, tiny_settings
 
 from mtfscalper.executors import ray_cluster
-from mtfscalper.executors.choice import executor_for
+from mtfscalper.executors.choice import executor_for, why_executor_cannot_be
 from mtfscalper.executors.executor import run_all
 from mtfscalper.executors.inline import InlineExecutor
 from mtfscalper.executors.ray import RayTasks
@@ -218,11 +217,14 @@ def test_no_more_trainings_are_taken_than_run_and_a_quarter() -> None:
 
 
 def test_ray_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(ClusterError) as refused, executor_for(tiny_settings(executor="ray")).start():
+    monkeypatch.setattr(ray_cluster, "find_spec", {"ray": None}.get)
+    settings = tiny_settings(executor="ray")
+    with pytest.raises(ClusterError) as refused, executor_for(settings).start():
         pass
     assert "remedy: pip install 'mtfscalper[ray]', or set executor to 'processes'" in str(refused.value)
     assert "\n" not in str(refused.value)
+    # Already before candles are loaded.
+    assert why_executor_cannot_be(settings) == str(refused.value)
 
 
 def test_a_training_takes_no_more_processors_than_the_largest_node_has() -> None:

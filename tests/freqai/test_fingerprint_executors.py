@@ -24,6 +24,8 @@ def fingerprint(**rl: Any) -> dict[str, str]:
     [
         {"executor": "processes"},
         {"executor": "processes", "workers": 3},
+        {"executor": "ray"},
+        {"executor": "ray", "ray_address": "10.0.0.1:6379"},
     ],
 )
 def test_where_trainings_run_is_no_part_of_what_a_policy_is_known_by(rl: dict[str, Any]) -> None:
