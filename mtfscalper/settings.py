@@ -194,7 +194,8 @@ class RLSettings(Section):
     model_type: ModelType = Field(
         "PPO",
         description="the algorithm. Others than PPO train on ordinary observations of the lookback, with their own "
-        "arguments in `model_training_parameters`",
+        "arguments in `model_training_parameters`. RecurrentPPO remembers, and decides in decision_mode `replay` alone "
+        "(`docs/decisions.md`)",
     )
     policy_type: str = Field(
         "MlpPolicy", description="the policy's name in stable-baselines3. With PPO only `MlpPolicy`: see `network`"

@@ -18,6 +18,7 @@ from live_bot import LiveBot
 from mtfscalper.freqai.bot_record import BotRecord
 from mtfscalper.freqai.columns import ACTION_COLUMN
 from mtfscalper.freqai.traded_strategy import TradedStrategy
+from mtfscalper.policy.recurrent import RecurrentPolicyError
 from mtfscalper.reporting.audit.audit import Audit, audit_of
 from mtfscalper.reporting.audit.bot import read_bot
 from mtfscalper.reporting.audit.missed import Missed, missed_signals
@@ -110,6 +111,18 @@ def asked_for(passes: list[dict[str, Any]]) -> dict[int, str]:
     """By candle of the entry, what the bot's policy asked for."""
     actions = {line["row_ms"] + TF: line["columns"][ACTION_COLUMN] for line in passes}
     return {candle: ENTERS[action] for candle, action in actions.items() if action in ENTERS}
+
+
+def test_what_a_policy_that_remembers_would_enter_is_not_known(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise RecurrentPolicyError
+
+    monkeypatch.setattr("mtfscalper.freqai.kept_policies.decider_for", refuse)
+    home.change(lambda _: None)
+    missed = home.missed()
+    assert missed.signals[PAIR].sides == {}
+    [note] = [note for note in missed.notes if "is not known" in note]
+    assert "is not known: a recurrent policy decides by what it remembers of the candles before" in note
 
 
 def test_a_kept_policy_says_what_is_entered_at_missed_candles(home: Home) -> None:

@@ -20,6 +20,8 @@ from mtfscalper.policy import closed_loop
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.request import TrainingRequest
 
+pytestmark = pytest.mark.acceptance
+
 LOOKBACK = 2
 FREQAI: dict[str, Any] = {
     "conv_width": LOOKBACK,

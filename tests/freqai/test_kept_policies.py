@@ -21,6 +21,7 @@ from mtfscalper.freqai.kept_policies import KeptPolicies, PairRows
 from mtfscalper.freqai.policy_folders import PolicyFolders
 from mtfscalper.freqai.policy_places import PolicyName
 from mtfscalper.market.signals import LONG_SIGNAL
+from mtfscalper.policy.recurrent import RecurrentPolicyError
 from mtfscalper.reporting.audit.bot import trained_rules
 from mtfscalper.seals import Seals
 
@@ -189,6 +190,19 @@ def test_a_policy_that_is_no_longer_kept_is_named_once(kept: Kept, caplog: pytes
 
 
 # ---------------------------------------------------------------------- two pairs of one base currency
+
+
+def test_a_policy_that_remembers_is_named_and_its_trades_are_held(
+    kept: Kept, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise RecurrentPolicyError
+
+    monkeypatch.setattr("mtfscalper.freqai.kept_policies.trade_decider_from_zip", refuse)
+    assert kept.load() is None
+    [message] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert message.startswith("Trades that the bot did not have are held until their stop")
+    assert "a recurrent policy decides by what it remembers of the candles before" in message
 
 
 def test_a_policy_is_found_by_its_pair_and_not_by_the_base_currency_that_its_folder_is_named_by(

@@ -13,7 +13,7 @@ from sb3_contrib import RecurrentPPO
 
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.open_trade import PriceHistory
-from mtfscalper.freqai.recollection import WARM_UP_CANDLES, AtLastRow, LiveMemories, Lived, warm_up
+from mtfscalper.freqai.recollection import WARM_UP_CANDLES, AtLastRow, Lived, LiveMemories, warm_up
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy import closed_loop
 from mtfscalper.policy.closed_loop import FlatDecisions
@@ -41,7 +41,9 @@ class Trading:
 
     def trades_at(self, candle_ms: int) -> list[Any]:
         """What freqtrade's database holds as a candle opens."""
-        return [as_freqtrades(trade, self.settings, candle_ms) for trade in self.loop.trades if trade.open_ms < candle_ms]
+        return [
+            as_freqtrades(trade, self.settings, candle_ms) for trade in self.loop.trades if trade.open_ms < candle_ms
+        ]
 
     def ask(self, memories: LiveMemories, row: int, first: int = 0) -> tuple[int, list[float]]:
         """A pass of a bot: what is done after a row, and the probabilities behind it.
