@@ -20,6 +20,7 @@ from pandas import DataFrame
 from mtfscalper.artefacts import value_hash
 from mtfscalper.freqai.reward_env import NEUTRAL, NUMBERS, base_of, numbers_of, reward_env
 from mtfscalper.market.tape import MarketTape
+from mtfscalper.settings import RLSettings
 from mtfscalper.trading.account import Fill
 from mtfscalper.trading.episode import EpisodeState, exit_candle
 from mtfscalper.trading.own_reward import OwnRewardError
@@ -55,8 +56,9 @@ class UsersReward:
 
     @property
     def parameters_sha256(self) -> str:
-        """A hash of what the method may read besides candles and trades."""
-        return value_hash(self.rl_config)
+        """A hash of what only the method reads of the config: its parameters, and keys that are no settings."""
+        settings = set(RLSettings.model_fields) - {"model_reward_parameters"}
+        return value_hash({key: value for key, value in self.rl_config.items() if key not in settings})
 
     def of_pair(
         self,
@@ -195,7 +197,7 @@ def users_reward(model: type, config: Mapping[str, Any]) -> UsersReward | None:
     if kind is getattr(BaseReinforcementLearningModel, MY_RL_ENV):
         return None
     _check(model, kind)
-    rl_config = deepcopy(dict(config["freqai"]["rl_config"]))
+    rl_config = deepcopy(dict(config["freqai"].get("rl_config") or {}))
     rl_config["model_reward_parameters"] = dict(rl_config.get("model_reward_parameters") or {})
     return UsersReward(class_code(kind, model), rl_config)
 
