@@ -29,6 +29,8 @@ from mtfscalper.user_code import UserCode, class_code
 
 MY_RL_ENV = "MyRLEnv"
 METHOD = "calculate_reward"
+# Where the parents stand that every such class has.
+_NOT_THE_USERS = ("freqtrade", "gymnasium", "typing", "builtins")
 # What such a class would change besides its reward, and what does that here.
 _TRADES = "trades follow freqtrade's rules, whatever the reward"
 _OBSERVES = "the policy is shown features and its trade (README, What the policy sees)"
@@ -170,16 +172,17 @@ class FreqaiEpisodes:
     def _failed(self, error: Exception) -> OwnRewardError:
         """What the user's code raised, with the line of it."""
         frames = traceback.extract_tb(error.__traceback__)
-        own = {getattr(value, "__code__", None) for kind in self._kind.__mro__ for value in vars(kind).values()}
-        files = {code.co_filename for code in own if code is not None and "freqtrade" not in code.co_filename}
+        kinds = [kind for kind in self._kind.__mro__ if kind.__module__.partition(".")[0] not in _NOT_THE_USERS]
+        own = [getattr(value, "__code__", None) for kind in kinds for value in vars(kind).values()]
+        files = {code.co_filename for code in own if code is not None}
         frame = next((each for each in reversed(frames) if each.filename in files), frames[-1])
         said = f"{type(error).__name__}: {error}"
         if isinstance(error, KeyError) and self._features is not None:
             close = difflib.get_close_matches(str(error.args[0]), map(str, self._features.columns), n=1, cutoff=0.3)
             said += f" (of the features, the nearest is {close[0]!r})" if close else ""
         return OwnRewardError(
-            f"{MY_RL_ENV}.{METHOD} fails in {frame.filename}, line {frame.lineno} ({frame.line}): {said}; accepted: a "
-            "finite number for every action at every candle; remedy: correct that line"
+            f"{MY_RL_ENV}.{frame.name} fails in {frame.filename}, line {frame.lineno} ({frame.line}): {said}; accepted: "
+            "a finite number for every action at every candle; remedy: correct that line"
         )
 
 
