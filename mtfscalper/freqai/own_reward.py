@@ -180,9 +180,10 @@ class FreqaiEpisodes:
         if isinstance(error, KeyError) and self._features is not None:
             close = difflib.get_close_matches(str(error.args[0]), map(str, self._features.columns), n=1, cutoff=0.3)
             said += f" (of the features, the nearest is {close[0]!r})" if close else ""
+        where = f"{frame.filename}, line {frame.lineno} ({frame.line})"
         return OwnRewardError(
-            f"{MY_RL_ENV}.{frame.name} fails in {frame.filename}, line {frame.lineno} ({frame.line}): {said}; accepted: "
-            "a finite number for every action at every candle; remedy: correct that line"
+            f"{MY_RL_ENV}.{frame.name} fails in {where}: {said}; accepted: a finite number for every action at every "
+            "candle; remedy: correct that line"
         )
 
 
