@@ -20,6 +20,7 @@ from pandas import DataFrame
 from mtfscalper.artefacts import value_hash
 from mtfscalper.freqai.reward_env import NEUTRAL, NUMBERS, base_of, numbers_of, reward_env
 from mtfscalper.market.tape import MarketTape
+from mtfscalper.settings import RLSettings
 from mtfscalper.trading.account import Fill
 from mtfscalper.trading.episode import EpisodeState, exit_candle
 from mtfscalper.trading.own_reward import OwnRewardError
@@ -28,6 +29,8 @@ from mtfscalper.user_code import UserCode, class_code
 
 MY_RL_ENV = "MyRLEnv"
 METHOD = "calculate_reward"
+# Where the parents stand that every such class has.
+_NOT_THE_USERS = ("freqtrade", "gymnasium", "typing", "builtins")
 # What such a class would change besides its reward, and what does that here.
 _TRADES = "trades follow freqtrade's rules, whatever the reward"
 _OBSERVES = "the policy is shown features and its trade (README, What the policy sees)"
@@ -55,8 +58,9 @@ class UsersReward:
 
     @property
     def parameters_sha256(self) -> str:
-        """A hash of what the method may read besides candles and trades."""
-        return value_hash(self.rl_config)
+        """A hash of what only the method reads of the config: its parameters, and keys that are no settings."""
+        settings = set(RLSettings.model_fields) - {"model_reward_parameters"}
+        return value_hash({key: value for key, value in self.rl_config.items() if key not in settings})
 
     def of_pair(
         self,
@@ -168,16 +172,18 @@ class FreqaiEpisodes:
     def _failed(self, error: Exception) -> OwnRewardError:
         """What the user's code raised, with the line of it."""
         frames = traceback.extract_tb(error.__traceback__)
-        own = {getattr(value, "__code__", None) for kind in self._kind.__mro__ for value in vars(kind).values()}
-        files = {code.co_filename for code in own if code is not None and "freqtrade" not in code.co_filename}
+        kinds = [kind for kind in self._kind.__mro__ if kind.__module__.partition(".")[0] not in _NOT_THE_USERS]
+        own = [getattr(value, "__code__", None) for kind in kinds for value in vars(kind).values()]
+        files = {code.co_filename for code in own if code is not None}
         frame = next((each for each in reversed(frames) if each.filename in files), frames[-1])
         said = f"{type(error).__name__}: {error}"
         if isinstance(error, KeyError) and self._features is not None:
             close = difflib.get_close_matches(str(error.args[0]), map(str, self._features.columns), n=1, cutoff=0.3)
             said += f" (of the features, the nearest is {close[0]!r})" if close else ""
+        where = f"{frame.filename}, line {frame.lineno} ({frame.line})"
         return OwnRewardError(
-            f"{MY_RL_ENV}.{METHOD} fails in {frame.filename}, line {frame.lineno} ({frame.line}): {said}; accepted: a "
-            "finite number for every action at every candle; remedy: correct that line"
+            f"{MY_RL_ENV}.{frame.name} fails in {where}: {said}; accepted: a finite number for every action at every "
+            "candle; remedy: correct that line"
         )
 
 
@@ -195,7 +201,7 @@ def users_reward(model: type, config: Mapping[str, Any]) -> UsersReward | None:
     if kind is getattr(BaseReinforcementLearningModel, MY_RL_ENV):
         return None
     _check(model, kind)
-    rl_config = deepcopy(dict(config["freqai"]["rl_config"]))
+    rl_config = deepcopy(dict(config["freqai"].get("rl_config") or {}))
     rl_config["model_reward_parameters"] = dict(rl_config.get("model_reward_parameters") or {})
     return UsersReward(class_code(kind, model), rl_config)
 

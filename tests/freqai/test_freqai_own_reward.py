@@ -24,6 +24,7 @@ from tiny_training import env_settings_of, parameters, random_tape, same, tiny_s
 
 from mtfscalper.envs.build import build_vec_env, underlying
 from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.freqai.model import MtfScalperFreqaiModel
 from mtfscalper.freqai.own_reward import users_reward
 from mtfscalper.freqai.reward_env import SHOWN
 from mtfscalper.trading.own_reward import OwnRewardError
@@ -42,9 +43,13 @@ from mtfscalper.freqai.model import MtfScalperFreqaiModel
 
 class MtfScalperRLModel(MtfScalperFreqaiModel):
     class MyRLEnv(Base5ActionRLEnv):
+        def __init__(self, **kwargs):
+            super().__init__(**kwargs)
+            self.rsi = self.raw_features.filter(like="rsi").iloc[:, 0].tolist()
+
         def calculate_reward(self, action):
-            rsi = self.raw_features.filter(like="rsi").iloc[self._current_tick, 0]
-            assert 0 <= rsi <= 100 and rsi != int(rsi), rsi
+            rsi = self.rsi[self._current_tick]
+            assert 1 < rsi < 100, rsi
             self.tensorboard_log("rsi", value=rsi, category="seen")
             if self._position == Positions.Neutral:
                 return -my_limits.IDLE * self.rl_config["model_reward_parameters"]["idle_penalty"]["each"]
@@ -74,20 +79,15 @@ def forget(*names: str) -> None:
         sys.modules.pop(name, None)
 
 
-def test_it_is_trained_on_and_an_edit_of_it_or_of_its_parameters_trains_anew(
+def test_it_is_trained_on_and_an_edit_of_a_file_that_it_uses_trains_anew(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, models: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.syspath_prepend(str(models))
     forget("my_limits")
     watch = Watch(monkeypatch)
-
-    def backtest(freqai: dict[str, Any] = OWN) -> FreqtradeBacktest:
-        run = FreqtradeBacktest(tmp_path, market, freqai=freqai, model_path=models)
-        run.run()
-        return run
-
     with caplog.at_level(logging.INFO):
-        run = backtest()
+        run = FreqtradeBacktest(tmp_path, market, freqai=OWN, model_path=models)
+        run.run()
     assert len(watch.trained) == 3
     reports = [json.loads(path.read_text()) for path in run.models.rglob("training_report.json")]
     assert [list(report["reward_terms"]) for report in reports] == [["calculate_reward"]] * 3
@@ -97,16 +97,29 @@ def test_it_is_trained_on_and_an_edit_of_it_or_of_its_parameters_trains_anew(
     [warning] = [record.message for record in caplog.records if "for MyRLEnv.calculate_reward alone" in record.message]
     assert "keys that nothing else reads (my_own_key)" in warning
     assert "weights of terms that do not pay beside it (equity_weight)" in warning
-    backtest()
-    assert len(watch.trained) == 3
-    other = json.loads(json.dumps(OWN))
-    other["rl_config"]["model_reward_parameters"]["idle_penalty"]["each"] = 3
-    backtest(other)
-    assert len(watch.trained) == 6
+    before = run.strategy.freqai._run.fingerprint
     (models / "my_limits.py").write_text("IDLE = 0.002\n")
     forget("my_limits")
-    backtest(other)
-    assert len(watch.trained) == 9
+    again = FreqtradeBacktest(tmp_path, market, freqai=OWN, model_path=models)
+    again.run()
+    assert len(watch.trained) == 6
+    after = again.strategy.freqai._run.fingerprint
+    assert {name for name in after if after[name] != before[name]} == {"model class", "your own code"}
+
+
+def test_its_parameters_and_keys_that_are_no_settings_are_part_of_what_a_policy_is_made_from() -> None:
+    def hash_of(config: dict[str, Any]) -> str:
+        from own_rewards import Impatient
+
+        reward = users_reward(type("Mine", (MtfScalperFreqaiModel,), {"MyRLEnv": Impatient}), config)
+        assert reward is not None
+        return reward.parameters_sha256
+
+    config, keyed, shown = config_with(), config_with(), config_with()
+    keyed["freqai"]["rl_config"]["my_own_key"] = 3
+    shown["freqai"]["rl_config"]["progress_bar"] = False
+    assert len({hash_of(config), hash_of(config_with(idle={"each_candle": -1})), hash_of(keyed)}) == 3
+    assert hash_of(shown) == hash_of(config)
 
 
 def test_what_cannot_be_trained_stops_before_any_candle_is_used(tmp_path: Path, market: Path, models: Path) -> None:
