@@ -6,11 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 
 from mtfscalper import machine
-from mtfscalper.machine import compiles_on, has_bf16, precision_on, usable_processors
+from mtfscalper.machine import compiles_on, give_back_memory, has_bf16, precision_on, usable_processors
 
 AFFINITY = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system has no affinity masks")
 
@@ -106,3 +107,18 @@ def test_the_processor_says_whether_it_has_bf16() -> None:
 def test_auto_compiles_on_a_gpu_alone() -> None:
     assert [compiles_on(value, CPU) for value in ("auto", True, False)] == [False, True, False]
     assert [compiles_on(value, CUDA) for value in ("auto", True, False)] == [True, True, False]
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries know no such call")
+def test_freed_memory_goes_back_to_the_system() -> None:
+    # Blocks too small for maps of their own; every tenth lives on, and above them all the last one does.
+    blocks = [bytearray(60_000) for _ in range(4000)]
+    last = bytearray(60_000)
+    for index in range(len(blocks)):
+        if index % 10:
+            blocks[index] = bytearray()
+    process = psutil.Process()
+    before = process.memory_info().rss
+    give_back_memory()
+    assert before - process.memory_info().rss > 100e6
+    assert len(last) == len(blocks[0]) == 60_000

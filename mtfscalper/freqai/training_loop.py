@@ -19,6 +19,7 @@ from mtfscalper.freqai.bookkeeping import Bookkeeper
 from mtfscalper.freqai.expiry import Expiry
 from mtfscalper.freqai.owner import Owner
 from mtfscalper.freqai.training_progress import TrainingHungError, TrainingProgress
+from mtfscalper.machine import give_back_memory
 
 logger = logging.getLogger(__name__)
 
@@ -259,6 +260,7 @@ class TrainingLoop:
         if self._model.freqai_info.get("write_metrics_to_disk", False):
             self._drawer.save_metric_tracker_to_disk()
         self._is_unsaved = False
+        give_back_memory()
 
     # ------------------------------------------------------------------ what fails
 

@@ -16,7 +16,7 @@ from mtfscalper.market.tape import MarketTape
 from mtfscalper.trading.account import Fill
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.trading.episode import EpisodeState
-from mtfscalper.trading.own_reward import EpisodeReward, OwnReward, OwnRewardError
+from mtfscalper.trading.own_reward import EpisodeReward, OwnReward
 
 # From the mask of an account, shape (1, 5), to an action of shape (1,).
 Choose = Callable[[npt.NDArray[np.bool_]], npt.NDArray[np.int64]]
