@@ -18,6 +18,7 @@ LAYERS = (
     "moved",
     "machine",
     "imports",
+    "sent_errors",
     "seals",
     "artefacts",
     "user_code",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import traceback
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
@@ -18,6 +17,7 @@ from stable_baselines3.common.vec_env.patch_gym import _patch_env
 
 from mtfscalper.envs.step_memory import Layout, StepMemory
 from mtfscalper.machine import set_torch_threads
+from mtfscalper.sent_errors import SentError
 
 Env = gymnasium.Env[Any, Any]
 Maker = Callable[[], Env]
@@ -37,13 +37,6 @@ class Told(NamedTuple):
     row: int
     info: dict[str, Any]
     reset_info: dict[str, Any] | None
-
-
-class Failure(NamedTuple):
-    """An exception, and where it was raised, in words."""
-
-    error: Exception
-    words: str
 
 
 def ring(connection: Connection, what: bytes) -> None:
@@ -114,7 +107,7 @@ class _Worker:
             answer = act(*arguments)
             what, message = (DONE, None) if answer is None else (ANSWER, pickle.dumps(answer))
         except Exception as error:
-            what, message = FAILED, cloudpickle.dumps(_to_send(error))
+            what, message = FAILED, cloudpickle.dumps(SentError.of(error))
         ring(self._answers, what)
         if message is not None:
             self._answers.send_bytes(message)
@@ -174,14 +167,3 @@ _QUESTIONS: dict[str, Callable[..., Any]] = {
     "env_is_wrapped": is_wrapped,
     "render": lambda env: env.render(),
 }
-
-
-def _to_send(error: Exception) -> Failure:
-    words = "".join(traceback.format_exception(error)).rstrip()
-    error.__traceback__ = error.__cause__ = error.__context__ = None
-    try:
-        pickle.loads(cloudpickle.dumps(error))
-    except Exception:
-        # An error of somebody's own that cannot be sent: its words can.
-        error = RuntimeError(f"{type(error).__name__}: {error}")
-    return Failure(error, words)

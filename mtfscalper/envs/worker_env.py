@@ -18,8 +18,9 @@ import numpy.typing as npt
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
 from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 
-from mtfscalper.envs.env_worker import ASK, CLOSE, DONE, FAILED, STEP, Failure, Maker, heard, ring, serve
+from mtfscalper.envs.env_worker import ASK, CLOSE, DONE, FAILED, STEP, Maker, heard, ring, serve
 from mtfscalper.envs.step_memory import Layout, StepMemory
+from mtfscalper.sent_errors import SentError
 
 # How long workers may take to end by themselves.
 _CLOSE_SECONDS = 5.0
@@ -235,7 +236,7 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
         :raises Exception: the first that an environment raised, once all have answered
         """
         answers: list[Any] = []
-        failed: tuple[_Worker, Failure] | None = None
+        failed: tuple[_Worker, SentError] | None = None
         with self._naming_the_dead():
             for worker in self._workers:
                 what = heard(worker.answers)

@@ -5,14 +5,12 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
-import pickle
 import shutil
 import signal
 import sys
 import tempfile
 import threading
 import time
-import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from multiprocessing.connection import Connection, wait
@@ -25,7 +23,9 @@ import psutil
 from mtfscalper.executors.executor import Executor, Outcome, run_all
 from mtfscalper.executors.sent_jobs import load_sent
 from mtfscalper.machine import set_torch_threads
+from mtfscalper.sent_errors import SentError
 from mtfscalper.training.evaluation import Evaluation
+from mtfscalper.training.fit import leave_out_training
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.watching import TrainingState
 
@@ -35,8 +35,6 @@ _TELL_SECONDS = 0.1
 _NICENESS = 10
 # Of a thousand, by which Linux would sooner end it than others where memory is short.
 _OOM_SCORE = 500
-# Of a saved model too, stable-baselines3 leaves these out.
-_ONLY_TRAINING = ("env", "rollout_buffer", "replay_buffer", "_logger")
 
 
 class Manner(NamedTuple):
@@ -213,17 +211,8 @@ class _Teller(logging.Handler):
 
 def _to_send(outcome: Outcome) -> Outcome:
     if isinstance(outcome, Exception):
-        words = "".join(traceback.format_exception(outcome)).rstrip()
-        outcome.__traceback__ = outcome.__cause__ = outcome.__context__ = None
-        try:
-            pickle.loads(cloudpickle.dumps(outcome))
-        except Exception:
-            # An error of somebody's own that cannot be sent: its words can.
-            outcome = RuntimeError(f"{type(outcome).__name__}: {outcome}")
-        outcome.add_note(f"In the process of the training:\n{words}")
-        return outcome
-    model, report = outcome
-    for name in _ONLY_TRAINING:
-        if hasattr(model, name):
-            setattr(model, name, None)
-    return model, report
+        sent = SentError.of(outcome)
+        sent.error.add_note(f"In the process of the training:\n{sent.words}")
+        return sent.error
+    leave_out_training(outcome[0])
+    return outcome

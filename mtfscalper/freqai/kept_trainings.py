@@ -23,15 +23,13 @@ from mtfscalper.freqai.computed_frame import computed_columns
 from mtfscalper.freqai.fingerprint import frame_hash
 from mtfscalper.freqai.preparation import Prepared
 from mtfscalper.seals import Seals
-from mtfscalper.training.fit import weights_hash
+from mtfscalper.training.fit import leave_out_training, weights_hash
 from mtfscalper.training.report import TrainingReport
 
 logger = logging.getLogger(__name__)
 
 _PURPOSE = "training"
 _SUFFIX = ".training"
-# Of a saved model too, stable-baselines3 leaves these out.
-_ONLY_TRAINING = ("env", "rollout_buffer", "replay_buffer", "_logger")
 
 
 class Kept(NamedTuple):
@@ -75,9 +73,7 @@ class KeptTrainings:
     def keep(self, pair: str, period: str, key: str, kept: Kept) -> None:
         """Keep a training; where it cannot be written, as long as this process runs."""
         path = self._path(pair, period, key)
-        for name in _ONLY_TRAINING:
-            if hasattr(kept.model, name):
-                setattr(kept.model, name, None)
+        leave_out_training(kept.model)
         try:
             artefacts.write_bytes(path, self._seals.append(_PURPOSE, cloudpickle.dumps(tuple(kept))))
         except OSError as error:

@@ -148,6 +148,13 @@ def _add_to_hash(hasher: hashlib._Hash, value: Any) -> None:
         hasher.update(f"{value!r};".encode())
 
 
+def leave_out_training(model: BaseAlgorithm) -> None:
+    """Take from a model what only its training needed, which stable-baselines3 leaves out of a saved one too."""
+    for name in ("env", "rollout_buffer", "replay_buffer", "_logger"):
+        if hasattr(model, name):
+            setattr(model, name, None)
+
+
 def learn(model: BaseAlgorithm, timesteps: int, callbacks: list[BaseCallback], board_name: str) -> None:
     """Let a model learn for at least so many timesteps; what a callback raises comes out.
 
