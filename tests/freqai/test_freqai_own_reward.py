@@ -210,6 +210,7 @@ def test_workers_without_the_users_file_pay_what_this_process_pays(tmp_path: Pat
     assert paid["dummy"][1][0]["custom/calls"] >= 60
 
 
+@pytest.mark.acceptance
 def test_a_fresh_process_can_run_the_training(tmp_path: Path) -> None:
     settings = settings_of(counting(tmp_path))
     sent = tmp_path / "job.pickle"
@@ -224,6 +225,7 @@ def test_a_fresh_process_can_run_the_training(tmp_path: Path) -> None:
     assert done.stdout.split("\n")[-2] == "['calculate_reward']"
 
 
+@pytest.mark.acceptance
 def test_a_reward_that_fails_in_a_worker_ends_the_training_with_the_users_line(tmp_path: Path) -> None:
     settings = settings_of(counting(tmp_path, fails=True))
     rl = {"entry_mode": "agent", "vec_env": "subproc"}
@@ -257,6 +259,7 @@ def test_the_figures_it_logs_and_its_sum_reach_tensorboard(tmp_path: Path) -> No
     assert np.isfinite(report.reward_profit_correlation)
 
 
+@pytest.mark.acceptance
 def test_what_is_learned_is_what_it_pays_for() -> None:
     from freqtrade.freqai.RL.Base5ActionRLEnv import Base5ActionRLEnv
 
