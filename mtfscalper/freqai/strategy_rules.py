@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -64,11 +65,20 @@ def settings_of_config(config: dict[str, Any], *, own_reward: bool = False) -> S
 
 
 def settings_of_strategy(config: dict[str, Any]) -> Settings:
-    """What a strategy reads of its config: not the reward, whose parameters the FreqAI model checks.
+    """What a strategy reads of its config: not the parameters of a reward, which may be those of the user's own.
 
-    :raises OperationalException: as :func:`settings_of_config`
+    Whether they are, the FreqAI model knows, and checks them.
+
+    :raises OperationalException: as :func:`settings_of_config`, naming everything that is wrong
     """
-    return settings_of_config(config, own_reward=True)
+    try:
+        return settings_of_config(config)
+    except OperationalException:
+        if not (config.get("freqai") or {}).get("enabled", False):
+            raise
+        with suppress(OperationalException):
+            return settings_of_config(config, own_reward=True)
+        raise
 
 
 def _period_complaints(settings: Settings, config: Mapping[str, Any]) -> Iterator[str]:

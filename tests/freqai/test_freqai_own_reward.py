@@ -28,10 +28,9 @@ from mtfscalper.freqai.model import MtfScalperFreqaiModel
 from mtfscalper.freqai.own_reward import users_reward
 from mtfscalper.freqai.reward_env import SHOWN
 from mtfscalper.trading.own_reward import OwnRewardError
-from mtfscalper.trading.reward import RewardSettings
+from mtfscalper.trading.reward import RewardSettings, load_own_terms
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.reward_check import check_reward, reward_profit_correlation
-from mtfscalper.user_code import UserCode
 
 TAPE = random_tape(400)
 MODEL = """
@@ -141,6 +140,8 @@ def test_what_cannot_be_trained_stops_before_any_candle_is_used(tmp_path: Path, 
 # ---------------------------------------------------------------------- vector environments
 
 COUNTS = """
+import multiprocessing
+
 from freqtrade.freqai.RL.Base4ActionRLEnv import Base4ActionRLEnv
 
 from mtfscalper.freqai.model import MtfScalperFreqaiModel
@@ -148,32 +149,38 @@ from mtfscalper.freqai.model import MtfScalperFreqaiModel
 
 class Counting(MtfScalperFreqaiModel):
     class MyRLEnv(Base4ActionRLEnv):
-        last_call = {last_call}
-
         def __init__(self, **kwargs):
             super().__init__(**kwargs)
             self.calls = 0
 
         def calculate_reward(self, action):
             self.calls += 1
-            if self.calls > self.last_call:
+            if {fails} and self.calls > 20 and multiprocessing.parent_process() is not None:
                 raise RuntimeError("enough")
             self.tensorboard_log("calls")
             return self.get_unrealized_profit() + action / 8
 """
 
 
-def model_of_a_file(folder: Path, last_call: float) -> type:
+def model_of_a_file(folder: Path, source: str, name: str) -> type:
     """A model's class as freqtrade's resolver loads it: its module is unknown to Python."""
-    file = folder / "Counting.py"
-    file.write_text(COUNTS.format(last_call=last_call).replace("inf", "10**9"))
-    spec = importlib.util.spec_from_file_location("Counting", file)
+    file = folder / f"{name}.py"
+    file.write_text(source)
+    spec = importlib.util.spec_from_file_location(name, file)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    module.Counting.__file__ = str(file)
-    return module.Counting  # type: ignore[no-any-return]
+    model = getattr(module, name)
+    model.__file__ = str(file)
+    return model  # type: ignore[no-any-return]
+
+
+def counting(folder: Path, fails: bool = False) -> type:
+    """
+    :param fails: whether its reward does, in a worker process
+    """
+    return model_of_a_file(folder, COUNTS.format(fails=fails), "Counting")
 
 
 def settings_of(model: type) -> EnvSettings:
@@ -184,7 +191,7 @@ def settings_of(model: type) -> EnvSettings:
 
 
 def test_workers_without_the_users_file_pay_what_this_process_pays(tmp_path: Path) -> None:
-    settings = settings_of(model_of_a_file(tmp_path, float("inf")))
+    settings = settings_of(counting(tmp_path))
     paid = {}
     for name in ("dummy", "subproc"):
         vec_env = build_vec_env(name, TAPE, settings, 2)
@@ -203,8 +210,9 @@ def test_workers_without_the_users_file_pay_what_this_process_pays(tmp_path: Pat
     assert paid["dummy"][1][0]["custom/calls"] >= 60
 
 
+@pytest.mark.acceptance
 def test_a_fresh_process_can_run_the_training(tmp_path: Path) -> None:
-    settings = settings_of(model_of_a_file(tmp_path, float("inf")))
+    settings = settings_of(counting(tmp_path))
     sent = tmp_path / "job.pickle"
     sent.write_bytes(pickle.dumps(TrainingJob(tiny_settings(entry_mode="agent"), TAPE, None, settings)))
     (tmp_path / "Counting.py").unlink()
@@ -217,10 +225,10 @@ def test_a_fresh_process_can_run_the_training(tmp_path: Path) -> None:
     assert done.stdout.split("\n")[-2] == "['calculate_reward']"
 
 
+@pytest.mark.acceptance
 def test_a_reward_that_fails_in_a_worker_ends_the_training_with_the_users_line(tmp_path: Path) -> None:
-    # Longer than the trial before the training: 200 actions, then 32 policies of 200 decisions by one object.
-    settings = settings_of(model_of_a_file(tmp_path, 6_650))
-    rl = {"entry_mode": "agent", "vec_env": "subproc", "train_cycles": 100}
+    settings = settings_of(counting(tmp_path, fails=True))
+    rl = {"entry_mode": "agent", "vec_env": "subproc"}
     with pytest.raises(
         OwnRewardError, match=r'Counting.py, line 18 \(raise RuntimeError\("enough"\)\): RuntimeError: '
     ):
@@ -240,7 +248,7 @@ class Flat:
 def test_the_figures_it_logs_and_its_sum_reach_tensorboard(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    settings = settings_of(model_of_a_file(tmp_path, float("inf")))
+    settings = settings_of(counting(tmp_path))
     job = TrainingJob(tiny_settings(entry_mode="agent"), TAPE, None, settings, tensorboard_dir=tmp_path / "board")
     _, report = job.run()
     [folder] = (tmp_path / "board").iterdir()
@@ -251,11 +259,12 @@ def test_the_figures_it_logs_and_its_sum_reach_tensorboard(tmp_path: Path) -> No
     assert np.isfinite(report.reward_profit_correlation)
 
 
+@pytest.mark.acceptance
 def test_what_is_learned_is_what_it_pays_for() -> None:
     from freqtrade.freqai.RL.Base5ActionRLEnv import Base5ActionRLEnv
 
     own = paid_by(type("Flat", (Flat, Base5ActionRLEnv), {}), env_settings_of(tiny_settings(entry_mode="agent")))
-    settings = tiny_settings(entry_mode="agent", train_cycles=40, learning_rate=0.003)
+    settings = tiny_settings(entry_mode="agent", train_cycles=12, learning_rate=0.01)
     plain, _ = TrainingJob(settings, TAPE, None, replace(own, own_reward=None)).run()
     paid, report = TrainingJob(settings, TAPE, None, own).run()
     assert not same(parameters(plain), parameters(paid))
@@ -276,22 +285,21 @@ def test_a_reward_is_ranked_beside_profit() -> None:
     assert reward_profit_correlation(TAPE, paid_by(Backwards, settings), 1) < -0.9
 
 
-def test_the_documents_example_can_be_used_as_it_stands_and_its_list_is_what_is_shown() -> None:
+def test_the_documents_example_can_be_used_as_it_stands_and_its_list_is_what_is_shown(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "own_reward.md").read_text(encoding="utf-8")
     source, terms = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    made: dict[str, Any] = {"__name__": "made"}
-    exec(source, made)
-    settings = env_settings_of(tiny_settings(entry_mode="agent"))
-    assert np.isfinite(reward_profit_correlation(TAPE, paid_by(made["MyCoolRLModel"].MyRLEnv, settings), 1))
+    paid = settings_of(model_of_a_file(tmp_path, source, "MyCoolRLModel"))
+    assert np.isfinite(reward_profit_correlation(TAPE, paid, 1))
     assert len(source.splitlines()) <= 18
     listed = page.partition("## What it may read")[2].partition("Anything else")[0]
     assert set(re.findall(r"`(\w+)`", listed)) == set(SHOWN)
     written = "".join(line.removeprefix("# ").strip() for line in terms.splitlines()[:2])
     weights = json.loads("{" + written + "}")["model_reward_parameters"]
-    exec(terms, made)
+    (tmp_path / "my_terms.py").write_text(terms)
+    forget("my_terms")
     reward = RewardSettings(**weights)
-    own = (UserCode("my_terms:entered", "", made["entered"]),)
-    assert check_reward(TAPE, replace(settings, reward=reward, own_terms=own), 1) <= 1
+    own = load_own_terms(reward, tmp_path)
+    assert check_reward(TAPE, replace(paid, own_reward=None, reward=reward, own_terms=own), 1) <= 1
 
 
 def test_the_parameters_and_features_of_the_config_stay_as_they_were_written() -> None:
