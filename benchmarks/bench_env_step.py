@@ -18,11 +18,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from env_contenders import PAIR, RULES, market, on_device, single, tape_of, vectorised
+from env_contenders import RULES, on_device, single, vectorised
 from freqtrade.freqai.prediction_models.ReinforcementLearner import ReinforcementLearner
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from step_market import PAIR, market, tape_of
 
 from mtfscalper.envs.build import build_vec_env
 from mtfscalper.envs.device_env import EXACT_ARITHMETIC, DeviceEnv

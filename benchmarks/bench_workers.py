@@ -21,12 +21,13 @@ from typing import Any
 import numpy as np
 import torch
 from bench_training import train
-from env_contenders import N_CANDLES, RULES, market, tape_of, vectorised
+from env_contenders import RULES, vectorised
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 from run_facts import facts
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecMonitor
+from step_market import N_CANDLES, market, tape_of
 
 from mtfscalper.envs.build import build_vec_env, make_env
 from mtfscalper.envs.episodes import EnvSettings

@@ -5,19 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 
 from mtfscalper.envs.device_env import DeviceEnv
-from mtfscalper.market.tape import MarketTape, price_scale
 from mtfscalper.monitoring.ppo_rounds import Clock
-from mtfscalper.offline.synthetic import generate_market
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.trading.trading_rules import TradingRules
-
-PAIR = "BTC/USDT:USDT"
-N_CANDLES = 8640
-N_FEATURES = 46
 
 # Every rule at work: leverage, stop, ROI table, trailing stop, funding, longest duration.
 RULES = TradingRules(
@@ -36,21 +29,6 @@ RULES = TradingRules(
 )
 
 Contender = Callable[[float], float]
-
-
-def market() -> tuple[pd.DataFrame, np.ndarray]:
-    """Candles of the synthetic market, with funding due every eight hours, and random features."""
-    candles = generate_market(pairs=(PAIR,))[PAIR].iloc[:N_CANDLES].reset_index(drop=True)
-    due = np.arange(N_CANDLES) % 96 == 0
-    features = np.random.default_rng(0).normal(size=(N_CANDLES, N_FEATURES)).astype(np.float32)
-    return candles.assign(funding=np.where(due, candles["open"] * 1e-4, 0.0)), features
-
-
-def tape_of(candles: pd.DataFrame, features: np.ndarray) -> MarketTape:
-    """The tape of :func:`market`, without a signal."""
-    frame = candles.assign(classic_long=False, classic_short=False)
-    frame["price_scale"] = price_scale(frame, 1.0)
-    return MarketTape.from_frame(frame, features, pair=PAIR, timeframe_ms=300_000, signals_needed=False)
 
 
 def single(env: Any) -> Contender:

@@ -92,7 +92,8 @@ class _Remote:
         return self._told(self._function(sent, here, level, *tapes), lost_after)
 
     def _told(self, stream: Iterator[bytes], lost_after: int | None) -> Iterator[bytes]:
-        for number, told in enumerate(stream):
+        # To its end first: two trainings at once in one process would draw from the same random numbers.
+        for number, told in enumerate(list(stream)):
             if number == lost_after:
                 raise self._ray.exceptions.NodeDiedError("the node is gone. And more.")
             yield told

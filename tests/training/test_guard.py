@@ -16,9 +16,10 @@ from tiny_training import env_settings_of, random_tape, tiny_settings
 from mtfscalper.executors.choice import executor_for
 from mtfscalper.executors.executor import run_all
 from mtfscalper.market.tape import MarketTape
+from mtfscalper.policy import closed_loop
 from mtfscalper.policy.inference import Decisions, TradeDecision
 from mtfscalper.trading.actions import N_ACTIONS, Action
-from mtfscalper.training import ensemble, evaluation
+from mtfscalper.training import ensemble
 from mtfscalper.training.evaluation import Evaluation, Judgement, evaluate
 from mtfscalper.training.guard import judge
 from mtfscalper.training.job import TrainingJob
@@ -61,7 +62,7 @@ def planted(monkeypatch: pytest.MonkeyPatch, *, days: int, foresees: float) -> P
 
     :param foresees: chance that it leaves before a fall of the next two hours; else it leaves at random
     """
-    monkeypatch.setattr(evaluation, "decider_for", lambda model, features, *_: Planted(features))
+    monkeypatch.setattr(closed_loop, "loop_decider", lambda model, features, *_: Planted(features))
     n = days * 288
     candles = random_candles(5, n, volatility=0.001)
     ahead = np.append(candles["open"].to_numpy()[24:], [np.nan] * 24) < candles["open"].to_numpy()
