@@ -10,7 +10,7 @@ from soak.plan import Plan
 
 from mtfscalper.offline.stage import StageHome
 
-PICTURE = "soak.svg"
+PICTURE = "soak.png"
 
 
 def write_report(folder: Path, found: list[Finding], home: StageHome, journal: Journal, plan: Plan) -> Path:
@@ -50,8 +50,8 @@ def draw(journal: Journal, plan: Plan, path: Path) -> None:
     """Draw what the bots needed over the whole time; the last one, whose growth is judged, darker."""
     import matplotlib
 
-    matplotlib.use("svg")
-    from matplotlib import pyplot
+    matplotlib.use("agg")
+    from matplotlib import dates, pyplot
 
     samples, quiet = journal.samples, quiet_samples(journal, plan)
     if not len(samples):
@@ -65,5 +65,6 @@ def draw(journal: Journal, plan: Plan, path: Path) -> None:
         axis.set_ylabel(label)
         axis.set_ylim(bottom=0)
     axes[-1].set_xlabel("simulated time; grey: bots that were killed, blue: the last one")
-    figure.savefig(path)
+    axes[-1].xaxis.set_major_formatter(dates.DateFormatter("%b %d"))
+    figure.savefig(path, dpi=100)
     pyplot.close(figure)
