@@ -51,7 +51,7 @@ def checked_settings(config: dict[str, Any], *, own_reward: bool = False) -> Set
     :raises OperationalException: naming every wrong key, the value, the values accepted and the remedy
     """
     settings = settings_of_config(config, own_reward=own_reward)
-    complaints = [*_device_complaints(settings), *_memory_complaints(settings)]
+    complaints = [*_device_complaints(settings), *_recurrent_complaints(settings)]
     if own_reward:
         complaints += why_not_for_own_reward(settings)
     if not complaints:
@@ -114,7 +114,7 @@ def misspelt_keys(freqai: Mapping[str, Any]) -> Iterator[str]:
                 )
 
 
-def _memory_complaints(settings: Settings) -> Iterator[str]:
+def _recurrent_complaints(settings: Settings) -> Iterator[str]:
     if settings.rl.model_type == RECURRENT_PPO and settings.rl.decision_mode == "exact":
         yield (
             "freqai.rl_config.decision_mode is 'exact' and model_type 'RecurrentPPO'; accepted: 'replay' with it, "

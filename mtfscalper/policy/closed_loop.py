@@ -35,13 +35,13 @@ class FlatDecisions(NamedTuple):
     :ivar probabilities: the policy's, float32, shape (n_rows, 5)
     """
 
+    actions: npt.NDArray[np.int64]
+    probabilities: npt.NDArray[np.float32]
+
     @classmethod
     def none(cls, n_rows: int) -> FlatDecisions:
         """Neutral at every row."""
         return cls(np.zeros(n_rows, dtype=np.int64), np.zeros((n_rows, N_ACTIONS), dtype=np.float32))
-
-    actions: npt.NDArray[np.int64]
-    probabilities: npt.NDArray[np.float32]
 
 
 @dataclass(frozen=True)

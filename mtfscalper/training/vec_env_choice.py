@@ -98,6 +98,14 @@ def fastest_environments(
             )
             if measured is not None:
                 figures.append(measured)
+        if not figures:
+            # The one backend that is set cannot start now, and nothing is learned of it; a training falls back.
+            name, n_envs = tried[0]
+            logger.warning(
+                "n_envs 'auto' takes %d: vec_env '%s' cannot start here, and no number of environments was timed.",
+                *(n_envs, name),
+            )
+            return Measured(name, n_envs, 0.0, 0.0)
         artefacts.write_json(path, read_measured(path) | {key: figures})
         when = "measured now"
     best = max(figure.steps_per_second for figure in figures)
@@ -131,13 +139,13 @@ def _candidates(settings: Settings) -> list[tuple[str, int]]:
         if rollout // following < _FEWEST_STEPS:
             break
         numbers.append(following)
-    # Each a process: more than some for each processor only take memory.
+    # More processes than some for each processor only take memory.
     processes = max(least, 2 * usable_processors())
     return [
         (name, n_envs)
         for n_envs in numbers
         for name in names
-        if name != "subproc" or (rl.env_workers or n_envs) <= processes
+        if name != "subproc" or min(n_envs, rl.env_workers or n_envs) <= processes
     ]
 
 

@@ -83,6 +83,16 @@ def test_workers_say_what_one_process_says_to_the_last_bit(n_workers: int | None
     assert len(seen) > 5
 
 
+def test_no_worker_is_started_without_an_environment() -> None:
+    workers = build_vec_env("subproc", eventful_tape(), SETTINGS, 2, n_workers=5)
+    try:
+        inner = underlying(workers)
+        assert isinstance(inner, SubprocVecEnv)
+        assert len(inner.processes) == 2
+    finally:
+        workers.close()
+
+
 @pytest.mark.parametrize("space", [spaces.Discrete(4), spaces.Box(-1, 1, (2,), np.float32)])
 def test_everything_a_vector_environment_is_asked_for_is_answered_as_in_one_process(space: spaces.Space[Any]) -> None:
     dummy, workers = DummyVecEnv(toys(space)), SupervisedSubprocVecEnv(toys(space), "forkserver", 2)

@@ -9,6 +9,7 @@ import pickle
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ from mtfscalper.training.reward_check import check_reward, reward_profit_correla
 
 TAPE = random_tape(400)
 MODEL = """
-import my_limits
+import reward_limits
 from freqtrade.freqai.RL.Base5ActionRLEnv import Base5ActionRLEnv, Positions
 
 from mtfscalper.freqai.model import MtfScalperFreqaiModel
@@ -51,7 +52,7 @@ class MtfScalperRLModel(MtfScalperFreqaiModel):
             assert 1 < rsi < 100, rsi
             self.tensorboard_log("rsi", value=rsi, category="seen")
             if self._position == Positions.Neutral:
-                return -my_limits.IDLE * self.rl_config["model_reward_parameters"]["idle_penalty"]["each"]
+                return -reward_limits.IDLE * self.rl_config["model_reward_parameters"]["idle_penalty"]["each"]
             return self.get_unrealized_profit()
 """
 OWN: dict[str, Any] = {
@@ -64,13 +65,14 @@ OWN: dict[str, Any] = {
 
 
 @pytest.fixture
-def models(tmp_path: Path) -> Path:
-    """A folder with a model of the user's, which needs a second file beside it."""
+def models(tmp_path: Path) -> Iterator[Path]:
+    """A folder with a model of the user's, which needs a second file beside it, known to Python until the test ends."""
     folder = tmp_path / "models_of_mine"
     folder.mkdir()
     (folder / "MtfScalperRLModel.py").write_text(MODEL)
-    (folder / "my_limits.py").write_text("IDLE = 0.001\n")
-    return folder
+    (folder / "reward_limits.py").write_text("IDLE = 0.001\n")
+    yield folder
+    forget("reward_limits")
 
 
 def forget(*names: str) -> None:
@@ -82,7 +84,7 @@ def test_it_is_trained_on_and_an_edit_of_a_file_that_it_uses_trains_anew(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, models: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.syspath_prepend(str(models))
-    forget("my_limits")
+    forget("reward_limits")
     watch = Watch(monkeypatch)
     with caplog.at_level(logging.INFO):
         run = FreqtradeBacktest(tmp_path, market, freqai=OWN, model_path=models)
@@ -97,8 +99,8 @@ def test_it_is_trained_on_and_an_edit_of_a_file_that_it_uses_trains_anew(
     assert "keys that nothing else reads (my_own_key)" in warning
     assert "weights of terms that do not pay beside it (equity_weight)" in warning
     before = run.strategy.freqai._run.fingerprint
-    (models / "my_limits.py").write_text("IDLE = 0.002\n")
-    forget("my_limits")
+    (models / "reward_limits.py").write_text("IDLE = 0.002\n")
+    forget("reward_limits")
     again = FreqtradeBacktest(tmp_path, market, freqai=OWN, model_path=models)
     again.run()
     assert len(watch.trained) == 6
@@ -122,7 +124,7 @@ def test_its_parameters_and_keys_that_are_no_settings_are_part_of_what_a_policy_
 
 
 def test_what_cannot_be_trained_stops_before_any_candle_is_used(tmp_path: Path, market: Path, models: Path) -> None:
-    def stopped(freqai: dict[str, Any], source: str = MODEL.replace("import my_limits\n", "")) -> str:
+    def stopped(freqai: dict[str, Any], source: str = MODEL.replace("import reward_limits\n", "")) -> str:
         (models / "MtfScalperRLModel.py").write_text(source)
         with pytest.raises(OperationalException) as error:
             FreqtradeBacktest(tmp_path, market, freqai=freqai, model_path=models)
@@ -130,7 +132,7 @@ def test_what_cannot_be_trained_stops_before_any_candle_is_used(tmp_path: Path, 
 
     torch = {"rl_config": {"vec_env": "torch"}}
     assert "vec_env is 'torch', and MyRLEnv.calculate_reward is Python that is asked about one" in stopped(torch)
-    steps = MODEL.replace("import my_limits\n", "") + "\n        def step(self, action):\n            return 1\n"
+    steps = MODEL.replace("import reward_limits\n", "") + "\n        def step(self, action):\n            return 1\n"
     assert "MtfScalperRLModel.MyRLEnv overrides step, which nothing calls here" in stopped({}, steps)
     # What this package reads itself is still checked.
     aim = {"rl_config": {"model_reward_parameters": {"profit_aim": "high"}}}

@@ -103,6 +103,23 @@ def test_as_many_processes_are_tried_as_processors_can_serve(
     assert measured.count("subproc") == 4
 
 
+def test_with_more_processes_than_are_worth_it_the_default_number_is_tried_all_the_same(
+    measured: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vec_env_choice, "usable_processors", lambda: 2)
+    assert chosen(n_envs="auto", n_steps=1024, vec_env="subproc", env_workers=12).n_envs == 8
+    assert measured == ["subproc"]
+
+
+def test_where_the_backend_that_is_set_cannot_start_the_default_number_trains_and_nothing_is_remembered(
+    measured: list[str], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delitem(RATES, "subproc")
+    assert chosen(n_envs="auto", n_steps=1024, vec_env="subproc")[:2] == ("subproc", 8)
+    assert "vec_env 'subproc' cannot start here" in caplog.text
+    assert not cache_path().exists()
+
+
 def test_a_training_runs_with_the_number_chosen_and_the_same_rollouts(measured: list[str]) -> None:
     auto = tiny_settings(vec_env="auto", n_envs="auto", n_steps=512, batch_size=512, n_epochs=1)
     fixed = tiny_settings(vec_env="batched", n_envs=32, n_steps=128, batch_size=512, n_epochs=1)
