@@ -6,16 +6,18 @@ start one, and what one job takes longer in a process than here at as many threa
 
     python benchmarks/bench_executors.py
     python benchmarks/bench_executors.py --net small --workers 4 --rounds 5
+    python benchmarks/bench_executors.py --scaling 1,2,4,8 --net main --rounds 3
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from training_contenders import our_job
+from main_job import our_job
 
 from mtfscalper.executors.executor import Running
 from mtfscalper.executors.inline import InlineExecutor
@@ -45,7 +47,7 @@ class Sizes(NamedTuple):
 
 def job_of(net: str, sizes: Sizes, threads: int) -> TrainingJob:
     """A training of the main configuration with another net."""
-    changes = NETS[net] | {"vec_env": "batched", "n_steps": sizes.n_steps, "threads_per_job": threads}
+    changes = NETS[net] | {"vec_env": "batched", "n_steps": sizes.n_steps, "threads_per_job": threads, "device": "cpu"}
     return our_job(changes, lookback=30, n_features=20, cycles=sizes.cycles)
 
 
@@ -94,6 +96,30 @@ def side_by_side(net: str, sizes: Sizes) -> None:
     print(f"  ratio {statistics.median(ratios):.2f} (rounds: {each})")
 
 
+def scaling(net: str, sizes: Sizes, workers: Sequence[int]) -> None:
+    """Print trainings a minute of several numbers of processes of one thread each, beside the first's in proportion.
+
+    In each round all train in turn, each process as many jobs as the one alone.
+    """
+    job, per_process = job_of(net, sizes, 1), max(1, sizes.jobs // min(workers))
+    with ExitStack() as stack:
+        executors = {n: stack.enter_context(ProcessesExecutor(lambda _, n=n: n).start()) for n in workers}
+        # Every process is there, and has everything imported.
+        first = job_of("small", sizes._replace(cycles=1, n_steps=64), 1)
+        for n, processes in executors.items():
+            seconds_of(processes, many(first, n))
+        rates: dict[int, list[float]] = {n: [] for n in workers}
+        for _ in range(sizes.rounds):
+            for n, processes in executors.items():
+                rates[n].append(n * per_process / seconds_of(processes, many(job, n * per_process)))
+                linear = n / workers[0] * rates[workers[0]][-1]
+                print(
+                    f"  {n:3d} processes x 1 thread {60 * rates[n][-1]:9.2f} trainings a minute, "
+                    f"{rates[n][-1] / linear:.2f} of linear",
+                    flush=True,
+                )
+
+
 def one_job(net: str, sizes: Sizes) -> None:
     """Print what a job takes longer in a process than here, at as many threads, and what a process takes to start."""
     processors = usable_processors()
@@ -119,10 +145,14 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5, help="default 5")
     parser.add_argument("--cycles", type=int, default=4, help="passes over 7,776 candles (default 4: one rollout)")
     parser.add_argument("--n-steps", type=int, default=4096, help="steps of a rollout in each environment")
+    parser.add_argument("--scaling", help="numbers of processes, as 1,2,4,8, each of one thread: these, nothing else")
     args = parser.parse_args()
     sizes = Sizes(args.workers, args.jobs, args.rounds, args.cycles, args.n_steps)
     for net in [args.net] if args.net else NETS:
         print(f"{net} net, {8 * sizes.n_steps:,} timesteps in a rollout, {usable_processors()} processors:")
+        if args.scaling:
+            scaling(net, sizes, [int(n) for n in args.scaling.split(",")])
+            continue
         side_by_side(net, sizes)
         one_job(net, sizes)
 

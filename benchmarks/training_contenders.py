@@ -17,36 +17,22 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 import psutil
 import torch
 from freqtrade.freqai.prediction_models.ReinforcementLearner import ReinforcementLearner
 from freqtrade.freqai.prediction_models.ReinforcementLearner_multiproc import ReinforcementLearner_multiproc
-from main_config import MAIN_CONFIG, PPO_ARGUMENTS
+from main_config import PPO_ARGUMENTS
+from main_job import N_TRAIN, PAIR, main_config, market, our_job
 
-from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.machine import set_torch_threads, usable_processors
-from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
-from mtfscalper.market.tape import MarketTape, price_scale
-from mtfscalper.offline.synthetic import generate_market
-from mtfscalper.settings import Settings
-from mtfscalper.trading.trading_rules import TradingRules
-from mtfscalper.training.job import TrainingJob
 
-PAIR = "BTC/USDT:USDT"
-# Thirty days of five-minute candles, a tenth of them held out: the main configuration's period.
-N_CANDLES, N_TRAIN = 8640, 7776
 # As many as the main configuration's cpu_count, which freqtrade cuts to the processors there are.
 N_WORKERS = 8
-RULES = TradingRules(
-    fee_ratio=0.0005, stoploss_ratio=0.02, max_trade_duration_candles=96, timeframe_minutes=5, can_short=True
-)
 # What each of this package's contenders changes in the main configuration's rl_config.
 OURS: dict[str, dict[str, Any]] = {
     "subproc": {"vec_env": "subproc", "precision": "fp32"},
@@ -82,39 +68,6 @@ STOCK = {
     "stock multiproc x 8": Stock(ReinforcementLearner_multiproc, usable_processors(), N_WORKERS),
 }
 CONTENDERS = (*STOCK, *OURS)
-
-
-def main_config() -> dict[str, Any]:
-    """The main configuration, without a progress bar and TensorBoard."""
-    config = deepcopy(MAIN_CONFIG)
-    config["freqai"]["activate_tensorboard"] = False
-    config["freqai"]["rl_config"]["progress_bar"] = False
-    return config
-
-
-def market(n_features: int) -> tuple[pd.DataFrame, np.ndarray]:
-    """Candles of the synthetic market with a signal on every seventh or so, and random features."""
-    candles = generate_market(pairs=(PAIR,))[PAIR].iloc[:N_CANDLES].reset_index(drop=True)
-    random = np.random.default_rng(0)
-    signals = {name: random.random(N_CANDLES) < 0.15 for name in (LONG_SIGNAL, SHORT_SIGNAL)}
-    features = random.normal(size=(N_CANDLES, n_features)).astype(np.float32)
-    return candles.assign(**signals), features
-
-
-def our_job(changes: dict[str, Any], lookback: int, n_features: int, cycles: int) -> TrainingJob:
-    """This package's training.
-
-    :param changes: of the main configuration's ``rl_config``
-    """
-    config = main_config()
-    config["freqai"]["conv_width"] = lookback
-    config["freqai"]["rl_config"] |= changes | {"train_cycles": cycles}
-    settings = Settings.from_config(config)
-    candles, features = market(n_features)
-    candles["price_scale"] = price_scale(candles, 1.0)
-    tape = MarketTape.from_frame(candles, features, pair=PAIR, timeframe_ms=300_000, signals_needed=True)
-    environment = EnvSettings(RULES, settings.rl.model_reward_parameters, settings.rl.entry_mode, lookback)
-    return TrainingJob(settings, tape.rows(0, N_TRAIN), tape.rows(N_TRAIN, N_CANDLES), environment)
 
 
 def ours(changes: dict[str, Any], lookback: int, n_features: int, cycles: int) -> Callable[[], dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import pickle
 import shutil
 import signal
 import sys
@@ -99,7 +100,13 @@ def serve(connection: Connection, manner: Manner) -> None:
     # Nobody who sends: whoever started this has closed the connection, or is gone.
     with suppress(EOFError, OSError):
         while True:
-            tell(Told(outcome=run_request(load_sent(connection.recv_bytes()), tell)))
+            outcome = run_request(load_sent(connection.recv_bytes()), tell)
+            try:
+                tell(Told(outcome=outcome))
+            except (TypeError, AttributeError, pickle.PicklingError) as error:
+                # What a user's own network holds, say: another try in a new process would end as this one.
+                error.add_note("The trained model cannot be sent from the process that trained it.")
+                tell(Told(outcome=_to_send(error)))
 
 
 def log_to(tell: Callable[[Told], None], level: int) -> None:

@@ -255,8 +255,12 @@ class FusedPPO(PPO):
         return torch.cat([minibatch_metrics(part, settings) for part in parts]), kl_exceeded
 
     def release_memory(self) -> None:
-        """Let go of what only training needs: gradients and activations; the rollout is emptied."""
+        """Let go of what only training needs: gradients, activations, compiled code; the rollout is emptied.
+
+        Compiled code cannot be sent to another process, which a trained model is.
+        """
         self._networks = None
+        self.__dict__.pop("loss_gradients", None)
         self._make_storage()
 
     def _paired_networks(self) -> PairedNetworks:

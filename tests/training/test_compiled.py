@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pickle
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import cloudpickle
 import pytest
 import torch
 from test_ppo import model, with_a_rollout
@@ -49,12 +51,13 @@ def test_the_compiled_gradients_of_members_are_the_plain_ones() -> None:
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
-def test_fit_compiles_and_reports_it() -> None:
+def test_fit_compiles_and_reports_it_and_the_model_can_be_sent_to_another_process() -> None:
     settings = tiny_settings(compile=True)
     made, report = TrainingJob(settings, random_tape(), None, env_settings_of(settings)).run()
     assert report.compiled
     assert isinstance(made, FusedPPO)
-    assert isinstance(made.loss_gradients, CompiledFunction)
+    sent = pickle.loads(cloudpickle.dumps(made))
+    assert sent.loss_gradients is made.loss_gradients is loss_gradients
 
 
 @pytest.mark.parametrize("setting", [True, False])
