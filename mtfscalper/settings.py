@@ -97,7 +97,7 @@ class RLSettings(Section):
         "`vec_env` `torch` as `population` does where the device can; `processes`: side by side in `workers` "
         "processes; `population`: all periods of a pair at once on `device`, with `vec_env` `torch`; `ray`: on the "
         "machines of a cluster, see `ray_address` and `docs/clusters.md`. A bot's: see "
-        "`live_training`",
+        "`live_training`; with `processes` and a number of `workers`, as many pairs that are due train side by side",
     )
     workers: PositiveInt | Literal["auto"] = Field(
         "auto",

@@ -22,12 +22,13 @@ class ChildExecutor:
     :ivar together: as of the other executor
     """
 
-    def __init__(self, executor: Executor, check: Callable[[], None]) -> None:
+    def __init__(self, executor: Executor, check: Callable[[], None], at_once: int = 1) -> None:
         """
         :param executor: can be pickled
         :param check: is called several times a second; what it raises ends the trainings, and becomes of each of them
+        :param at_once: as many of these may run beside each other, and share the processors
         """
-        self._plan = PoolPlan(executor, lambda _: 1, check, beside_bot=True)
+        self._plan = PoolPlan(executor, lambda _: at_once, check, beside_bot=True)
         self.together = executor.together
 
     def start(

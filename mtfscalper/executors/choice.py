@@ -13,7 +13,7 @@ from mtfscalper.executors.processes import ProcessesExecutor
 from mtfscalper.executors.ray import RayExecutor
 from mtfscalper.executors.ray_cluster import why_no_ray
 from mtfscalper.executors.worker_count import worker_count
-from mtfscalper.settings import Settings
+from mtfscalper.settings import RLSettings, Settings
 from mtfscalper.training.population import why_not_on_device
 
 
@@ -37,8 +37,14 @@ def bots_executor(settings: Settings, check: Callable[[], None]) -> Executor:
 
     :param check: is called often while one runs; what it raises ends it
     """
-    executor = executor_here(settings)
-    return ChildExecutor(executor, check) if settings.rl.live_training == "process" else executor
+    executor, rl = executor_here(settings), settings.rl
+    return ChildExecutor(executor, check, bots_trainings_at_once(rl)) if rl.live_training == "process" else executor
+
+
+def bots_trainings_at_once(rl: RLSettings) -> int:
+    """How many trainings of a bot may run at a time: several only in processes, and only where a number asks for it."""
+    in_processes = rl.executor == "processes" and rl.live_training == "process"
+    return rl.workers if in_processes and rl.workers != "auto" else 1
 
 
 def why_executor_cannot_be(settings: Settings) -> str | None:

@@ -13,6 +13,7 @@ from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcement
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
+from mtfscalper.executors.choice import bots_trainings_at_once
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.bookkeeping import Bookkeeper
 from mtfscalper.freqai.bot_journal import BotJournal
@@ -105,6 +106,9 @@ class BotHooks(BaseReinforcementLearningModel):
     def _start_scanning(self, strategy: IStrategy) -> None:
         """FreqAI's loop of that thread."""
         self._trainings.run(strategy)
+
+    def _at_once(self) -> int:
+        return bots_trainings_at_once(self.settings.rl)
 
     def extract_data_and_train_model(
         self,

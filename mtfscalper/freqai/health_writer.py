@@ -120,7 +120,7 @@ class HealthWriter:
         # 0 where it is to be replaced at once.
         noted_at = float(entry["trained_timestamp"]) if entry else 0.0
         expires_at = Expiry.from_freqai(freqai).expires_at(trained_at) if trained_at else None
-        attempts, current = self._trainings.attempts(pair), self._trainings.current
+        attempts, current = self._trainings.attempts(pair), self._trainings.under_way.get(pair)
         last = self._trainings.last.get(pair)
         retrain_at = noted_at + 3600.0 * float(freqai.get("live_retrain_hours", 0)) if noted_at else 0.0
         metadata = drawer.meta_data_dictionary.get(pair, {}).get(METADATA, {})
@@ -130,7 +130,7 @@ class HealthWriter:
             expires_at=expires_at or 0.0,
             retrain_at=max(retrain_at, attempts.next_at),
             n_features=len(metadata.get("training_features_list", ())),
-            training_since=current.began_at if current is not None and current.pair == pair else 0.0,
+            training_since=current.began_at if current is not None else 0.0,
             n_failures=attempts.n_failures,
         )
         if last is not None:

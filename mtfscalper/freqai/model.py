@@ -107,7 +107,7 @@ class MtfScalperFreqaiModel(BotHooks):
         self._owner = self.dd.owner
         self._passes = LivePasses(self.dd, self._live, self._owner, self.freqai_info)
         self.dd.trained_with = lambda pair: self.traded.trained_with(pair)
-        self._trainings = TrainingLoop(self, self.dd, self._owner, at_look=lambda: self._health.write())
+        self._trainings = TrainingLoop(self, self.dd, self._owner, lambda: self._health.write(), self._at_once)
         self._health = HealthWriter(self, self.dd, self._owner, self._trainings)
         self._door = CandleDoor(self._owner, config["freqai"]["feature_parameters"])
         self.dd.candles.report_to(self._owner)
@@ -179,7 +179,8 @@ class MtfScalperFreqaiModel(BotHooks):
             watch = watch_of(self.settings, self.config["runmode"], [job])
             watch.begin(job)
             executor = bots_executor(self.settings, progress.check)
-            [outcome] = run_all(executor, [job], progress.mark, watch)
+            with self._trainings.aside():
+                [outcome] = run_all(executor, [job], progress.mark, watch)
         return noted(outcome, dk, self.traded.terms.terms(dk.pair), self.dd.origins)
 
     def predict(

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import NamedTuple
 
+from freqtrade.configuration import TimeRange
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.freqai.freqai_interface import IFreqaiModel
 from freqtrade.strategy import IStrategy
@@ -58,8 +59,24 @@ class LastTraining(NamedTuple):
     error: str
 
 
+class _Due(NamedTuple):
+    """A training that is due.
+
+    :ivar kitchen: FreqAI's, of the pair
+    :ivar timerange: to train on
+    :ivar load_timerange: of the candles that are read for it
+    """
+
+    kitchen: FreqaiDataKitchen
+    timerange: TimeRange
+    load_timerange: TimeRange
+
+
 class TrainingLoop:
-    """Trains the pairs of a bot one after the other, in a thread beside its trading, as FreqAI's loop does.
+    """Trains the pairs of a bot in a thread beside its trading, as FreqAI's loop does: one after the other, or several
+    that are due side by side, each in a thread that waits for its training's process.
+
+    FreqAI's own code never runs in two of these threads at once: a training hands its turn on while its process works.
 
     What fails is logged with its traceback once, told to the bot's owner once, and tried again after a pause that grows
     (:mod:`mtfscalper.freqai.attempts`). A pair that waits for its next attempt holds up no other one. Whatever else
@@ -69,15 +86,22 @@ class TrainingLoop:
     """
 
     def __init__(
-        self, model: IFreqaiModel, drawer: Bookkeeper, owner: Owner, at_look: Callable[[], None] = lambda: None
+        self,
+        model: IFreqaiModel,
+        drawer: Bookkeeper,
+        owner: Owner,
+        at_look: Callable[[], None] = lambda: None,
+        side_by_side: Callable[[], int] = lambda: 1,
     ) -> None:
         """
         :param model: whose hooks are called: FreqAI's own, in FreqAI's order
         :param drawer: the model's
         :param owner: is told of what fails, as ``"training PAIR"`` and ``"training thread"``
         :param at_look: is called at every look, and must not raise
+        :param side_by_side: how many trainings may run at a time
         """
         self._model, self._drawer, self._owner, self._at_look = model, drawer, owner, at_look
+        self._side_by_side = side_by_side
         self._stop = model._stop_event
         self._attempts: dict[str, Attempts] = {}
         self._looking = _Duty("The training loop", "training thread", Attempts())
@@ -91,16 +115,19 @@ class TrainingLoop:
         self._thread: threading.Thread | None = None
         # Of a thread's own training: one that was given up may come back to life beside its successor.
         self._own = threading.local()
-        self._current: TrainingProgress | None = None
+        # By pair. A training that is no more among them has been left to itself.
+        self._under_way: dict[str, TrainingProgress] = {}
+        # Who holds it runs FreqAI's code. One that hangs in there keeps it, and the others get another one.
+        self._turn = threading.Lock()
         self._usual_pause = 0.0
         self.last: dict[str, LastTraining] = {}
 
     # ------------------------------------------------------------------ what others ask
 
     @property
-    def current(self) -> TrainingProgress | None:
-        """The training that runs now."""
-        return self._current
+    def under_way(self) -> dict[str, TrainingProgress]:
+        """The trainings that run now, by pair."""
+        return dict(self._under_way)
 
     @property
     def is_alive(self) -> bool:
@@ -115,6 +142,19 @@ class TrainingLoop:
         """The progress of the training that this thread runs; a new one where FreqAI's hooks are called by hand."""
         progress: TrainingProgress | None = getattr(self._own, "progress", None)
         return progress if progress is not None else TrainingProgress(pair, self._stop)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Let the turn of other trainings come, while this thread's own runs in a process."""
+        turn: threading.Lock | None = getattr(self._own, "turn", None)
+        if turn is None:
+            yield
+            return
+        turn.release()
+        try:
+            yield
+        finally:
+            self._own.turn = self._next_turn()
 
     # ------------------------------------------------------------------ the thread
 
@@ -141,13 +181,20 @@ class TrainingLoop:
             self._at_look()
 
     def look(self, strategy: IStrategy) -> None:
-        """Train the first pair whose training is due, if there is one."""
+        """Train the first pair whose training is due, if there is one, or begin as many as may run at a time."""
+        n = self._side_by_side()
         for pair in self._queue(strategy.dp.current_whitelist()):
-            if self.attempts(pair).is_due(time.time()) and self._train_if_due(pair, strategy):
+            if len(self._under_way) >= n:
                 break
-        if self._is_unsaved and self._saving.attempts.is_due(time.time()):
-            with self._guarded(self._saving):
-                self._save()
+            is_free = pair not in self._under_way and self.attempts(pair).is_due(time.time())
+            if is_free and self._train_if_due(pair, strategy, beside=n > 1) and n == 1:
+                break
+        if self._is_unsaved and self._saving.attempts.is_due(time.time()) and self._turn.acquire(timeout=LOOK_SECONDS):
+            try:
+                with self._guarded(self._saving):
+                    self._save()
+            finally:
+                self._turn.release()
 
     def look_after(self, strategy: IStrategy) -> None:
         """Restart the thread if it is gone, and give up a training that hangs; called by the bot's own thread."""
@@ -159,9 +206,10 @@ class TrainingLoop:
             )
             self.start(strategy)
             return
-        progress = self._current
-        if progress is None:
-            return
+        for progress in self.under_way.values():
+            self._look_after(progress, strategy)
+
+    def _look_after(self, progress: TrainingProgress, strategy: IStrategy) -> None:
         limit = max(HANGS_AFTER_SECONDS, HANGS_AFTER_TIMES * self._usual_pause)
         if progress.silent_seconds <= limit:
             return
@@ -178,15 +226,19 @@ class TrainingLoop:
             f"{progress.pair}: a training hangs and cannot be ended; another thread trains on. Restart the bot when it "
             'suits you; with freqai.rl_config.live_training "process" such a training can be ended.',
         )
-        self._current = None
+        del self._under_way[progress.pair]
+        self._turn = threading.Lock()
         self._note_failure(progress, TrainingHungError("it hangs, and cannot be ended"))
         self._to_the_end(progress.pair)
-        self.start(strategy)
+        if self._side_by_side() == 1:
+            self.start(strategy)
 
     # ------------------------------------------------------------------ one look
 
     def _has_successor(self) -> bool:
-        return self._thread is not None and threading.current_thread() is not self._thread
+        """Whether another thread has taken over from this one, or from the one that it trains for."""
+        serves = getattr(self._own, "serves", threading.current_thread())
+        return self._thread is not None and serves is not self._thread
 
     def _queue(self, whitelist: list[str]) -> list[str]:
         """FreqAI's queue, of pairs that are traded now: those due at once come first, then those trained longest ago.
@@ -203,46 +255,96 @@ class TrainingLoop:
             queue.extend(pair for pair in whitelist if pair in known and pair not in queue)
             return sorted(queue, key=lambda pair: entries.get(pair, _NEVER_TRAINED)["trained_timestamp"] != 0)
 
-    def _train_if_due(self, pair: str, strategy: IStrategy) -> bool:
+    def _train_if_due(self, pair: str, strategy: IStrategy, *, beside: bool) -> bool:
         """
-        :return: whether a training was tried
+        :param beside: whether the training runs in a thread of its own
+        :return: whether a training was tried, or begun
         """
-        model, progress = self._model, TrainingProgress(pair, self._stop)
+        progress = TrainingProgress(pair, self._stop)
+        try:
+            due = self._due(pair)
+        except Exception as error:
+            if not self._has_successor() and not self._stop.wait(_STOP_SECONDS):
+                self._note_failure(progress, error)
+                self._to_the_end(pair)
+            return True
+        if due is None:
+            return False
+        self._under_way[pair] = progress
+        if beside:
+            loop = threading.current_thread()
+            threading.Thread(
+                target=self._train, args=(due, progress, strategy, loop), name=f"FreqAI training {pair}", daemon=True
+            ).start()
+        else:
+            self._train(due, progress, strategy, threading.current_thread())
+        return True
+
+    def _due(self, pair: str) -> _Due | None:
+        """A pair's training, if it is due."""
+        _, trained_at = self._drawer.get_pair_dict_info(pair)
+        kitchen = FreqaiDataKitchen(self._model.config, self._model.live, pair)
+        is_due, timerange, load_timerange = kitchen.check_if_new_training_required(trained_at)
+        return _Due(kitchen, timerange, load_timerange) if is_due else None
+
+    def _train(self, due: _Due, progress: TrainingProgress, strategy: IStrategy, loop: threading.Thread) -> None:
+        """
+        :param loop: the thread of the loop
+        """
+        self._own.progress, self._own.serves, self._own.turn = progress, loop, self._next_turn()
+        try:
+            self._train_in_turn(due, progress, strategy)
+        finally:
+            self._own.turn.release()
+            self._own.progress = self._own.turn = None
+            del self._own.serves
+            if not self._is_left(progress):
+                del self._under_way[progress.pair]
+
+    def _next_turn(self) -> threading.Lock:
+        """Wait until no other training runs FreqAI's code.
+
+        :return: is held, and to be released
+        """
+        while not (turn := self._turn).acquire(timeout=LOOK_SECONDS):
+            # Meanwhile it may have been replaced, where a training hangs that holds it.
+            pass
+        return turn
+
+    def _train_in_turn(self, due: _Due, progress: TrainingProgress, strategy: IStrategy) -> None:
+        model, pair = self._model, progress.pair
         before, trained_at = self._drawer.model_dictionary.get(pair), 0
         try:
             _, trained_at = self._drawer.get_pair_dict_info(pair)
-            dk = FreqaiDataKitchen(model.config, model.live, pair)
-            is_due, timerange, load_timerange = dk.check_if_new_training_required(trained_at)
-            if not is_due:
-                return False
-            self._own.progress = self._current = progress
             self._at_look()
             model.train_timer("start")
+            began = model.begin_time_train
             try:
-                dk.set_paths(pair, timerange.stopts)
-                model.extract_data_and_train_model(timerange, pair, strategy, dk, load_timerange)
+                due.kitchen.set_paths(pair, due.timerange.stopts)
+                model.extract_data_and_train_model(due.timerange, pair, strategy, due.kitchen, due.load_timerange)
             finally:
                 with self._guarded(self._measuring):
                     if not self._has_successor():
+                        # Another training may have begun meanwhile.
+                        model.begin_time_train = began
                         model.train_timer("stop", pair)
             progress.check()
         except Exception as error:
-            if self._has_successor() or self._stop.wait(_STOP_SECONDS):
+            if self._is_left(progress) or self._has_successor() or self._stop.wait(_STOP_SECONDS):
                 logger.info("%s: a training was given up: %s", pair, one_line(error))
-                return True
+                return
             if self._drawer.model_dictionary.get(pair) is before and pair in self._drawer.pair_dict:
                 # FreqAI notes the time of a training before it has saved it.
                 self._drawer.pair_dict[pair]["trained_timestamp"] = trained_at
             self._note_failure(progress, error)
         else:
             self._note_success(progress)
-        finally:
-            self._own.progress = None
-            if self._current is progress:
-                self._current = None
         self._to_the_end(pair)
         self._is_unsaved = True
-        return True
+
+    def _is_left(self, progress: TrainingProgress) -> bool:
+        """Whether a training has been left to itself."""
+        return self._under_way.get(progress.pair) is not progress
 
     def _to_the_end(self, pair: str) -> None:
         queue = self._model.train_queue

@@ -352,11 +352,11 @@ def test_a_training_that_hangs_is_given_up_and_then_left_to_itself(
     for _ in range(2):
         # Slow is not hung.
         quick.loop.look_after(bot.strategy)
-    assert quick.loop.current is not None
-    assert not quick.loop.current.is_given_up
+    progress = quick.loop.under_way[PAIR]
+    assert not progress.is_given_up
     monkeypatch.setattr(training_loop, "HANGS_AFTER_SECONDS", 0.0)
     quick.loop.look_after(bot.strategy)
-    assert quick.loop.current.is_given_up
+    assert progress.is_given_up
     assert messages == []
     quick.loop.look_after(bot.strategy)
     monkeypatch.setattr(training_loop, "HANGS_AFTER_SECONDS", 1800.0)
@@ -381,3 +381,77 @@ def test_what_counts_as_hanging_grows_with_the_pauses_of_trainings_that_went_wel
     progress.mark()
     assert progress.longest_pause == pytest.approx(600, abs=5)
     assert progress.silent_seconds < 5
+
+
+def test_pairs_that_are_due_train_side_by_side_and_freqais_code_runs_in_one_at_a_time(
+    quick: Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot, both_train = quick.bot, threading.Barrier(2, timeout=30)
+    in_freqai: list[str] = []
+    seen: list[list[str]] = []
+
+    def train(timerange: Any, pair: str, *_: Any) -> None:
+        in_freqai.append(pair)
+        with quick.loop.aside():
+            in_freqai.remove(pair)
+            # Each waits for the other.
+            both_train.wait()
+        in_freqai.append(pair)
+        seen.append(list(in_freqai))
+        threading.Event().wait(0.05)
+        seen.append(list(in_freqai))
+        in_freqai.remove(pair)
+        bot.model.dd.pair_dict[pair]["trained_timestamp"] = 10**11
+        if pair == OTHER_PAIR:
+            raise ValueError("it fails")
+
+    monkeypatch.setattr(bot.model, "extract_data_and_train_model", train)
+    monkeypatch.setattr(quick.loop, "_side_by_side", lambda: 2)
+    with bot.clock():
+        quick.loop.look(bot.strategy)
+        assert set(quick.loop.under_way) == {PAIR, OTHER_PAIR}
+        # A training that runs is not begun again.
+        quick.loop.look(bot.strategy)
+        for thread in threading.enumerate():
+            if thread.name.startswith("FreqAI training "):
+                assert joined(thread)
+    assert quick.loop.under_way == {}
+    assert len(seen) == 4
+    assert all(len(pairs) == 1 for pairs in seen)
+    assert {pair: last.error for pair, last in quick.loop.last.items()} == {
+        PAIR: "",
+        OTHER_PAIR: "ValueError: it fails",
+    }
+
+
+def test_one_of_several_that_hangs_is_left_to_itself_and_holds_no_other_up(
+    quick: Trainings, messages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot, released, hanging, other = quick.bot, threading.Event(), threading.Event(), threading.Event()
+
+    def train(timerange: Any, pair: str, *_: Any) -> None:
+        if pair == PAIR:
+            # In FreqAI's own code: it does not hand its turn on.
+            hanging.set()
+            released.wait(30)
+            quick.loop.progress_of(pair).check()
+        bot.model.dd.pair_dict[pair]["trained_timestamp"] = 10**11
+        other.set()
+
+    monkeypatch.setattr(bot.model, "extract_data_and_train_model", train)
+    monkeypatch.setattr(quick.loop, "_side_by_side", lambda: 2)
+    first = quick.loop.start(bot.strategy)
+    assert hanging.wait(30)
+    progress = quick.loop.under_way[PAIR]
+    progress._marked -= 2 * training_loop.HANGS_AFTER_SECONDS
+    quick.loop.look_after(bot.strategy)
+    assert progress.is_given_up
+    quick.loop.look_after(bot.strategy)
+    assert PAIR not in quick.loop.under_way
+    assert f"{PAIR}: a training hangs and cannot be ended" in messages[0]
+    # The other one waited for its turn.
+    assert other.wait(30)
+    assert first.is_alive()
+    released.set()
+    bot.model._stop_event.set()
+    assert joined(first)
