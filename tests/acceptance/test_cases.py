@@ -157,7 +157,7 @@ def test_cases_02_and_15_an_own_reward_with_its_own_parameters_trains_another_po
 def test_case_04_the_documented_defaults_are_those_of_the_run(cases: Cases) -> None:
     outcome = cases.run("04")
     assert_ran(outcome)
-    assert len(outcome.lines("max_drawdown_ratio=0.5,")) == 1
+    assert len(outcome.lines("an episode ends 50 % below its peak")) == 1
     assert outcome.lines(f"torch runs {min(8, usable_processors())} intra-op and")
     [path] = outcome.user.glob("models/case/sub-train-*/*_model.zip")
     assert PPO.load(path, device="cpu").policy_kwargs["net_arch"] == [512, 512, 256]
@@ -170,7 +170,7 @@ def test_case_04_what_is_written_counts_in_a_file_as_in_the_environment(
     monkeypatch.setenv("FREQTRADE__FREQAI__RL_CONFIG__MAX_TRAINING_DRAWDOWN_PCT", "0.02")
     outcome = cases.run("04", {"net_arch": [128, 128]})
     assert_ran(outcome)
-    assert len(outcome.lines("max_drawdown_ratio=0.02,")) == 1
+    assert len(outcome.lines("an episode ends 2 % below its peak")) == 1
     [path] = outcome.user.glob("models/case/sub-train-*/*_model.zip")
     assert PPO.load(path, device="cpu").policy_kwargs["net_arch"] == [128, 128]
 
@@ -286,5 +286,5 @@ def test_freqtrades_documented_config_and_strategy_run_with_nothing_of_this_pack
     assert len(outcome.lines("entry_mode 'auto' is 'agent'")) == 1
     [warning] = outcome.lines("keys of other models, which nothing here reads")
     assert "freqai.rl_config.thread_count (nearest: freqai.rl_config.cpu_count)" in warning
-    assert len(outcome.lines("max_drawdown_ratio=0.02,")) == 2
+    assert len(outcome.lines("an episode ends 2 % below its peak")) == 2
     shutil.rmtree(user)
