@@ -123,6 +123,8 @@ class Nodes:
         ip("netns", "add", name)
         self._resources.callback(ip, "netns", "del", name)
         ip("link", "add", f"{name}v", "type", "veth", "peer", "name", "eth0", "netns", name)
+        # The end of a namespace takes its links away too, but only some time after the command.
+        self._resources.callback(ip, "link", "del", f"{name}v")
         ip("link", "set", f"{name}v", "master", _BRIDGE, "up")
         ip("-n", name, "addr", "add", f"{self._ip(number)}/24", "dev", "eth0")
         for device in ("eth0", "lo"):
