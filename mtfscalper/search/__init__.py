@@ -1,0 +1,1 @@
+"""Studies: search, gates, deployment."""
