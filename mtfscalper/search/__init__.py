@@ -1,1 +1,1 @@
-"""Studies: search, gates, deployment."""
+"""Studies: hyper-parameters searched by real backtests, on candles that end before those that judge the winner."""
