@@ -51,9 +51,7 @@ class Interval(NamedTuple):
         return int(self.low > 0) - int(self.high < 0)
 
 
-def mean_interval(
-    sums: _Floats, counts: _Floats, seed: int, *, draws: int = DRAWS, level: float = LEVEL
-) -> Interval:
+def mean_interval(sums: _Floats, counts: _Floats, seed: int, *, draws: int = DRAWS, level: float = LEVEL) -> Interval:
     """What one of many earned on average, of daily sums over all of them, with its interval.
 
     :param sums: of each day, in the order of the days, shape (n_days,)

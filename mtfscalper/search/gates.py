@@ -133,7 +133,10 @@ def gates_of(
         _trades(seeds, limits),
         _drawdown(seeds, limits),
         _varied(
-            "dear", f"fees × {limits.fee_factor:g}", [one.dear for one in seeds], "at higher fees, its exits as they are"
+            "dear",
+            f"fees × {limits.fee_factor:g}",
+            [one.dear for one in seeds],
+            "at higher fees, its exits as they are",
         ),
         _varied(
             "late",
@@ -209,8 +212,8 @@ def _overfitting(trials: Sequence[TrialDays], limits: Limits) -> Gate:
             why = f"the {len(chosen_from)} finished trials are not all of the same days"
         return _gate("overfitting", name, None, limits.overfitting, False, "–", needs, why)
     why = (
-        f"of {found.halvings:,} halvings of the days, the share whose best of {found.trials} trials is below the middle "
-        "on the other half"
+        f"of {found.halvings:,} halvings of the days, the share whose best of {found.trials} trials is below the "
+        "middle on the other half"
     )
     passed = found.probability <= limits.overfitting
     has = f"{found.probability:.3f}"

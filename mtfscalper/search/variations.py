@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.reporting.daily import daily_profits
 from mtfscalper.reporting.reliving import relive
 from mtfscalper.trading.account import EXIT_REASON_NAMES, ExitReason
 from mtfscalper.trading.trading_rules import TradingRules
@@ -39,15 +38,10 @@ class Varied(NamedTuple):
     trades: pd.DataFrame
     classic: pd.DataFrame
 
-    def difference(self, tapes: Mapping[str, MarketTape], rules: Mapping[str, TradingRules]) -> float:
-        """What the run earned more than classic exits, all trades together, as shares of the stakes.
-
-        :param rules: of these terms
-        """
-        ours, theirs = (
-            float(daily_profits(trades, tapes, rules)["profit_ratio"].sum()) for trades in (self.trades, self.classic)
-        )
-        return ours - theirs
+    @property
+    def difference(self) -> float:
+        """What the run earned more than classic exits, all trades together, as shares of the stakes."""
+        return float(self.trades["profit_ratio"].sum() - self.classic["profit_ratio"].sum())
 
 
 def dearer(rules: Mapping[str, TradingRules], fee_factor: float) -> dict[str, TradingRules]:
@@ -92,8 +86,6 @@ def _later(entries: pd.DataFrame, tapes: Mapping[str, MarketTape], candles: int)
         inside = at < len(tape) - 1
         moved, at = of_pair[inside], at[inside]
         parts.append(
-            moved.assign(
-                open_ms=tape.dates_ms[at], open_rate=tape.open[at], leave_after=moved["leave_after"] - candles
-            )
+            moved.assign(open_ms=tape.dates_ms[at], open_rate=tape.open[at], leave_after=moved["leave_after"] - candles)
         )
     return pd.concat(parts) if parts else entries

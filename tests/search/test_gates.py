@@ -31,7 +31,9 @@ def study(
     """
     of_days = tuple(range(20_000, 20_000 + VALIDATION))
     found = [
-        TrialDays(number, True, of_days, tuple(0.02 * (rng.standard_t(4, VALIDATION) / 2**0.5 + edge * (number < better))))
+        TrialDays(
+            number, True, of_days, tuple(0.02 * (rng.standard_t(4, VALIDATION) / 2**0.5 + edge * (number < better)))
+        )
         for number in range(trials)
     ]
     winner = max(found, key=lambda trial: float(np.mean(trial.differences)))
@@ -132,7 +134,7 @@ def test_each_gate_refuses_by_itself_what_one_seed_shows(good: Any, key: str, ch
 
 
 def test_seeds_must_agree(good: Any) -> None:
-    seeds, trials = good
+    _, trials = good
     day = np.random.default_rng(1).normal(0.01, 0.001, DAYS)
 
     def spread(*means: float) -> Gate:

@@ -24,10 +24,10 @@ def by_definition(daily: np.ndarray, blocks: int) -> float:
 
 
 def test_it_is_what_is_worked_by_hand() -> None:
-    # Four blocks of four days. The first trial earns 3, 1, 0, 0 a day in them, the second 0, 0, 2, 1, the third nothing.
+    # Four blocks of four days, in which the first trial earns 3, 1, 0, 0 a day, the second 0, 0, 2, 1, the third 0.
     daily = np.repeat([[3.0, 0, 0], [1, 0, 0], [0, 2, 0], [0, 1, 0]], 4, axis=0)
     # Best on blocks {1, 2}: the first, which on {3, 4} earns 0, as the third: rank 1 of 3, in the lower half.
-    # {1, 3}: the first with 1.5, then 0.5 beyond, the second 0.5: ties count against it, rank 2 of 3: 2/4 is the middle.
+    # {1, 3}: the first with 1.5, beyond 0.5 as the second: ties count against it, rank 2 of 3: 2/4 is the middle.
     # {1, 4}: the first with 1.5, beyond 0.5 against 1: rank 2 of 3, the middle, and so not above it.
     # {2, 3}: the second with 1, beyond 0.5 against 1.5: rank 2. {2, 4}: 0.5 each, the one sorted first (the second,
     # which earned 0 on the first day), beyond 1 against 1.5: rank 2. {3, 4}: the second, beyond nothing: rank 1.

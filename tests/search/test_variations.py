@@ -50,7 +50,7 @@ def test_on_its_own_terms_a_run_is_itself(tmp_path) -> None:  # type: ignore[no-
     np.testing.assert_allclose(found.trades["profit_ratio"], trades["profit_ratio"], rtol=0, atol=1e-12)
     pd.testing.assert_frame_equal(found.classic, relive(trades, tapes, {PAIR: rules}))
     difference = found.trades["profit_ratio"].sum() - found.classic["profit_ratio"].sum()
-    assert found.difference(tapes, {PAIR: rules}) == pytest.approx(difference, abs=1e-12)
+    assert found.difference == pytest.approx(difference, abs=1e-12)
 
 
 def test_fees_are_paid_on_both_sides_of_a_trade_that_is_left_as_before() -> None:
@@ -94,4 +94,4 @@ def test_a_run_without_trades_has_none_on_other_terms() -> None:
     none = entry(rules, tapes[PAIR], 1, 1).iloc[:0]
     found = varied(none, tapes, {PAIR: rules}, fee_factor=1.5, late_candles=1)
     assert found.trades.empty
-    assert found.difference(tapes, {PAIR: rules}) == 0.0
+    assert found.difference == 0.0
