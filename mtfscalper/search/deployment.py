@@ -28,7 +28,9 @@ SECTION = "mtfscalper_deployment"
 # Of the config files of a study, what decides which trades are made. Money, keys, messengers and whether orders are
 # real are the bot's own affair: a search must not change them.
 _DECIDING = (
-    *("timeframe", "trading_mode", "margin_mode", "freqai", "use_exit_signal", "exit_profit_only"),
+    *("strategy", "freqaimodel", "timeframe", "timeframe_detail", "fee", "trading_mode", "margin_mode", "freqai"),
+    "strategy_parameters",
+    *("use_exit_signal", "exit_profit_only"),
     *("exit_profit_offset", "ignore_roi_if_entry_signal", "stoploss", "minimal_roi", "trailing_stop"),
     *("trailing_stop_positive", "trailing_stop_positive_offset", "trailing_only_offset_is_reached"),
 )
@@ -56,11 +58,10 @@ def identifier_of(line: str) -> str:
     return f"deployed_{line}"
 
 
-def overlay_for(spec: StudySpec, trial_overlay: Mapping[str, Any], line: str, freqaimodel: str) -> dict[str, Any]:
+def overlay_for(spec: StudySpec, trial_overlay: Mapping[str, Any], line: str) -> dict[str, Any]:
     """A trial's settings as a config that needs nothing of the study's own files.
 
     :param trial_overlay: see :meth:`mtfscalper.search.study_folder.StudyFolder.overlay`
-    :param freqaimodel: class of the FreqAI model
     """
     config = {name: deepcopy(spec.config[name]) for name in _DECIDING if name in spec.config}
     merged: dict[str, Any] = deep_merge_dicts(deepcopy(dict(trial_overlay)), config)
@@ -70,7 +71,6 @@ def overlay_for(spec: StudySpec, trial_overlay: Mapping[str, Any], line: str, fr
     section.setdefault("rl_config", {})["seed"] = spec.tuning_seeds[0]
     return {
         "strategy": spec.strategy,
-        "freqaimodel": freqaimodel,
         **merged,
         "exchange": {**merged.get("exchange", {}), "pair_whitelist": list(spec.pairs)},
     }
@@ -140,7 +140,7 @@ class Deployments:
                 "previous": None if current is None else int(current["version"]),
                 "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
                 "study": spec.name,
-                "study_sha256": spec.sha256,
+                "study_sha256": spec.shared_sha256,
                 "trial": trial,
                 "parameters": dict(parameters or {}),
                 "value": value,

@@ -18,10 +18,12 @@ from filelock import FileLock, Timeout
 from mtfscalper import artefacts
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.gates import Gate, Limits, SeedDays, TrialDays, gates_of, interval_level
+from mtfscalper.search.leases import DUPLICATE, IMPOSSIBLE, SET_ASIDE, SURPLUS
 from mtfscalper.search.ledger import UNREADABLE, Ledger
 from mtfscalper.search.run_figures import Run, RunFigures
-from mtfscalper.search.study_folder import StudyFolder
-from mtfscalper.search.trial_config import overlay_hash
+from mtfscalper.search.space import SearchSpace
+from mtfscalper.search.study_folder import StudyFolder, StudySpec
+from mtfscalper.search.trial_config import overlay_hash, overlay_of
 from mtfscalper.search.variations import varied
 
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 # Gives the run of a trial's settings with a seed on the locked candles.
 RunSeed = Callable[[int], Run]
+# Trials that never ran.
+_NOT_RUN = (DUPLICATE, SURPLUS, IMPOSSIBLE)
 _BEGUN, _DONE, _FAILED = "begun", "done", "failed"
 
 
@@ -42,7 +46,7 @@ class Judgement(NamedTuple):
     :ivar trial: its number in the study
     :ivar overlay: hash of its settings
     :ivar level: of the interval, see :func:`mtfscalper.search.gates.interval_level`
-    :ivar difference: paired, of a day, the mean of all seeds
+    :ivar difference: paired, of a day and pair, the mean of all seeds, as a trial's value is
     :ivar profit: of the run itself on these candles, a share of the wallet at the start, the mean of all seeds
     :ivar seeds: of the trainings
     :ivar trials: that the study had run by then, those pruned too
@@ -185,6 +189,11 @@ def finished_trial(trials: Sequence[FrozenTrial], number: int | None) -> FrozenT
     return found
 
 
+def overlay_of_trial(spec: StudySpec, trial: FrozenTrial) -> dict[str, Any]:
+    """A trial's settings as a freqtrade config, whichever machine it ran on."""
+    return overlay_of(spec, SearchSpace.from_json(spec.space).values(trial.params))
+
+
 def days_of_trials(folder: StudyFolder, trials: Sequence[FrozenTrial], seeds: Sequence[int]) -> list[TrialDays]:
     """What every trial that was ever run showed: finished, pruned, failed and running ones.
 
@@ -195,7 +204,13 @@ def days_of_trials(folder: StudyFolder, trials: Sequence[FrozenTrial], seeds: Se
     from optuna.trial import TrialState
 
     again = {trial.user_attrs["again_of"] for trial in trials if "again_of" in trial.user_attrs}
-    ever = [trial for trial in trials if trial.state != TrialState.WAITING and trial.number not in again]
+    ever = [
+        trial
+        for trial in trials
+        if trial.state != TrialState.WAITING
+        and trial.number not in again
+        and trial.user_attrs.get(SET_ASIDE) not in _NOT_RUN
+    ]
     return [_trial_days(folder, trial, seeds, complete=trial.state == TrialState.COMPLETE) for trial in ever]
 
 
@@ -208,8 +223,8 @@ def _trial_days(folder: StudyFolder, trial: FrozenTrial, seeds: Sequence[int], *
     if complete and len(runs) < len(seeds):
         raise StudyError(
             f"trial {trial.number} is finished, and {len(seeds) - len(runs)} of its {len(seeds)} runs are missing in "
-            f"{folder.trial(trial.number)}; accepted: the figures of every run; remedy: restore them, or judge where "
-            "the study was run"
+            f"{folder.trial(trial.number)}; accepted: the figures of every run; remedy: copy its folder here "
+            "from the machine that ran it"
         )
     if not runs:
         return TrialDays(trial.number, complete=False)
@@ -246,7 +261,7 @@ def judge(
     :raises StudyError: if the study does not hold what is needed, or somebody looks now
     """
     spec, limits = folder.spec, limits or Limits()
-    overlay = _overlay_hash(folder, trial.number)
+    overlay = overlay_hash(overlay_of_trial(spec, trial))
     found = Judgements(folder)
     known = found.of(trial.number, overlay)
     if known is not None and not again:
@@ -306,24 +321,18 @@ def _terms(limits: Limits) -> dict[str, Any]:
 
 
 def _seed_days(figures: RunFigures, dear: float | None, late: float | None) -> SeedDays:
-    return SeedDays(figures.seed, np.array(figures.differences), figures.trades, figures.max_drawdown, dear, late)
+    daily = np.array(figures.differences) / _pairs(figures)
+    return SeedDays(figures.seed, daily, figures.trades, figures.max_drawdown, dear, late)
+
+
+def _pairs(figures: RunFigures) -> int:
+    return len({instance.pair for instance in figures.instances}) or 1
 
 
 def _varied(run: Run, *, fee_factor: float = 1.0, late_candles: int = 0) -> float | None:
-    """The paired difference of a day on other terms; None without trades."""
+    """The paired difference of a day and pair on other terms; None without trades."""
     found = varied(run.trades, run.tapes, run.rules, fee_factor=fee_factor, late_candles=late_candles)
-    return found.difference / len(run.figures.days) if len(found.trades) else None
-
-
-def _overlay_hash(folder: StudyFolder, number: int) -> str:
-    path = folder.overlay(number)
-    try:
-        return overlay_hash(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
-        raise StudyError(
-            f"the settings of trial {number} cannot be read from {path} ({error}); accepted: what mtfscalper study run "
-            "wrote there; remedy: restore it, or judge another trial with --trial"
-        ) from None
+    return found.difference / len(run.figures.days) / _pairs(run.figures) if len(found.trades) else None
 
 
 def _check_seeds(tuning: Sequence[int], test: Sequence[int]) -> None:

@@ -91,8 +91,8 @@ def reload_bot(
             return Reloaded(url, str(config.get("bot_name", "")), str(config["strategy"]), time.monotonic() - began)
     raise StudyError(
         f"the bot at {url} was told to reload and does not run after {longest_seconds:.0f} s; accepted: a bot that "
-        "starts with the deployed config; remedy: look into its log; mtfscalper study deploy --rollback puts the config "
-        "before this one back"
+        "starts with the deployed config; remedy: look into its log; mtfscalper study deploy --rollback puts the "
+        "config before this one back"
     )
 
 

@@ -42,6 +42,8 @@ def make_spec(**changes: Any) -> StudySpec:
             "timeframe": "5m",
             "stoploss": -0.05,
             "exchange": {"name": "binance", "pair_whitelist": [PAIR]},
+            "strategy": STRATEGY,
+            "freqaimodel": "MtfScalperRLModel",
             "freqai": {"enabled": True, "identifier": "mine", "rl_config": {"n_steps": 64, "seed": 42}},
         },
         "space": {"learning_rate": {"type": "float", "low": 1e-5, "high": 1e-3, "log": True}},
@@ -56,6 +58,8 @@ def make_spec(**changes: Any) -> StudySpec:
         "tuning_seeds": TUNING_SEEDS,
         "test_seeds": TEST_SEEDS,
         "sampler_seed": 0,
+        "candles": "",
+        "sources": {},
         "versions": {},
         "code": CODE,
     }
@@ -100,7 +104,6 @@ def make_study(
             artefacts.write_json(folder.run_file(number, seed), figures(seed, differences).as_json())
             means.append(float(differences.mean()))
         rate = 1e-4 * (number + 1)
-        artefacts.write_json(folder.overlay(number), {"freqai": {"rl_config": {"learning_rate": rate}}})
         trials.append(finished(number, float(np.mean(means)), rate))
     return trials, max(trials, key=lambda trial: trial.value or 0.0)
 
