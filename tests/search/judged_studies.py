@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,13 @@ from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from mtfscalper import artefacts
 from mtfscalper.market.tape import MarketTape
+from mtfscalper.reporting.daily import daily_differences, daily_profits
 from mtfscalper.reporting.reliving import relive
 from mtfscalper.reporting.run_result import DAY_MS
 from mtfscalper.reporting.trades import COLUMNS
 from mtfscalper.search.run_figures import Run, RunFigures
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
+from mtfscalper.trading.trading_rules import TradingRules
 
 CANDLES_A_DAY = 288
 LOCKED_DAYS = 40
@@ -58,6 +60,7 @@ def make_spec(**changes: Any) -> StudySpec:
         "tuning_seeds": TUNING_SEEDS,
         "test_seeds": TEST_SEEDS,
         "sampler_seed": 0,
+        "first": {},
         "candles": "",
         "sources": {},
         "versions": {},
@@ -149,14 +152,19 @@ def locked_run(seed: int, skill: float = 1.0, n_trades: int = 120) -> Run:
     tapes, rules = {PAIR: tape}, {PAIR: RULES}
     trades = relive(entries, tapes, rules, leave_after=left).assign(exit_reason="rl_exit")
     classic = relive(entries, tapes, rules)
-    return Run(_figures(seed, trades, classic, tape), trades, classic, tapes, rules)
+    return Run(figures_between(seed, trades, classic, tapes, rules), trades, classic, tapes, rules)
 
 
-def _figures(seed: int, trades: pd.DataFrame, classic: pd.DataFrame, tape: MarketTape) -> RunFigures:
-    from mtfscalper.reporting.daily import daily_differences, daily_profits
-
-    tapes, rules = {PAIR: tape}, {PAIR: RULES}
-    days = range(int(tape.dates_ms[0] // DAY_MS), int(tape.dates_ms[-1] // DAY_MS) + 1)
+def figures_between(
+    seed: int,
+    trades: pd.DataFrame,
+    classic: pd.DataFrame,
+    tapes: Mapping[str, MarketTape],
+    rules: Mapping[str, TradingRules],
+) -> RunFigures:
+    """The figures of a run on one pair."""
+    [dates] = [tape.dates_ms for tape in tapes.values()]
+    days = range(int(dates[0] // DAY_MS), int(dates[-1] // DAY_MS) + 1)
     marked = daily_differences(daily_profits(trades, tapes, rules), daily_profits(classic, tapes, rules))
     differences = marked.reindex(days, fill_value=0.0).to_numpy()
     return figures(seed, differences, days[0], trades=len(trades))

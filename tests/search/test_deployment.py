@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from freqtrade.configuration.load_config import load_from_files
-from judged_studies import CODE, PAIR, STRATEGY, TUNING_SEEDS, make_spec
+from search.judged_studies import CODE, PAIR, STRATEGY, TUNING_SEEDS, make_spec
 
 from mtfscalper import artefacts
 from mtfscalper.search.deployment import SECTION, Deployments, overlay_for, why_refused

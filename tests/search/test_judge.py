@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 from filelock import FileLock
-from judged_studies import (
+from optuna.trial import TrialState
+from search.exit_markets import Size, judged
+from search.judged_studies import (
     CODE,
     TEST_SEEDS,
     TUNING_SEEDS,
@@ -18,7 +20,6 @@ from judged_studies import (
     study_folder,
     unfinished,
 )
-from optuna.trial import TrialState
 
 from mtfscalper import artefacts
 from mtfscalper.search.errors import StudyError
@@ -193,3 +194,10 @@ def test_a_run_without_trades_is_judged_and_passes_nothing(folder: StudyFolder) 
     judgement, _ = judge(folder, trials, best, run, Limits(trades=1))
     assert {gate.key for gate in judgement.gates if gate.passed} <= {"drawdown", "overfitting"}
     assert Judgement.from_json(json.loads(json.dumps(judgement.as_json()))) == judgement
+
+
+@pytest.mark.parametrize("swings", [False, True])
+def test_rules_pass_on_a_market_that_swings_back_and_not_on_a_random_walk(folder: StudyFolder, swings: bool) -> None:
+    """A few draws of tests/acceptance/test_study_gates.py."""
+    size = Size(validation_days=50, locked_days=40, trades_a_day=3, trials=4)
+    assert judged(folder, 3, size, swings=swings).passed == swings
