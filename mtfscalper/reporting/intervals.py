@@ -26,7 +26,7 @@ ENOUGH_DAYS = 30
 # Of these days; a policy that ends few trades differs on few days from the same entries held.
 ENOUGH_DIFFERENT_DAYS = 10
 # Differences as small as this are of rounding: freqtrade gives profits with eight decimals.
-_NO_DIFFERENCE = 1e-8
+NO_DIFFERENCE = 1e-8
 # Of days drawn that hardly differ the error is next to nothing, and a mean divided by it anything.
 _LEAST_ERROR_OF_A_DRAW = 0.1
 
@@ -61,7 +61,7 @@ def mean_interval(sums: _Floats, counts: _Floats, seed: int, *, draws: int = DRA
     """
     total = float(counts.sum())
     mean = float(sums.sum() / total) if total else 0.0
-    different = int((np.abs(sums) > _NO_DIFFERENCE).sum())
+    different = int((np.abs(sums) > NO_DIFFERENCE).sum())
     if len(sums) < ENOUGH_DAYS or total < ENOUGH_TRADES or 0 < different < ENOUGH_DIFFERENT_DAYS:
         return Interval(mean, None, None)
     if not different:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from freqtrade.commands.arguments import Arguments
 from rich.console import Console
 
 from mtfscalper.search.deployment import Deployed, Deployments, identifier_of, overlay_for
@@ -159,7 +160,8 @@ def _tell(deployed: Deployed, what: str, opened: Opened | None, console: Console
             markup=False,
         )
     if opened is not None:
-        configs = [word for file in opened.config["config_files"] for word in ("--config", str(file))]
+        asked = Arguments(["backtesting", *opened.arguments]).get_parsed_arg()
+        configs = [word for file in asked["config"] for word in ("--config", str(file))]
         command = ["freqtrade", "trade", *configs, "--config", str(deployed.path)]
         console.print(f"A bot follows it with: {shlex.join(command)}", markup=False)
 

@@ -18,6 +18,7 @@ from mtfscalper.reporting.intervals import (
     ENOUGH_DAYS,
     ENOUGH_DIFFERENT_DAYS,
     LEVEL,
+    NO_DIFFERENCE,
     mean_interval,
 )
 from mtfscalper.reporting.sharpe import annual_sharpe, deflated_sharpe
@@ -160,7 +161,7 @@ def _interval(daily: _Floats, look: int) -> Gate:
     if found.low is None or found.high is None:
         why = (
             f"an interval needs {ENOUGH_DAYS} days and a difference on {ENOUGH_DIFFERENT_DAYS} of them, and there are "
-            f"{len(daily)} and {int((np.abs(daily) > 1e-8).sum())}"
+            f"{len(daily)} and {int((np.abs(daily) > NO_DIFFERENCE).sum())}"
         )
         return _gate("interval", name, None, 0.0, False, "–", "> 0", why)
     passed = found.low > 0
@@ -241,7 +242,7 @@ def _varied(key: str, name: str, values: Sequence[float | None], how: str) -> Ga
         return _gate(key, name, None, 0.0, False, "–", "> 0", "some seed made no trade that can be re-lived")
     mean = float(np.mean(known))
     why = f"paired difference a day {how}, the mean of {len(known)} seeds"
-    return _gate(key, name, mean, 0.0, mean > 0, percent(mean, 3), "> 0", why)
+    return _gate(key, name, mean, 0.0, mean > NO_DIFFERENCE, percent(mean, 3), "> 0", why)
 
 
 def _spread(seeds: Sequence[SeedDays]) -> Gate:
@@ -250,13 +251,16 @@ def _spread(seeds: Sequence[SeedDays]) -> Gate:
     A bot runs one seed, and nobody knows which will be a good one.
     """
     means = np.array([one.differences.mean() for one in seeds])
-    mean, worst, above = float(means.mean()), float(means.min()), int((means > 0).sum())
-    name, needs = "spread over seeds", "> half gain, worst > −mean"
+    mean, worst, above = float(means.mean()), float(means.min()), int((means > NO_DIFFERENCE).sum())
+    name, needs = "spread over seeds", "> half gain"
     if len(means) < 2:
         return _gate("spread", name, None, 0.0, False, "–", needs, "one seed says nothing of others; it needs two")
-    passed = above > len(means) / 2 and mean > 0 and worst > -mean
-    has = f"{above} of {len(means)} gain, worst {percent(worst, 3)}"
-    why = f"differences a day from {percent(worst, 3)} to {percent(float(means.max()), 3)}, mean {percent(mean, 3)}"
+    passed = above > len(means) / 2 and mean > NO_DIFFERENCE and worst > -mean
+    has = f"{above} of {len(means)}"
+    why = (
+        f"differences a day from {percent(worst, 3)} to {percent(float(means.max()), 3)}, mean {percent(mean, 3)}; "
+        "none may lose as much as all gain on average"
+    )
     return _gate("spread", name, worst, -mean, passed, has, needs, why)
 
 

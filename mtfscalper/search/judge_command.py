@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -27,8 +29,6 @@ from mtfscalper.search.trial_run import run_backtest
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
-
-logger = logging.getLogger(__name__)
 
 
 class JudgeRequest(NamedTuple):
@@ -58,8 +58,9 @@ def open_study_there(study: str, user_data_dir: Path, storage: str | None, conso
     # Raises where there is none.
     _ = StudyFolder.of(user_data_dir, study).spec
     asked = Request(study, (), trials=0, workers=0, asked=Asked(), storage=storage, user_data_dir=user_data_dir)
-    opened = open_or_begin(asked, console)
-    check_same(opened.spec, opened.config, StrategyResolver.load_strategy(opened.config))
+    with _quiet():
+        opened = open_or_begin(asked, console)
+        check_same(opened.spec, opened.config, StrategyResolver.load_strategy(opened.config))
     return opened
 
 
@@ -106,6 +107,17 @@ def judge_trial(
     return judgement
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Let everybody tell of what goes wrong alone: freqtrade sets the level of its loggers as it reads a config."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
 class _LockedRuns:
     """A trial's settings on the locked candles."""
 
@@ -120,13 +132,14 @@ class _LockedRuns:
         folder, spec = self._opened.folder, self._opened.spec
         values = SearchSpace.from_json(spec.space).values(self._trial.params)
         overlay = write_overlay(folder, spec, self._trial.number, values)
-        return run_backtest(
-            config_of_trial(self._opened.arguments, overlay),
-            seed,
-            timerange=spec.locked,
-            datadir=Path(spec.datadir),
-            identifier=identifier_of(spec, self._hash, seed),
-        )
+        with _quiet():
+            return run_backtest(
+                config_of_trial(self._opened.arguments, overlay),
+                seed,
+                timerange=spec.locked,
+                datadir=Path(spec.datadir),
+                identifier=identifier_of(spec, self._hash, seed),
+            )
 
     def remove_models(self) -> None:
         """Remove the policies that were trained to judge."""

@@ -23,7 +23,8 @@ from faults.homes import CONFIG, FREQAI, ROOT, Home
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import freqtrade_command, project_options
 
-pytestmark = pytest.mark.acceptance
+# Each starts a dozen commands.
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(3600)]
 
 STUDY = "small"
 VALIDATION, WHOLE, LOCKED_DAYS = "20240905-20240908", "20240905-20240910", 2
@@ -111,7 +112,8 @@ class Studied:
             "backtesting",
             [CONFIG, self.config, self.deployed],
             userdir=self.home.user,
-            datadir=self.home.market,
+            # The trials' own, which end before the locked ones begin.
+            datadir=self.home.user / "studies" / STUDY / "candles",
             timerange=VALIDATION,
             backtest_directory=results,
             cache="none",
