@@ -301,7 +301,8 @@ def _parsed(entry: Any) -> Searched:
 
 def _check_range(low: Any, high: Any, step: Any, *, log: Any, kind: tuple[type, ...]) -> None:
     of_kind = "whole numbers" if kind == (int,) else "finite numbers"
-    for name, value in zip(("low", "high", "step"), (low, high, step), strict=True):
+    given: dict[str, Any] = {"low": low, "high": high, "step": step}
+    for name, value in given.items():
         if value is None and name == "step":
             continue
         if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):

@@ -1,4 +1,4 @@
-"""Studies by the command line, with real trainings: kills, two machines on one database, and the backtest of a trial."""
+"""Studies by the command line, with real trainings: kills, two machines on one database, the backtest of a trial."""
 
 from __future__ import annotations
 

@@ -44,9 +44,10 @@ def test_no_file_goes_on_into_what_is_locked_and_nothing_else_is_missing(market:
         whole = pd.read_feather(market / "futures" / name)
         inside = whole[whole["date"] + length <= LOCK].reset_index(drop=True)
         copied = pd.read_feather(target / "futures" / name)
-        # Of funding freqtrade stores the rate alone.
-        assert set(copied) == ({"date", "open"} if "funding" in name else set(inside))
-        pd.testing.assert_frame_equal(copied, inside[copied.columns.tolist()])
+        if "funding" in name:
+            # Of an older layout freqtrade keeps the rates alone, under their name.
+            inside = inside.rename(columns={"open": "funding_rate"})[["date", "funding_rate"]]
+        pd.testing.assert_frame_equal(copied, inside)
 
 
 def test_a_candle_that_ends_after_the_lock_is_left_out_whenever_it_begins(market: Path, tmp_path: Path) -> None:
