@@ -299,7 +299,7 @@ def _parsed(entry: Any) -> Searched:
     return _TYPES[kind](**values)
 
 
-def _check_range(low: Any, high: Any, step: Any, *, log: Any, kind: tuple[type, ...]) -> None:
+def _check_range(low: Any, high: Any, step: Any, *, log: Any, kind: tuple[type[float], ...]) -> None:
     of_kind = "whole numbers" if kind == (int,) else "finite numbers"
     given: dict[str, Any] = {"low": low, "high": high, "step": step}
     for name, value in given.items():
