@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -114,6 +115,8 @@ def _run(args: argparse.Namespace) -> int:
     from mtfscalper.search.new_study import Asked
     from mtfscalper.search.study_run import Request, run_study
 
+    # As Ctrl-C: the workers give their trials back.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     asked = Asked(args.holdout_days, args.seeds, args.test_seeds, args.n_envs, args.workers, args.seed)
     request = Request(
         name=args.study,

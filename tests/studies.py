@@ -6,12 +6,17 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from mtfscalper.offline.freqtrade_command import project_options, write_overlay
 from mtfscalper.offline.synthetic import write_market
+from mtfscalper.search.run_figures import Instance, Run, RunFigures
+from mtfscalper.search.study_folder import StudySpec
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "config_rl_hybrid.json"
@@ -61,14 +66,21 @@ class StudyHome:
     """
 
     def __init__(
-        self, home: Path, url: str, *, market: Path | None = None, timerange: str = TIMERANGE, **sections: Any
+        self,
+        home: Path,
+        url: str,
+        *,
+        market: Path | None = None,
+        timerange: str = TIMERANGE,
+        holdout_days: int = HOLDOUT_DAYS,
+        **sections: Any,
     ) -> None:
         """
         :param url: of the loopback exchange
         :param market: candles; None writes them
         :param sections: further parts of the config
         """
-        self.home, self.user = home, home / "user"
+        self.home, self.user, self.holdout_days = home, home / "user", holdout_days
         (self.user / "models").mkdir(parents=True)
         self.data = market or write_candles(home / "data")
         sections = {"freqai": FREQAI, "strategy_parameters": LOOSE, "max_open_trades": 1, **sections}
@@ -84,7 +96,7 @@ class StudyHome:
     def command(self, *options: str, name: str = "small") -> list[str]:
         """The command line of ``mtfscalper study run``."""
         words = [sys.executable, "-m", "mtfscalper.cli", "study", "run", "--study", name, *options]
-        return [*words, "--holdout-days", str(HOLDOUT_DAYS), *self.arguments]
+        return [*words, "--holdout-days", str(self.holdout_days), *self.arguments]
 
     def run(self, *options: str, name: str = "small", timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
@@ -106,3 +118,56 @@ def write_candles(folder: Path) -> Path:
     """
     write_market(folder, start=MARKET[0], stop=MARKET[1], pairs=(PAIR,))
     return folder
+
+
+def spec_of(**changes: Any) -> StudySpec:
+    """The spec of a study of two pairs, two periods of a day and two seeds."""
+    values: dict[str, Any] = {
+        "name": "small",
+        "created": "2026-11-27T18:00:00Z",
+        "arguments": (),
+        "config": {},
+        "space": {"learning_rate": {"type": "float", "low": 0.001, "high": 0.009}},
+        "first": {"learning_rate": 0.003},
+        "overlay": {"freqai": {"rl_config": {"threads_per_job": 1}}},
+        "strategy": "MtfScalper_RL_Hybrid",
+        "pairs": ("A/USDT:USDT", "B/USDT:USDT"),
+        "timeframe": "5m",
+        "validation": "20240905-20240907",
+        "locked": "20240907-20240909",
+        "lock_ms": 1725667200000,
+        "datadir": "data",
+        "tuning_seeds": (7, 8),
+        "test_seeds": (9,),
+        "sampler_seed": 1,
+        "candles": "candles",
+        "sources": {},
+        "versions": {},
+        "code": "code",
+    }
+    return StudySpec(**{**values, **changes})
+
+
+def run_of(seed: int, differences: Mapping[tuple[str, str], float]) -> Run:
+    """A run whose instances have the differences that are given, by pair and ISO date."""
+    instances = tuple(
+        Instance(pair, period, seed, 1.0, 10, difference) for (pair, period), difference in differences.items()
+    )
+    # The first candle of 2024-09-05 to that of 2024-09-07.
+    days, first_ms = (19_971, 19_972, 19_973), 1725494400000
+    figures = RunFigures(
+        seed=seed,
+        first_ms=first_ms,
+        last_ms=first_ms + 2 * 86_400_000,
+        days=days,
+        differences=(*(sum(each.difference for each in instances) / 2 for _ in range(2)), 0.0),
+        begun=(20, 20, 0),
+        profits=(0.01, 0.02, 0.0),
+        trades=40,
+        max_drawdown=0.1,
+        instances=instances,
+        seconds=1.0,
+        training_seconds=0.5,
+        timesteps=100,
+    )
+    return Run(figures, pd.DataFrame({"pair": ["A/USDT:USDT"]}), pd.DataFrame(), {}, {})
