@@ -1,0 +1,104 @@
+"""Watching a study: a screen that is drawn anew on a terminal, else lines; nothing of the study is changed."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.live import Live
+
+from mtfscalper.monitoring.study_screen import line, screen
+from mtfscalper.monitoring.study_state import StudyState, study_state
+from mtfscalper.progress.display import LINE_SECONDS, has_display
+from mtfscalper.progress.load import machine_load
+from mtfscalper.search.last_judgement import Judged, last_judged
+from mtfscalper.search.looking import folder_of, open_to_look, study_of
+
+if TYPE_CHECKING:
+    import optuna
+
+# Reading is a few milliseconds, and a trial takes minutes.
+LOOK_SECONDS = 2.0
+# How many trials the last `study run` was asked for.
+ASKED_ATTR = "mtfscalper:trials"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of ``mtfscalper study watch``."""
+    add_study_arguments(parser)
+    parser.add_argument("--once", action="store_true", help="print the screen once, and end")
+
+
+def add_study_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options that say which study is looked at."""
+    parser.add_argument("--study", metavar="NAME", help="name of the study (default: the only one that there is)")
+    parser.add_argument("--userdir", type=Path, default=Path("user_data"), help="freqtrade's user directory")
+    parser.add_argument("--storage", metavar="URL", help="database of the study's trials (default: its journal file)")
+
+
+class StudyWatch:
+    """Looks at a study again and again."""
+
+    def __init__(self, study: optuna.Study, folder: Path, clock: Callable[[], float] = time.time) -> None:
+        """
+        :param clock: seconds since 1970
+        """
+        self._study, self._folder, self._clock = study, folder, clock
+        # The share of the processors is that since the last time it was asked for.
+        machine_load(gpu=False)
+
+    def look(self) -> StudyState:
+        """The study now."""
+        asked = self._study.user_attrs.get(ASKED_ATTR)
+        trials = self._study.get_trials(deepcopy=False)
+        return study_state(self._study.study_name, trials, self._clock(), None if asked is None else int(asked))
+
+    def judged(self) -> Judged | None:
+        """The last judgement of the study."""
+        return last_judged(self._folder)
+
+
+def watch(args: argparse.Namespace, console: Console) -> int:
+    """Show a study until it is over or the user ends it.
+
+    :raises StudyError: if there is no such study
+    :return: exit status
+    """
+    folder = folder_of(args.userdir, args.study)
+    study_watch = StudyWatch(study_of(open_to_look(folder, args.storage), folder.name), folder)
+    if args.once:
+        # A moment, of which the load is.
+        time.sleep(0.1)
+        console.print(screen(study_watch.look(), machine_load(gpu=True), study_watch.judged()))
+    elif has_display(console):
+        _show(study_watch, console)
+    else:
+        _print_lines(study_watch, console)
+    return 0
+
+
+def _show(study_watch: StudyWatch, console: Console) -> None:
+    with Live(console=console, auto_refresh=False, screen=False) as live:
+        while True:
+            state = study_watch.look()
+            live.update(screen(state, machine_load(gpu=True), study_watch.judged()), refresh=True)
+            if state.is_over:
+                return
+            time.sleep(LOOK_SECONDS)
+
+
+def _print_lines(study_watch: StudyWatch, console: Console) -> None:
+    """A line when a trial has ended, else once a minute."""
+    said_at, said = float("-inf"), None
+    while True:
+        state = study_watch.look()
+        if state.ended != said or time.monotonic() - said_at >= LINE_SECONDS:
+            said_at, said = time.monotonic(), state.ended
+            console.print(line(state, machine_load(gpu=True), study_watch.judged()), soft_wrap=True)
+        if state.is_over:
+            return
+        time.sleep(LOOK_SECONDS)

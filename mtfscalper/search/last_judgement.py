@@ -1,0 +1,66 @@
+"""What a study's judgements said, as those who look on show it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+JUDGEMENTS_NAME = "judgements.jsonl"
+
+
+class GateShown(NamedTuple):
+    """One gate of a judgement.
+
+    :ivar has: its value as a table has it
+    :ivar needs: the threshold, with its sign
+    """
+
+    name: str
+    has: str
+    needs: str
+    passed: bool
+
+
+class Judged(NamedTuple):
+    """One judgement of a trial.
+
+    :ivar looks: how often the study's locked candles were looked at, this time included
+    """
+
+    trial: int
+    looks: int
+    gates: tuple[GateShown, ...]
+
+    @property
+    def passed(self) -> int:
+        """Gates that passed."""
+        return sum(gate.passed for gate in self.gates)
+
+
+def judgements(folder: Path) -> list[Judged]:
+    """All judgements of a study that were carried out, in their order.
+
+    :param folder: the study's
+    """
+    path = folder / JUDGEMENTS_NAME
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    # One that is just being written has no end of line yet.
+    lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [_judged(line, looks) for looks, line in enumerate(lines, 1) if line.get("gates")]
+
+
+def last_judged(folder: Path, trial: int | None = None) -> Judged | None:
+    """The last judgement of a study, or of one of its trials."""
+    found = [one for one in judgements(folder) if trial is None or one.trial == trial]
+    return found[-1] if found else None
+
+
+def _judged(line: Mapping[str, Any], looks: int) -> Judged:
+    gates = tuple(
+        GateShown(str(gate["name"]), str(gate["has"]), str(gate["needs"]), bool(gate["passed"]))
+        for gate in line["gates"]
+    )
+    return Judged(int(line["trial"]), int(line.get("look", looks)), gates)
+
