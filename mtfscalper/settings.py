@@ -46,6 +46,9 @@ _Digest = Annotated[str, Field(pattern=r"^sha256:(?P<digest>[0-9a-f]{64})$")]
 _ImportPath = Annotated[str, Field(pattern=IMPORT_PATH)]
 
 
+# A section of ``rl_config`` that says what a study searches. It changes nothing about a run, and
+# :mod:`mtfscalper.search.space` reads it.
+SEARCH_SPACE = "search_space"
 # As many environments, of ``n_steps`` steps each, make the rollouts of ``n_envs`` "auto".
 _N_ENVS = 8
 
@@ -274,6 +277,7 @@ class Settings(Section):
             {key: value for key, value in (freqai_section.get(name) or {}).items() if key not in unread[name]}
             for name in ("rl_config", "model_training_parameters")
         )
+        section.pop(SEARCH_SPACE, None)
         ppo_keys = set(PPOSettings.model_fields)
         complaints: list[str] = []
         # Some stand among an algorithm's arguments in other models' configs.

@@ -22,6 +22,7 @@ from freqtrade.strategy import IStrategy
 from mtfscalper.freqai.bot_record import take_bots_timerange
 from mtfscalper.freqai.candle_clock import candle_open, candles_between
 from mtfscalper.freqai.exit_policy import ExitDecision
+from mtfscalper.freqai.strategy_parameters import set_parameters
 from mtfscalper.freqai.strategy_rules import settings_of_strategy
 from mtfscalper.freqai.trade_decisions import DecisionLostError, TradeDecisions, trade_decisions_of
 from mtfscalper.freqai.unknown_position import has_unknown_position
@@ -214,6 +215,14 @@ class PolicyExits(IStrategy, metaclass=_MixinFirst):
     def bot_loop_start(self, *arguments: Any, **keywords: Any) -> None:
         """A bot's loop begins, or a candle of a backtest."""
         super().bot_loop_start(*arguments, **keywords)
+
+    def ft_load_hyper_params(self, hyperopt: bool = False) -> None:
+        """freqtrade's reading of the parameters; those of the config count more than those of hyperopt's file.
+
+        :raises OperationalException: if the config's are wrong
+        """
+        super().ft_load_hyper_params(hyperopt)
+        set_parameters(self)
 
     @carries_out_policy
     def should_exit(

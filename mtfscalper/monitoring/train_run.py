@@ -7,21 +7,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from freqtrade.commands.arguments import Arguments
-from freqtrade.commands.optimize_commands import setup_optimize_configuration
-from freqtrade.enums import RunMode
 from freqtrade.exceptions import OperationalException
-from freqtrade.loggers import setup_logging_pre
-from freqtrade.optimize.backtesting import Backtesting
-from freqtrade.system import set_mp_start_method
-from pandas import DataFrame
 
-from mtfscalper.freqai.model import MtfScalperFreqaiModel
+from mtfscalper.freqai.backtester import backtest_config, checked_model, loaded_backtester
 from mtfscalper.freqai.planned_trainings import PlannedPair
 from mtfscalper.freqai.run_planning import PLAN_ONLY, PlanMade
 from mtfscalper.settings import Settings
@@ -76,16 +69,7 @@ def config_of(arguments: Sequence[str], workers: int | None) -> dict[str, Any]:
     :param workers: as many trainings side by side, in place of the config's own
     :raises OperationalException: if it is none of a backtest with FreqAI
     """
-    setup_logging_pre()
-    set_mp_start_method()  # type: ignore[no-untyped-call]
-    config: dict[str, Any] = setup_optimize_configuration(
-        Arguments(["backtesting", *arguments]).get_parsed_arg(), RunMode.BACKTEST
-    )
-    if not config.get("freqai", {}).get("enabled", False):
-        raise OperationalException(
-            "freqai.enabled is not true, so that there is nothing to train; accepted: a config with a section freqai; "
-            "remedy: name it with --config"
-        )
+    config = backtest_config(arguments)
     if workers is not None:
         config["freqai"].setdefault("rl_config", {}).update(executor="processes", workers=workers)
     return config
@@ -99,9 +83,9 @@ def plan_run(config: dict[str, Any]) -> list[Plan]:
     plans = []
     folder = Path(config["user_data_dir"]) / "models" / str(config["freqai"]["identifier"])
     was_there = folder.exists()
-    with _backtesting({**config, PLAN_ONLY: True}) as (backtesting, candles):
+    with loaded_backtester({**config, PLAN_ONLY: True}) as (backtesting, candles, _):
         for strategy in backtesting.strategylist:
-            _checked_model(backtesting, strategy)
+            checked_model(backtesting, strategy)
             planned: dict[str, PlannedPair] = {}
             made: PlanMade | None = None
             for pair, frame in candles.items():
@@ -128,9 +112,9 @@ def train_run(config: dict[str, Any]) -> Trained:
     :raises OperationalException: if the run cannot begin
     """
     began, pairs = time.perf_counter(), []
-    with _backtesting(config) as (backtesting, candles):
+    with loaded_backtester(config) as (backtesting, candles, _):
         for strategy in backtesting.strategylist:
-            model = _checked_model(backtesting, strategy)
+            model = checked_model(backtesting, strategy)
             for pair, frame in candles.items():
                 failure = None
                 try:
@@ -148,30 +132,3 @@ def train_run(config: dict[str, Any]) -> Trained:
                 # A period that failed had begun.
                 pairs.append(TrainedPair(pair, trained, max(0, done - trained - (failure is not None)), failure))
     return Trained(pairs, time.perf_counter() - began)
-
-
-@contextmanager
-def _backtesting(config: dict[str, Any]) -> Iterator[tuple[Backtesting, dict[str, DataFrame]]]:
-    """freqtrade's backtester with its candles."""
-    try:
-        backtesting = Backtesting(config)
-        candles, _ = backtesting.load_bt_data()
-        yield backtesting, candles
-    finally:
-        Backtesting.cleanup()  # type: ignore[no-untyped-call]
-
-
-def _checked_model(backtesting: Backtesting, strategy: Any) -> MtfScalperFreqaiModel:
-    """Let a strategy be the one that is backtested.
-
-    :return: its FreqAI model
-    :raises OperationalException: if that is none of this package's
-    """
-    backtesting._set_strategy(strategy)
-    model = strategy.freqai
-    if not isinstance(model, MtfScalperFreqaiModel):
-        raise OperationalException(
-            f"--freqaimodel is {type(model).__name__}, which plans no trainings; accepted: MtfScalperRLModel, or a "
-            "model of your own that inherits from MtfScalperFreqaiModel; remedy: name it"
-        )
-    return model

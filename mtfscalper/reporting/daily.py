@@ -73,3 +73,22 @@ def _of_pair(
 def by_day(days: npt.NDArray[np.int64], values: npt.NDArray[np.float64], first: int, n: int) -> npt.NDArray[np.float64]:
     """Sums of values by day, for ``n`` days from a first one on."""
     return np.bincount(days - first, weights=values, minlength=n)[:n].astype(np.float64)
+
+
+def daily_differences(marks: pd.DataFrame, others: pd.DataFrame) -> pd.Series[float]:
+    """Profits of each day less those of the same entries with other exits, as shares of the stakes.
+
+    :param marks: as :func:`daily_profits` gives them
+    :param others: of the same entries, too
+    :return: index ``day`` (since 1970), of the days on which either holds a trade
+    """
+    ours, theirs = (of.groupby("day")["profit_ratio"].sum() for of in (marks, others))
+    return ours.sub(theirs, fill_value=0.0).sort_index()
+
+
+def begun_by_day(trades: pd.DataFrame) -> pd.Series[int]:
+    """How many trades begin on each day on which any does; index the day, since 1970.
+
+    :param trades: with the columns of :data:`mtfscalper.reporting.trades.COLUMNS`
+    """
+    return (trades["open_ms"] // DAY_MS).value_counts()

@@ -6,6 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from mtfscalper.reporting.policies import SealedPeriod
@@ -84,16 +85,30 @@ def period_results(
     return tuple(_result(period, trades, classic, timeframe_ms, last_ms) for period in periods)
 
 
+def entered_within(sealed: SealedPeriod, trades: pd.DataFrame, timeframe_ms: int) -> npt.NDArray[np.bool_]:
+    """Which trades a period's policy decided to enter, shape (n_trades,).
+
+    :param trades: with the columns of :data:`mtfscalper.reporting.trades.COLUMNS`
+    """
+    # A trade is entered at the open after the row that was decided on.
+    rows, period = trades["open_ms"] - timeframe_ms, sealed.period
+    within = (trades["pair"] == sealed.pair) & (rows >= period.first_ms) & (rows < period.stop_ms)
+    return within.to_numpy(dtype=bool)
+
+
+def days_of(sealed: SealedPeriod, last_ms: int) -> float:
+    """How many days a period was traded.
+
+    :param last_ms: the last candle of the run
+    """
+    return (min(sealed.period.stop_ms, last_ms) - sealed.period.first_ms) / DAY_MS
+
+
 def _result(
     sealed: SealedPeriod, trades: pd.DataFrame, classic: pd.DataFrame, timeframe_ms: int, last_ms: int
 ) -> PeriodResult:
     period, report = sealed.period, sealed.report
-    # A trade is entered at the open after the row that was decided on.
-    rows = trades["open_ms"] - timeframe_ms
-    within = ((trades["pair"] == sealed.pair) & (rows >= period.first_ms) & (rows < period.stop_ms)).to_numpy(
-        dtype=bool
-    )
-    days = (min(period.stop_ms, last_ms) - period.first_ms) / DAY_MS
+    within, days = entered_within(sealed, trades, timeframe_ms), days_of(sealed, last_ms)
     traded, held = (_stretch(of[within], sealed.rules, days) for of in (trades, classic))
     training = evaluation = None
     if report is not None and report.training_evaluation:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from mtfscalper.freqai.strategy_rules import tradable_ratio
 from mtfscalper.market.tape import MarketTape
-from mtfscalper.reporting.daily import by_day, daily_profits
+from mtfscalper.reporting.daily import begun_by_day, by_day, daily_differences, daily_profits
 from mtfscalper.reporting.intervals import Interval, mean_interval
 from mtfscalper.reporting.reliving import relive
 from mtfscalper.reporting.run_result import DAY_MS, RunResult
@@ -122,12 +122,11 @@ class _Bench:
 
     def differences(self, marks: pd.DataFrame) -> pd.Series[float]:
         """The run's profits of each day less those of the same entries with other exits, where either trades."""
-        ours, theirs = (of.groupby("day")["profit_ratio"].sum() for of in (self.marks, marks))
-        return ours.sub(theirs, fill_value=0.0).sort_index()
+        return daily_differences(self.marks, marks)
 
     def a_trade(self, differences: pd.Series[float]) -> Interval:
         """What such differences make a trade."""
-        begun = (self.trades["open_ms"] // DAY_MS).value_counts().reindex(differences.index, fill_value=0)
+        begun = begun_by_day(self.trades).reindex(differences.index, fill_value=0)
         return mean_interval(differences.to_numpy().astype(np.float64), begun.to_numpy().astype(np.float64), SEED)
 
 

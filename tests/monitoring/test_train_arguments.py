@@ -123,10 +123,10 @@ def test_where_a_pair_fails_the_others_go_on(monkeypatch: pytest.MonkeyPatch) ->
 
     @contextmanager
     def backtesting(config: Any) -> Iterator[Any]:
-        yield SimpleNamespace(strategylist=[strategy]), dict.fromkeys(("A/B", "C/D", PAIR), pd.DataFrame())
+        yield SimpleNamespace(strategylist=[strategy]), dict.fromkeys(("A/B", "C/D", PAIR), pd.DataFrame()), None
 
-    monkeypatch.setattr(train_run, "_backtesting", backtesting)
-    monkeypatch.setattr(train_run, "_checked_model", lambda *_: SimpleNamespace(run_of=runs.get))
+    monkeypatch.setattr(train_run, "loaded_backtester", backtesting)
+    monkeypatch.setattr(train_run, "checked_model", lambda *_: SimpleNamespace(run_of=runs.get))
     trained = train_run.train_run({})
     assert asked == ["A/B", "C/D", PAIR]
     assert trained.pairs == [
