@@ -385,6 +385,27 @@ def _status(args: argparse.Namespace) -> int:
     return int(worst(found))
 
 
+def _dashboard_arguments(parser: argparse.ArgumentParser) -> None:
+    from mtfscalper.monitoring.study_options import add_dashboard_arguments
+
+    add_dashboard_arguments(parser)
+
+
+def _dashboard(args: argparse.Namespace) -> int:
+    from mtfscalper.search.errors import StudyError
+    from mtfscalper.search.installed import check_installed
+
+    _let_termination_clean_up()
+    try:
+        check_installed("optuna", "optuna_dashboard", "werkzeug")
+        from mtfscalper.monitoring.dashboard import serve
+
+        return serve(args)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
 COMMANDS = (
     Command("demo", "train and backtest at once, without network or own data", _demo_arguments, _demo),
     Command("dry-run", "let a bot trade a replayed market on a fast clock", _dry_run_arguments, _dry_run),
@@ -394,6 +415,7 @@ COMMANDS = (
     Command("audit", "say which trades are not what training assumed, and why", _audit_arguments, _audit),
     Command("train", "train what a backtest lacks, and trade nothing", _train_arguments, _train),
     Command("status", "tell how a bot is, for people and monitoring systems", _status_arguments, _status),
+    Command("dashboard", "show a study in a browser, with TensorBoard beside it", _dashboard_arguments, _dashboard),
     Command("seal", "let policies of your own from another machine be used here", _seal_arguments, _seal),
 )
 

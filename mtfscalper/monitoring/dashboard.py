@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mtfscalper.monitoring.dashboard_door import TOKEN_LENGTH_MIN, Door, is_loopback
-from mtfscalper.monitoring.study_watch import add_study_arguments
+from mtfscalper.monitoring.study_options import TOKEN_VARIABLE
 from mtfscalper.search.attachments import TENSORBOARD_PATH, artifact_store
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.looking import folder_of, open_to_look, study_of
+from mtfscalper.search.study_folder import StudyFolder
 
 if TYPE_CHECKING:
     from _typeshed.wsgi import WSGIApplication
     from werkzeug.serving import BaseWSGIServer
 
-DEFAULT_PORT = 8090
-TOKEN_VARIABLE = "MTFSCALPER_DASHBOARD_TOKEN"
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``mtfscalper dashboard``."""
-    add_study_arguments(parser)
-    parser.add_argument("--host", default="127.0.0.1", help="address; others than this machine's own need a token")
-    parser.add_argument("--port", type=int, default=DEFAULT_PORT, help=f"0 for a free one (default: {DEFAULT_PORT})")
-    parser.epilog = (
-        f"The environment variable {TOKEN_VARIABLE} holds the token that whoever looks must know; without it only this "
-        "machine is served."
-    )
+_PREFIX, _FONTS = TENSORBOARD_PATH.rstrip("/"), "/font-roboto"
 
 
 def token_for(host: str) -> str | None:
@@ -52,17 +41,30 @@ def token_for(host: str) -> str | None:
     return token
 
 
+def serve(args: argparse.Namespace) -> int:
+    """Serve the dashboard until it is interrupted.
+
+    :raises StudyError: see :func:`dashboard_server`
+    :return: exit status
+    """
+    # It writes a line for every request.
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = dashboard_server(args)
+    host = f"[{args.host}]" if ":" in args.host else args.host
+    asks = f", for whoever knows {TOKEN_VARIABLE}" if os.environ.get(TOKEN_VARIABLE) else ", for this machine alone"
+    print(f"Dashboard: http://{host}:{server.server_port}/{asks}. TensorBoard: {_PREFIX}/ there. Ctrl-C ends it.")
+    try:
+        server.serve_forever()
+    finally:
+        server.server_close()
+    return 0
+
+
 def dashboard_server(args: argparse.Namespace) -> BaseWSGIServer:
     """A server that is bound to its address and serves nothing yet.
 
     :raises StudyError: if the study cannot be looked at, or the address not be had
     """
-    for package in ("optuna_dashboard", "werkzeug"):
-        if find_spec(package) is None:
-            raise StudyError(
-                f"the package {package.replace('_', '-')} is not installed, which shows studies in a browser; remedy: "
-                "pip install 'mtfscalper[search]'"
-            )
     from werkzeug.serving import make_server
 
     token = token_for(args.host)
@@ -77,21 +79,20 @@ def dashboard_server(args: argparse.Namespace) -> BaseWSGIServer:
         ) from error
 
 
-def dashboard_application(url: str | None, folder: Path, token: str | None, userdir: Path) -> WSGIApplication:
+def dashboard_application(url: str | None, folder: StudyFolder, token: str | None, userdir: Path) -> WSGIApplication:
     """The dashboard of one study, with TensorBoard beside it, behind the door.
 
     :param url: of the database, None for the study's journal
-    :param folder: the study's
     """
     from optuna_dashboard import wsgi
     from werkzeug.middleware.dispatcher import DispatcherMiddleware
 
     storage = open_to_look(folder, url)
-    study_of(storage, folder.name)
+    study_of(storage, folder.path.name)
     board = tensorboard_application(userdir / "models")
-    prefix = TENSORBOARD_PATH.rstrip("/")
-    # TensorBoard takes the prefix off by itself.
-    both = DispatcherMiddleware(wsgi(storage, artifact_store=artifact_store(folder)), {prefix: _whole_path(board)})
+    # TensorBoard takes its prefix off by itself, and asks for its fonts without one.
+    places = {_PREFIX: _at(board, _PREFIX), _FONTS: _at(board, _PREFIX + _FONTS)}
+    both = DispatcherMiddleware(wsgi(storage, artifact_store=artifact_store(folder)), places)
     return Door(both, token, writable=TENSORBOARD_PATH)
 
 
@@ -120,17 +121,16 @@ def tensorboard_application(models: Path) -> WSGIApplication:
             return
 
     board = program.TensorBoard(default.get_plugins(), server_class=Taken)
-    prefix = TENSORBOARD_PATH.rstrip("/")
-    board.configure(("tensorboard", "--logdir", str(models), "--path_prefix", prefix, "--load_fast", "false"))
+    board.configure(("tensorboard", "--logdir", str(models), "--path_prefix", _PREFIX, "--load_fast", "false"))
     board.launch()
     return held[0]
 
 
-def _whole_path(application: WSGIApplication) -> WSGIApplication:
-    """An application that gets its path with the prefix that led to it."""
+def _at(application: WSGIApplication, place: str) -> WSGIApplication:
+    """An application that gets its whole path, the place included."""
 
     def whole(environ: Any, start_response: Any) -> Any:
-        path = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+        path = place + environ.get("PATH_INFO", "")
         return application({**environ, "SCRIPT_NAME": "", "PATH_INFO": path}, start_response)
 
     return whole

@@ -12,6 +12,7 @@ import secrets
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.wrappers import Request, Response
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ _LOGIN_PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8">
 <style>body{{font:16px system-ui,sans-serif;margin:15vh auto;max-width:22rem;padding:0 1rem}}
 input,button{{font:inherit;padding:.5rem;width:100%;box-sizing:border-box;margin:.3rem 0}}</style></head>
 <body><h1>Studies</h1><p>{message}</p><form method="post" action="/login">
-<label for="token">Token</label><input id="token" name="token" type="password" autocomplete="current-password" autofocus>
+<label for="token">Token</label><input id="token" name="token" type="password" autofocus>
 <button>Show the dashboard</button></form></body></html>"""
 
 
@@ -78,7 +79,11 @@ class Door:
 
     def _login(self, request: Request) -> Response:
         request.max_content_length = _LOGIN_BYTES_MAX
-        if not self._is_token(request.form.get("token", "")):
+        try:
+            given = request.form.get("token", "")
+        except RequestEntityTooLarge:
+            return _login_page(413, "That is longer than any token.")
+        if not self._is_token(given):
             return _login_page(401, "That is not the token.")
         response = Response(status=303, headers={"Location": "/dashboard"})
         response.set_cookie(COOKIE, self._pass or "", httponly=True, samesite="Strict", secure=request.is_secure)

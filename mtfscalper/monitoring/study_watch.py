@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -13,10 +12,11 @@ from rich.live import Live
 
 from mtfscalper.monitoring.study_screen import line, screen
 from mtfscalper.monitoring.study_state import StudyState, study_state
-from mtfscalper.progress.display import LINE_SECONDS, has_display
 from mtfscalper.progress.load import machine_load
+from mtfscalper.progress.terminal import LINE_SECONDS, has_display
 from mtfscalper.search.last_judgement import Judged, last_judged
 from mtfscalper.search.looking import folder_of, open_to_look, study_of
+from mtfscalper.search.study_folder import StudyFolder
 
 if TYPE_CHECKING:
     import optuna
@@ -27,23 +27,10 @@ LOOK_SECONDS = 2.0
 ASKED_ATTR = "mtfscalper:trials"
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options of ``mtfscalper study watch``."""
-    add_study_arguments(parser)
-    parser.add_argument("--once", action="store_true", help="print the screen once, and end")
-
-
-def add_study_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the options that say which study is looked at."""
-    parser.add_argument("--study", metavar="NAME", help="name of the study (default: the only one that there is)")
-    parser.add_argument("--userdir", type=Path, default=Path("user_data"), help="freqtrade's user directory")
-    parser.add_argument("--storage", metavar="URL", help="database of the study's trials (default: its journal file)")
-
-
 class StudyWatch:
     """Looks at a study again and again."""
 
-    def __init__(self, study: optuna.Study, folder: Path, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, study: optuna.Study, folder: StudyFolder, clock: Callable[[], float] = time.time) -> None:
         """
         :param clock: seconds since 1970
         """
@@ -69,7 +56,7 @@ def watch(args: argparse.Namespace, console: Console) -> int:
     :return: exit status
     """
     folder = folder_of(args.userdir, args.study)
-    study_watch = StudyWatch(study_of(open_to_look(folder, args.storage), folder.name), folder)
+    study_watch = StudyWatch(study_of(open_to_look(folder, args.storage), folder.path.name), folder)
     if args.once:
         # A moment, of which the load is.
         time.sleep(0.1)

@@ -11,18 +11,23 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
+from mtfscalper.search.installed import is_dashboard_installed
 from mtfscalper.search.last_judgement import Judged, last_judged
 from mtfscalper.search.learning_curves import LearningCurve
-from mtfscalper.search.pictures import CURVES_NAME, EQUITY_NAME, DrawnRun, draw_curves, draw_equity
+from mtfscalper.search.pictures import CURVES_NAME, EQUITY_NAME, draw_curves, draw_equity
+from mtfscalper.search.study_folder import StudyFolder
 
 if TYPE_CHECKING:
     import optuna
     from optuna.artifacts import FileSystemArtifactStore
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
+
+    from mtfscalper.search.run_figures import RunFigures
 
 ARTIFACTS_FOLDER = "artifacts"
 # Where the dashboard shows TensorBoard, whatever address it has itself.
@@ -40,44 +45,56 @@ class _Noted:
     _trial_id: int
 
 
-def artifact_store(folder: Path) -> FileSystemArtifactStore:
-    """Where the pictures of a study lie.
+def artifacts_of(folder: StudyFolder) -> Path:
+    """Where the artifact store of a study lies."""
+    return folder.path / ARTIFACTS_FOLDER
 
-    :param folder: the study's
-    """
+
+def artifact_store(folder: StudyFolder) -> FileSystemArtifactStore:
+    """Where the pictures of a study lie."""
     from optuna.artifacts import FileSystemArtifactStore
 
-    return FileSystemArtifactStore(folder / ARTIFACTS_FOLDER)
+    return FileSystemArtifactStore(artifacts_of(folder))
 
 
 def attach_pictures(
-    trial: optuna.Trial, folder: Path, runs: Sequence[DrawnRun], curves: Sequence[LearningCurve]
+    trial: optuna.Trial, folder: StudyFolder, runs: Sequence[RunFigures], curves: Sequence[LearningCurve]
 ) -> None:
     """Draw a trial's pictures and attach them to it; call it before the trial is told.
 
-    :param folder: the study's
+    Where no dashboard is installed nothing is drawn.
+
     :param runs: that the trial has made
     :param curves: of all its trainings
     """
+    if not is_dashboard_installed():
+        return
     from optuna.artifacts import upload_artifact
 
-    (folder / ARTIFACTS_FOLDER).mkdir(parents=True, exist_ok=True)
+    artifacts_of(folder).mkdir(parents=True, exist_ok=True)
     store = artifact_store(folder)
     with tempfile.TemporaryDirectory() as made:
-        for name, draw, drawn in ((EQUITY_NAME, draw_equity, runs), (CURVES_NAME, draw_curves, curves)):
-            if drawn:
-                path = Path(made) / name
-                draw(drawn, path)  # type: ignore[operator]
-                upload_artifact(artifact_store=store, file_path=str(path), study_or_trial=trial)
+        equity, learned = Path(made) / EQUITY_NAME, Path(made) / CURVES_NAME
+        if runs:
+            draw_equity(runs, equity)
+        if curves:
+            draw_curves(curves, learned)
+        for path in filter(Path.is_file, (equity, learned)):
+            upload_artifact(artifact_store=store, file_path=str(path), study_or_trial=trial)
 
 
-def write_note(study: optuna.Study, folder: Path, number: int) -> None:
+def write_note(study: optuna.Study, folder: StudyFolder, number: int) -> None:
     """Write the note of a trial that has ended, or was judged; one that says the same already is left.
 
-    :param folder: the study's
+    Where no dashboard is installed nothing is written.
     """
+    if not is_dashboard_installed():
+        return
     from optuna.artifacts import get_all_artifact_meta
     from optuna_dashboard import get_note, save_note
+
+    # It imports freqtrade and torch, which those who only look do without.
+    from mtfscalper.search.run_figures import RunFigures
 
     storage = study._storage
     trial = study.get_trials(deepcopy=False)[number]
@@ -87,7 +104,8 @@ def write_note(study: optuna.Study, folder: Path, number: int) -> None:
         for meta in metas
         if meta.filename in _TITLES
     }
-    runs = [json.loads(path.read_text()) for path in sorted((folder / "trials" / str(number)).glob("seed_*.json"))]
+    files = sorted(folder.trial(number).glob("seed_*.json"))
+    runs = [RunFigures.from_json(json.loads(path.read_text(encoding="utf-8"))) for path in files]
     body = note(study.study_name, trial, runs, pictures, last_judged(folder, number))
     noted: Any = _Noted(storage, study, trial._trial_id)
     if get_note(noted) != body:
@@ -97,36 +115,39 @@ def write_note(study: optuna.Study, folder: Path, number: int) -> None:
 def note(
     name: str,
     trial: FrozenTrial,
-    runs: Sequence[Mapping[str, Any]],
+    runs: Sequence[RunFigures],
     pictures: Mapping[str, str],
     judged: Judged | None,
 ) -> str:
     """A trial's note, in Markdown.
 
     :param name: of the study
-    :param runs: the figures of each, see :class:`mtfscalper.search.run_figures.RunFigures`
     :param pictures: their paths in the dashboard, by title
     """
     parts = [_verdict(trial)]
     if runs:
         rows = [
-            (str(run["seed"]), _percent(_a_day(run["differences"])), f"{run['trades']:,}")
-            + (_percent(sum(run["profits"])), f"{100 * run['max_drawdown']:.1f} %", f"{run['seconds']:,.0f} s")
+            (
+                *(str(run.seed), _percent(fmean(one.difference for one in run.instances) if run.instances else None)),
+                *(f"{run.trades:,}", _percent(sum(run.profits))),
+                *(f"{100 * run.max_drawdown:.1f} %", f"{run.seconds:,.0f} s"),
+            )
             for run in runs
         ]
         heads = ("seed", "over classic exits, a day", "trades", "profit", "largest drawdown", "took")
         parts.append(_table(heads, rows))
-    parts += [f"### {title}\n\n![{title}]({path})" for title, path in pictures.items()]
     if judged is None:
         parts.append(
             "### Gates\n\nNot judged on the locked candles. `mtfscalper study judge` does that; every look is counted."
         )
     else:
-        rows = [(gate.name, gate.has, gate.needs, "passed" if gate.passed else "**not passed**") for gate in judged.gates]
+        verdicts = {True: "passed", False: "**not passed**"}
+        held = [(gate.name, gate.has, gate.needs, verdicts[gate.passed]) for gate in judged.gates]
         parts.append(
             f"### Gates: {judged.passed} of {len(judged.gates)} passed\n\n"
-            f"{_table(('gate', 'value', 'threshold', 'verdict'), rows)}\n\nLook {judged.looks} at the locked candles."
+            f"{_table(('gate', 'value', 'threshold', 'verdict'), held)}\n\nLook {judged.looks} at the locked candles."
         )
+    parts += [f"### {title}\n\n![{title}]({path})" for title, path in pictures.items()]
     parts.append(f"[TensorBoard]({tensorboard_link(name)}): trainings of this study that run or whose logs are kept.")
     return "\n\n".join(parts)
 
@@ -139,17 +160,15 @@ def tensorboard_link(name: str) -> str:
 def _verdict(trial: FrozenTrial) -> str:
     if "error" in trial.user_attrs:
         return f"**Failed.** `{str(trial.user_attrs['error']).replace('`', chr(39))}`"
-    if trial.value is None or not trial.state.is_finished():
-        return f"**{trial.state.name.capitalize()}.**"
+    if trial.state.name != "COMPLETE" or trial.value is None:
+        seen = trial.intermediate_values.values()
+        mean = f" after {len(seen)} instances, {_percent(fmean(seen))} a day in the mean" if seen else ""
+        return f"**{trial.state.name.capitalize()}**{mean}."
     said = f"**{_percent(trial.value)} a day** over the same entries with classic exits, share of the stakes"
     low, _, high = trial.user_attrs.get("interval") or (None, None, None)
     if low is None or high is None:
         return f"{said}; too few trades or days for an interval."
     return f"{said}; 90 % interval {_percent(low)} to {_percent(high)}."
-
-
-def _a_day(differences: Sequence[float]) -> float | None:
-    return sum(differences) / len(differences) if differences else None
 
 
 def _percent(value: float | None) -> str:

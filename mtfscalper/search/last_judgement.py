@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, NamedTuple
 
-JUDGEMENTS_NAME = "judgements.jsonl"
+from mtfscalper.search.study_folder import StudyFolder
 
 
 class GateShown(NamedTuple):
@@ -39,19 +38,16 @@ class Judged(NamedTuple):
         return sum(gate.passed for gate in self.gates)
 
 
-def judgements(folder: Path) -> list[Judged]:
-    """All judgements of a study that were carried out, in their order.
-
-    :param folder: the study's
-    """
-    path = folder / JUDGEMENTS_NAME
+def judgements(folder: StudyFolder) -> list[Judged]:
+    """All judgements of a study that were carried out, in their order."""
+    path = folder.judgements
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     # One that is just being written has no end of line yet.
     lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
     return [_judged(line, looks) for looks, line in enumerate(lines, 1) if line.get("gates")]
 
 
-def last_judged(folder: Path, trial: int | None = None) -> Judged | None:
+def last_judged(folder: StudyFolder, trial: int | None = None) -> Judged | None:
     """The last judgement of a study, or of one of its trials."""
     found = [one for one in judgements(folder) if trial is None or one.trial == trial]
     return found[-1] if found else None
@@ -63,4 +59,3 @@ def _judged(line: Mapping[str, Any], looks: int) -> Judged:
         for gate in line["gates"]
     )
     return Judged(int(line["trial"]), int(line.get("look", looks)), gates)
-

@@ -9,12 +9,10 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 
 from mtfscalper.search.errors import StudyError
+from mtfscalper.search.study_folder import StudyFolder
 
 if TYPE_CHECKING:
     import optuna
-
-STUDIES_FOLDER = "studies"
-JOURNAL_NAME = "journal.log"
 
 
 class _ReadOnlyJournal(JournalFileBackend):
@@ -26,48 +24,43 @@ class _ReadOnlyJournal(JournalFileBackend):
 
 def study_names(userdir: Path) -> list[str]:
     """Studies of a user directory, by name."""
-    return sorted(path.parent.name for path in (userdir / STUDIES_FOLDER).glob("*/study.json"))
+    folders = [StudyFolder(path) for path in StudyFolder.of(userdir, "any").path.parent.glob("*")]
+    return sorted(folder.path.name for folder in folders if folder.exists)
 
 
-def folder_of(userdir: Path, name: str | None) -> Path:
+def folder_of(userdir: Path, name: str | None) -> StudyFolder:
     """The folder of a study.
 
     :param name: None for the only one that there is
     :raises StudyError: if there is none, or several and no name
     """
     names = study_names(userdir)
-    place = userdir / STUDIES_FOLDER
-    if name is None:
-        if len(names) == 1:
-            return place / names[0]
-        found = f"it holds {', '.join(names)}" if names else "it holds none"
-        raise StudyError(
-            f"no --study is given, and {place} does not hold one study: {found}; accepted: the name of a study; remedy: "
-            + ("--study NAME" if names else "begin one with mtfscalper study run --study NAME, or name --userdir")
-        )
-    if name not in names:
-        raise StudyError(
-            f"--study is {name!r}, and {place} has no such study; accepted: {', '.join(names) or 'none is there yet'}; "
-            "remedy: give its name as mtfscalper study run got it, and its --userdir"
-        )
-    return place / name
+    if name is None and len(names) == 1:
+        [name] = names
+    if name in names:
+        return StudyFolder.of(userdir, name)
+    asked = "no --study is given" if name is None else f"--study is {name!r}"
+    remedy = "--study NAME" if names else "begin one with mtfscalper study run --study NAME, or name its --userdir"
+    raise StudyError(
+        f"{asked}, and the studies of {userdir} are: {', '.join(names) or 'none'}; accepted: one of them; remedy: "
+        f"{remedy}"
+    )
 
 
-def open_to_look(folder: Path, url: str | None) -> BaseStorage:
+def open_to_look(folder: StudyFolder, url: str | None) -> BaseStorage:
     """The storage of a study, which cannot be written through where it is a journal.
 
     :param url: of a database, None for the journal in the folder
     :raises StudyError: if it cannot be opened
     """
     if url is None:
-        journal = folder / JOURNAL_NAME
         # Optuna would create it.
-        if not journal.is_file():
+        if not folder.journal.is_file():
             raise StudyError(
-                f"{journal} is missing; accepted: the journal of a study that has begun; remedy: --storage URL if the "
-                "study keeps its trials in a database, else begin it with mtfscalper study run"
+                f"{folder.journal} is missing; accepted: the journal of a study that has begun; remedy: --storage URL "
+                "if the study keeps its trials in a database, else begin it with mtfscalper study run"
             )
-        return JournalStorage(_ReadOnlyJournal(str(journal)))
+        return JournalStorage(_ReadOnlyJournal(str(folder.journal)))
     try:
         return RDBStorage(url, skip_table_creation=True)
     except Exception as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from mtfscalper.search.learning_curves import LearningCurve
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from mtfscalper.search.run_figures import RunFigures
 
 EQUITY_NAME = "equity.png"
 CURVES_NAME = "learning_curves.png"
@@ -23,20 +25,7 @@ _INK, _GREY = "#1c2430", "#7b8494"
 _NAMED = 8
 
 
-class DrawnRun(Protocol):
-    """What is drawn of one run, see :class:`mtfscalper.search.run_figures.RunFigures`."""
-
-    @property
-    def seed(self) -> int: ...
-    @property
-    def days(self) -> Sequence[int]: ...
-    @property
-    def differences(self) -> Sequence[float]: ...
-    @property
-    def profits(self) -> Sequence[float]: ...
-
-
-def draw_equity(runs: Sequence[DrawnRun], path: Path) -> None:
+def draw_equity(runs: Sequence[RunFigures], path: Path) -> None:
     """Draw profits, and paired differences to classic exits, summed up over the days of each run.
 
     :param path: of the PNG
