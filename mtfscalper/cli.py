@@ -19,6 +19,7 @@ from mtfscalper.offline import (
     SYNTHETIC_DATADIR,
     ReplayError,
 )
+from mtfscalper.study_commands import add_subcommands
 
 if TYPE_CHECKING:
     pass
@@ -351,6 +352,11 @@ def _train(args: argparse.Namespace) -> int:
         return 2
 
 
+def _study(args: argparse.Namespace) -> int:
+    """Never called: each subcommand has its own."""
+    raise AssertionError(args)
+
+
 def _status_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--userdir", type=Path, help="freqtrade's user directory (default: user_data, or the config's)")
     which = parser.add_mutually_exclusive_group()
@@ -414,6 +420,7 @@ COMMANDS = (
     Command("report", "say whether a backtest's policy earned anything over its entries", _report_arguments, _report),
     Command("audit", "say which trades are not what training assumed, and why", _audit_arguments, _audit),
     Command("train", "train what a backtest lacks, and trade nothing", _train_arguments, _train),
+    Command("study", "search settings by real backtests, and judge what is found", add_subcommands, _study),
     Command("status", "tell how a bot is, for people and monitoring systems", _status_arguments, _status),
     Command("dashboard", "show a study in a browser, with TensorBoard beside it", _dashboard_arguments, _dashboard),
     Command("seal", "let policies of your own from another machine be used here", _seal_arguments, _seal),

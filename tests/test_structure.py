@@ -43,6 +43,7 @@ LAYERS = (
     "reporting",
     "search",
     "monitoring",
+    "study_commands",
     "cli",
 )
 

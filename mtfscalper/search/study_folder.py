@@ -35,6 +35,8 @@ class StudySpec:
     :ivar tuning_seeds: of the trainings of trials
     :ivar test_seeds: of the trainings that judge a winner; none is a tuning seed
     :ivar sampler_seed: of the sampler, and of the orders in which instances are reported
+    :ivar candles: hash of the copied candles
+    :ivar sources: hashes of the files of the strategy and the FreqAI model, and of hyperopt's parameters, by name
     :ivar versions: of the libraries
     :ivar code: hash of this package's code
     """
@@ -55,6 +57,8 @@ class StudySpec:
     tuning_seeds: tuple[int, ...]
     test_seeds: tuple[int, ...]
     sampler_seed: int
+    candles: str
+    sources: dict[str, str]
     versions: dict[str, str]
     code: str
 
@@ -72,9 +76,10 @@ class StudySpec:
         return cls(**{**values, **{name: tuple(values[name]) for name in lists if name in values}})
 
     @property
-    def sha256(self) -> str:
-        """A short hash of all of it."""
-        return artefacts.value_hash(self.as_json())
+    def shared_sha256(self) -> str:
+        """A short hash of what is the same on all machines that work at the study."""
+        own = ("created", "arguments", "datadir", "versions")
+        return artefacts.value_hash({key: value for key, value in self.as_json().items() if key not in own})
 
 
 class StudyFolder:
@@ -91,8 +96,8 @@ class StudyFolder:
         """
         if not re.fullmatch(NAME_PATTERN, name):
             raise StudyError(
-                f"--study is {name!r}; accepted: up to 64 letters, digits, - and _, the first a letter or digit; remedy: "
-                "choose such a name"
+                f"--study is {name!r}; accepted: up to 64 letters, digits, - and _, the first a letter or digit; "
+                "remedy: choose such a name"
             )
         return cls(user_data_dir / "studies" / name)
 

@@ -48,8 +48,8 @@ def run_backtest(
     policies = policies_of(result)
     if missing := [pair for pair in result.pairs if pair not in policies.plans]:
         raise StudyError(
-            f"the policies of {', '.join(missing)} cannot be found: {'; '.join(policies.missing)}; accepted: a backtest "
-            "that seals them; remedy: look into the log of the run"
+            f"the policies of {', '.join(missing)} cannot be found: {'; '.join(policies.missing)}; accepted: a "
+            "backtest that seals them; remedy: look into the log of the run"
         )
     loaded = load_run(result, policies)
     timeframe_ms = timeframe_to_msecs(result.timeframe)

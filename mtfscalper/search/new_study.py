@@ -1,0 +1,409 @@
+"""The beginning of a study: what is searched, on which candles, by which seeds; and whether it still is that study."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from freqtrade.configuration import TimeRange
+from freqtrade.exceptions import OperationalException
+from freqtrade.exchange import timeframe_to_msecs
+from freqtrade.optimize.backtesting import Backtesting
+from freqtrade.strategy import IStrategy
+
+from mtfscalper import artefacts
+from mtfscalper.freqai.backtester import checked_model
+from mtfscalper.freqai.strategy_parameters import parameter_complaint, parameters_of
+from mtfscalper.freqai.strategy_rules import settings_of_strategy
+from mtfscalper.freqai.written_config import as_written
+from mtfscalper.machine import usable_processors
+from mtfscalper.reporting.run_result import DAY_MS
+from mtfscalper.search.cut_candles import candle_files, cut_candles, span_ms
+from mtfscalper.search.errors import StudyError
+from mtfscalper.search.space import SECTION, Floats, Searched, SearchSpace, path_of
+from mtfscalper.search.study_folder import StudyFolder, StudySpec
+from mtfscalper.settings import SEARCH_SPACE, Settings
+
+logger = logging.getLogger(__name__)
+
+# Environment i of a training starts with seed + i, the members of an ensemble with seeds of their own near by.
+_SEED_STEP = 2**20
+_SEEDS = 2**31 // _SEED_STEP
+# Sections that change no trade, or differ from machine to machine, or hold secrets.
+_NOT_COMPARED = (
+    *("$schema", "internals", "telegram", "webhook", "discord", "api_server", "external_message_consumer"),
+    *("log_config", "bot_name", "initial_state", "user_data_dir", "datadir", "strategy_path", "freqaimodel_path"),
+    *("db_url", "exchange", "dry_run", "add_config_files", "strategy", "freqaimodel"),
+)
+# What the command line may say too.
+_IN_FORCE = (
+    *("strategy", "freqaimodel", "timeframe", "timeframe_detail", "fee", "stake_amount", "max_open_trades"),
+    *("dry_run_wallet", "enable_protections", "position_stacking", "trading_mode", "margin_mode"),
+)
+
+
+class Asked(NamedTuple):
+    """What the user asks for, beside freqtrade's arguments.
+
+    :ivar holdout_days: the last ones, which no trial may read
+    :ivar seeds: of each trial
+    :ivar test_seeds: of a judgement
+    :ivar n_envs: environments of each training; None for the config's
+    :ivar workers: among which this machine's processors are divided
+    :ivar seed: from which all others are drawn; None for a new one
+    """
+
+    holdout_days: int = 28
+    seeds: int = 3
+    test_seeds: int = 5
+    n_envs: int | None = None
+    workers: int = 1
+    seed: int | None = None
+
+
+class Traded(NamedTuple):
+    """What a config trades.
+
+    :ivar pairs: of the whitelist
+    :ivar candle_pairs: whose candles are read, those among them
+    :ivar startup_candles: before the first candle that is traded on, those of the training among them
+    """
+
+    strategy: IStrategy
+    pairs: tuple[str, ...]
+    candle_pairs: tuple[str, ...]
+    startup_candles: int
+
+
+def begin_study(folder: StudyFolder, arguments: Sequence[str], config: dict[str, Any], asked: Asked) -> StudySpec:
+    """Check what a study would search, copy its candles and write its spec.
+
+    :param arguments: of ``freqtrade backtesting``
+    :param config: that they give
+    :raises StudyError: if it cannot be, as :class:`OperationalException`
+    """
+    space, settings = SearchSpace.from_config(config), settings_of_strategy(config)
+    with _traded(config) as traded:
+        _check_space(space, config, traded.strategy)
+        spec = _spec(folder, arguments, config, asked, space, settings, traded)
+        with_settings(spec, config, space)
+        datadir = Path(config["datadir"])
+        candles = copy_candles(folder, config, datadir, traded.candle_pairs, spec.lock_ms)
+    spec = StudySpec(**{**vars(spec), "candles": candles})
+    folder.write_spec(spec)
+    return spec
+
+
+def join_study(folder: StudyFolder, arguments: Sequence[str], config: dict[str, Any], shared: StudySpec) -> StudySpec:
+    """Take part in a study that another machine has begun: copy the same candles and write its spec here.
+
+    :param shared: as the storage has it
+    :raises StudyError: if this machine would measure something else
+    """
+    datadir = Path(config["datadir"])
+    with _traded(config) as traded:
+        check_same(shared, config, traded.strategy)
+        candles = copy_candles(folder, config, datadir, traded.candle_pairs, shared.lock_ms)
+    if candles != shared.candles:
+        raise StudyError(
+            f"the candles of {datadir} up to {datetime.fromtimestamp(shared.lock_ms / 1000, UTC):%Y-%m-%d} are others "
+            f"than those that the study {shared.name} began with; accepted: the same; remedy: copy them from the "
+            "machine that began it"
+        )
+    spec = StudySpec(**{**vars(shared), "arguments": tuple(arguments), "datadir": str(datadir.resolve())})
+    folder.write_spec(spec)
+    return spec
+
+
+def copy_candles(folder: StudyFolder, config: dict[str, Any], datadir: Path, pairs: Sequence[str], lock_ms: int) -> str:
+    """Copy candles into a study's folder; what a broken beginning left there is replaced."""
+    if folder.candles.exists():
+        import shutil
+
+        shutil.rmtree(folder.candles)
+    return cut_candles(config, datadir, folder.candles, pairs, lock_ms)
+
+
+def check_same(spec: StudySpec, config: dict[str, Any], strategy: IStrategy | None = None) -> None:
+    """Refuse to go on where trials would no longer be measured alike.
+
+    :param strategy: None where it has not been loaded
+    :raises StudyError: with what has changed since the study began
+    """
+    remedy = "accepted: what the study began with; remedy: put it back, or begin another study with --study"
+    before, now = _flat(spec.config), _flat(compared_config(config))
+    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if changed:
+        told = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:5])
+        raise StudyError(f"the config of the study {spec.name} has changed: {told}; {remedy}")
+    space = ((config.get("freqai") or {}).get("rl_config") or {}).get(SEARCH_SPACE)
+    if space is not None and SearchSpace.from_json(space).as_json() != spec.space:
+        raise StudyError(f"{SECTION} has changed since the study {spec.name} began; {remedy}")
+    if strategy is not None:
+        sources = sources_of(strategy)
+        if other := [name for name in sorted(sources | spec.sources) if sources.get(name) != spec.sources.get(name)]:
+            raise StudyError(f"{', '.join(other)} changed since the study {spec.name} began; {remedy}")
+    if artefacts.code_hash() != spec.code:
+        raise StudyError(
+            f"this package's code is another than when the study {spec.name} began, and its policies would be too; "
+            f"{remedy}"
+        )
+    versions = artefacts.library_versions()
+    other = [
+        f"{name} {spec.versions.get(name)} → {have}"
+        for name, have in versions.items()
+        if spec.versions.get(name) != have
+    ]
+    if other:
+        logger.warning("Libraries differ from those that the study %s began with: %s.", spec.name, ", ".join(other))
+
+
+def compared_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a config decides how trials are measured: as its user wrote it, without secrets and paths."""
+    written = deepcopy(as_written(config)) if "original_config" not in config else deepcopy(config["original_config"])
+    exchange = written.get("exchange") or {}
+    kept = {key: value for key, value in written.items() if key not in _NOT_COMPARED}
+    kept["exchange"] = {key: exchange.get(key) for key in ("name", "pair_whitelist", "pair_blacklist")}
+    if config.get("pairs"):
+        kept["exchange"]["pair_whitelist"] = config["pairs"]
+    freqai = kept.setdefault("freqai", {})
+    freqai.pop("identifier", None)
+    # Compared as the space, where it is written.
+    (freqai.get("rl_config") or {}).pop(SEARCH_SPACE, None)
+    kept |= {key: config[key] for key in _IN_FORCE if config.get(key) is not None}
+    plain: dict[str, Any] = artefacts.plain_json({key: _plain(value) for key, value in kept.items()})
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    return str(getattr(value, "value", value)) if not isinstance(value, bool | int | float | dict | list) else value
+
+
+def sources_of(strategy: IStrategy) -> dict[str, str]:
+    """Hashes of a strategy's file, and of hyperopt's parameters beside it, by file name."""
+    file = Path(str(strategy.__file__))
+    return {path.name: artefacts.file_hash(path)[:16] for path in (file, file.with_suffix(".json")) if path.is_file()}
+
+
+def first_parameters(spec: StudySpec, config: dict[str, Any], strategy_values: Mapping[str, Any]) -> dict[str, Any]:
+    """The config's own values of what is searched, as far as they lie in the space: the study's first trial.
+
+    :param strategy_values: of the strategy's parameters, by name
+    :return: as Optuna keeps them
+    """
+    space, settings = SearchSpace.from_json(spec.space), settings_of_strategy(config)
+    values = {}
+    for key, of in space.searched.items():
+        value = _value_in_force(key, settings, config, strategy_values)
+        if value is not None and _holds(of, value):
+            values[key] = float(value) if isinstance(of, Floats) else value
+    return space.stored(values)
+
+
+def _value_in_force(key: str, settings: Settings, config: Mapping[str, Any], strategy: Mapping[str, Any]) -> Any:
+    *sections, name = path_of(key)
+    if key.startswith("strategy."):
+        return strategy.get(name)
+    if key.startswith("freqai."):
+        return {"conv_width": settings.lookback}.get(name, config["freqai"].get(name))
+    if "terms" in sections:
+        return settings.rl.model_reward_parameters.terms.get(name)
+    if key.startswith("reward."):
+        return getattr(settings.rl.model_reward_parameters, name)
+    value = getattr(settings.rl, name, getattr(settings.ppo, name, None))
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _holds(of: Searched, value: Any) -> bool:
+    """Whether a value is one of those that are searched."""
+    distribution = of.distribution()
+    try:
+        stored = value if not hasattr(of, "stored") else of.stored(value)
+        return bool(distribution._contains(distribution.to_internal_repr(stored)))
+    except (ValueError, TypeError):
+        return False
+
+
+# ---------------------------------------------------------------------- checks before any work
+
+
+@contextmanager
+def _traded(config: dict[str, Any]) -> Iterator[Traded]:
+    """What a config trades, by freqtrade's own classes."""
+    try:
+        backtesting = Backtesting(deepcopy(config), progress_callback=lambda _: None)
+        if len(backtesting.strategylist) != 1:
+            raise OperationalException(
+                f"{len(backtesting.strategylist)} strategies are asked for; accepted: one; remedy: name it with "
+                "--strategy"
+            )
+        [strategy] = backtesting.strategylist
+        checked_model(backtesting, strategy)
+        pairs = tuple(backtesting.pairlists.whitelist)
+        beside = [pair for pair, *_ in strategy.gather_informative_pairs()]
+        beside += config["freqai"].get("feature_parameters", {}).get("include_corr_pairlist", [])
+        yield Traded(strategy, pairs, tuple(dict.fromkeys([*pairs, *beside])), int(backtesting.required_startup))
+    finally:
+        Backtesting.cleanup()  # type: ignore[no-untyped-call]
+
+
+def strategy_values(config: dict[str, Any]) -> dict[str, Any]:
+    """The values in force of a strategy's parameters, by name."""
+    with _traded(config) as traded:
+        return {name: parameter.value for name, parameter in parameters_of(traded.strategy).items()}
+
+
+def _check_space(space: SearchSpace, config: dict[str, Any], strategy: IStrategy) -> None:
+    """
+    :raises StudyError: with every key that nothing reads, and every value that is not accepted
+    """
+    parameters = parameters_of(strategy)
+    complaints = list(space.complaints(config, parameters))
+    if not complaints:
+        for key, of in space.searched.items():
+            for value in of.extremes:
+                complaint = _value_complaint(space, config, parameters, key, value)
+                if complaint is not None:
+                    complaints.append(f"{SECTION}.{key} holds {value!r}, which cannot be: {complaint}")
+                    break
+    if complaints:
+        raise StudyError("\n".join(complaints))
+
+
+def _value_complaint(
+    space: SearchSpace, config: dict[str, Any], parameters: Mapping[str, Any], key: str, value: Any
+) -> str | None:
+    if key.startswith("strategy."):
+        return parameter_complaint(key.removeprefix("strategy."), value, parameters)
+    try:
+        settings_of_strategy(space.apply(config, {key: value}))
+    except OperationalException as error:
+        return " ".join(str(error).removeprefix("The config cannot be used:").split())
+    return None
+
+
+def with_settings(spec: StudySpec, config: dict[str, Any], space: SearchSpace) -> None:
+    """
+    :raises StudyError: if the study's own overlay cannot be
+    """
+    from freqtrade.misc import deep_merge_dicts
+
+    if "n_envs" in space.searched and "n_envs" in spec.overlay["freqai"]["rl_config"]:
+        raise StudyError(f"--n-envs is given, and {SECTION}.n_envs is searched; accepted: one; remedy: leave one away")
+    merged = deep_merge_dicts(spec.overlay, deepcopy(dict(config)))
+    try:
+        settings = settings_of_strategy(merged)
+    except OperationalException as error:
+        raise StudyError(" ".join(str(error).split())) from None
+    if settings.rl.n_envs == "auto" and "n_envs" not in space.searched:
+        raise StudyError(
+            "freqai.rl_config.n_envs is 'auto', which each machine decides by timing, so that trials could not be "
+            "compared; accepted: a number; remedy: give one with --n-envs"
+        )
+
+
+def _spec(
+    folder: StudyFolder,
+    arguments: Sequence[str],
+    config: dict[str, Any],
+    asked: Asked,
+    space: SearchSpace,
+    settings: Settings,
+    traded: Traded,
+) -> StudySpec:
+    validation, locked, lock_ms = _ranges(config, asked, space, settings, traded)
+    # Drawn anew for each study: what everybody tunes on the same seeds fits those seeds.
+    entropy = int(np.random.SeedSequence(asked.seed).generate_state(1)[0])
+    drawn = np.random.default_rng(entropy).permutation(_SEEDS)[: asked.seeds + asked.test_seeds] * _SEED_STEP
+    return StudySpec(
+        name=folder.path.name,
+        created=f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
+        arguments=tuple(arguments),
+        config=compared_config(config),
+        space=space.as_json(),
+        overlay={"freqai": {"rl_config": _own_settings(asked, settings)}},
+        strategy=traded.strategy.get_strategy_name(),
+        pairs=traded.pairs,
+        timeframe=str(traded.strategy.timeframe),
+        validation=validation,
+        locked=locked,
+        lock_ms=lock_ms,
+        datadir=str(Path(config["datadir"]).resolve()),
+        tuning_seeds=tuple(drawn[: asked.seeds].tolist()),
+        test_seeds=tuple(drawn[asked.seeds :].tolist()),
+        sampler_seed=entropy,
+        candles="",
+        sources=sources_of(traded.strategy),
+        versions=artefacts.library_versions(),
+        code=artefacts.code_hash(),
+    )
+
+
+def _own_settings(asked: Asked, settings: Settings) -> dict[str, Any]:
+    """What the study sets in every trial: so that its figures do not depend on who works at it."""
+    own: dict[str, Any] = {} if asked.n_envs is None else {"n_envs": asked.n_envs}
+    if settings.rl.threads_per_job is None:
+        side_by_side = settings.rl.executor in ("processes", "ray")
+        own["threads_per_job"] = 1 if side_by_side else max(1, usable_processors() // asked.workers)
+    return own
+
+
+def _ranges(
+    config: dict[str, Any], asked: Asked, space: SearchSpace, settings: Settings, traded: Traded
+) -> tuple[str, str, int]:
+    """The timeranges of validation and of what is locked, and where that begins, milliseconds since 1970."""
+    timeframe = str(traded.strategy.timeframe)
+    first_ms, end_ms = span_ms(config, Path(config["datadir"]), traded.pairs, timeframe)
+    given = TimeRange.parse_timerange(config.get("timerange"))
+    if given.stopts:
+        end_ms = min(end_ms, given.stopts * 1000)
+    end_ms = end_ms // DAY_MS * DAY_MS
+    lock_ms = end_ms - asked.holdout_days * DAY_MS
+    searched = space.searched.get("freqai.train_period_days")
+    most_days = max(searched.extremes) if searched else settings.train_period_days
+    startup_ms = traded.startup_candles * timeframe_to_msecs(timeframe)
+    startup_ms += (most_days - settings.train_period_days) * DAY_MS
+    earliest_ms = -(-(first_ms + startup_ms) // DAY_MS) * DAY_MS
+    start_ms = given.startts * 1000 if given.startts else earliest_ms
+    if start_ms < earliest_ms:
+        raise StudyError(
+            f"--timerange begins at {_day(start_ms)}, and the candles in {config['datadir']} at {_day(first_ms)}: a "
+            f"training of {most_days} days and the indicators need those from {_day(start_ms - startup_ms)} on; "
+            f"accepted: a timerange from {_day(earliest_ms)} on; remedy: begin later, or download more candles"
+        )
+    periods = (lock_ms - start_ms) / DAY_MS / settings.backtest_period_days
+    if periods < 1:
+        raise StudyError(
+            f"--holdout-days is {asked.holdout_days}, which leaves {max(0, (lock_ms - start_ms) // DAY_MS)} days for "
+            f"the trials between {_day(start_ms)} and {_day(lock_ms)}; accepted: at least one period of "
+            f"freqai.backtest_period_days {settings.backtest_period_days}; remedy: hold out fewer days, or give more "
+            "candles"
+        )
+    return f"{_compact(start_ms)}-{_compact(lock_ms)}", f"{_compact(lock_ms)}-{_compact(end_ms)}", lock_ms
+
+
+def _day(ms: float) -> str:
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d}"
+
+
+def _compact(ms: int) -> str:
+    return _day(ms).replace("-", "")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return flat
+
+
+def size_of(folder: StudyFolder, config: Mapping[str, Any], pairs: Sequence[str]) -> tuple[int, int]:
+    """How many files of candles a study has, and their bytes."""
+    files = candle_files(config, folder.candles, pairs)
+    return len(files), sum(path.stat().st_size for path in folder.candles.rglob("*") if path.is_file())
