@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mtfscalper.monitoring.study_options import add_dashboard_arguments
 from mtfscalper.offline import (
     DEFAULT_PAIRS,
     DEFAULT_PORT,
@@ -19,7 +20,7 @@ from mtfscalper.offline import (
     SYNTHETIC_DATADIR,
     ReplayError,
 )
-from mtfscalper.study_commands import add_subcommands
+from mtfscalper.study_commands import add_subcommands, dashboard
 
 if TYPE_CHECKING:
     pass
@@ -391,27 +392,6 @@ def _status(args: argparse.Namespace) -> int:
     return int(worst(found))
 
 
-def _dashboard_arguments(parser: argparse.ArgumentParser) -> None:
-    from mtfscalper.monitoring.study_options import add_dashboard_arguments
-
-    add_dashboard_arguments(parser)
-
-
-def _dashboard(args: argparse.Namespace) -> int:
-    from mtfscalper.search.errors import StudyError
-    from mtfscalper.search.installed import check_installed
-
-    _let_termination_clean_up()
-    try:
-        check_installed("optuna", "optuna_dashboard", "werkzeug")
-        from mtfscalper.monitoring.dashboard import serve
-
-        return serve(args)
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-
 COMMANDS = (
     Command("demo", "train and backtest at once, without network or own data", _demo_arguments, _demo),
     Command("dry-run", "let a bot trade a replayed market on a fast clock", _dry_run_arguments, _dry_run),
@@ -422,7 +402,7 @@ COMMANDS = (
     Command("train", "train what a backtest lacks, and trade nothing", _train_arguments, _train),
     Command("study", "search settings by real backtests, and judge what is found", add_subcommands, _study),
     Command("status", "tell how a bot is, for people and monitoring systems", _status_arguments, _status),
-    Command("dashboard", "show a study in a browser, with TensorBoard beside it", _dashboard_arguments, _dashboard),
+    Command("dashboard", "show a study in a browser, with TensorBoard beside it", add_dashboard_arguments, dashboard),
     Command("seal", "let policies of your own from another machine be used here", _seal_arguments, _seal),
 )
 

@@ -102,8 +102,10 @@ class MadeUp(NamedTuple):
     study: optuna.Study
 
 
-def made_up_study(userdir: Path, values: Sequence[float | None], *, asked: int | None = 10) -> MadeUp:
-    """A study with one trial for each value, with pictures and a note, the last completed one judged.
+def made_up_study(
+    userdir: Path, values: Sequence[float | None], *, asked: int | None = 10, pictures: bool = True
+) -> MadeUp:
+    """A study with one trial for each value, with a note.
 
     :param values: None for a trial that was pruned
     """
@@ -126,7 +128,8 @@ def made_up_study(userdir: Path, values: Sequence[float | None], *, asked: int |
                 path = folder.run_file(asked_for.number, run.seed)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_text(json.dumps(run.as_json()))
-            attach_pictures(asked_for, folder, runs, curves(rng))
+            if pictures:
+                attach_pictures(asked_for, folder, runs, curves(rng))
             asked_for.set_user_attr("interval", [value - 0.0005, value, value + 0.0005])
         study.tell(asked_for, value, TrialState.PRUNED if value is None else TrialState.COMPLETE)
         write_note(study, folder, asked_for.number)
@@ -136,5 +139,7 @@ def made_up_study(userdir: Path, values: Sequence[float | None], *, asked: int |
 def judge(made: MadeUp, number: int) -> None:
     """Write a judgement of a trial, as ``mtfscalper study judge`` does."""
     with made.folder.judgements.open("a", encoding="utf-8") as file:
-        file.write(json.dumps({"trial": number, "look": 1, "gates": GATES}) + "\n")
+        file.write(json.dumps({"state": "begun", "look": 1}) + "\n")
+        judgement = {"trial": number, "look": 1, "gates": GATES}
+        file.write(json.dumps({"state": "done", "look": 1, "judgement": judgement}) + "\n")
     write_note(made.study, made.folder, number)

@@ -30,7 +30,7 @@ def screen(state: StudyState, load: str, judged: Judged | None) -> RenderableTyp
     parts: list[RenderableType] = []
     if state.asked:
         bar = Table.grid(expand=True)
-        share = min(state.ended / state.asked, 1.0)
+        share = min(state.finished / state.asked, 1.0)
         bar.add_row(ProgressBar(total=1.0, completed=share), f" {share:4.0%}")
         parts.append(bar)
     parts += [Text(counts(state)), Text(pace(state)), Text(load, style="dim")]
@@ -55,14 +55,16 @@ def line(state: StudyState, load: str, judged: Judged | None) -> str:
 def counts(state: StudyState) -> str:
     """How many trials are where."""
     of = "" if state.asked is None else f" of {state.asked}"
-    again = f", {state.lost} lost with their worker and run again" if state.lost else ""
     silent = sum(one.is_lost for one in state.running)
-    running = f"{len(state.running)} running" + (f" ({silent} without a sign of life)" if silent else "")
-    waiting = f", {state.waiting} waiting" if state.waiting else ""
-    return (
-        f"{state.ended}{of} trials ended: {state.done} done, {state.pruned} pruned, {state.failed} failed{again}; "
-        f"{running}{waiting}"
-    )
+    parts = [
+        f"{state.finished}{of} trials finished: {state.done} completed, {state.pruned} pruned",
+        f"{state.failed} failed",
+        f"{state.impossible} impossible" if state.impossible else "",
+        f"{state.again} lost or stopped and run again" if state.again else "",
+        f"{len(state.running)} running" + (f" ({silent} without a sign of life)" if silent else ""),
+        f"{state.waiting} waiting" if state.waiting else "",
+    ]
+    return "; ".join(filter(None, parts))
 
 
 def pace(state: StudyState) -> str:

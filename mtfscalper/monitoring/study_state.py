@@ -6,6 +6,7 @@ Reads what Optuna holds of a study and no more; nothing is written.
 from __future__ import annotations
 
 import socket
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from statistics import fmean
@@ -14,13 +15,13 @@ from typing import Any, NamedTuple
 import psutil
 from optuna.trial import FrozenTrial, TrialState
 
-LEASE_ATTR = "mtfscalper:lease"
-# After a lease has run out, how long its worker may still be alive.
-STALE_SECONDS = 40.0
+from mtfscalper.search.leases import ERROR, IMPOSSIBLE, LEASE, LOST, SET_ASIDE, STOPPED, LeaseTimes
+from mtfscalper.search.trial_attributes import INTERVAL, PRUNED_STEP, SAMPLES_PER_SECOND, TIMESTEPS
+
 # The pace is that of the last few trials: those of a study take as long as its parameters let them.
 PACE_TRIALS = 20
 _SECONDS_OF_AN_HOUR = 3600.0
-_ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+_FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
 class Running(NamedTuple):
@@ -60,7 +61,9 @@ class StudyState(NamedTuple):
     """A study at one moment.
 
     :ivar done: completed
-    :ivar failed: ended by an error, as ``lost`` by the end of their worker: those are run again
+    :ivar failed: ended by an error
+    :ivar impossible: whose settings cannot be together
+    :ivar again: whose worker was lost or stopped: the same is run again
     :ivar waiting: enqueued, to be run next
     :ivar asked: trials that were asked for, None where nobody says
     :ivar trials_per_hour: see :func:`trials_per_hour`
@@ -75,7 +78,8 @@ class StudyState(NamedTuple):
     done: int
     pruned: int
     failed: int
-    lost: int
+    impossible: int
+    again: int
     waiting: int
     asked: int | None
     running: tuple[Running, ...]
@@ -87,14 +91,14 @@ class StudyState(NamedTuple):
     last_error: tuple[int, str] | None
 
     @property
-    def ended(self) -> int:
-        """Trials that count: completed, pruned or failed by themselves."""
-        return self.done + self.pruned + self.failed
+    def finished(self) -> int:
+        """Trials that came to a value, which are those that are asked for."""
+        return self.done + self.pruned
 
     @property
     def is_over(self) -> bool:
         """Whether all that was asked for is done."""
-        return self.asked is not None and self.ended >= self.asked and not self.running
+        return self.asked is not None and self.finished >= self.asked and not self.running
 
     @property
     def reaching(self) -> int:
@@ -109,37 +113,39 @@ def study_state(name: str, trials: Sequence[FrozenTrial], now: float, asked: int
     :param now: seconds since 1970
     :param asked: how many trials were asked for
     """
-    again_of = {trial.user_attrs["again_of"] for trial in trials if "again_of" in trial.user_attrs}
-    ended = sorted((trial for trial in trials if trial.state in _ENDED), key=_end)
-    all_failed = [trial for trial in trials if trial.state is TrialState.FAIL]
-    lost = [trial for trial in all_failed if trial.number in again_of]
-    failed = [trial for trial in all_failed if trial.number not in again_of]
+    ended = sorted((trial for trial in trials if trial.state in _FINISHED), key=_end)
+    failed = [trial for trial in trials if trial.state is TrialState.FAIL]
+    why = Counter(trial.user_attrs.get(SET_ASIDE) for trial in failed)
     running = tuple(_running(trial, now) for trial in trials if trial.state is TrialState.RUNNING)
     pace = trials_per_hour(trials)
     left = None
     if pace and asked is not None:
-        to_do = max(asked - len(ended) - len(failed), 0)
+        to_do = max(asked - len(ended), 0)
         # Since the last end, those that run have come nearer to theirs.
         since = now - _end(ended[-1]) if any(not one.is_lost for one in running) else 0.0
         left = max(to_do * _SECONDS_OF_AN_HOUR / pace - since, 0.0)
-    timed = [trial for trial in ended if _number(trial, "samples_per_second") and _number(trial, "seconds")]
-    told = [(trial.number, str(trial.user_attrs["error"])) for trial in all_failed if "error" in trial.user_attrs]
+    timed = [trial for trial in ended if trial.user_attrs.get(SAMPLES_PER_SECOND)][-PACE_TRIALS:]
+    rates = [float(trial.user_attrs[SAMPLES_PER_SECOND]) for trial in timed]
+    told = [
+        (trial.number, str(trial.user_attrs[ERROR]))
+        for trial in failed
+        if ERROR in trial.user_attrs and trial.user_attrs.get(SET_ASIDE) in (None, IMPOSSIBLE)
+    ]
     return StudyState(
         name=name,
         done=sum(trial.state is TrialState.COMPLETE for trial in ended),
         pruned=sum(trial.state is TrialState.PRUNED for trial in ended),
-        failed=len(failed),
-        lost=len(lost),
+        failed=why[None],
+        impossible=why[IMPOSSIBLE],
+        again=why[LOST] + why[STOPPED],
         waiting=sum(trial.state is TrialState.WAITING for trial in trials),
         asked=asked,
         running=running,
         trials_per_hour=pace,
         seconds_left=left,
         ranking=ranking(trials),
-        samples_per_second=fmean(trial.user_attrs["samples_per_second"] for trial in timed[-PACE_TRIALS:])
-        if timed
-        else None,
-        samples_per_second_in_all=_samples_per_second_in_all(timed[-PACE_TRIALS:]),
+        samples_per_second=fmean(rates) if rates else None,
+        samples_per_second_in_all=_samples_per_second_in_all(timed),
         last_error=max(told, default=None),
     )
 
@@ -160,7 +166,7 @@ def trials_per_hour(trials: Iterable[FrozenTrial]) -> float | None:
     The time is that from the first one's begin to the last one's end, without the stretches in which no trial ran: a
     study may be stopped overnight. Trials at once share their time.
     """
-    ended = sorted((trial for trial in trials if trial.state in _ENDED and trial.datetime_start), key=_end)
+    ended = sorted((trial for trial in trials if trial.state in _FINISHED and trial.datetime_start), key=_end)
     seconds = busy_seconds(_spans(ended[-PACE_TRIALS:]))
     return len(ended[-PACE_TRIALS:]) * _SECONDS_OF_AN_HOUR / seconds if seconds > 0 else None
 
@@ -180,16 +186,16 @@ def _spans(trials: Iterable[FrozenTrial]) -> list[tuple[float, float]]:
 
 def _samples_per_second_in_all(trials: Sequence[FrozenTrial]) -> float | None:
     seconds = busy_seconds(_spans(trials))
-    timesteps = sum(_number(trial, "samples_per_second") * _number(trial, "seconds") for trial in trials)
+    timesteps = sum(int(trial.user_attrs.get(TIMESTEPS, 0)) for trial in trials)
     return timesteps / seconds if seconds > 0 else None
 
 
 def _running(trial: FrozenTrial, now: float) -> Running:
-    lease = trial.system_attrs.get(LEASE_ATTR) or {}
+    lease = trial.system_attrs.get(LEASE) or {}
     worker, until = str(lease.get("worker", "")), lease.get("until")
     began = now if trial.datetime_start is None else trial.datetime_start.timestamp()
-    values = list(trial.intermediate_values.values())
-    is_lost = until is not None and now > until + STALE_SECONDS
+    values = [value for step, value in trial.intermediate_values.items() if step < PRUNED_STEP]
+    is_lost = until is not None and now > float(until) + LeaseTimes().grace_seconds
     return Running(
         trial.number,
         worker,
@@ -218,15 +224,11 @@ def memory_of(worker: str) -> int | None:
 
 
 def _interval(attrs: Mapping[str, Any]) -> tuple[float | None, float | None]:
-    found = attrs.get("interval")
+    found = attrs.get(INTERVAL)
     if not isinstance(found, Sequence) or len(found) != 3:
         return None, None
     low, _, high = found
     return low, high
-
-
-def _number(trial: FrozenTrial, name: str) -> float:
-    return float(trial.user_attrs.get(name) or 0.0)
 
 
 def _end(trial: FrozenTrial) -> float:

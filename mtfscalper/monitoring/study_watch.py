@@ -17,14 +17,13 @@ from mtfscalper.progress.terminal import LINE_SECONDS, has_display
 from mtfscalper.search.last_judgement import Judged, last_judged
 from mtfscalper.search.looking import folder_of, open_to_look, study_of
 from mtfscalper.search.study_folder import StudyFolder
+from mtfscalper.search.trial_attributes import ASKED
 
 if TYPE_CHECKING:
     import optuna
 
 # Reading is a few milliseconds, and a trial takes minutes.
 LOOK_SECONDS = 2.0
-# How many trials the last `study run` was asked for.
-ASKED_ATTR = "mtfscalper:trials"
 
 
 class StudyWatch:
@@ -40,7 +39,7 @@ class StudyWatch:
 
     def look(self) -> StudyState:
         """The study now."""
-        asked = self._study.user_attrs.get(ASKED_ATTR)
+        asked = self._study.user_attrs.get(ASKED)
         trials = self._study.get_trials(deepcopy=False)
         return study_state(self._study.study_name, trials, self._clock(), None if asked is None else int(asked))
 
@@ -83,8 +82,8 @@ def _print_lines(study_watch: StudyWatch, console: Console) -> None:
     said_at, said = float("-inf"), None
     while True:
         state = study_watch.look()
-        if state.ended != said or time.monotonic() - said_at >= LINE_SECONDS:
-            said_at, said = time.monotonic(), state.ended
+        if state.finished != said or time.monotonic() - said_at >= LINE_SECONDS:
+            said_at, said = time.monotonic(), state.finished
             console.print(line(state, machine_load(gpu=True), study_watch.judged()), soft_wrap=True)
         if state.is_over:
             return

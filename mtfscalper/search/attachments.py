@@ -18,8 +18,10 @@ from urllib.parse import urlencode
 from mtfscalper.search.installed import is_dashboard_installed
 from mtfscalper.search.last_judgement import Judged, last_judged
 from mtfscalper.search.learning_curves import LearningCurve
+from mtfscalper.search.leases import ERROR, SET_ASIDE
 from mtfscalper.search.pictures import CURVES_NAME, EQUITY_NAME, draw_curves, draw_equity
 from mtfscalper.search.study_folder import StudyFolder
+from mtfscalper.search.trial_attributes import INTERVAL, PRUNED_STEP
 
 if TYPE_CHECKING:
     import optuna
@@ -158,14 +160,16 @@ def tensorboard_link(name: str) -> str:
 
 
 def _verdict(trial: FrozenTrial) -> str:
-    if "error" in trial.user_attrs:
-        return f"**Failed.** `{str(trial.user_attrs['error']).replace('`', chr(39))}`"
+    attrs = trial.user_attrs
+    if trial.state.name == "FAIL":
+        reason = str(attrs.get(SET_ASIDE, "failed")).capitalize()
+        return f"**{reason}.**" + (f" `{str(attrs[ERROR]).replace('`', chr(39))}`" if ERROR in attrs else "")
     if trial.state.name != "COMPLETE" or trial.value is None:
-        seen = trial.intermediate_values.values()
+        seen = [value for step, value in trial.intermediate_values.items() if step < PRUNED_STEP]
         mean = f" after {len(seen)} instances, {_percent(fmean(seen))} a day in the mean" if seen else ""
         return f"**{trial.state.name.capitalize()}**{mean}."
     said = f"**{_percent(trial.value)} a day** over the same entries with classic exits, share of the stakes"
-    low, _, high = trial.user_attrs.get("interval") or (None, None, None)
+    low, _, high = attrs.get(INTERVAL) or (None, None, None)
     if low is None or high is None:
         return f"{said}; too few trades or days for an interval."
     return f"{said}; 90 % interval {_percent(low)} to {_percent(high)}."

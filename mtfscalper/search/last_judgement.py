@@ -43,8 +43,8 @@ def judgements(folder: StudyFolder) -> list[Judged]:
     path = folder.judgements
     text = path.read_text(encoding="utf-8") if path.is_file() else ""
     # One that is just being written has no end of line yet.
-    lines = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
-    return [_judged(line, looks) for looks, line in enumerate(lines, 1) if line.get("gates")]
+    records = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    return [_judged(record["judgement"]) for record in records if record.get("state") == "done"]
 
 
 def last_judged(folder: StudyFolder, trial: int | None = None) -> Judged | None:
@@ -53,9 +53,9 @@ def last_judged(folder: StudyFolder, trial: int | None = None) -> Judged | None:
     return found[-1] if found else None
 
 
-def _judged(line: Mapping[str, Any], looks: int) -> Judged:
+def _judged(found: Mapping[str, Any]) -> Judged:
     gates = tuple(
         GateShown(str(gate["name"]), str(gate["has"]), str(gate["needs"]), bool(gate["passed"]))
-        for gate in line["gates"]
+        for gate in found["gates"]
     )
-    return Judged(int(line["trial"]), int(line.get("look", looks)), gates)
+    return Judged(int(found["trial"]), int(found["look"]), gates)

@@ -42,16 +42,3 @@ def _curves(path: Path) -> Iterator[LearningCurve]:
                 tuple(int(one["timesteps"]) for one in made),
                 tuple(float(one["log_return"]) for one in made),
             )
-
-
-def write_curves(path: Path, curves: list[LearningCurve]) -> None:
-    """Keep curves as JSON."""
-    artefacts.write_json(path, [curve._asdict() for curve in curves])
-
-
-def read_curves(path: Path) -> list[LearningCurve]:
-    """The curves that :func:`write_curves` kept."""
-    return [
-        LearningCurve(one["name"], tuple(one["timesteps"]), tuple(one["log_returns"]))
-        for one in json.loads(path.read_text(encoding="utf-8"))
-    ]

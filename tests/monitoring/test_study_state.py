@@ -26,17 +26,20 @@ def test_trials_are_counted_by_what_became_of_them() -> None:
             trial(1, PRUNED, 0, 30),
             trial(2, FAIL, 0, 20, error="no candles"),
             # Its worker was killed, and trial 4 is the same again.
-            trial(3, FAIL, 0, 20),
+            trial(3, FAIL, 0, 20, set_aside="lost"),
             trial(4, RUNNING, 60, again_of=3),
             trial(5, WAITING),
+            trial(6, FAIL, 0, 1, set_aside="impossible", error="no such network"),
+            trial(7, FAIL, 0, 1, set_aside="duplicate", error="trial 4 is the same"),
         ],
         NOW + 90,
         asked=10,
     )
-    assert (state.done, state.pruned, state.failed, state.lost, state.waiting) == (1, 1, 1, 1, 1)
+    assert (state.done, state.pruned, state.failed, state.impossible, state.again) == (1, 1, 1, 1, 1)
+    assert state.waiting == 1
     assert [one.number for one in state.running] == [4]
-    assert state.ended == 3
-    assert state.last_error == (2, "no candles")
+    assert state.finished == 2
+    assert state.last_error == (6, "no such network")
     assert not state.is_over
 
 
@@ -111,7 +114,7 @@ def test_the_best_stands_first_and_rivals_whose_interval_reaches_it_are_counted(
 
 def test_samples_a_second_are_those_of_a_training_and_those_of_all_at_once() -> None:
     # Two trials at once, 100 s each, of which each trained at 1,000 samples a second.
-    both = [trial(n, COMPLETE, 0, 125, 0.1, samples_per_second=1000.0, seconds=100.0) for n in range(2)]
+    both = [trial(n, COMPLETE, 0, 125, 0.1, samples_per_second=1000.0, timesteps=100_000) for n in range(2)]
     state = study_state("s", both, NOW)
     assert state.samples_per_second == 1000
     assert state.samples_per_second_in_all == pytest.approx(200_000 / 125)
