@@ -54,7 +54,7 @@ def test_everything_asked_for_is_on_the_screen(tmp_path: Path) -> None:
     judge(made, 0)
     text = drawn(screen(state_of_some(), "CPU 7 %", last_judged(made.folder)))
     for shown in (
-        "4 of 10 trials finished: 3 completed, 1 pruned; 1 failed; 1 lost or stopped and run again; 2 running (1 without",
+        "4 of 10 trials finished: 3 completed, 1 pruned; 1 failed; 1 lost or stopped and run again; 2 running (1",
         "2.0 trials/h · 3 h 00 min left at this pace",
         "40,000 samples/s of a training, 100,000 of the whole study",
         "CPU 7 %",
