@@ -62,7 +62,7 @@ def loaded_backtester(
     """
     try:
         callback = {"progress_callback": lambda _: None} if quiet else {}
-        backtesting = Backtesting(config, exchange, **callback)  # type: ignore[arg-type]
+        backtesting = Backtesting(config, exchange, **callback)
         yield LoadedBacktester(backtesting, *backtesting.load_bt_data())
     finally:
         Backtesting.cleanup()  # type: ignore[no-untyped-call]

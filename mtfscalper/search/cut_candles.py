@@ -86,7 +86,7 @@ def check_cut(config: Mapping[str, Any], folder: Path, pairs: Collection[str], l
         if len(dates) and int(dates[-1]) + file.timeframe_ms > lock_ms:
             raise StudyError(
                 f"{folder}: {file} goes on to {_moment(int(dates[-1]))}, into the candles that are locked from "
-                f"{_moment(lock_ms)} on; accepted: candles that end before; remedy: remove the folder, begin another study"
+                f"{_moment(lock_ms)} on; accepted: candles that end before; remedy: begin another study"
             )
 
 

@@ -15,6 +15,7 @@ from freqtrade.configuration import TimeRange
 from freqtrade.exceptions import OperationalException
 from freqtrade.exchange import timeframe_to_msecs
 from freqtrade.optimize.backtesting import Backtesting
+from freqtrade.resolvers import ExchangeResolver
 from freqtrade.strategy import IStrategy
 
 from mtfscalper import artefacts
@@ -191,13 +192,14 @@ def sources_of(strategy: IStrategy) -> dict[str, str]:
     return {path.name: artefacts.file_hash(path)[:16] for path in (file, file.with_suffix(".json")) if path.is_file()}
 
 
-def first_parameters(spec: StudySpec, config: dict[str, Any], strategy_values: Mapping[str, Any]) -> dict[str, Any]:
+def _first_parameters(
+    space: SearchSpace, settings: Settings, config: dict[str, Any], strategy: IStrategy
+) -> dict[str, Any]:
     """The config's own values of what is searched, as far as they lie in the space: the study's first trial.
 
-    :param strategy_values: of the strategy's parameters, by name
     :return: as Optuna keeps them
     """
-    space, settings = SearchSpace.from_json(spec.space), settings_of_strategy(config)
+    strategy_values = {name: parameter.value for name, parameter in parameters_of(strategy).items()}
     values = {}
     for key, of in space.searched.items():
         value = _value_in_force(key, settings, config, strategy_values)
@@ -236,8 +238,9 @@ def _holds(of: Searched, value: Any) -> bool:
 @contextmanager
 def _traded(config: dict[str, Any]) -> Iterator[Traded]:
     """What a config trades, by freqtrade's own classes."""
+    exchange = ExchangeResolver.load_exchange(config, load_leverage_tiers=True)
     try:
-        backtesting = Backtesting(deepcopy(config), progress_callback=lambda _: None)
+        backtesting = Backtesting(deepcopy(config), exchange, progress_callback=lambda _: None)
         if len(backtesting.strategylist) != 1:
             raise OperationalException(
                 f"{len(backtesting.strategylist)} strategies are asked for; accepted: one; remedy: name it with "
@@ -251,12 +254,7 @@ def _traded(config: dict[str, Any]) -> Iterator[Traded]:
         yield Traded(strategy, pairs, tuple(dict.fromkeys([*pairs, *beside])), int(backtesting.required_startup))
     finally:
         Backtesting.cleanup()  # type: ignore[no-untyped-call]
-
-
-def strategy_values(config: dict[str, Any]) -> dict[str, Any]:
-    """The values in force of a strategy's parameters, by name."""
-    with _traded(config) as traded:
-        return {name: parameter.value for name, parameter in parameters_of(traded.strategy).items()}
+        exchange.close()
 
 
 def _check_space(space: SearchSpace, config: dict[str, Any], strategy: IStrategy) -> None:
@@ -327,6 +325,7 @@ def _spec(
         arguments=tuple(arguments),
         config=compared_config(config),
         space=space.as_json(),
+        first=_first_parameters(space, settings, config, traded.strategy),
         overlay={"freqai": {"rl_config": _own_settings(asked, settings)}},
         strategy=traded.strategy.get_strategy_name(),
         pairs=traded.pairs,

@@ -297,6 +297,7 @@ def _parsed(entry: Any) -> Searched:
 
 
 def _check_range(low: Any, high: Any, step: Any, *, log: Any, kind: tuple[type, ...]) -> None:
+    value: Any
     of_kind = "whole numbers" if kind == (int,) else "finite numbers"
     for name, value in (("low", low), ("high", high), ("step", step)):
         if value is None and name == "step":

@@ -24,6 +24,7 @@ class StudySpec:
     :ivar arguments: of ``freqtrade backtesting``, as the user gave them
     :ivar config: what the user wrote in its config files, without secrets and paths, to tell a changed one by
     :ivar space: what is searched, see :class:`mtfscalper.search.space.SearchSpace`
+    :ivar first: the config's own values of what is searched, as Optuna keeps them: the first trial
     :ivar overlay: config that the study sets in each trial, beside what is searched
     :ivar strategy: class of the strategy
     :ivar pairs: to trade
@@ -46,6 +47,7 @@ class StudySpec:
     arguments: tuple[str, ...]
     config: dict[str, Any]
     space: dict[str, Any]
+    first: dict[str, Any]
     overlay: dict[str, Any]
     strategy: str
     pairs: tuple[str, ...]

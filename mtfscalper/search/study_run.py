@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -19,10 +20,11 @@ from rich.table import Table
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.backtester import backtest_config
+from mtfscalper.reporting.quiet import quiet
 from mtfscalper.reporting.wording import percent
 from mtfscalper.search import leases
 from mtfscalper.search.errors import StudyError
-from mtfscalper.search.new_study import Asked, begin_study, check_same, first_parameters, join_study, strategy_values
+from mtfscalper.search.new_study import Asked, begin_study, check_same, join_study
 from mtfscalper.search.space import SearchSpace
 from mtfscalper.search.storage import STORAGE_VARIABLE, check_optuna, open_storage, open_study, shown, spec_in
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
@@ -72,7 +74,9 @@ def run_study(request: Request, console: Console) -> int:
     :raises StudyError: if it cannot be run, as :class:`freqtrade.exceptions.OperationalException`
     """
     check_optuna()
-    opened = open_or_begin(request, console)
+    # Of what freqtrade says while it loads a config and a strategy, what is wrong.
+    with quiet("freqtrade", logging.WARNING), quiet("mtfscalper.freqai", logging.WARNING):
+        opened = open_or_begin(request, console)
     study = opened.study
     # For those who look on.
     study.set_user_attr(ASKED, request.trials)
@@ -134,7 +138,7 @@ def open_or_begin(request: Request, console: Console) -> Opened:
         study = _study(folder, spec, request.storage)
     if not study.get_trials(deepcopy=False):
         # The config as it is: whatever the search finds has to be better.
-        study.enqueue_trial(first_parameters(spec, config, strategy_values(config)), user_attrs={"first": True})
+        study.enqueue_trial(spec.first, user_attrs={"first": True})
     return Opened(folder, spec, study, arguments, config)
 
 
@@ -258,8 +262,8 @@ def _tell_study(opened: Opened, request: Request, console: Console) -> None:
     spec, trials = opened.spec, opened.study.get_trials(deepcopy=False)
     finished = finished_of(trials)
     console.print(
-        f"Study {spec.name}: {len(spec.pairs)} pairs, validation {spec.validation}, {len(spec.tuning_seeds)} seeds a "
-        f"trial; locked: {spec.locked}, which no trial can read. Storage: {shown(request.storage)}.",
+        f"Study {spec.name}: {', '.join(spec.pairs)}; trials on {spec.validation}, each with {len(spec.tuning_seeds)} "
+        f"seeds; locked: {spec.locked}, which no trial can read. Trials are kept in: {shown(request.storage)}.",
         markup=False,
     )
     table = Table("searched", "over", title="Search space", title_justify="left")

@@ -185,7 +185,7 @@ def remove_models(study: Study, user_data_dir: Path, spec: StudySpec, *, keep: S
     kept = {hashes[trial.number] for trial in trials if trial.number in keep or trial.state == TrialState.RUNNING}
     # One that is tried again finds on disk what was trained already.
     lost = {hashes[trial.number] for trial in trials if trial.user_attrs.get(SET_ASIDE) in (LOST, STOPPED)}
-    for config_hash in set(hashes.values()) - {None} - kept - (lost - finished):
+    for config_hash in filter(None, set(hashes.values()) - kept - (lost - finished)):
         for seed in spec.tuning_seeds:
             for folder in folders_of(user_data_dir, identifier_of(spec, config_hash, seed)):
                 shutil.rmtree(folder, ignore_errors=True)

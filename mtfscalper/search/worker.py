@@ -248,7 +248,10 @@ def run_worker(
         )
 
     worker = Worker(study, folder, spec, Path(config["user_data_dir"]), run, parent=parent, arguments=arguments)
-    reason = worker.work(plan)
+    try:
+        reason = worker.work(plan)
+    finally:
+        exchange.close()
     if reason is not None:
         logger.error("The study stops: %s", reason)
     return EXIT_DONE if reason is None else EXIT_FAILURES
