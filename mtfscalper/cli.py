@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from mtfscalper.monitoring.study_options import add_dashboard_arguments
 from mtfscalper.offline import (
     DEFAULT_PAIRS,
     DEFAULT_PORT,
@@ -19,7 +20,7 @@ from mtfscalper.offline import (
     SYNTHETIC_DATADIR,
     ReplayError,
 )
-from mtfscalper.study_commands import add_subcommands
+from mtfscalper.study_commands import add_subcommands, dashboard
 
 if TYPE_CHECKING:
     pass
@@ -401,6 +402,7 @@ COMMANDS = (
     Command("train", "train what a backtest lacks, and trade nothing", _train_arguments, _train),
     Command("study", "search settings by real backtests, and judge what is found", add_subcommands, _study),
     Command("status", "tell how a bot is, for people and monitoring systems", _status_arguments, _status),
+    Command("dashboard", "show a study in a browser, with TensorBoard beside it", add_dashboard_arguments, dashboard),
     Command("seal", "let policies of your own from another machine be used here", _seal_arguments, _seal),
 )
 

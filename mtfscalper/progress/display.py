@@ -20,12 +20,12 @@ from rich.text import Text
 from mtfscalper.progress import words
 from mtfscalper.progress.load import machine_load
 from mtfscalper.progress.run import RunProgress
+from mtfscalper.progress.terminal import LINE_SECONDS, has_display
 from mtfscalper.training.request import TrainingRequest
 from mtfscalper.training.watching import TrainingState
 
 logger = logging.getLogger(__name__)
 
-LINE_SECONDS = 60.0
 # Drawing takes a few milliseconds, which a training waits for.
 _DRAW_SECONDS = 1.0
 # Trainings at once that have a row of their own.
@@ -157,11 +157,6 @@ class _Kept:
         for line in self._lines:
             yield from line
             yield Segment.line()
-
-
-def has_display(console: Console) -> bool:
-    """Whether something can be drawn again in the same place."""
-    return console.is_terminal and not console.is_dumb_terminal
 
 
 @contextmanager

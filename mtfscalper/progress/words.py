@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from mtfscalper.progress.run import RunProgress
-from mtfscalper.training.evaluation import Evaluation
-from mtfscalper.training.request import TrainingRequest
-from mtfscalper.training.watching import TrainingState
+if TYPE_CHECKING:
+    # They import torch, which whoever looks at a study does without.
+    from mtfscalper.progress.run import RunProgress
+    from mtfscalper.training.evaluation import Evaluation
+    from mtfscalper.training.request import TrainingRequest
+    from mtfscalper.training.watching import TrainingState
 
 # Of trainings at once, as many are named in a line.
 _NAMED = 8

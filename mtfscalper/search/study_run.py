@@ -30,7 +30,8 @@ from mtfscalper.search.new_study import Asked, begin_study, check_same, join_stu
 from mtfscalper.search.space import SearchSpace
 from mtfscalper.search.storage import STORAGE_VARIABLE, check_optuna, open_storage, open_study, shown, spec_in
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
-from mtfscalper.search.trial import INTERVAL, SECONDS, SEEDS_DONE, TRADES, best_trial
+from mtfscalper.search.trial import best_trial
+from mtfscalper.search.trial_attributes import ASKED, INTERVAL, SECONDS, SEEDS_DONE, TRADES
 from mtfscalper.search.worker import EXIT_DONE, EXIT_FAILURES, Plan, command_of, failing, finished_of
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def run_study(request: Request, console: Console) -> int:
     with quiet("freqtrade", logging.WARNING), quiet("mtfscalper.freqai", logging.WARNING):
         opened = open_or_begin(request, console)
     study = opened.study
+    # For those who look on.
+    study.set_user_attr(ASKED, request.trials)
     _tell_study(opened, request, console)
     began = datetime.now()
     deadline = None if request.timeout_seconds is None else time.time() + request.timeout_seconds

@@ -18,10 +18,24 @@ from mtfscalper.freqai.decision_record import records_folder
 from mtfscalper.freqai.strategy_rules import settings_of_strategy
 from mtfscalper.reporting.intervals import Interval, mean_interval
 from mtfscalper.reporting.run_result import DAY_MS
+from mtfscalper.search.attachments import attach_pictures
+from mtfscalper.search.learning_curves import LearningCurve, learning_curves
 from mtfscalper.search.leases import LOST, SET_ASIDE, STOPPED
 from mtfscalper.search.run_figures import Instance, Run, RunFigures, mean_difference
 from mtfscalper.search.space import SearchSpace
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
+from mtfscalper.search.trial_attributes import (
+    CONFIG_HASH,
+    INSTANCES,
+    INTERVAL,
+    PRUNED_STEP,
+    RUN_SECONDS,
+    SAMPLES_PER_SECOND,
+    SECONDS,
+    SEEDS_DONE,
+    TIMESTEPS,
+    TRADES,
+)
 from mtfscalper.search.trial_config import config_of_trial, identifier_of, overlay_hash, overlay_of, write_overlay
 
 if TYPE_CHECKING:
@@ -29,13 +43,6 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
 logger = logging.getLogger(__name__)
-
-# User attributes of a trial.
-INSTANCES, SEEDS_DONE, INTERVAL, CONFIG_HASH = "instances", "seeds_done", "interval", "config_hash"
-SAMPLES_PER_SECOND, SECONDS, RUN_SECONDS = "samples_per_second", "seconds", "run_seconds"
-TRADES = "trades"
-# Steps from here on are no instances: what a trial that was given up had come to, by which the sampler learns from it.
-PRUNED_STEP = 10**9
 
 # From a config, a seed and an identifier to a run.
 RunBacktest = Callable[[dict[str, Any], int, str], Run]
@@ -84,12 +91,15 @@ class TrialRunner:
         overlay = write_overlay(self._folder, self._spec, trial.number, parameters)
         config = self._config(arguments, overlay)
         figures: list[RunFigures] = []
+        curves: list[LearningCurve] = []
         order = np.random.default_rng([self._spec.sampler_seed, trial.number])
         is_pruned = False
         for seed in order.permutation(self._spec.tuning_seeds).tolist():
             check()
-            run = self._run(config, seed, identifier_of(self._spec, config_hash, seed))
+            identifier = identifier_of(self._spec, config_hash, seed)
+            run = self._run(config, seed, identifier)
             self._keep(trial.number, run)
+            curves += learning_curves(Path(config["user_data_dir"]) / "models" / identifier)
             figures.append(run.figures)
             run_seconds += run.figures.seconds
             for at in order.permutation(len(run.figures.instances)):
@@ -103,12 +113,14 @@ class TrialRunner:
         value = mean_difference(instances)
         if is_pruned:
             trial.report(value, PRUNED_STEP + len(figures))
+        attach_pictures(trial, self._folder, figures, curves)
         interval, seconds = interval_of(figures), sum(each.training_seconds for each in figures)
         attrs = {
             INSTANCES: [instance._asdict() for instance in instances],
             SEEDS_DONE: [each.seed for each in figures],
             INTERVAL: [interval.low, interval.mean, interval.high],
             TRADES: sum(each.trades for each in figures),
+            TIMESTEPS: sum(each.timesteps for each in figures),
             SAMPLES_PER_SECOND: sum(each.timesteps for each in figures) / seconds if seconds else 0.0,
             RUN_SECONDS: run_seconds,
             SECONDS: time.perf_counter() - began,

@@ -22,6 +22,7 @@ import psutil
 
 from mtfscalper.offline import EXIT_INTERRUPTED
 from mtfscalper.search import leases
+from mtfscalper.search.attachments import write_note
 from mtfscalper.search.cut_candles import check_cut
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.leases import Lease, LeaseTimes, duplicate_of, set_aside, take_back
@@ -81,6 +82,7 @@ class Worker:
         """
         self._study, self._spec, self._user_data_dir = study, spec, user_data_dir
         self._arguments = spec.arguments if arguments is None else arguments
+        self._folder = folder
         self._runner = TrialRunner(study, folder, spec, run)
         self._times, self._parent = times or LeaseTimes(), parent
 
@@ -148,6 +150,7 @@ class Worker:
             logger.exception("Trial %d failed.", trial.number)
             trial.set_user_attr(leases.ERROR, " ".join(f"{type(error).__name__}: {error}".split()))
             self._study.tell(trial, state=TrialState.FAIL)
+        write_note(self._study, self._folder, trial.number)
         if not plan.keep_models:
             best = best_trial(self._study)
             remove_models(self._study, self._user_data_dir, self._spec, keep=[best.number] if best else [])
