@@ -43,7 +43,11 @@ LAYERS = (
     "reporting",
     "search",
     "monitoring",
+    "offline_commands",
+    "command_help",
+    "first_commands",
     "cli",
+    "__main__",
 )
 
 _RL_LIBRARIES = {"stable_baselines3", "sb3_contrib", "gymnasium"}

@@ -135,7 +135,7 @@ def test_an_interrupted_run_stops_freqtrade_and_exits_130(tmp_path: Path, number
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from mtfscalper import cli\n"
         "from mtfscalper.offline import freqtrade_command\n"
-        "cli._let_termination_clean_up()\n"
+        "cli.let_termination_clean_up()\n"
         "ends = freqtrade_command._ends_within\n"
         "freqtrade_command._ends_within = lambda process, seconds: ends(process, seconds / 10)\n"
         f"command = [sys.executable, '-c', {waiting!r}]\n"
