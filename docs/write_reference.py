@@ -57,16 +57,16 @@ def files_block() -> str:
     kept = f"models/{archive._FOLDER}/<identifier>"
     records = f"{decision_record._FOLDER}/<identifier>"
     rows = {
-        f"models/<identifier>/sub-train-…/…_{'model.zip'}": "A policy, which plain `PPO.load` opens",
+        "models/<identifier>/sub-train-…/…_model.zip": "A policy, which plain `PPO.load` opens",
         f"models/<identifier>/sub-train-…/{artefacts.MANIFEST_NAME}": "What a period was made from, with its seal",
-        f"models/<identifier>/sub-train-…/{artefacts.REPORT_NAME}": "A training: phases with times, evaluations, reward",
+        f"models/<identifier>/sub-train-…/{artefacts.REPORT_NAME}": "A training: times, evaluations, reward",
         "models/<identifier>/tensorboard": "Training curves",
         f"models/<identifier>/{health.HEALTH_NAME}": "How a bot is, for `mtfscalper status`",
         kept: "Second names of whatever a run sealed: hard links, no extra space",
         f"{kept}/trainings/…{kept_trainings._SUFFIX}": "Trainings that have finished, of a run that has not",
         f"{kept}/{environments_note._NAME}": 'The number that `n_envs` "auto" chose',
-        f"{records}/….feather": "The record of decisions; files of the newest "
-        f"{decision_record.KEPT_FILES['backtest']} backtests and {decision_record.KEPT_FILES['live']} days of a bot stay",
+        f"{records}/….feather": "The record of decisions, of the newest "
+        f"{decision_record.KEPT_FILES['backtest']} backtests and {decision_record.KEPT_FILES['live']} days of a bot",
         f"{records}/….jsonl": "A bot's journal",
         "backtest_results/….zip, ….html": "freqtrade's result, and the page of `mtfscalper report` beside it",
         seals.KEY_NAME: "The key that seals. Into your backups, and nowhere else",
@@ -107,7 +107,7 @@ def _command(name: str, parser: argparse.ArgumentParser) -> str:
     rows = list(_options(parser))
     if rows:
         parts.append("\n".join(["| option | meaning |", "|---|---|", *rows]))
-    if hasattr(parser.parse_known_args([])[0], "takes_freqtrades") if name == "train" else False:
+    if parser.get_default("takes_freqtrades"):
         parts.append("All other options are those of `freqtrade backtesting`.")
     examples = "\n".join(f"{typed}    # {meaning}" for typed, meaning in EXAMPLES[name])
     return "\n\n".join([*parts, f"```sh\n{examples}\n```"])

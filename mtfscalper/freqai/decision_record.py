@@ -64,10 +64,10 @@ COLUMN_MEANINGS = {
     "best_profit": "The best such ratio at the opens so far",
     "held_candles": "Since the entry",
     "probability": "Which the policy gave leaving",
-    "leave": "The answer: the policy's preference, or what `policy_leaves` made of it; never where the policy has fallen "
-    "back",
-    "policy": "Which policy answered: for a bot its folder, such as `sub-train-BTC_1728999000`; for a backtest that in the "
-    "archive. Earlier versions did not note it",
+    "leave": "The answer: the policy's preference, or what `policy_leaves` made of it; never where the policy has "
+    "fallen back",
+    "policy": "Which policy answered: for a bot its folder, such as `sub-train-BTC_1728999000`; for a backtest that in "
+    "the archive. Earlier versions did not note it",
     "falls_back": "Whether the rules end the policy's trades (`rl_config.fallback`)",
 }
 
