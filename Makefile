@@ -41,7 +41,7 @@ help: ## show this page
 	  'VENV=$(VENV)' 'where the environment lies' PYTEST_ARGS= "passed on to pytest: PYTEST_ARGS='-k reward -x'" \
 	  FREQTRADE= 'a checkout of freqtrade, for freqtrade-tests' \
 	  SOAK_ARGS= "passed on to the soak: SOAK_ARGS='--hours 48 --seed 2 --folder DIR'" \
-	  PACKAGE_ARGS= "--fresh: let package download what a user would"
+	  PACKAGE_ARGS= "for package. --no-demo: build and check alone; --fresh: download what a user would"
 
 ##@ Begin
 setup: $(STAMP) ## create the environment and install the locked packages

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
+from shipped import STRATEGIES
 
 import mtfscalper
 from mtfscalper.freqai_settings import FreqaiSettings
@@ -154,7 +155,7 @@ def test_the_tables_show_every_key_once_with_its_default() -> None:
 
 def test_the_module_prints_the_tables() -> None:
     command = [sys.executable, "-m", "mtfscalper.settings"]
-    printed = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True, timeout=60).stdout
+    printed = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True, timeout=240).stdout
     assert all(f"{title}\n\n{table}\n" in printed for title, table in reference_tables().items())
 
 
@@ -803,13 +804,13 @@ def backtesting_refusal(tmp_path_factory: pytest.TempPathFactory) -> subprocess.
         (scratch / "offline.json").write_text(json.dumps(offline_config(exchange.url)))
         command = [sys.executable, "-m", "freqtrade", "backtesting", "--cache", "none", "--timerange", "20240815-"]
         command += ["--userdir", str(scratch / "user"), "--datadir", str(scratch / "data")]
-        command += ["--strategy", "MtfScalper_RL_Hybrid", "--strategy-path", str(ROOT / "strategies")]
+        command += ["--strategy", "MtfScalper_RL_Hybrid", "--strategy-path", str(STRATEGIES)]
         command += ["--freqaimodel", "MtfScalperRLModel"]
         command += ["--freqaimodel-path", str(ROOT / "user_data" / "freqaimodels")]
         for config in (ROOT / "configs" / "config_rl_hybrid.json", scratch / "offline.json", scratch / "wrong.json"):
             command += ["--config", str(config)]
         return subprocess.run(
-            command, cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False
+            command, cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240, check=False
         )
 
 
