@@ -35,8 +35,11 @@ def readme() -> str:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     if HOME is None:
         return text
-    text = re.sub(r"(!\[[^]]*\]\()(?!https?:|#)", rf"\g<1>{HOME}/raw/HEAD/", text)
-    return re.sub(r"((?<!!)\[[^]]*\]\()(?!https?:|#)", rf"\g<1>{HOME}/blob/HEAD/", text)
+    return re.sub(r"\]\((?!https?:|#)([^)\s]+)\)", lambda link: f"]({_absolute(link[1])})", text)
+
+
+def _absolute(path: str) -> str:
+    return f"{HOME}/{'raw' if path.endswith(('.png', '.svg')) else 'blob'}/HEAD/{path}"
 
 
 def urls() -> dict[str, str]:

@@ -239,6 +239,14 @@ def test_the_readme_is_short_and_begins_with_a_picture() -> None:
     assert "![" in README.split("\n\n")[1]
 
 
+def test_the_readmes_strategy_is_three_lines_that_run() -> None:
+    [code] = [block for language, block in BLOCK.findall(README) if language == "python"]
+    made: dict = {}
+    exec(code, made)
+    assert issubclass(made["MyStrategy"], made["IStrategy"])
+    assert len([line for line in code.splitlines() if line]) == 3
+
+
 def numbers(text: str) -> set[str]:
     """Numbers of a text, without what stands in names, links and code."""
     text = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", " ", text, flags=re.DOTALL)

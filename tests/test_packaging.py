@@ -109,6 +109,16 @@ def test_patterns_of_the_start_stand_alike_where_the_wheel_is_made() -> None:
         assert f"recursive-include {folder} {files}\n" in manifest
 
 
+def test_the_image_is_of_the_freqtrade_that_is_required() -> None:
+    [required] = [line for line in PROJECT["dependencies"] if line.startswith("freqtrade==")]
+    dockerfile = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert re.findall(r"^ARG FREQTRADE=(\S+)", dockerfile, re.MULTILINE) == [required.removeprefix("freqtrade==")]
+    # What the package is built from reaches the build.
+    kept = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    for name in (*PATTERNS, "mtfscalper", "pyproject.toml", "setup.py", "MANIFEST.in", "README.md", "LICENSE"):
+        assert f"!{name}" in kept
+
+
 def test_every_required_package_is_imported() -> None:
     imported = set()
     for path in [*(ROOT / "mtfscalper").rglob("*.py"), *(ROOT / "strategies").glob("*.py")]:
