@@ -9,6 +9,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # Large, and used by some of the minutes-long tests alone.
 RAY_STAMP := $(VENV)/.ray_installed
+# What builds the docs, and what builds and checks the package.
+DOCS_STAMP := $(VENV)/.docs_installed
+RELEASE_STAMP := $(VENV)/.release_installed
 LOG := $(VENV)/setup.log
 # pip-audit's own packages are none of those that are locked and tested.
 AUDIT := $(VENV)/audit
@@ -18,7 +21,7 @@ TORCH := $(shell grep '^torch==' requirements.lock)
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-input --progress-bar off
 show_log = { tail -n 20 $(LOG) >&2; echo "$(GOAL): pip failed; its whole output: $(LOG)" >&2; exit 1; }
 BENCHMARKS := $(sort $(wildcard benchmarks/bench_*.py))
-CACHES := build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
+CACHES := build dist site *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage htmlcov
 OFFLINE := user_data/offline
 SYNTHETIC := $(OFFLINE)/data/binance
 # What the demo of the synthetic market and validate_monitoring.py name their models and logs.
@@ -27,21 +30,32 @@ RUN_OUTPUTS := $(foreach name,mtfscalper_demo mtfscalper_demo_[0-9]* validate_*,
   $(OFFLINE)/models/.mtfscalper_demo*.lock $(OFFLINE)/logs/validate_*
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format acceptance soak freqtrade-tests bench audit clean
+.PHONY: help setup demo docs docs-serve reference test check format acceptance soak freqtrade-tests bench validate \
+  package audit clean
 
-help: ## show this table
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
-	@echo
-	@printf '  %-20s %s\n' 'PYTHON=$(PYTHON)' 'the interpreter that creates the environment, 3.11 or newer' \
+help: ## show this page
+	@awk -F ':.*## ' '/^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@printf '\nVariables\n'
+	@printf '  %-21s %s\n' 'PYTHON=$(PYTHON)' 'the interpreter that creates the environment, 3.11 or newer' \
 	  'VENV=$(VENV)' 'where the environment lies' PYTEST_ARGS= "passed on to pytest: PYTEST_ARGS='-k reward -x'" \
 	  FREQTRADE= 'a checkout of freqtrade, for freqtrade-tests' \
-	  SOAK_ARGS= "passed on to the soak: SOAK_ARGS='--hours 48 --seed 2 --folder DIR'"
+	  SOAK_ARGS= "passed on to the soak: SOAK_ARGS='--hours 48 --seed 2 --folder DIR'" \
+	  PACKAGE_ARGS= "for package. --no-demo: build and check alone; --fresh: download what a user would"
 
+##@ Begin
 setup: $(STAMP) ## create the environment and install the locked packages
 
 demo: setup ## a whole run, end to end, on the synthetic market
 	@$(BIN)/mtfscalper demo
 
+docs: $(DOCS_STAMP) ## build the docs site into site/, strictly
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet && echo "docs: site/index.html"
+
+docs-serve: $(DOCS_STAMP) ## show the docs on 127.0.0.1:8000 while you write them
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
+
+##@ Change something
 test: setup ## the tests, without the minutes-long ones
 	@$(BIN)/python -m pytest tests -n logical $(PYTEST_ARGS)
 
@@ -54,6 +68,10 @@ format: setup ## rewrite the code in the house format
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+reference: setup ## write the pages of docs/reference again, from the code
+	@$(BIN)/python docs/write_reference.py
+
+##@ Long runs
 acceptance: $(RAY_STAMP) ## the minutes-long tests, through the freqtrade command
 	@$(BIN)/python -m pytest -m acceptance tests -s --timeout=7200 $(PYTEST_ARGS)
 
@@ -78,6 +96,13 @@ ifeq ($(BENCHMARKS),)
 else
 	@set -e; for benchmark in $(BENCHMARKS); do echo "== $$benchmark"; $(BIN)/python $$benchmark; done
 endif
+
+validate: setup ## watch a short training from outside, and advise on settings: 2 to 3 minutes
+	@$(BIN)/python validate_monitoring.py
+
+##@ Release
+package: $(RELEASE_STAMP) ## build the package, check it, and run its demo in an empty folder
+	@VENV="$(VENV)" .ci/package $(PACKAGE_ARGS)
 
 audit: setup ## advisories against the locked packages, a report that fails nothing
 	@if $(BIN)/python -m pip_audit --version >/dev/null 2>&1; then $(BIN)/python .ci/audit.py; \
@@ -126,7 +151,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PIP) --no-deps --no-build-isolation --editable . >>$(LOG) 2>&1 || $(show_log)
 	@touch $(STAMP)
 
-$(RAY_STAMP): $(STAMP) requirements-ray.lock
-	@echo "ray, for the tests of clusters"
-	@$(PIP) --constraint requirements.lock --requirement requirements-ray.lock >>$(LOG) 2>&1 || $(show_log)
-	@touch $(RAY_STAMP)
+# The packages of an extra, from the lock of its name.
+$(VENV)/.%_installed: $(STAMP) requirements-%.lock
+	@echo "what the extra $* needs"
+	@$(PIP) --constraint requirements.lock --requirement requirements-$*.lock >>$(LOG) 2>&1 || $(show_log)
+	@touch $@

@@ -1,9 +1,10 @@
-"""The README's backtest from start to end, with this package's learner and with freqtrade's.
+"""The tutorial's backtest from start to end, with this package's learner and with freqtrade's, at its best too.
 
 Two pairs, five periods each, 30 cycles: a quarter of an hour with configs/config_rl_fast.json, more than an hour with
-freqtrade's ReinforcementLearner, so that ``make bench`` leaves it out. Every run starts without models or predictions.
+freqtrade's ReinforcementLearner, so that ``make bench`` leaves it out. Every run starts without models or predictions;
+the contenders of a round follow one another, and none is stopped. Let nothing else run beside it.
 
-    python benchmarks/whole_command.py fast stock
+    python benchmarks/whole_command.py fast stock stock_all --rounds 3
 """
 
 import argparse
@@ -14,6 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from statistics import median
 from typing import Any, NamedTuple
 
 from main_config import MAIN_CONFIG, PPO_ARGUMENTS, RL_CONFIG, ROOT
@@ -43,20 +45,20 @@ class Contender(NamedTuple):
     overlay: dict[str, Any] | None = None
 
 
+_STOCK: dict[str, Any] = {
+    "strategy_path": "benchmarks/stock_strategy",
+    "freqai": {
+        "model_training_parameters": PPO_ARGUMENTS,
+        # What freqtrade's learner does not have.
+        "rl_config": {"decision_mode": "replay", "add_state_info": False},
+    },
+}
 CONTENDERS = {
     "main": Contender(FREQAI_MODEL, STRATEGY),
     "fast": Contender(FREQAI_MODEL, STRATEGY, (Path("configs/config_rl_fast.json"),)),
-    "stock": Contender(
-        "ReinforcementLearner",
-        "StockHybrid",
-        overlay={
-            "strategy_path": "benchmarks/stock_strategy",
-            "freqai": {
-                "model_training_parameters": PPO_ARGUMENTS,
-                # What freqtrade's learner does not have.
-                "rl_config": {"decision_mode": "replay", "add_state_info": False},
-            },
-        },
+    "stock": Contender("ReinforcementLearner", "StockHybrid", overlay=_STOCK),
+    "stock_all": Contender(
+        "AllProcessors", "StockHybrid", overlay=_STOCK | {"freqaimodel_path": "benchmarks/stock_strategy"}
     ),
 }
 
@@ -96,21 +98,30 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("contenders", nargs="+", choices=CONTENDERS, help="what to run, one after the other")
     parser.add_argument("--cycles", type=int, default=RL_CONFIG["train_cycles"], help="default %(default)s")
+    parser.add_argument("--rounds", type=int, default=1, help="of all contenders (default %(default)s)")
     default = Path(tempfile.gettempdir(), "whole_command.json")
     parser.add_argument("--json", type=Path, default=default, help="where the figures go (default %(default)s)")
     options = parser.parse_args(argv)
     write_market(ROOT / SYNTHETIC_DATADIR)
     pairs = len(MAIN_CONFIG["exchange"]["pair_whitelist"])
-    table = Table("", title=f"{TIMERANGE}, {pairs} pairs, {options.cycles} cycles")
-    for heading in ("minutes", "processor minutes", "trainings"):
+    table = Table("", title=f"{TIMERANGE}, {pairs} pairs, {options.cycles} cycles, rounds: {options.rounds}")
+    first_name = options.contenders[0]
+    for heading in ("minutes", "from, to", f"x {first_name}", "processor minutes", "trainings"):
         table.add_column(heading, justify="right")
-    measured = {}
+    measured: dict[str, list[dict[str, float]]] = {name: [] for name in options.contenders}
     with ReplayExchange(ROOT / SYNTHETIC_DATADIR, 0) as exchange:
-        for name in options.contenders:
-            measured[name] = run = seconds_of(CONTENDERS[name], exchange.url, options.cycles)
-            minutes = (f"{run[key] / 60:.1f}" for key in ("seconds", "processor_seconds"))
-            table.add_row(name, *minutes, f"{run['trainings']:.0f}")
-            options.json.write_text(json.dumps(facts() | {"cycles": options.cycles, "runs": measured}, indent=1))
+        for _ in range(options.rounds):
+            for name in options.contenders:
+                measured[name].append(seconds_of(CONTENDERS[name], exchange.url, options.cycles))
+                options.json.write_text(json.dumps(facts() | {"cycles": options.cycles, "runs": measured}, indent=1))
+    for name, runs in measured.items():
+        minutes = [median(run[key] for run in runs) / 60 for key in ("seconds", "processor_seconds")]
+        # Round by round beside the first contender, for the machine may be slower in one round than in another.
+        ratio = median(run["seconds"] / first["seconds"] for run, first in zip(runs, measured[first_name], strict=True))
+        spread = f"{min(run['seconds'] for run in runs) / 60:.1f} to {max(run['seconds'] for run in runs) / 60:.1f}"
+        table.add_row(
+            name, f"{minutes[0]:.1f}", spread, f"{ratio:.2f}", f"{minutes[1]:.1f}", f"{runs[0]['trainings']:.0f}"
+        )
     Console().print(table)
     print(f"figures: {options.json}")
     return 0

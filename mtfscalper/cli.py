@@ -2,28 +2,28 @@
 
 import argparse
 import logging
-import signal
 import sys
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
+from mtfscalper import __version__
+from mtfscalper.command_help import epilog
+from mtfscalper.first_commands import completion_arguments, init, init_arguments, print_completion
 from mtfscalper.monitoring.study_options import add_dashboard_arguments
-from mtfscalper.offline import (
-    DEFAULT_PAIRS,
-    DEFAULT_PORT,
-    DEFAULT_SEED,
-    DEMO_TIMERANGE,
-    EXIT_INTERRUPTED,
-    SYNTHETIC_DATADIR,
-    ReplayError,
+from mtfscalper.offline import EXIT_INTERRUPTED, ReplayError
+from mtfscalper.offline_commands import (
+    demo,
+    demo_arguments,
+    dry_run,
+    dry_run_arguments,
+    let_termination_clean_up,
+    replay_exchange,
+    replay_exchange_arguments,
+    synthetic,
+    synthetic_arguments,
 )
 from mtfscalper.study_commands import add_subcommands, dashboard
-
-if TYPE_CHECKING:
-    pass
 
 # A command imports what it needs when it runs: with freqtrade and torch, --help would take seconds.
 
@@ -41,165 +41,6 @@ class Command(NamedTuple):
     summary: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
-
-
-def _demo_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--datadir", type=Path, help="your own freqtrade data directory, with --timerange (default: synthetic market)"
-    )
-    parser.add_argument("--port", type=int, default=0, help="port of the loopback exchange (default: a free one)")
-    parser.add_argument("--timerange", help=f"what to backtest, as freqtrade writes it (synthetic: {DEMO_TIMERANGE})")
-    parser.add_argument("--pairs", nargs="+", metavar="PAIR", help=f"default: {' '.join(DEFAULT_PAIRS)}")
-    parser.add_argument(
-        "--config", type=Path, action="append", default=[], metavar="FILE", help="further configuration; repeatable"
-    )
-
-
-def _demo(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from mtfscalper.offline.demo import DemoRequest, run_demo
-    from mtfscalper.reporting.demo_report import report_on_demo
-
-    _let_termination_clean_up()
-    request = DemoRequest(
-        datadir=args.datadir,
-        port=args.port,
-        timerange=args.timerange,
-        pairs=tuple(args.pairs or DEFAULT_PAIRS),
-        configs=tuple(args.config),
-    )
-    console = Console(highlight=False)
-    return run_demo(request, console, partial(report_on_demo, console))
-
-
-def _dry_run_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--datadir", type=Path, help="your own freqtrade data directory (default: a synthetic market)")
-    parser.add_argument(
-        "--from", dest="start", type=_moment, metavar="DATE", help="the bot's first moment, UTC: 2024-10-01[T08:30]"
-    )
-    parser.add_argument("--hours", type=float, default=24.0, help="of the bot's time (default: %(default)g)")
-    parser.add_argument(
-        "--speed", type=_speed, default=None, help="times true time, or max: as fast as this machine (default: max)"
-    )
-    parser.add_argument("--pairs", nargs="+", metavar="PAIR", help=f"default: {' '.join(DEFAULT_PAIRS)}")
-    parser.add_argument(
-        "--config", type=Path, action="append", default=[], metavar="FILE", help="further configuration; repeatable"
-    )
-    parser.add_argument(
-        "--faults", metavar="RATE|FILE", help="what goes wrong on the exchange: a share of all requests, or a script"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=DEFAULT_SEED, help="of the synthetic market and the faults (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--userdir", type=Path, help="the bot's user directory, to go on in an earlier one (default: a new one)"
-    )
-    parser.add_argument(
-        "--ui", type=int, nargs="?", const=8080, metavar="PORT", help="serve FreqUI and REST on 127.0.0.1 (8080)"
-    )
-    parser.add_argument(
-        "--simulated-live",
-        action="store_true",
-        help="freqtrade's live mode, with simulated money on the loopback exchange: no real key, no real order",
-    )
-
-
-def _moment(text: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"is {text!r}; accepted: 2024-10-01 or 2024-10-01T08:30, in UTC") from error
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _speed(text: str) -> int | None:
-    if text == "max":
-        return None
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"is {text!r}; accepted: a whole number of at least 1, or max")
-    return int(text)
-
-
-def _dry_run(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from mtfscalper.offline.dry_run import DryRunRequest, run_dry_run
-    from mtfscalper.offline.faults import read_rules
-
-    _let_termination_clean_up()
-    request = DryRunRequest(
-        datadir=args.datadir,
-        start=args.start,
-        hours=args.hours,
-        speed=args.speed,
-        pairs=tuple(args.pairs or DEFAULT_PAIRS),
-        configs=tuple(args.config),
-        seed=args.seed,
-        rules=read_rules(args.faults) if args.faults else (),
-        userdir=args.userdir,
-        ui_port=args.ui,
-        is_live=args.simulated_live,
-    )
-    return run_dry_run(request, Console(highlight=False))
-
-
-def _replay_exchange_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--datadir", type=Path, help=f"freqtrade data directory (default: {SYNTHETIC_DATADIR}, generated if empty)"
-    )
-    parser.add_argument(
-        "--port", type=int, default=DEFAULT_PORT, help="port on 127.0.0.1 (default: %(default)s, 0: a free one)"
-    )
-    parser.add_argument(
-        "--from",
-        dest="start",
-        type=_moment,
-        metavar="DATE",
-        help="serve the candles as if this day were today, for a bot by true time (default: a week before the last)",
-    )
-    parser.add_argument(
-        "--as-dated", action="store_true", help="serve the candles under their own dates, for download-data"
-    )
-    parser.add_argument("--faults", metavar="RATE|FILE", help="see dry-run")
-    parser.add_argument("--seed", type=int, default=DEFAULT_SEED, help="of the faults (default: %(default)s)")
-    parser.add_argument(
-        "--write-config", type=Path, metavar="FILE", help="write the configuration that sends freqtrade here"
-    )
-
-
-def _replay_exchange(args: argparse.Namespace) -> int:
-    from mtfscalper.offline.served import ReplayRequest, serve
-    from mtfscalper.offline.synthetic import write_market
-
-    _let_termination_clean_up()
-    datadir = args.datadir
-    if datadir is None:
-        datadir = SYNTHETIC_DATADIR
-        if not datadir.exists() or not any(datadir.iterdir()):
-            write_market(datadir)
-    request = ReplayRequest(datadir, args.port, args.start, args.as_dated, args.faults, args.seed, args.write_config)
-    return serve(request)
-
-
-def _synthetic_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--datadir", type=Path, default=SYNTHETIC_DATADIR, help=f"where to write (default: {SYNTHETIC_DATADIR})"
-    )
-    parser.add_argument(
-        "--seed", type=int, default=DEFAULT_SEED, help="another seed is another market (default: %(default)s)"
-    )
-
-
-def _synthetic(args: argparse.Namespace) -> int:
-    from mtfscalper.offline.synthetic import DEFAULT_START, DEFAULT_STOP, write_market
-
-    written = write_market(args.datadir, args.seed)
-    print(
-        f"{'Wrote' if written else 'Already there:'} the synthetic market of seed {args.seed} in {args.datadir}: "
-        f"{', '.join(DEFAULT_PAIRS)}, {DEFAULT_START:%Y-%m-%d} to {DEFAULT_STOP:%Y-%m-%d}."
-    )
-    return 0
 
 
 def _seal_arguments(parser: argparse.ArgumentParser) -> None:
@@ -345,7 +186,7 @@ def _train(args: argparse.Namespace) -> int:
 
     from mtfscalper.monitoring.train_command import train
 
-    _let_termination_clean_up()
+    let_termination_clean_up()
     try:
         return train(args.freqtrades, args.workers, plans_only=args.dry_run, console=Console(highlight=False))
     except (FreqtradeException, OSError) as error:
@@ -392,19 +233,47 @@ def _status(args: argparse.Namespace) -> int:
     return int(worst(found))
 
 
+def _completion(args: argparse.Namespace) -> int:
+    return print_completion(args, build_parser())
+
+
 COMMANDS = (
-    Command("demo", "train and backtest at once, without network or own data", _demo_arguments, _demo),
-    Command("dry-run", "let a bot trade a replayed market on a fast clock", _dry_run_arguments, _dry_run),
-    Command("replay-exchange", "serve candles to freqtrade on 127.0.0.1", _replay_exchange_arguments, _replay_exchange),
-    Command("synthetic", "write the synthetic market to a directory", _synthetic_arguments, _synthetic),
+    Command("init", "put strategy, model and configs into a folder", init_arguments, init),
+    Command("demo", "train and backtest at once, without network or own data", demo_arguments, demo),
     Command("report", "say whether a backtest's policy earned anything over its entries", _report_arguments, _report),
     Command("audit", "say which trades are not what training assumed, and why", _audit_arguments, _audit),
     Command("train", "train what a backtest lacks, and trade nothing", _train_arguments, _train),
     Command("study", "search settings by real backtests, and judge what is found", add_subcommands, _study),
+    Command("dry-run", "let a bot trade a replayed market on a fast clock", dry_run_arguments, dry_run),
     Command("status", "tell how a bot is, for people and monitoring systems", _status_arguments, _status),
     Command("dashboard", "show a study in a browser, with TensorBoard beside it", add_dashboard_arguments, dashboard),
     Command("seal", "let policies of your own from another machine be used here", _seal_arguments, _seal),
+    Command("replay-exchange", "serve candles to freqtrade on 127.0.0.1", replay_exchange_arguments, replay_exchange),
+    Command("synthetic", "write the synthetic market to a directory", synthetic_arguments, synthetic),
+    Command("completion", "print a shell's completion script", completion_arguments, _completion),
 )
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="mtfscalper",
+        description="Reinforcement learning for freqtrade.",
+        epilog="mtfscalper COMMAND --help shows a command's options, examples and exit status.",
+    )
+    parser.add_argument("--version", action="version", version=f"mtfscalper {__version__}")
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        subparser = subparsers.add_parser(
+            command.name,
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(subparser)
+        subparser.epilog = "\n\n".join(filter(None, (subparser.epilog, epilog(command.name))))
+        subparser.set_defaults(run=command.run)
+    return parser
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -413,12 +282,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     :param argv: arguments without the program's name; None takes those of the process
     :return: exit status: 0 success, 2 a request that cannot be run, 130 interrupted, or the command's own
     """
-    parser = argparse.ArgumentParser(prog="mtfscalper", description="Reinforcement learning for freqtrade.")
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in COMMANDS:
-        subparser = subparsers.add_parser(command.name, help=command.summary, description=command.summary)
-        command.add_arguments(subparser)
-        subparser.set_defaults(run=command.run)
+    parser = build_parser()
     args, others = parser.parse_known_args(argv)
     if others and not hasattr(args, "takes_freqtrades"):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
@@ -434,11 +298,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
     return status
-
-
-def _let_termination_clean_up() -> None:
-    """Treat SIGTERM as Ctrl-C, so that child processes and the port do not outlive this one."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 Nothing else in the package reads the raw dictionaries. A key that is wrong stops the run before any data is
 loaded, with the key, the value received, the values accepted and the remedy in one message.
 
-``python -m mtfscalper.settings`` prints the README's tables.
+``python -m mtfscalper.settings`` prints the tables of the reference.
 """
 
 from __future__ import annotations
@@ -152,7 +152,7 @@ class RLSettings(Section):
         0.5, description="share of the peak of equity that, once lost, ends a training episode"
     )
     model_reward_parameters: RewardSettings = Field(
-        default_factory=RewardSettings, description="the reward, in a table of its own in the README"
+        default_factory=RewardSettings, description="the reward, in a table of its own"
     )
     seed: Annotated[int, Field(ge=0, lt=2**31)] = Field(42, description="environment i starts with seed + i")
     ensemble: Annotated[int, Field(ge=1, le=64)] = Field(
@@ -348,8 +348,8 @@ class Settings(Section):
         return sorted(set(PPOSettings.model_fields) & set((config.get("freqai") or {}).get("rl_config") or {}))
 
 
-def readme_tables() -> dict[str, str]:
-    """The README's tables of settings, by what they are about."""
+def reference_tables() -> dict[str, str]:
+    """The tables of settings in docs/reference, by what they are about."""
     return {
         "freqai.rl_config": settings_table(RLSettings),
         "arguments of PPO": settings_table(PPOSettings),
@@ -435,5 +435,5 @@ def _exact_without_models(rl: RLSettings, freqai: FreqaiSettings) -> list[str]:
 
 
 if __name__ == "__main__":
-    for title, table in readme_tables().items():
+    for title, table in reference_tables().items():
         print(f"{title}\n\n{table}\n")

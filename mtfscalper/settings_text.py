@@ -1,4 +1,4 @@
-"""Settings in words: what a setting accepts, read off its annotation, in messages and in the README's tables.
+"""Settings in words: what a setting accepts, read off its annotation, in messages and in the reference's tables.
 
 A field's description says only what the setting means. Messages show its first sentence, tables all of it.
 """

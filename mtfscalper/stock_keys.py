@@ -166,7 +166,7 @@ _COUNTERPARTS = (
 # Keys of the section around it.
 _OF_RL_CONFIG = ("max_trade_duration_candles", "max_training_drawdown_pct", "add_state_info", "train_cycles")
 _MISSPELT = 0.8
-_SUM = "the reward here is a sum of terms, each with its weight, in the README's Settings"
+_SUM = "the reward here is a sum of terms, each with its weight, in docs/reference/reward.md"
 
 
 def remedy(section: str, key: str, value: Any, known: Iterable[str]) -> str | None:

@@ -10,6 +10,7 @@ from freqtrade.configuration.config_validation import validate_config_consistenc
 from freqtrade.configuration.load_config import load_from_files
 from freqtrade.enums import RunMode
 from freqtrade.resolvers import StrategyResolver
+from shipped import STRATEGIES
 
 from mtfscalper.settings import PPOSettings, RLSettings, Settings
 from mtfscalper.trading.reward import RewardSettings
@@ -55,7 +56,7 @@ def test_freqtrade_accepts_the_main_config_alone_and_with_each_overlay(
 ) -> None:
     config = merged(*combination) | {"runmode": runmode, "user_data_dir": tmp_path, "timerange": "20241001-20241015"}
     config["strategy"] = "MtfScalper_RL_Hybrid"
-    config["strategy_path"] = str(ROOT / "strategies")
+    config["strategy_path"] = str(STRATEGIES)
     # The strategy completes the config: stop-loss and ROI are its own.
     StrategyResolver.load_strategy(config)
     # It gives the config back, with the defaults of its schema.
@@ -117,7 +118,7 @@ def test_the_main_config_holds_no_key_that_nobody_reads() -> None:
 
 
 def test_the_main_config_makes_the_features_the_strategy_asks_for(tmp_path: Path) -> None:
-    config = merged(MAIN) | {"strategy": "MtfScalper_RL_Hybrid", "strategy_path": str(ROOT / "strategies")}
+    config = merged(MAIN) | {"strategy": "MtfScalper_RL_Hybrid", "strategy_path": str(STRATEGIES)}
     config["user_data_dir"] = tmp_path
     strategy: Any = StrategyResolver.load_strategy(config)
     features = config["freqai"]["feature_parameters"]

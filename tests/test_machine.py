@@ -25,7 +25,7 @@ def in_a_process_of_its_own(code: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=240,
         check=False,
     )
     assert process.returncode == 0, process.stdout

@@ -19,6 +19,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
+from shipped import STRATEGIES
 
 import mtfscalper
 from mtfscalper.freqai_settings import FreqaiSettings
@@ -26,7 +27,7 @@ from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import offline_config
 from mtfscalper.offline.synthetic import DEFAULT_START, write_market
 from mtfscalper.policy.algorithms import algorithm_class, unknown_arguments
-from mtfscalper.settings import PPOSettings, RLSettings, Settings, SettingsError, readme_tables
+from mtfscalper.settings import PPOSettings, RLSettings, Settings, SettingsError, reference_tables
 from mtfscalper.settings_text import accepted_values
 from mtfscalper.trading.reward import TERMS, RewardSettings
 
@@ -143,16 +144,8 @@ def test_reward_is_equity_alone_by_default() -> None:
     assert (reward.rr, reward.profit_aim, reward.win_reward_factor) == (1.0, 0.025, 2.0)
 
 
-def test_the_readme_holds_the_tables_of_settings_and_no_others() -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    tables = readme_tables()
-    stale = [title for title, table in tables.items() if f"\n\n{table}\n\n" not in readme]
-    assert stale == [], "python -m mtfscalper.settings prints the tables: copy them to README.md"
-    assert readme.count("| key | default |") == len(tables)
-
-
 def test_the_tables_show_every_key_once_with_its_default() -> None:
-    rows = [row.split(" | ") for table in readme_tables().values() for row in table.splitlines()[2:]]
+    rows = [row.split(" | ") for table in reference_tables().values() for row in table.splitlines()[2:]]
     shown = {name.strip("| `").rpartition(".")[2]: json.loads(default) for name, default, *_ in rows}
     models = (RLSettings(), PPOSettings(), FreqaiSettings(), RewardSettings())
     assert len(rows) == len(shown) == sum(len(type(model).model_fields) for model in models)
@@ -162,8 +155,8 @@ def test_the_tables_show_every_key_once_with_its_default() -> None:
 
 def test_the_module_prints_the_tables() -> None:
     command = [sys.executable, "-m", "mtfscalper.settings"]
-    printed = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True, timeout=60).stdout
-    assert all(f"{title}\n\n{table}\n" in printed for title, table in readme_tables().items())
+    printed = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=True, timeout=240).stdout
+    assert all(f"{title}\n\n{table}\n" in printed for title, table in reference_tables().items())
 
 
 def test_an_empty_config_gives_the_defaults() -> None:
@@ -811,13 +804,13 @@ def backtesting_refusal(tmp_path_factory: pytest.TempPathFactory) -> subprocess.
         (scratch / "offline.json").write_text(json.dumps(offline_config(exchange.url)))
         command = [sys.executable, "-m", "freqtrade", "backtesting", "--cache", "none", "--timerange", "20240815-"]
         command += ["--userdir", str(scratch / "user"), "--datadir", str(scratch / "data")]
-        command += ["--strategy", "MtfScalper_RL_Hybrid", "--strategy-path", str(ROOT / "strategies")]
+        command += ["--strategy", "MtfScalper_RL_Hybrid", "--strategy-path", str(STRATEGIES)]
         command += ["--freqaimodel", "MtfScalperRLModel"]
         command += ["--freqaimodel-path", str(ROOT / "user_data" / "freqaimodels")]
         for config in (ROOT / "configs" / "config_rl_hybrid.json", scratch / "offline.json", scratch / "wrong.json"):
             command += ["--config", str(config)]
         return subprocess.run(
-            command, cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=False
+            command, cwd=scratch, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=240, check=False
         )
 
 

@@ -128,7 +128,7 @@ def test_a_penalty_is_refused_with_the_weight_that_is_as_much_and_the_sign_is_ex
     key: str, value: Any, weight: str
 ) -> None:
     remedy = reward_refusal(key, value)
-    assert remedy.startswith("the reward here is a sum of terms, each with its weight, in the README's Settings: ")
+    assert remedy.startswith("the reward here is a sum of terms, each with its weight, in docs/reference/reward.md: ")
     assert "so that a weight above 0 punishes, whatever sign the penalty had" in remedy
     assert remedy.endswith(f"write {weight}")
     name, _, number = weight.partition(": ")

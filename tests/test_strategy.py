@@ -24,6 +24,7 @@ from freqtrade.plugins.protectionmanager import ProtectionManager
 from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy import IStrategy
 from freqtrade.wallets import Wallets
+from shipped import STRATEGIES
 
 from mtfscalper.market.signals import THRESHOLDS
 from mtfscalper.offline.synthetic import DEFAULT_START, aggregate, generate_market
@@ -55,7 +56,7 @@ def config(tmp_path: Path) -> dict[str, Any]:
     loaded: dict[str, Any] = json.loads((ROOT / "configs" / "config_rl_hybrid.json").read_text())
     return loaded | {
         "strategy": "MtfScalper_RL_Hybrid",
-        "strategy_path": str(ROOT / "strategies"),
+        "strategy_path": str(STRATEGIES),
         "user_data_dir": tmp_path,
         "timerange": "20240901-20240915",
         "config_files": [str(ROOT / "configs" / "config_rl_hybrid.json")],

@@ -44,7 +44,11 @@ LAYERS = (
     "search",
     "monitoring",
     "study_commands",
+    "offline_commands",
+    "command_help",
+    "first_commands",
     "cli",
+    "__main__",
 )
 
 _RL_LIBRARIES = {"stable_baselines3", "sb3_contrib", "gymnasium"}

@@ -54,6 +54,23 @@ SCHEMA = pa.schema(
     ]
 )
 
+# What a column holds, for whoever reads a record.
+COLUMN_MEANINGS = {
+    "pair": "As in freqtrade",
+    "candle": "The candle that opened, at whose open it was asked and filled; what was decided on is the row before",
+    "opened": "When the trade was opened, which names it among the pair's",
+    "side": "`long` or `short`",
+    "profit": "Ratio to the stake if closed at this open, costs and leverage included",
+    "best_profit": "The best such ratio at the opens so far",
+    "held_candles": "Since the entry",
+    "probability": "Which the policy gave leaving",
+    "leave": "The answer: the policy's preference, or what `policy_leaves` made of it; never where the policy has "
+    "fallen back",
+    "policy": "Which policy answered: for a bot its folder, such as `sub-train-BTC_1728999000`; for a backtest that in "
+    "the archive. Earlier versions did not note it",
+    "falls_back": "Whether the rules end the policy's trades (`rl_config.fallback`)",
+}
+
 
 class Question(NamedTuple):
     """A question about an open trade and its answer: a row, in the order of :data:`SCHEMA`.

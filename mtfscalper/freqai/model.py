@@ -55,7 +55,7 @@ logger = logging.getLogger(__name__)
 
 
 class MtfScalperFreqaiModel(BotHooks):
-    """PPO on parallel trading environments for FreqAI; see the README for its settings."""
+    """PPO on parallel trading environments for FreqAI; its settings: docs/reference/settings.md."""
 
     def __init__(self, **kwargs: Any) -> None:
         check_hooks(type(self), MtfScalperFreqaiModel)

@@ -33,7 +33,7 @@ METHOD = "calculate_reward"
 _NOT_THE_USERS = ("freqtrade", "gymnasium", "typing", "builtins")
 # What such a class would change besides its reward, and what does that here.
 _TRADES = "trades follow freqtrade's rules, whatever the reward"
-_OBSERVES = "the policy is shown features and its trade (README, What the policy sees)"
+_OBSERVES = "the policy is shown features and its trade (docs/clock.md)"
 _REFUSED = {
     "step": _TRADES,
     "is_tradesignal": _TRADES,

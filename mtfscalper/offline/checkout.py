@@ -1,40 +1,51 @@
-"""What a command that runs freqtrade in a checkout of the project checks before it does."""
+"""Where a command that runs freqtrade does so, and what it checks before."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from freqtrade.configuration.load_config import load_from_files
 from freqtrade.exceptions import OperationalException
+from rich.console import Console
 
 from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.offline import OFFLINE_USER_DATA, ReplayError
 from mtfscalper.offline.candles import CandleStore
 from mtfscalper.offline.freqtrade_command import MAIN_CONFIG
+from mtfscalper.offline.starter import copy_starter, show_starter
 from mtfscalper.offline.synthetic import TIMEFRAME_MINUTES
 from mtfscalper.settings import Settings
 
 
-def find_root(start: Path, command: str) -> Path:
-    """Find the project's root: ``start`` or the nearest folder above it that holds the main configuration.
+def find_root(start: Path) -> Path | None:
+    """Find the project's folder: ``start`` or the nearest folder above it that holds the main configuration.
 
     :param start: folder to begin with
-    :param command: what the user typed
-    :raises ReplayError: when no folder holds it
     """
     for folder in (start, *start.parents):
         if (folder / MAIN_CONFIG).is_file():
             return folder
-    raise ReplayError(
-        f"{command}: there is no {MAIN_CONFIG} in {start} or above it; the command runs in a checkout of the "
-        f"project. Change into it first: cd <checkout>, then {command}."
-    )
+    return None
+
+
+def root_or_new(here: Path, console: Console) -> Path:
+    """The project's folder; where there is none, ``here`` becomes one, as by ``mtfscalper init``.
+
+    :raises ReplayError: when the files cannot be written
+    """
+    root = find_root(here)
+    if root is not None:
+        return root
+    copied = copy_starter(here)
+    console.out(f"There is no {MAIN_CONFIG} in {here} or above it. Put here, as by mtfscalper init:")
+    show_starter(copied, Path(), console)
+    return here
 
 
 def settings_of_files(files: Sequence[Path], root: Path, command: str) -> Settings:
     """The settings that the configuration files make together.
 
     :param files: later ones override earlier ones
-    :param root: the checkout
+    :param root: the project's folder
     :param command: what the user typed
     :raises ReplayError: for a file that is missing or no JSON, or a setting that would stop the run
     """

@@ -5,6 +5,7 @@ would type. Nothing in freqtrade is patched.
 """
 
 import itertools
+import shlex
 import shutil
 import tempfile
 import time
@@ -32,7 +33,7 @@ from mtfscalper.offline import (
     ReplayError,
 )
 from mtfscalper.offline.candles import CandleStore
-from mtfscalper.offline.checkout import check_pairs, find_root, settings_of_files
+from mtfscalper.offline.checkout import check_pairs, root_or_new, settings_of_files
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import (
     CONFIGS,
@@ -42,6 +43,7 @@ from mtfscalper.offline.freqtrade_command import (
     as_typed,
     freqtrade_command,
     run_freqtrade,
+    runnable,
     write_overlay,
 )
 from mtfscalper.offline.synthetic import DEFAULT_START, DEFAULT_STOP, TIMEFRAME_MINUTES, write_market
@@ -51,6 +53,8 @@ IDENTIFIER = "mtfscalper_demo"
 # `make clean` removes the models of the synthetic market, and these not.
 IDENTIFIER_OWN_CANDLES = "mtfscalper_demo_own"
 EXIT_WITHOUT_RESULT = 1
+# Trains on 30, of which indicators need 17 more before them, and backtests 14.
+OWN_CANDLES_DAYS = 90
 
 
 class DemoRequest(NamedTuple):
@@ -80,18 +84,18 @@ def run_demo(request: DemoRequest, console: Console, report: Callable[[Path, Pat
     :raises ReplayError: when the request cannot be run
     """
     here = Path.cwd()
-    root = find_root(here, COMMAND)
     configs = [here / config for config in request.configs]
-    if request.datadir is None:
-        datadir, timerange = SYNTHETIC_DATADIR, request.timerange or DEMO_TIMERANGE
-        write_market(root / datadir)
-    elif request.timerange is None:
+    if request.datadir is not None and request.timerange is None:
         raise ReplayError(
             f"mtfscalper demo: --datadir {request.datadir} was given without --timerange; say which part of your "
             "candles to backtest, for example --timerange 20250401-20250415 (training needs the weeks before it)"
         )
+    root = root_or_new(here, console)
+    if request.datadir is None:
+        datadir, timerange = SYNTHETIC_DATADIR, request.timerange or DEMO_TIMERANGE
+        write_market(root / datadir)
     else:
-        datadir, timerange = here / request.datadir, request.timerange
+        datadir, timerange = here / request.datadir, str(request.timerange)
     settings = settings_of_files([*(root / config for config in CONFIGS), *configs], root, COMMAND)
     _check_candles(root / datadir, request.pairs, timerange, settings.train_period_days)
 
@@ -213,23 +217,30 @@ def _conclude(
     console.print(Panel(f"Trained and backtested in {seconds:.0f} seconds.", title="mtfscalper demo"))
     console.out(f"models       {models}")
     console.out(f"results      {result}")
-    console.out(f"tensorboard  tensorboard --logdir {models / 'tensorboard'}")
     report(root / result)
+    console.out("\nLook at what it learned while it trained:")
+    if Path.cwd() != root:
+        console.out(f"  cd {shlex.quote(str(root))}")
+    console.out(f"  {runnable(['tensorboard', '--logdir', str(models / 'tensorboard')], root)}")
     if request.datadir is None:
-        console.out("\nNow with candles of your own:")
-        console.out(
-            f"  freqtrade download-data --config {MAIN_CONFIG} --timeframes {' '.join(TIMEFRAME_MINUTES)} --days 90"
-        )
-        console.out("  mtfscalper demo --datadir user_data/data/binance --timerange <YYYYMMDD-YYYYMMDD>")
+        console.out("\nNow with candles of your own (the first command asks the exchange, which needs no account):")
+        timeframes = list(TIMEFRAME_MINUTES)
+        download = ["freqtrade", "download-data", "--config", str(MAIN_CONFIG), "--timeframes", *timeframes]
+        console.out(f"  {runnable([*download, '--days', str(OWN_CANDLES_DAYS)], root)}")
+        last = datetime.now(UTC).date() - timedelta(days=1)
+        timerange = f"{last - timedelta(days=14):%Y%m%d}-{last:%Y%m%d}"
+        again = ["mtfscalper", "demo", "--datadir", "user_data/data/binance", "--timerange", timerange]
+        console.out(f"  {runnable(again, root)}")
     else:
-        console.out("\nNow with the full training schedule:")
+        console.out("\nNow with the full training schedule, and whether it was any good:")
         command = freqtrade_command(
             "backtesting",
             [MAIN_CONFIG],
             strategy=STRATEGY,
             freqaimodel=FREQAI_MODEL,
-            datadir=request.datadir,
+            datadir=Path.cwd() / request.datadir,
             timerange=request.timerange,
         )
-        console.out(f"  {as_typed(command)}")
+        console.out(f"  {runnable(['freqtrade', *command[3:]], root)}")
+        console.out(f"  {runnable(['mtfscalper', 'report', '--datadir', str(Path.cwd() / request.datadir)], root)}")
     return status

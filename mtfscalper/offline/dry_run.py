@@ -34,7 +34,7 @@ from mtfscalper.offline import (
 from mtfscalper.offline.account import DEFAULT_BALANCE
 from mtfscalper.offline.bot_summary import BotSummary
 from mtfscalper.offline.candles import CandleStore
-from mtfscalper.offline.checkout import check_pairs, find_root, settings_of_files
+from mtfscalper.offline.checkout import check_pairs, root_or_new, settings_of_files
 from mtfscalper.offline.faults import Rule
 from mtfscalper.offline.freqtrade_command import FREQAI_MODEL, MAIN_CONFIG, STRATEGY, as_typed
 from mtfscalper.offline.simulated_clock import SimulatedClock
@@ -91,7 +91,7 @@ def run_dry_run(request: DryRunRequest, console: Console) -> int:
     :raises ReplayError: when the request cannot be run
     """
     here = Path.cwd()
-    root = find_root(here, COMMAND)
+    root = root_or_new(here, console)
     market = _market(request, root, here)
     configs = [*CONFIGS, *(here / config for config in request.configs)]
     settings = settings_of_files([root / config for config in configs], root, COMMAND)

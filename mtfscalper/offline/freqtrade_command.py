@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,6 +77,20 @@ def freqtrade_command(
 def as_typed(command: Sequence[str]) -> str:
     """Write a freqtrade command line as a user types it into a shell: ``freqtrade``, not ``python -m freqtrade``."""
     return shlex.join(["freqtrade", *command[3:]])
+
+
+def runnable(words: Sequence[str], folder: Path | None = None) -> str:
+    """Write a command so that it can be pasted into this shell: with the environment's path, where PATH lacks it.
+
+    :param words: the program's name and its arguments
+    :param folder: where it will be pasted; None is the working directory
+    """
+    found = shutil.which(words[0])
+    in_environment = shutil.which(words[0], path=str(Path(sys.executable).parent))
+    if in_environment is None or (found is not None and Path(found).samefile(in_environment)):
+        return shlex.join(words)
+    path, here = Path(in_environment), folder or Path.cwd()
+    return shlex.join([str(path.relative_to(here) if path.is_relative_to(here) else path), *words[1:]])
 
 
 def offline_config(url: str) -> dict[str, Any]:

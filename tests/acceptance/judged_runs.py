@@ -12,10 +12,11 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 from freqtrade_command import output_of
+from shipped import shipped_options
 
 from mtfscalper.offline import synthetic
 from mtfscalper.offline.exchange import ReplayExchange
-from mtfscalper.offline.freqtrade_command import MAIN_CONFIG, freqtrade_command, project_options, write_overlay
+from mtfscalper.offline.freqtrade_command import MAIN_CONFIG, freqtrade_command, write_overlay
 from mtfscalper.reporting.report import report_of
 from mtfscalper.reporting.run_result import Asked
 from mtfscalper.reporting.verdict import Verdict
@@ -127,7 +128,7 @@ def judged_run(home: Path, log_prices: LogPrices, seed: int) -> Verdict:
             userdir=user,
             datadir=datadir,
             no_color=True,
-            **project_options(ROOT),
+            **shipped_options(),
         )
         output = output_of(command, cwd=home)
     assert "Starting training" in output

@@ -7,13 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from shipped import STRATEGIES, shipped_options
 
 from mtfscalper.offline.candles import CandleStore
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import (
     MAIN_CONFIG,
     freqtrade_command,
-    project_options,
     run_freqtrade,
     write_overlay,
 )
@@ -51,7 +51,7 @@ def backtest_without_freqai(datadir: Path, home: Path, timerange: str, pairs: li
     with ReplayExchange(datadir, 0) as exchange:
         sections = {"freqai": {"enabled": False}, "max_open_trades": len(pairs), "user_data_dir": str(home)}
         overlay = write_overlay(home / "overlay.json", exchange.url, sections)
-        options = {name: value for name, value in project_options().items() if name.startswith("strategy")}
+        options = {name: value for name, value in shipped_options().items() if name.startswith("strategy")}
         command = freqtrade_command(
             "backtesting",
             (MAIN_CONFIG, Path("configs/offline.json"), overlay),
@@ -82,7 +82,7 @@ def differences_of(results: Path, datadir: Path) -> dict[str, Differences]:
     left so, as by a policy that seldom acts.
     """
     result = RunResult.read(Asked(result=results, datadir=datadir))
-    config = config_of_run(result) | {"strategy_path": str(ROOT / "strategies")}
+    config = config_of_run(result) | {"strategy_path": str(STRATEGIES)}
     with quiet_freqtrade():
         tapes = tapes_of_run(result, config, offline_exchange(config, result.pairs))
     strategy = strategy_of_run(result)

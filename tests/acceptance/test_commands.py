@@ -24,6 +24,7 @@ from urllib.request import Request, urlopen
 import pandas as pd
 import pytest
 from freqtrade_command import output_of
+from shipped import STRATEGIES, shipped_options
 from tiny_rl import TINY_RL
 
 from mtfscalper.artefacts import file_hash
@@ -33,7 +34,6 @@ from mtfscalper.offline.freqtrade_command import (
     STRATEGY,
     Option,
     freqtrade_command,
-    project_options,
     running,
     write_overlay,
 )
@@ -96,7 +96,7 @@ class Freqtrade:
     def with_policy(self, subcommand: str, overlay: Path | None = None, **options: Option) -> str:
         """Run a command that builds the strategy and the model."""
         where = {"datadir": self.home / "data", "timerange": TIMERANGE}
-        return self.run(subcommand, overlay, **(project_options(ROOT) | where | options))
+        return self.run(subcommand, overlay, **(shipped_options() | where | options))
 
     def models(self) -> dict[str, str]:
         """Every file under the folders of models and of decisions by its hash, and the folders."""
@@ -157,7 +157,7 @@ def test_plot_profit_draws(freqtrade: Freqtrade) -> None:
     [
         ("backtesting-show", {}, STRATEGY),
         ("backtesting-analysis", {"analysis_groups": ["0", "2"]}, "rl_exit"),
-        ("list-strategies", {"strategy_path": ROOT / "strategies"}, STRATEGY),
+        ("list-strategies", {"strategy_path": STRATEGIES}, STRATEGY),
         ("list-freqaimodels", {"freqaimodel_path": ROOT / "user_data" / "freqaimodels"}, FREQAI_MODEL),
         ("show-config", {}, "commands"),
         ("list-data", {"datadir": "data"}, PAIR),
@@ -309,7 +309,7 @@ def test_the_webserver_draws_without_touching_and_backtests_as_a_backtest_does(f
         "jwt_secret_key": "a key of a test, as long as it is made",
         "verbosity": "error",
     }
-    overlay = freqtrade.config("webserver", api_server=server, **project_options(ROOT))
+    overlay = freqtrade.config("webserver", api_server=server, **shipped_options())
     command = freqtrade.command("webserver", overlay, datadir=freqtrade.home / "data")
     log = freqtrade.home / "webserver.log"
     api = Api(port)

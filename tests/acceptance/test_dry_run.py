@@ -23,6 +23,7 @@ from freqtrade.enums import RunMode
 from freqtrade.persistence import LocalTrade
 from freqtrade.resolvers import StrategyResolver
 from freqtrade_command import output_of
+from shipped import STRATEGIES
 from tiny_rl import TINY_BOT_RL
 
 from mtfscalper.freqai.archive import Archive
@@ -42,7 +43,6 @@ from mtfscalper.strategy import (
 )
 
 ROOT = Path(__file__).parents[2]
-STRATEGIES = ROOT / "strategies"
 HELPERS = Path(__file__).parent / "dry_run"
 PAIR = "BTC/USDT:USDT"
 FIVE_MINUTES = pd.Timedelta(minutes=5)

@@ -23,6 +23,7 @@ import pandas as pd
 import pytest
 from freqtrade.data.btanalysis import load_backtest_data
 from freqtrade_command import output_of
+from shipped import STRATEGIES
 from tiny_rl import TINY_BOT_RL
 
 from mtfscalper.freqai.bot_journal import Journal, read_journal
@@ -115,7 +116,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     configs = [ROOT / "configs" / "config_rl_hybrid.json", config]
     named: dict[str, Any] = {
         "strategy": "MtfScalper_RL_Hybrid",
-        "strategy_path": ROOT / "strategies",
+        "strategy_path": STRATEGIES,
         "freqaimodel": "LivelyModel",
         "freqaimodel_path": HELPERS,
     }

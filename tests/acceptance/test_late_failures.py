@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shipped import shipped_options
 
 from mtfscalper.offline.exchange import ReplayExchange
-from mtfscalper.offline.freqtrade_command import CONFIGS, freqtrade_command, project_options, write_overlay
+from mtfscalper.offline.freqtrade_command import CONFIGS, freqtrade_command, write_overlay
 from mtfscalper.offline.synthetic import write_market
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,7 @@ def backtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Backtest]:
                     no_color=True,
                     userdir=scratch / "user",
                     datadir=datadir,
-                    **project_options(ROOT),
+                    **shipped_options(),
                 )
             )
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import ccxt
 import pandas as pd
 import pytest
+from shipped import STRATEGIES
 from tiny_rl import TINY_BOT_RL
 
 from mtfscalper.offline.account_check import AccountCheck
@@ -163,7 +164,7 @@ class Bots:
             command = stage.command(
                 [*configs, stage.write_config(configs, PAIRS, {})],
                 strategy="MtfScalper_RL_Hybrid",
-                strategy_path=ROOT / "strategies",
+                strategy_path=STRATEGIES,
                 freqaimodel="LivelyModel",
                 freqaimodel_path=HELPERS,
             )

@@ -12,10 +12,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from freqtrade.data.btanalysis import load_backtest_data
-from test_commands import CONFIG, MARKET, ROOT, TIMERANGE, TRAINING, Freqtrade
+from shipped import shipped_options
+from test_commands import CONFIG, MARKET, TIMERANGE, TRAINING, Freqtrade
 
 from mtfscalper.offline.exchange import ReplayExchange
-from mtfscalper.offline.freqtrade_command import project_options
 from mtfscalper.offline.synthetic import write_market
 
 PAIRS = ["BTC/USDT:USDT", "ETH/USDT:USDT"]
@@ -39,7 +39,7 @@ class Home(Freqtrade):
         words = [sys.executable, "-m", "mtfscalper.cli", "train", *options, "--config", str(CONFIG)]
         words += ["--config", str(self.overlay), "--userdir", str(self.user), "--datadir", str(self.data)]
         words += ["--timerange", TIMERANGE]
-        for name, value in project_options(ROOT).items():
+        for name, value in shipped_options().items():
             words += [f"--{name.replace('_', '-')}", value]
         return subprocess.run(words, cwd=self.home, capture_output=True, text=True, check=False, timeout=900)
 

@@ -97,4 +97,4 @@ class FakeCrew:
     def wait_begun(self, jobs: int) -> None:
         """Until so many more jobs have been begun."""
         for _ in range(jobs):
-            assert self.begun.acquire(timeout=60)
+            assert self.begun.acquire(timeout=120)

@@ -20,6 +20,7 @@ from freqtrade.resolvers import ExchangeResolver
 from freqtrade.strategy import IStrategy
 from parity.backtester import MARKET, PAIR, TIER
 from random_markets import make_decisive
+from shipped import STRATEGIES
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive
@@ -79,7 +80,7 @@ def configuration(
     runmode: RunMode = RunMode.BACKTEST,
     timerange: str = TIMERANGE,
     strategy: str = STRATEGY,
-    strategy_path: Path = ROOT / "strategies",
+    strategy_path: Path = STRATEGIES,
     model_path: Path = ROOT / "user_data" / "freqaimodels",
     **overlay: Any,
 ) -> tuple[dict[str, Any], Exchange]:

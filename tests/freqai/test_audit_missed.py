@@ -14,6 +14,7 @@ from freqai_runs import PAIR, ROOT, STRATEGY, Watch
 from freqtrade.exchange import Exchange
 from freqtrade.persistence import Trade
 from live_bot import LiveBot
+from shipped import STRATEGIES
 
 from mtfscalper.freqai.bot_record import BotRecord
 from mtfscalper.freqai.columns import ACTION_COLUMN
@@ -63,7 +64,7 @@ class Home:
         more.write_text(json.dumps(overlay))
         configs = (ROOT / "configs" / "config_rl_hybrid.json", self.folder / "overlay.json", more)
         database = self.folder / "bot.sqlite"
-        return Asked(database, STRATEGY, self.folder, configs, self.market, ROOT / "strategies")
+        return Asked(database, STRATEGY, self.folder, configs, self.market, STRATEGIES)
 
     def audit(self) -> Audit:
         return audit_of(self.asked())

@@ -191,8 +191,8 @@ def test_freqais_training_thread_lives_on(
     bot.analyse()
     # The second one keeps its funding rates up to date.
     thread, _ = bot.model._threads
-    assert tried.acquire(timeout=20)
-    assert tried.acquire(timeout=20)
+    assert tried.acquire(timeout=120)
+    assert tried.acquire(timeout=120)
     time.sleep(0.1)
     assert thread.is_alive()
     bot.model.shutdown()

@@ -231,11 +231,11 @@ def test_a_thread_of_the_bot_asks_so_that_no_decision_waits(make_bot: Any, monke
         # What a pass would do by itself is left to the thread, which alone waits for the answer.
         bot.analyse()
         deadline = threading.Event()
-        for _ in range(200):
+        for _ in range(2400):
             if bot.requests or deadline.wait(0.05):
                 break
     stop.set()
-    thread.join(5)
+    thread.join(120)
     assert not thread.is_alive()
     assert askers == ["funding rates"]
     assert len(bot.requests) == 2

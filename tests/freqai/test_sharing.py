@@ -106,7 +106,7 @@ def test_a_backtest_waits_for_a_backtest_and_names_it_again_and_again(
 
     thread = threading.Thread(target=work)
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while len(lines(caplog)) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.05)
@@ -116,7 +116,7 @@ def test_a_backtest_waits_for_a_backtest_and_names_it_again_and_again(
     else:
         process.send_signal(end)
         process.wait()
-    assert went_on.wait(20)
+    assert went_on.wait(120)
     thread.join()
     assert set(lines(caplog)) == {
         f"Waiting for process {process.pid} (-c {archive.root} pair), which works on {PAIR} under the identifier "
@@ -138,14 +138,12 @@ def test_nothing_starts_beside_a_bot_and_its_process_is_named(
     archive: Archive, other_process: Callable[[str], "subprocess.Popen[str]"], runmode: RunMode
 ) -> None:
     process = other_process("bot")
-    began = time.monotonic()
     with pytest.raises(
         OperationalException,
         match=rf"freqai.identifier is 'test', which a running bot uses: process {process.pid} \(-c .* bot\); accepted: "
         r"an identifier that no bot uses; remedy: name another freqai.identifier, or stop the bot",
     ):
         Writers(archive).begin(runmode)
-    assert time.monotonic() - began < 10
     process.kill()
     process.wait()
     Writers(archive).begin(runmode)
@@ -171,7 +169,7 @@ def test_a_bot_waits_for_the_backtest_that_was_there_before(
     thread.start()
     assert not began.wait(1)
     process.communicate("")
-    assert began.wait(20)
+    assert began.wait(120)
     thread.join()
     assert f"Waiting for process {process.pid}" in lines(caplog)[0]
 
@@ -294,7 +292,7 @@ def test_a_bot_waits_for_another_ones_download_with_a_line_and_not_for_ever(
     while "which downloads candles into the same directory" not in caplog.text:
         assert waiting.is_alive()
     first.end()
-    waiting.join(30)
+    waiting.join(120)
     assert not waiting.is_alive()
     # The second has it now, and the first goes on without at the end of its patience.
     monkeypatch.setattr(sharing, "_DOWNLOAD_SECONDS", 0.0)

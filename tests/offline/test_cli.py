@@ -6,17 +6,20 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from freqtrade.commands import Arguments
+from freqtrade.configuration import TimeRange
 from rich.console import Console
 
-from mtfscalper.cli import COMMANDS, main
-from mtfscalper.offline import SYNTHETIC_DATADIR, ReplayError, demo
-from mtfscalper.offline.checkout import find_root
+from mtfscalper.cli import COMMANDS, build_parser, main
+from mtfscalper.offline import SYNTHETIC_DATADIR, demo
 from mtfscalper.offline.demo import DemoRequest, run_demo
 from mtfscalper.offline.exchange import ReplayExchange
-from mtfscalper.offline.freqtrade_command import CONFIGS, run_freqtrade
+from mtfscalper.offline.freqtrade_command import CONFIGS, run_freqtrade, runnable
+from mtfscalper.offline.starter import starter_files
 from mtfscalper.offline.synthetic import DEFAULT_PAIRS, MANIFEST_NAME, write_market
 
 ROOT = Path(__file__).parents[2]
@@ -193,14 +196,64 @@ def test_demo_refuses_what_it_cannot_run(
     assert all(part in error for part in parts)
 
 
-def test_demo_outside_a_checkout_says_where_to_go(
+def test_demo_in_an_empty_folder_puts_there_what_it_needs(
+    tmp_path: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    commands = replace_freqtrade(monkeypatch, WRITE_RESULT)
+    assert run_demo(DemoRequest(), console) == 0
+    for path in starter_files():
+        assert (tmp_path / path).read_bytes() == (ROOT / path).read_bytes()
+    said = console.export_text()
+    assert f"There is no configs/config_rl_hybrid.json in {tmp_path}" in said
+    assert "copied         strategies/MtfScalper_RL_Hybrid.py" in said
+    assert len(commands) == 1
+
+
+def test_a_demo_that_is_refused_leaves_an_empty_folder_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["demo"]) == 2
-    assert "cd <checkout>" in capsys.readouterr().err
-    with pytest.raises(ReplayError, match=r"config_rl_hybrid\.json"):
-        find_root(tmp_path, "mtfscalper demo")
+    assert main(["demo", "--datadir", "candles"]) == 2
+    assert "--timerange" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_demo_prints_to_run_next_can_be_run(
+    checkout: Path, console: Console, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of the environment is on PATH, as after `make demo`."""
+    monkeypatch.setenv("PATH", str(checkout))
+    replace_freqtrade(monkeypatch, WRITE_RESULT)
+    assert run_demo(DemoRequest(), console) == 0
+    commands = [line.split() for line in console.export_text().splitlines() if line.startswith("  ")]
+    assert [Path(words[0]).name for words in commands] == ["tensorboard", "freqtrade", "mtfscalper"]
+    for program, *_ in commands:
+        assert Path(program).parent == Path(sys.executable).parent
+        assert Path(program).exists()
+    Arguments(commands[1][1:]).get_parsed_arg()
+    args = build_parser().parse_args(commands[2][1:])
+    days = TimeRange.parse_timerange(args.timerange)
+    # Fifteen days, the last of them yesterday, of the ninety that are downloaded.
+    assert days.stopts - days.startts == 14 * 24 * 3600
+    assert 0 < time.time() - days.stopts < 2 * 24 * 3600
+
+
+def test_a_command_on_the_path_is_printed_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = tmp_path / "project" / ".venv" / "bin"
+    environment.mkdir(parents=True)
+    for program in ("python", "freqtrade"):
+        (environment / program).touch(mode=0o755)
+    monkeypatch.setattr(sys, "executable", str(environment / "python"))
+    monkeypatch.chdir(tmp_path / "project")
+    monkeypatch.setenv("PATH", str(environment))
+    assert runnable(["freqtrade", "trade"]) == "freqtrade trade"
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert runnable(["freqtrade", "trade"]) == f"{Path('.venv', 'bin', 'freqtrade')} trade"
+    # Another freqtrade comes first: this environment's is meant.
+    (tmp_path / "freqtrade").touch(mode=0o755)
+    assert runnable(["freqtrade"], tmp_path) == str(Path("project", ".venv", "bin", "freqtrade"))
+    assert runnable(["elsewhere", "a b"]) == "elsewhere 'a b'"
 
 
 def test_synthetic_writes_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -109,7 +109,7 @@ def typed_input() -> Iterator[None]:
 def test_a_watched_command_writes_to_its_log_and_has_no_input(tmp_path: Path, typed_input: None) -> None:
     program = "import sys; print(repr(sys.stdin.read())); print('error', file=sys.stderr)"
     with (tmp_path / "log").open("wb") as log, running([sys.executable, "-uc", program], tmp_path, log) as process:
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
     assert (tmp_path / "log").read_text().splitlines() == ["''", "error"]
 
 
@@ -135,18 +135,18 @@ def test_an_interrupted_run_stops_freqtrade_and_exits_130(tmp_path: Path, number
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from mtfscalper import cli\n"
         "from mtfscalper.offline import freqtrade_command\n"
-        "cli._let_termination_clean_up()\n"
+        "cli.let_termination_clean_up()\n"
         "ends = freqtrade_command._ends_within\n"
         "freqtrade_command._ends_within = lambda process, seconds: ends(process, seconds / 10)\n"
         f"command = [sys.executable, '-c', {waiting!r}]\n"
         f"sys.exit(freqtrade_command.run_freqtrade(command, pathlib.Path({str(tmp_path)!r})))\n"
     )
     process = subprocess.Popen([sys.executable, "-c", program], cwd=ROOT)
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 120
     while not (tmp_path / "running").exists():
         assert time.monotonic() < deadline
         assert process.poll() is None
         time.sleep(0.05)
     process.send_signal(number)
-    assert process.wait(10) == 130
+    assert process.wait(120) == 130
     assert not psutil.pid_exists(int((tmp_path / "running").read_text()))

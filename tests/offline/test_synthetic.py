@@ -2,7 +2,6 @@
 
 import json
 import logging
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -183,12 +182,6 @@ def test_same_seed_gives_the_same_bytes_and_another_seed_another_market(
 
 def test_candles_of_a_pair_do_not_depend_on_the_other_pairs(market: dict[str, pd.DataFrame]) -> None:
     pd.testing.assert_frame_equal(generate_market(pairs=[ETH])[ETH], market[ETH])
-
-
-def test_both_pairs_are_generated_within_seconds() -> None:
-    began = time.perf_counter()
-    generate_market()
-    assert time.perf_counter() - began < 5
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 from freqai.freqai_runs import PAIR, ROOT
+from shipped import STRATEGIES
 
 from mtfscalper import cli
 from mtfscalper.freqai.decision_record import DecisionRecord, Question
@@ -142,7 +143,7 @@ def bots_home(folder: Path) -> tuple[Path, Path, list[str]]:
     )
     main = ROOT / "configs" / "config_rl_hybrid.json"
     configs = ["--config", str(main), "--config", str(config)]
-    where = ["--userdir", str(home), "--datadir", str(market), "--strategy-path", str(ROOT / "strategies")]
+    where = ["--userdir", str(home), "--datadir", str(market), "--strategy-path", str(STRATEGIES)]
     return home / "bot.sqlite", market, [*configs, *where]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import time
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
@@ -127,11 +126,9 @@ def test_a_report_without_trades_or_policy_has_a_page(report: Report) -> None:
     assert "There are no trades to compare" in page(empty)
 
 
-def test_three_thousand_trades_are_few_megabytes_in_few_seconds(tmp_path: Path) -> None:
+def test_three_thousand_trades_are_few_megabytes(tmp_path: Path) -> None:
     report = report_of_chance(3000, n_days=120)
-    began = time.process_time()
     write_page(report, tmp_path / "page.html")
-    assert time.process_time() - began < 10
     assert (tmp_path / "page.html").stat().st_size < 8e6
 
 

@@ -555,10 +555,9 @@ def test_another_algorithm_trains_on_lookback_of_three_candles_and_decides(
 def test_a_bot_that_stops_stops_the_training_at_its_next_step() -> None:
     event = threading.Event()
     event.set()
-    started = time.monotonic()
+    # Of a million cycles there would be no end.
     with pytest.raises(TrainingStoppedError, match="not saved"):
-        trained(tiny_settings(train_cycles=1000), on_evaluation=stop_on(event))
-    assert time.monotonic() - started < 5
+        trained(tiny_settings(train_cycles=1_000_000), on_evaluation=stop_on(event))
 
 
 def test_an_event_that_is_not_set_does_not_stop_the_training() -> None:

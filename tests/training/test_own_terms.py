@@ -101,9 +101,9 @@ def test_a_policy_is_trained_on_it(user_data: Path) -> None:
     assert report.reward_terms["my_terms:calm"] < 0
 
 
-def test_the_readmes_example_can_be_used_as_it_stands(tmp_path: Path) -> None:
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    [code] = re.findall(r"```python\n(# \"model_reward_parameters.*?)```", readme, re.DOTALL)
+def test_the_docs_example_can_be_used_as_it_stands(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reward-terms.md").read_text(encoding="utf-8")
+    [code] = re.findall(r"```python\n(# \"model_reward_parameters.*?)```", page, re.DOTALL)
     (tmp_path / "my_terms.py").write_text(code)
     forget_user_code()
     reward = json.loads("{" + code.splitlines()[0].removeprefix("# ") + "}")["model_reward_parameters"]

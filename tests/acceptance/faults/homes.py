@@ -17,10 +17,11 @@ from zipfile import ZipFile
 import psutil
 from faults.warm import PATHS, ROOT, WarmServer
 from freqai.damage import copy_home
+from shipped import shipped_options
 from tiny_rl import TINY_RL
 
 from mtfscalper.artefacts import file_hash
-from mtfscalper.offline.freqtrade_command import Option, freqtrade_command, project_options, write_overlay
+from mtfscalper.offline.freqtrade_command import Option, freqtrade_command, write_overlay
 from mtfscalper.seals import KEY_NAME
 
 USER_CODE = Path(__file__).parent / "user_code"
@@ -123,7 +124,7 @@ class Home:
         """A command with the project's strategy and model."""
         where = {"datadir": self.market, "timerange": TIMERANGE, "userdir": self.user, "no_color": True}
         overlay = self.overlay(freqai, **(sections or {}))
-        return freqtrade_command(subcommand, [CONFIG, overlay], **(project_options(ROOT) | where | options))
+        return freqtrade_command(subcommand, [CONFIG, overlay], **(shipped_options() | where | options))
 
     def backtesting(self, freqai: Mapping[str, Any] | None = None, **options: Option) -> list[str]:
         """The command of a backtest, whose results go into a folder of their own."""

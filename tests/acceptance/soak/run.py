@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -90,10 +91,14 @@ class Soak:
         own = self._folder / "soak.json"
         own.write_text(json.dumps(CONFIG), encoding="utf-8")
         files = [ROOT / "configs" / "config_rl_hybrid.json", own]
+        # Without the parameters that a hyperopt may have left beside it.
+        strategies = self._folder / "strategies"
+        strategies.mkdir(exist_ok=True)
+        shutil.copy(ROOT / "strategies" / "MtfScalper_RL_Hybrid.py", strategies)
         return stage.command(
             [*files, stage.write_config(files, PAIRS, {})],
             strategy="MtfScalper_RL_Hybrid",
-            strategy_path=ROOT / "strategies",
+            strategy_path=strategies,
             freqaimodel="LivelyModel",
             freqaimodel_path=HELPERS,
         )

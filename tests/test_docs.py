@@ -1,0 +1,325 @@
+"""The docs: the reference is what the code says, every command can be given, README's figures are on record."""
+
+import json
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from freqtrade.commands import Arguments
+
+from mtfscalper.cli import COMMANDS, build_parser
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+COMMAND_WORDS = {
+    "mtfscalper",
+    "freqtrade",
+    "make",
+    "python",
+    "python3",
+    "pip",
+    "tensorboard",
+    "docker",
+    "ray",
+    "export",
+}
+
+# Which test runs a command of this kind. Each of these files names what it runs.
+RUN_BY = {
+    "mtfscalper init": "tests/test_first_commands.py",
+    "mtfscalper completion": "tests/test_first_commands.py",
+    "mtfscalper demo": "tests/offline/test_cli.py",
+    "mtfscalper replay-exchange": "tests/offline/test_cli.py",
+    "mtfscalper synthetic": "tests/offline/test_cli.py",
+    "mtfscalper dry-run": "tests/offline/test_dry_run_command.py",
+    "mtfscalper report": "tests/reporting/test_run_report.py",
+    "mtfscalper audit": "tests/reporting/test_audit_causes.py",
+    "mtfscalper train": "tests/acceptance/test_train_command.py",
+    "mtfscalper status": "tests/monitoring/test_bot_status.py",
+    "mtfscalper seal": "tests/freqai/test_freqai_seals.py",
+    "freqtrade backtesting": "tests/acceptance/test_commands.py",
+    "freqtrade plot-dataframe": "tests/acceptance/test_commands.py",
+    "freqtrade webserver": "tests/acceptance/test_commands.py",
+    "freqtrade hyperopt": "tests/acceptance/test_hyperopt.py",
+    "freqtrade trade": "tests/acceptance/test_dry_run.py",
+}
+# What is run by no test, and why. The first two are parsed all the same.
+NOT_RUN = {
+    "freqtrade download-data": "needs an exchange; the candles of the tests are made or replayed",
+    "freqtrade install-ui": "downloads",
+    "make": "a target, which must exist; .ci/run and the workflows run demo, check, test, audit, docs and package",
+    "pip": "downloads; what it names must exist",
+    "python": "a file, which must exist, or a module",
+    "docker": "needs its daemon; the workflow builds the image",
+    "ray": "Ray's own, on several machines; tests/acceptance/test_ray.py starts it on one",
+    "tensorboard": "TensorBoard's own",
+    "bash": "a file, which must exist",
+    "shell": "the shell's own",
+}
+SHELLS_OWN = {"cd", "export", "source", "eval", "mv", "srun", "head=$(scontrol"}
+# In a line about a cluster the freqtrade command stands behind another one.
+_AFTER = " -- "
+
+
+class Command(NamedTuple):
+    """A command in a page.
+
+    :ivar page: relative to the project
+    :ivar words: program and arguments
+    """
+
+    page: str
+    words: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """Under which name the tables above know it."""
+        program = Path(self.words[0]).name
+        if program in ("mtfscalper", "freqtrade"):
+            return f"{program} {self.words[1]}"
+        if program in SHELLS_OWN:
+            return "shell"
+        return {"python3": "python"}.get(program, program)
+
+    def __str__(self) -> str:
+        return f"{self.page}: {shlex.join(self.words)}"
+
+
+def commands_of(text: str, page: str) -> Iterator[Command]:
+    """The commands in the blocks of a page that are marked as a shell's."""
+    for language, block in BLOCK.findall(text):
+        if language not in ("sh", "bash"):
+            continue
+        for line in block.replace("\\\n", " ").splitlines():
+            for typed in re.split(r" ; | -- ", line):
+                words = shlex.split(typed.removesuffix(";"), comments=True)
+                while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
+                    del words[0]
+                if ">" in words:
+                    del words[words.index(">") :]
+                if words and words[-1] == "&":
+                    del words[-1]
+                if words:
+                    yield Command(page, tuple(words))
+
+
+COMMANDS_IN_DOCS = [
+    command
+    for path in PAGES
+    for command in commands_of(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix())
+]
+
+
+def why_it_cannot_be_given(command: Command) -> str | None:
+    """What is wrong with a command, by the parser of the program that it is for."""
+    arguments = list(command.words[1:])
+    kind = command.kind
+    try:
+        if kind.startswith("mtfscalper "):
+            args, others = build_parser().parse_known_args(arguments)
+            if others and args.command != "train":
+                return f"unknown: {others}"
+            if others:
+                Arguments(["backtesting", *others]).get_parsed_arg()
+        elif kind.startswith("freqtrade "):
+            Arguments(arguments).get_parsed_arg()
+    except SystemExit:
+        return "its parser refuses it"
+    if kind == "make" and arguments:
+        targets = re.findall(r"^([a-z-]+):.*## ", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        if arguments[0] not in targets:
+            return f"there is no target {arguments[0]}"
+    files = [word for word in arguments if re.match(r"(configs|benchmarks|strategies|tests)/|requirements", word)]
+    if kind in ("python", "bash") and arguments and arguments[0].endswith((".py", "run")):
+        files.append(arguments[0])
+    missing = [file for file in files if not (ROOT / file).exists()]
+    extras = [extra for word in arguments for extra in re.findall(r"(?:mtfscalper|^\.)\[([a-z,]+)\]", word)]
+    known = PYPROJECT["project"]["optional-dependencies"]
+    missing += [extra for joined in extras for extra in joined.split(",") if extra not in known]
+    return f"there is no {missing}" if missing else None
+
+
+def test_every_command_in_the_docs_can_be_given() -> None:
+    wrong = {str(command): why for command in COMMANDS_IN_DOCS if (why := why_it_cannot_be_given(command)) is not None}
+    assert wrong == {}
+    assert len(COMMANDS_IN_DOCS) > 60
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "mtfscalper report --htm=x --frobnicate",
+        "mtfscalper demos",
+        "freqtrade backtesting --no-such-option",
+        "make nothing",
+        "python benchmarks/gone.py",
+        "pip install 'mtfscalper[nothing]'",
+        "freqtrade trade --config configs/gone.json",
+    ],
+)
+def test_a_command_that_cannot_be_given_is_found(typed: str, capsys: pytest.CaptureFixture[str]) -> None:
+    [command] = commands_of(f"```sh\n{typed}\n```\n", "page")
+    assert why_it_cannot_be_given(command) is not None
+
+
+def test_every_kind_of_command_is_run_by_a_test_or_has_a_reason_not_to_be() -> None:
+    kinds = {command.kind: command for command in COMMANDS_IN_DOCS}
+    unknown = [
+        str(command)
+        for kind, command in kinds.items()
+        if kind not in RUN_BY and kind not in NOT_RUN and not command.words[1].startswith("--")
+    ]
+    assert unknown == []
+    for kind, test in RUN_BY.items():
+        program, subcommand = kind.split()
+        assert f'"{subcommand}"' in (ROOT / test).read_text(encoding="utf-8"), f"{test} does not run {program} {kind}"
+    assert {kind for kind in RUN_BY if kind.startswith("mtfscalper")} == {
+        f"mtfscalper {each.name}" for each in COMMANDS
+    }
+
+
+def test_no_command_hides_in_a_block_that_is_not_marked_as_a_shells() -> None:
+    hidden = [
+        f"{path.name}: {line}"
+        for path in PAGES
+        for language, block in BLOCK.findall(path.read_text(encoding="utf-8"))
+        if not language
+        for line in block.splitlines()
+        if line.split(" ")[0] in COMMAND_WORDS
+    ]
+    assert hidden == []
+
+
+def test_commands_that_need_an_exchange_are_marked() -> None:
+    marked = (DOCS / "index.md").read_text(encoding="utf-8")
+    assert "ask the exchange" in marked
+    for page in ("tutorial.md", "README.md", "index.md"):
+        path = ROOT / page if page == "README.md" else DOCS / page
+        assert "exchange" in path.read_text(encoding="utf-8")
+
+
+def test_the_reference_is_what_the_code_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(DOCS))
+    sys.modules.pop("write_reference", None)
+    import write_reference
+
+    pages = {page.name: page.read_text(encoding="utf-8") for page in DOCS.rglob("*.md")}
+    stale = [name for name, text in pages.items() if write_reference.written(text) != text]
+    assert stale == [], "remedy: make reference"
+    blocks = {name for text in pages.values() for _, name, _ in write_reference.BLOCK.findall(text)}
+    assert blocks == set(write_reference.BLOCKS)
+    sys.modules.pop("write_reference", None)
+
+
+def test_every_page_is_in_the_menu_and_every_link_leads_somewhere() -> None:
+    menu = set(re.findall(r": (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.MULTILINE))
+    assert menu == {page.relative_to(DOCS).as_posix() for page in DOCS.rglob("*.md")}
+    for path in [*PAGES, ROOT / "SECURITY.md", ROOT / "RELEASING.md", ROOT / "CHANGELOG.md"]:
+        text = BLOCK.sub("", path.read_text(encoding="utf-8"))
+        for target in re.findall(r"\]\(([^)\s]+)\)", text):
+            if not target.startswith(("https://", "#")):
+                assert (path.parent / target.partition("#")[0]).exists(), f"{path.name} links to {target}"
+
+
+# ---------------------------------------------------------------------- README
+
+
+def test_the_readme_is_short_and_begins_with_a_picture() -> None:
+    assert len(README.split()) < 900
+    assert "![" in README.split("\n\n")[1]
+
+
+def test_the_readmes_strategy_is_three_lines_that_run() -> None:
+    [code] = [block for language, block in BLOCK.findall(README) if language == "python"]
+    made: dict = {}
+    exec(code, made)
+    assert issubclass(made["MyStrategy"], made["IStrategy"])
+    assert len([line for line in code.splitlines() if line]) == 3
+
+
+def numbers(text: str) -> set[str]:
+    """Numbers of a text, without what stands in names, links and code."""
+    text = re.sub(r"```.*?```|`[^`]*`|\]\([^)]*\)", " ", text, flags=re.DOTALL)
+    return set(re.findall(r"(?<![\w.,])\d[\d,]*(?:\.\d+)?(?![\w])", text))
+
+
+# Numbers of the README that measure nothing.
+NOT_MEASURED = {
+    "3.11": "the first Python",
+    "3.13": "the last Python",
+    "3.0": "of the licence",
+    "1": "lookback",
+    "30": "lookback, and days",
+    "47": "days before a backtest: train_period_days and 400 candles of an hour",
+}
+
+
+def recorded() -> list[dict]:
+    return json.loads((DOCS / "benchmarks.json").read_text(encoding="utf-8"))["tables"]
+
+
+def test_every_figure_of_the_readme_is_on_record() -> None:
+    on_record = {number for table in recorded() for row in table["rows"] for cell in row for number in numbers(cell)}
+    assert numbers(README) - on_record - set(NOT_MEASURED) == set()
+    assert len(numbers(README) & on_record) > 10
+
+
+def tables_of(text: str) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """The tables of a page: the heading that each stands under, its columns and rows."""
+    heading, lines = "", [*text.splitlines(), ""]
+    for number, line in enumerate(lines):
+        if line.startswith("#"):
+            heading = line.lstrip("# ")
+        if re.fullmatch(r"[|:\- ]+", line) and "|" in line:
+            rows = []
+            for row in lines[number + 1 :]:
+                if not row.startswith("|"):
+                    break
+                rows.append(cells(row))
+            yield heading, cells(lines[number - 1]), rows
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def test_the_tables_of_the_benchmarks_are_on_record() -> None:
+    written = list(tables_of((DOCS / "benchmarks.md").read_text(encoding="utf-8")))
+    kept = [
+        (table["section"], table["columns"], table["rows"]) for table in recorded() if table["page"] == "benchmarks.md"
+    ]
+    assert [(heading, columns, rows) for heading, columns, rows in written] == kept
+    assert len(kept) > 15
+
+
+def test_the_table_of_speeds_repeats_the_record() -> None:
+    [kept] = [table for table in recorded() if table["page"] == "speed.md"]
+    written = list(tables_of((DOCS / "speed.md").read_text(encoding="utf-8")))
+    assert (kept["columns"], kept["rows"]) == written[0][1:]
+    rates = {row[0]: (float(row[1].replace(",", "")), float(row[4].replace(",", ""))) for row in kept["rows"]}
+    default, best = rates["freqtrade, default"], rates["freqtrade, all processors: its best"]
+    for name, *shown in kept["rows"]:
+        ratios = [[rates[name][at] / default[at], rates[name][at] / best[at]] for at in (0, 1)]
+        assert [float(value) for value in (*shown[1:3], *shown[4:6])] == [
+            pytest.approx(ratio, abs=0.051) for pair in ratios for ratio in pair
+        ]
+
+
+def test_every_record_says_how_it_was_measured() -> None:
+    for table in recorded():
+        assert table["machine"]
+        assert table["command"] or table["note"]
+        assert table["rounds"]
+        script = re.search(r"(?:benchmarks|tests)/\S+\.(?:py|sh)", table["command"])
+        if script:
+            assert (ROOT / script[0]).exists(), table["command"]
