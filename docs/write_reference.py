@@ -103,19 +103,29 @@ def _subparsers() -> dict[str, argparse.ArgumentParser]:
 
 def _command(name: str, parser: argparse.ArgumentParser) -> str:
     [summary] = [command.summary for command in COMMANDS if command.name == name]
-    parts = [f"## mtfscalper {name}", f"{summary[0].upper()}{summary[1:]}."]
-    rows = list(_options(parser))
-    if rows:
-        parts.append("\n".join(["| option | meaning |", "|---|---|", *rows]))
-    if parser.get_default("takes_freqtrades"):
-        parts.append("All other options are those of `freqtrade backtesting`.")
+    parts = [f"## mtfscalper {name}", f"{summary[0].upper()}{summary[1:]}.", *_told(parser)]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for each in action._choices_actions:
+                about = str(each.help)
+                parts += [f"### mtfscalper {name} {each.dest}", f"{about[0].upper()}{about[1:]}."]
+                parts += _told(action.choices[each.dest])
     examples = "\n".join(f"{typed}    # {meaning}" for typed, meaning in EXAMPLES[name])
     return "\n\n".join([*parts, f"```sh\n{examples}\n```"])
 
 
+def _told(parser: argparse.ArgumentParser) -> list[str]:
+    """What a parser takes, and what stands at the end of its help by hand."""
+    rows = list(_options(parser))
+    parts = ["\n".join(["| option | meaning |", "|---|---|", *rows])] if rows else []
+    if parser.get_default("takes_freqtrades"):
+        parts.append("All other options are those of `freqtrade backtesting`.")
+    return parts
+
+
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
     for action in parser._actions:
-        if isinstance(action, argparse._HelpAction):
+        if isinstance(action, argparse._HelpAction | argparse._SubParsersAction):
             continue
         value = action.metavar or (
             "{" + ", ".join(map(str, action.choices)) + "}" if action.choices else action.dest.upper()

@@ -45,6 +45,19 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
                 "what this backtest would train, and why",
             ),
         ),
+        "study": (
+            (
+                "mtfscalper study run --study first --trials 20 --workers 2 --config configs/config_rl_hybrid.json "
+                "--config configs/search_space.json --strategy MtfScalper_RL_Hybrid --freqaimodel MtfScalperRLModel "
+                "--timerange 20241001-20241201",
+                "search; the last 28 days judge the winner",
+            ),
+            ("mtfscalper study run --study first --trials 40", "go on, until 40 trials have finished"),
+            ("mtfscalper study watch --study first", "from another terminal: how far it is"),
+            ("mtfscalper study judge --study first", "hold the best trial against its gates"),
+            ("mtfscalper study deploy --study first", "write user_data/deployed/first.json, if it has passed"),
+        ),
+        "dashboard": (("mtfscalper dashboard --study first", "at http://127.0.0.1:8090"),),
         "status": (
             ("mtfscalper status", "of every bot that has run in user_data"),
             ("mtfscalper status --config configs/config_rl_hybrid.json --prometheus", "of one, for Prometheus"),

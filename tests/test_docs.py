@@ -45,6 +45,8 @@ RUN_BY = {
     "mtfscalper report": "tests/reporting/test_run_report.py",
     "mtfscalper audit": "tests/reporting/test_audit_causes.py",
     "mtfscalper train": "tests/acceptance/test_train_command.py",
+    "mtfscalper study": "tests/acceptance/test_studies.py",
+    "mtfscalper dashboard": "tests/monitoring/test_dashboard.py",
     "mtfscalper status": "tests/monitoring/test_bot_status.py",
     "mtfscalper seal": "tests/freqai/test_freqai_seals.py",
     "freqtrade backtesting": "tests/acceptance/test_commands.py",
@@ -127,7 +129,7 @@ def why_it_cannot_be_given(command: Command) -> str | None:
     try:
         if kind.startswith("mtfscalper "):
             args, others = build_parser().parse_known_args(arguments)
-            if others and args.command != "train":
+            if others and not hasattr(args, "takes_freqtrades"):
                 return f"unknown: {others}"
             if others:
                 Arguments(["backtesting", *others]).get_parsed_arg()

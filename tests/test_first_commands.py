@@ -87,7 +87,7 @@ def test_every_command_has_examples_that_parse(command: str) -> None:
         assert args.command == command
         if others:
             Arguments(["backtesting", *others]).get_parsed_arg()
-            assert command == "train"
+            assert args.takes_freqtrades
         assert meaning
 
 
