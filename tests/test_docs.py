@@ -45,7 +45,7 @@ RUN_BY = {
     "mtfscalper report": "tests/reporting/test_run_report.py",
     "mtfscalper audit": "tests/reporting/test_audit_causes.py",
     "mtfscalper train": "tests/acceptance/test_train_command.py",
-    "mtfscalper study": "tests/acceptance/test_studies.py",
+    "mtfscalper study": "tests/studies.py",
     "mtfscalper dashboard": "tests/monitoring/test_dashboard.py",
     "mtfscalper status": "tests/monitoring/test_bot_status.py",
     "mtfscalper seal": "tests/freqai/test_freqai_seals.py",
