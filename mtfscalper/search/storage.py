@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import warnings
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from mtfscalper.search.errors import StudyError
@@ -31,7 +32,7 @@ STARTUP_TRIALS = 10
 
 def check_optuna() -> None:
     """
-    :raises StudyError: if Optuna is not installed
+    :raises StudyError: if Optuna is not installed, or what makes intervals
     """
     try:
         import optuna
@@ -40,6 +41,11 @@ def check_optuna() -> None:
             "the package optuna is not installed, which keeps the trials of a study; accepted: 5.0 or newer; remedy: "
             "pip install 'mtfscalper[search]'"
         ) from None
+    if find_spec("arch") is None:
+        raise StudyError(
+            "the package arch is not installed, which says how sure a trial's value is; accepted: 8.0 or newer; remedy: "
+            "pip install 'mtfscalper[search]'"
+        )
     # Each trial is told of by the study's own lines.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)

@@ -121,7 +121,7 @@ def open_or_begin(request: Request, console: Console) -> Opened:
         arguments = folder.spec.arguments
     config = backtest_config(arguments)
     folder = StudyFolder.of(Path(config["user_data_dir"]), request.name)
-    _check_storage(folder, request.storage)
+    check_storage(folder, request.storage)
     if folder.exists:
         spec = folder.spec
         check_same(spec, config, StrategyResolver.load_strategy(deepcopy(config)))
@@ -158,7 +158,7 @@ def _note_storage(folder: StudyFolder, url: str | None) -> None:
     artefacts.write_json(_storage_note(folder), {"storage": shown(url)})
 
 
-def _check_storage(folder: StudyFolder, url: str | None) -> None:
+def check_storage(folder: StudyFolder, url: str | None) -> None:
     """
     :raises StudyError: if the study's trials lie in another storage than the one that is named
     """
