@@ -187,7 +187,7 @@ def open_study(storage: BaseStorage, spec: StudySpec, seed: list[int]) -> Study:
         direction="maximize",
         load_if_exists=True,
         sampler=optuna.samplers.TPESampler(
-            multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS, seed=sampler_seed
+            multivariate=False, constant_liar=True, n_startup_trials=STARTUP_TRIALS, seed=sampler_seed
         ),
         pruner=optuna.pruners.WilcoxonPruner(p_threshold=P_THRESHOLD, n_startup_steps=STARTUP_INSTANCES),
     )

@@ -135,6 +135,7 @@ def test_the_backtest_of_a_trials_overlay_makes_the_trials_own_trades(tmp_path: 
         seeded = tmp_path / "seed.json"
         seeded.write_text(json.dumps({"freqai": {"identifier": f"again_{number}", "rl_config": {"seed": seed}}}))
         results = tmp_path / f"results_{number}"
+        results.mkdir()
         output = output_of(
             freqtrade_command(
                 "backtesting",
