@@ -1,7 +1,7 @@
-"""Which sampler a study should have: how good the setting is that each calls best, where values are as noisy as trials'.
+"""Which sampler a study should have: how good the setting is that each calls best, where values are noisy.
 
-The truth is made up: eight parameters as the default search space has them, of which four matter, one by an interaction.
-A trial's value is the truth with noise of as many of its standard deviations as the command asks for. Four workers ask
+The truth is made up: eight parameters as the default search space has them, of which four matter, two together. A
+trial's value is the truth with noise of as many of its standard deviations as the command asks for. Four workers ask
 before any of them tells, as four workers do.
 
     python benchmarks/study_samplers.py --trials 50 --studies 40 --noise 1
@@ -29,14 +29,22 @@ SPACE: dict[str, BaseDistribution] = {
     "net_arch": CategoricalDistribution(["64", "128", "256", "512"]),
     "exit_probability_min": FloatDistribution(0.4, 0.7, step=0.05),
 }
+
+
+def tpe(*, together: bool, liar: bool) -> Callable[[int], optuna.samplers.BaseSampler]:
+    """
+    :param together: whether parameters are drawn from one density of all of them
+    :param liar: whether trials that run count as bad until they tell
+    """
+    return lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=together, constant_liar=liar)
+
+
 SAMPLERS: dict[str, Callable[[int], optuna.samplers.BaseSampler]] = {
     "random": lambda seed: optuna.samplers.RandomSampler(seed=seed),
-    "tpe, together": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=True, constant_liar=True),
-    "tpe, together, no liar": lambda seed: optuna.samplers.TPESampler(
-        seed=seed, multivariate=True, constant_liar=False
-    ),
-    "tpe": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=False, constant_liar=True),
-    "tpe, no liar": lambda seed: optuna.samplers.TPESampler(seed=seed, multivariate=False, constant_liar=False),
+    "tpe": tpe(together=False, liar=True),
+    "tpe, no liar": tpe(together=False, liar=False),
+    "tpe, together": tpe(together=True, liar=True),
+    "tpe, together, no liar": tpe(together=True, liar=False),
 }
 
 
