@@ -24,7 +24,7 @@ from mtfscalper.search.study_folder import StudyFolder
 from mtfscalper.search.study_run import Opened
 
 
-class Ended(Exception):
+class EndedError(Exception):
     """The watch has looked often enough."""
 
 
@@ -39,7 +39,7 @@ class GrowingStudy:
 
     def next(self, _: float) -> None:
         if len(self._looks) == 1:
-            raise Ended
+            raise EndedError
         del self._looks[0]
 
 
@@ -64,7 +64,7 @@ def watched(folder: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..
 
         monkeypatch.setattr(judge_command, "_LockedRuns", Runs)
         request = DeployRequest("small", "line", folder.path.parents[1], **{"after_trials": 8, **asked})
-        with pytest.raises(Ended):
+        with pytest.raises(EndedError):
             watch(request, Console(file=text, width=200), wait=study.next)
         return text.getvalue()
 
