@@ -49,8 +49,8 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
             (
                 "mtfscalper study run --study first --trials 20 --workers 2 --config configs/config_rl_hybrid.json "
                 "--config configs/search_space.json --strategy MtfScalper_RL_Hybrid --freqaimodel MtfScalperRLModel "
-                "--timerange 20241001-20241201",
-                "search; the last 28 days judge the winner",
+                "--timerange 20241001-20250101",
+                "search; the last 42 days judge the winner",
             ),
             ("mtfscalper study run --study first --trials 40", "go on, until 40 trials have finished"),
             ("mtfscalper study watch --study first", "from another terminal: how far it is"),

@@ -86,7 +86,7 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
     begins.add_argument(
         "--holdout-days",
         type=count,
-        default=28,
+        default=42,
         metavar="DAYS",
         help="the last ones, which no trial can read and which judge the winner (default: %(default)s)",
     )
@@ -264,6 +264,7 @@ def _check_deploy(args: argparse.Namespace) -> None:
 
     mode = "--rollback" if args.rollback else "--watch" if args.watch else "a single deployment"
     given = {
+        "--storage": args.storage is not None,
         "--trial": args.trial is not None,
         "--force": args.force is not None,
         "--after-trials": args.after_trials is not None,
@@ -271,8 +272,8 @@ def _check_deploy(args: argparse.Namespace) -> None:
     }
     read = {
         "--rollback": (),
-        "--watch": ("--after-trials", "--max-drawdown"),
-        "a single deployment": ("--trial", "--force"),
+        "--watch": ("--storage", "--after-trials", "--max-drawdown"),
+        "a single deployment": ("--storage", "--trial", "--force"),
     }[mode]
     if unread := [name for name, is_given in given.items() if is_given and name not in read]:
         raise StudyError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,7 +18,9 @@ from mtfscalper.search.gates import Limits
 from mtfscalper.search.judge import Judgements, best_of, finished_trial, overlay_of_trial
 from mtfscalper.search.judge_command import judge_trial, open_study_there
 from mtfscalper.search.reload import checked_url, reload_bot
-from mtfscalper.search.study_run import Opened
+from mtfscalper.search.storage import open_storage, open_study
+from mtfscalper.search.study_folder import StudyFolder, StudySpec
+from mtfscalper.search.study_run import check_storage
 from mtfscalper.search.trial_config import overlay_hash
 
 if TYPE_CHECKING:
@@ -58,10 +60,14 @@ def deploy_study(request: DeployRequest, console: Console) -> Deployed:
     :raises StudyError: if it has not and no reason is given, or a bot does not follow
     """
     url, deployments = _checked(request), Deployments(request.user_data_dir)
-    opened = _opened(request, console)
-    trial = finished_trial(opened.study.get_trials(deepcopy=False), request.trial)
-    deployed = _deploy(deployments, opened, trial, request)
-    _tell(deployed, "deployed", opened, console)
+    assert request.study is not None
+    folder = StudyFolder.of(request.user_data_dir, request.study)
+    spec = folder.spec
+    check_storage(folder, request.storage)
+    study = open_study(open_storage(request.storage, folder), spec, [spec.sampler_seed])
+    trial = finished_trial(study.get_trials(deepcopy=False), request.trial)
+    deployed = _deploy(deployments, folder, spec, trial, request)
+    _tell(deployed, "deployed", spec.arguments, console)
     _reload(deployments, deployed, url, console)
     return deployed
 
@@ -73,7 +79,7 @@ def rollback(request: DeployRequest, console: Console) -> Deployed:
     """
     url, deployments = _checked(request), Deployments(request.user_data_dir)
     deployed = deployments.rollback(request.line)
-    _tell(deployed, "put back", None, console)
+    _tell(deployed, "put back", (), console)
     _reload(deployments, deployed, url, console)
     return deployed
 
@@ -84,7 +90,8 @@ def watch(request: DeployRequest, console: Console, *, wait: Callable[[float], N
     :raises StudyError: if the study cannot be judged; a bot that does not follow is told of, and the watch goes on
     """
     url, deployments = _checked(request), Deployments(request.user_data_dir)
-    opened = _opened(request, console)
+    assert request.study is not None
+    opened = open_study_there(request.study, request.user_data_dir, request.storage, console)
     console.print(
         f"Watching study {opened.spec.name}: from {request.after_trials} finished trials on each new best is judged "
         f"once, and deployed as {request.line} when it passes. Each judgement is a look at the locked candles, and "
@@ -107,8 +114,8 @@ def watch(request: DeployRequest, console: Console, *, wait: Callable[[float], N
                     look=judgement.look,
                 )
                 if judgement.passed:
-                    deployed = _deploy(deployments, opened, best, request)
-                    _tell(deployed, "deployed", opened, console)
+                    deployed = _deploy(deployments, opened.folder, opened.spec, best, request)
+                    _tell(deployed, "deployed", opened.arguments, console)
                     try:
                         _reload(deployments, deployed, url, console)
                     except StudyError as error:
@@ -126,26 +133,26 @@ def _checked(request: DeployRequest) -> str | None:
     return None if request.reload is None else checked_url(request.reload)
 
 
-def _opened(request: DeployRequest, console: Console) -> Opened:
-    assert request.study is not None
-    return open_study_there(request.study, request.user_data_dir, request.storage, console)
-
-
-def _deploy(deployments: Deployments, opened: Opened, trial: FrozenTrial, request: DeployRequest) -> Deployed:
-    overlay = overlay_of_trial(opened.spec, trial)
+def _deploy(
+    deployments: Deployments, folder: StudyFolder, spec: StudySpec, trial: FrozenTrial, request: DeployRequest
+) -> Deployed:
+    overlay = overlay_of_trial(spec, trial)
     return deployments.deploy(
         request.line,
-        opened.spec,
+        spec,
         trial.number,
-        overlay_for(opened.spec, overlay, request.line),
-        Judgements(opened.folder).of(trial.number, overlay_hash(overlay)),
+        overlay_for(spec, overlay, request.line),
+        Judgements(folder).of(trial.number, overlay_hash(overlay)),
         parameters=trial.params,
         value=trial.value,
         force=request.force,
     )
 
 
-def _tell(deployed: Deployed, what: str, opened: Opened | None, console: Console) -> None:
+def _tell(deployed: Deployed, what: str, arguments: Sequence[str], console: Console) -> None:
+    """
+    :param arguments: of ``freqtrade backtesting``, of the study; none where it is not known
+    """
     before = "" if deployed.previous is None else f"; version {deployed.previous} is kept"
     console.print(
         f"Trial {deployed.trial} of study {deployed.study} is {what}: {deployed.path}, version {deployed.version}"
@@ -159,8 +166,8 @@ def _tell(deployed: Deployed, what: str, opened: Opened | None, console: Console
             style="yellow",
             markup=False,
         )
-    if opened is not None:
-        asked = Arguments(["backtesting", *opened.arguments]).get_parsed_arg()
+    if arguments:
+        asked = Arguments(["backtesting", *arguments]).get_parsed_arg()
         configs = [word for file in asked["config"] for word in ("--config", str(file))]
         command = ["freqtrade", "trade", *configs, "--config", str(deployed.path)]
         console.print(f"A bot follows it with: {shlex.join(command)}", markup=False)

@@ -157,7 +157,7 @@ def _interval(daily: _Floats, look: int) -> Gate:
     # As many draws beyond either end as at the first look.
     found = mean_interval(daily, np.ones(len(daily)), SEED, draws=DRAWS * 2 ** min(look - 1, 4), level=level)
     name = f"paired difference a day, lower end of a {100 * level:.4g} % interval"
-    looked = "" if look == 1 else f"; look {look} at these candles, so {100 * level:.4g} % in place of {LEVEL:.0%}"
+    looked = "" if look == 1 else f"; look {look} at these candles, so not {100 * LEVEL:g} %"
     if found.low is None or found.high is None:
         why = (
             f"an interval needs {ENOUGH_DAYS} days and a difference on {ENOUGH_DIFFERENT_DAYS} of them, and there are "

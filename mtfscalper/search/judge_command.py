@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from freqtrade.resolvers import StrategyResolver
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -19,7 +18,7 @@ from mtfscalper.artefacts import write_json
 from mtfscalper.reporting.wording import percent
 from mtfscalper.search.gates import Limits
 from mtfscalper.search.judge import Judgement, finished_trial, judge, overlay_of_trial
-from mtfscalper.search.new_study import Asked, check_same
+from mtfscalper.search.new_study import Asked
 from mtfscalper.search.run_figures import Run
 from mtfscalper.search.study_folder import StudyFolder
 from mtfscalper.search.study_run import Opened, Request, open_or_begin
@@ -59,9 +58,7 @@ def open_study_there(study: str, user_data_dir: Path, storage: str | None, conso
     _ = StudyFolder.of(user_data_dir, study).spec
     asked = Request(study, (), trials=0, workers=0, asked=Asked(), storage=storage, user_data_dir=user_data_dir)
     with _quiet():
-        opened = open_or_begin(asked, console)
-        check_same(opened.spec, opened.config, StrategyResolver.load_strategy(opened.config))
-    return opened
+        return open_or_begin(asked, console)
 
 
 def judge_study(request: JudgeRequest, console: Console) -> Judgement:

@@ -41,7 +41,7 @@ _SEEDS = 2**31 // _SEED_STEP
 _NOT_COMPARED = (
     *("$schema", "internals", "telegram", "webhook", "discord", "api_server", "external_message_consumer"),
     *("log_config", "bot_name", "initial_state", "user_data_dir", "datadir", "strategy_path", "freqaimodel_path"),
-    *("db_url", "exchange", "dry_run", "add_config_files", "strategy", "freqaimodel"),
+    *("config_files", "db_url", "exchange", "dry_run", "add_config_files", "strategy", "freqaimodel"),
 )
 # What the command line may say too.
 _IN_FORCE = (
@@ -61,7 +61,7 @@ class Asked(NamedTuple):
     :ivar seed: from which all others are drawn; None for a new one
     """
 
-    holdout_days: int = 28
+    holdout_days: int = 42
     seeds: int = 3
     test_seeds: int = 5
     n_envs: int | None = None

@@ -22,6 +22,7 @@ from rich.table import Table
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.backtester import backtest_config
+from mtfscalper.reporting.intervals import ENOUGH_DAYS
 from mtfscalper.reporting.quiet import quiet
 from mtfscalper.reporting.wording import percent
 from mtfscalper.search import leases
@@ -124,12 +125,19 @@ def open_or_begin(request: Request, console: Console) -> Opened:
         arguments = folder.spec.arguments
     config = backtest_config(arguments)
     folder = StudyFolder.of(Path(config["user_data_dir"]), request.name)
-    _check_storage(folder, request.storage)
+    check_storage(folder, request.storage)
     if folder.exists:
         spec = folder.spec
         check_same(spec, config, StrategyResolver.load_strategy(deepcopy(config)))
         study = _study(folder, spec, request.storage)
     else:
+        if request.asked.holdout_days < ENOUGH_DAYS:
+            console.print(
+                f"--holdout-days is {request.asked.holdout_days}, and an interval needs {ENOUGH_DAYS} days: mtfscalper "
+                "study judge will let no trial of this study pass; remedy: hold out more days",
+                style="yellow",
+                markup=False,
+            )
         console.print(f"Beginning the study {request.name}: checking the space and copying candles ...", markup=False)
         shared = _shared_spec(folder, request)
         if shared is None:
@@ -161,7 +169,7 @@ def _note_storage(folder: StudyFolder, url: str | None) -> None:
     artefacts.write_json(_storage_note(folder), {"storage": shown(url)})
 
 
-def _check_storage(folder: StudyFolder, url: str | None) -> None:
+def check_storage(folder: StudyFolder, url: str | None) -> None:
     """
     :raises StudyError: if the study's trials lie in another storage than the one that is named
     """

@@ -18,7 +18,8 @@ from typing import Any
 import pandas as pd
 import pytest
 from faults.bots import DONE_TRAINING, Bot, running_bot
-from faults.homes import CONFIG, FREQAI, ROOT, Home
+from faults.homes import CONFIG, FREQAI, USER_CODE, Home
+from faults.warm import PATHS, ROOT
 
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import freqtrade_command, project_options
@@ -33,6 +34,8 @@ SPACE = {
     "net_arch": {"type": "categorical", "choices": [[16], [24]]},
 }
 LONGEST_SECONDS = 900
+# The strategy of the bot, whose analyses the test waits for.
+OPTIONS = {**project_options(ROOT), "strategy": "WaitingStrategy", "strategy_path": str(USER_CODE)}
 # Before hours with many signals, each of which is a trade.
 START = datetime(2024, 9, 7, 23, 45, 30, tzinfo=UTC)
 CREDENTIALS = {"FREQTRADE__API_SERVER__USERNAME": "me", "FREQTRADE__API_SERVER__PASSWORD": "s3cret"}
@@ -59,7 +62,7 @@ class Studied:
             cwd=self.home.folder,
             env={
                 **os.environ,
-                "PYTHONPATH": str(ROOT),
+                "PYTHONPATH": os.pathsep.join(map(str, PATHS)),
                 "OMP_NUM_THREADS": "1",
                 "COLUMNS": "1000",
                 **(environment or {}),
@@ -78,7 +81,7 @@ class Studied:
         words = ["--study", STUDY, "--trials", str(trials), "--seeds", "1", "--test-seeds", "2", "--seed", "7"]
         words += ["--holdout-days", str(LOCKED_DAYS), "--config", str(CONFIG), "--config", str(self.config)]
         words += ["--userdir", str(self.home.user), "--datadir", str(self.home.market), "--timerange", WHOLE]
-        for name, value in project_options(ROOT).items():
+        for name, value in OPTIONS.items():
             words += [f"--{name.replace('_', '-')}", value]
         return self.study("run", *words)
 
@@ -118,8 +121,7 @@ class Studied:
             backtest_directory=results,
             cache="none",
             no_color=True,
-            strategy_path=ROOT / "strategies",
-            freqaimodel_path=ROOT / "user_data" / "freqaimodels",
+            **{name: value for name, value in OPTIONS.items() if name.endswith("path")},
         )
         ended = self.home.run(command)
         assert ended.status == 0, ended.output

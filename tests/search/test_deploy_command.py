@@ -1,0 +1,142 @@
+"""``mtfscalper study deploy``: what it deploys by itself, what it tells, and which requests it refuses."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from optuna.trial import FrozenTrial
+from rich.console import Console
+from search.judged_studies import CODE, finished, locked_run, make_study, study_folder
+
+from mtfscalper import artefacts
+from mtfscalper.cli import main
+from mtfscalper.search import deploy_command, judge_command
+from mtfscalper.search.deploy_command import DeployRequest, watch
+from mtfscalper.search.deployment import SECTION, Deployments
+from mtfscalper.search.errors import StudyError
+from mtfscalper.search.judge import Judgements
+from mtfscalper.search.study_folder import StudyFolder
+from mtfscalper.search.study_run import Opened
+
+
+class EndedError(Exception):
+    """The watch has looked often enough."""
+
+
+class GrowingStudy:
+    """A study whose trials are known one look after the other."""
+
+    def __init__(self, *looks: list[FrozenTrial]) -> None:
+        self._looks = list(looks)
+
+    def get_trials(self, deepcopy: bool = True) -> list[FrozenTrial]:
+        return self._looks[0]
+
+    def next(self, _: float) -> None:
+        if len(self._looks) == 1:
+            raise EndedError
+        del self._looks[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFolder:
+    monkeypatch.setattr(artefacts, "code_hash", lambda: CODE)
+    return study_folder(tmp_path)
+
+
+@pytest.fixture
+def watched(folder: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """What watches a study to its end: it is given trials by look, and how good each trial's policies are."""
+
+    def watched(*looks: list[FrozenTrial], skill: dict[int, float], **asked: Any) -> str:
+        study, text = GrowingStudy(*looks), io.StringIO()
+        opened = Opened(folder, folder.spec, study, (), {"user_data_dir": folder.path.parents[1]})  # type: ignore[arg-type]
+        monkeypatch.setattr(deploy_command, "open_study_there", lambda *_: opened)
+
+        class Runs(judge_command._LockedRuns):
+            def run(self, seed: int) -> Any:
+                return locked_run(seed, skill[self._trial.number])
+
+        monkeypatch.setattr(judge_command, "_LockedRuns", Runs)
+        request = DeployRequest("small", "line", folder.path.parents[1], **{"after_trials": 8, **asked})
+        with pytest.raises(EndedError):
+            watch(request, Console(file=text, width=200), wait=study.next)
+        return text.getvalue()
+
+    return watched
+
+
+def test_each_new_best_is_judged_once_and_deployed_when_it_passes(
+    folder: StudyFolder, watched: Callable[..., str]
+) -> None:
+    trials, best = make_study(folder)
+    assert best.number == 0
+    # The same figures under another number: a better trial that comes later.
+    for path in folder.trial(0).glob("*.json"):
+        artefacts.write_json(folder.trial(8) / path.name, json.loads(path.read_text()))
+    later = finished(8, (best.value or 0) * 2, 5e-4)
+    told = watched(trials[:7], trials, trials, [*trials, later], [*trials, later], skill={0: 0.0, 8: 1.0})
+    judged = Judgements(folder).done()
+    # Not before eight have finished; the one that does not pass is not looked at again.
+    assert [(one.trial, one.look, one.passed) for one in judged] == [(0, 1, False), (8, 2, True)]
+    section = json.loads((folder.path.parents[1] / "deployed" / "line.json").read_text())[SECTION]
+    assert (section["trial"], section["passed"], section["look"]) == (8, True, 2)
+    actions = [record["action"] for record in Deployments(folder.path.parents[1]).log.records()]
+    assert actions == ["judge", "judge", "deploy"]
+    assert "Trial 8 of study small is deployed" in told
+
+
+def test_a_bot_that_does_not_follow_does_not_end_the_watch(
+    folder: StudyFolder, watched: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials, _ = make_study(folder)
+
+    def reload(*_: Any) -> None:
+        raise StudyError("nobody answers at http://127.0.0.1:1")
+
+    monkeypatch.setattr(deploy_command, "reload_bot", reload)
+    told = watched(trials, trials, skill={0: 1.0}, reload="http://127.0.0.1:1")
+    assert "error: nobody answers" in told
+    [*_, last] = Deployments(folder.path.parents[1]).log.records()
+    assert (last["action"], last["ok"], last["version"]) == ("reload", False, 1)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--rollback", "--trial", "1", "--name", "a"], "--trial means nothing with --rollback"),
+        (["--rollback", "--storage", "x", "--name", "a"], "--storage means nothing with --rollback"),
+        (["--rollback", "--force", "x", "--name", "a"], "--force means nothing with --rollback"),
+        (["--study", "a", "--watch", "--force", "x"], "--force means nothing with --watch"),
+        (["--study", "a", "--after-trials", "3"], "--after-trials means nothing with a single deployment"),
+        (["--study", "a", "--max-drawdown", "0.3"], "--max-drawdown means nothing with a single deployment"),
+        (["--study", "a", "--force", " "], "--force is empty"),
+        (["--study", "a", "--name", "../a"], "--name is '../a'"),
+        (["--study", "a", "--reload", "localhost"], "--reload is localhost"),
+        (["--study", "a"], "study.json does not exist"),
+        (["--rollback"], "--name is missing"),
+        (["--rollback", "--name", "a"], "is no config that was deployed"),
+        ([], "--study is missing"),
+        (["--name", "a"], "--study is missing"),
+    ],
+)
+def test_a_request_that_cannot_be_is_refused_in_one_line(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["study", "deploy", "--userdir", str(tmp_path), *words]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1
+    assert told.startswith("error: ")
+    assert said in told
+
+
+@pytest.mark.parametrize("share", ["0", "1", "25", "much"])
+def test_a_limit_is_a_share(share: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(["study", "judge", "--study", "a", "--max-drawdown", share])
+    assert "a share between 0 and 1" in capsys.readouterr().err
