@@ -6,7 +6,10 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from mtfscalper.search.gates import Limits
 
 from mtfscalper.monitoring.study_options import add_watch_arguments
 
@@ -114,6 +117,8 @@ def _run(args: argparse.Namespace) -> int:
     from mtfscalper.search.new_study import Asked
     from mtfscalper.search.study_run import Request, run_study
 
+    # As Ctrl-C: the workers give their trials back.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     asked = Asked(args.holdout_days, args.seeds, args.test_seeds, args.n_envs, args.workers, args.seed)
     request = Request(
         name=args.study,
@@ -174,7 +179,183 @@ def dashboard(args: argparse.Namespace) -> int:
         return 2
 
 
+# ---------------------------------------------------------------------- study judge
+
+
+def _add_where(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--userdir", type=Path, default=Path("user_data"), help="freqtrade's user directory (default: %(default)s)"
+    )
+
+
+def _judge_arguments(parser: argparse.ArgumentParser) -> None:
+    add_study(parser)
+    _add_where(parser)
+    parser.add_argument("--trial", type=int, metavar="NUMBER", help="default: the best finished one")
+    parser.add_argument(
+        "--max-drawdown",
+        type=_share,
+        metavar="SHARE",
+        help="of the wallet, from its peak, beyond which no winner passes (default: 0.25)",
+    )
+    parser.add_argument("--again", action="store_true", help="look anew where that trial has been judged already")
+    parser.add_argument("--keep-models", action="store_true", help="keep the policies that are trained to judge")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the judgement there too, as JSON")
+    parser.epilog = (
+        "Every judgement looks at the locked candles, is counted, and makes the next one harder to pass. Exit status: "
+        "0 every gate is passed, 1 not, 2 it cannot be judged."
+    )
+
+
+def _judge(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from mtfscalper.search.judge_command import JudgeRequest, judge_study
+
+    def work() -> int:
+        request = JudgeRequest(
+            study=args.study,
+            user_data_dir=args.userdir,
+            storage=storage_of(args),
+            trial=args.trial,
+            limits=_limits(args),
+            again=args.again,
+            keep_models=args.keep_models,
+            json=args.json,
+        )
+        return 0 if judge_study(request, Console(highlight=False)).passed else 1
+
+    return _told(work)
+
+
+# ---------------------------------------------------------------------- study deploy
+
+
+def _deploy_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--study", metavar="NAME", help="the study whose trial is deployed")
+    parser.add_argument("--storage", metavar="URL", help="of the study, see mtfscalper study run")
+    _add_where(parser)
+    parser.add_argument(
+        "--name", metavar="LINE", help="what one bot follows: user_data/deployed/LINE.json (default: the study's name)"
+    )
+    parser.add_argument("--trial", type=int, metavar="NUMBER", help="default: the best finished one")
+    parser.add_argument("--force", metavar="REASON", help="deploy without passed gates; the reason is recorded")
+    parser.add_argument(
+        "--reload",
+        metavar="URL",
+        help="tell the bot at this address to read its config again; credentials in FREQTRADE__API_SERVER__USERNAME "
+        "and FREQTRADE__API_SERVER__PASSWORD",
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--rollback", action="store_true", help="put back what the line had before")
+    what.add_argument("--watch", action="store_true", help="judge each new best trial once and deploy what passes")
+    parser.add_argument(
+        "--after-trials",
+        type=count,
+        metavar="N",
+        help="with --watch: judge none before N have finished (default: 10)",
+    )
+    parser.add_argument(
+        "--max-drawdown", type=_share, metavar="SHARE", help="with --watch: see mtfscalper study judge (default: 0.25)"
+    )
+    parser.epilog = (
+        "Exit status: 0 deployed, 2 refused or it cannot be done. Everything that is done is appended to "
+        "user_data/deployed/deployments.jsonl."
+    )
+
+
+def _deploy(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from mtfscalper.search.deploy_command import AFTER_TRIALS, DeployRequest, deploy_study, rollback, watch
+    from mtfscalper.search.errors import StudyError
+
+    console = Console(highlight=False)
+
+    def work() -> int:
+        _check_deploy(args)
+        line = args.name or args.study
+        if line is None:
+            raise StudyError("--name is missing; accepted: the name of the line that is put back; remedy: name it")
+        request = DeployRequest(
+            study=args.study,
+            line=line,
+            user_data_dir=args.userdir,
+            storage=storage_of(args),
+            trial=args.trial,
+            force=args.force,
+            reload=args.reload,
+            limits=_limits(args),
+            after_trials=args.after_trials or AFTER_TRIALS,
+        )
+        if args.watch:
+            watch(request, console)
+        elif args.rollback:
+            rollback(request, console)
+        else:
+            deploy_study(request, console)
+        return 0
+
+    return _told(work)
+
+
+def _check_deploy(args: argparse.Namespace) -> None:
+    """Refuse options that would be ignored."""
+    from mtfscalper.search.errors import StudyError
+
+    mode = "--rollback" if args.rollback else "--watch" if args.watch else "a single deployment"
+    given = {
+        "--trial": args.trial is not None,
+        "--force": args.force is not None,
+        "--after-trials": args.after_trials is not None,
+        "--max-drawdown": args.max_drawdown is not None,
+    }
+    read = {
+        "--rollback": (),
+        "--watch": ("--after-trials", "--max-drawdown"),
+        "a single deployment": ("--trial", "--force"),
+    }[mode]
+    if unread := [name for name, is_given in given.items() if is_given and name not in read]:
+        raise StudyError(
+            f"{', '.join(unread)} means nothing with {mode}; accepted: {', '.join(read) or 'none of these'}; remedy: "
+            "leave it away"
+        )
+    if args.study is None and not args.rollback:
+        raise StudyError("--study is missing; accepted: the name of a study; remedy: name it")
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"is {text!r}; accepted: a share between 0 and 1, such as 0.25")
+    return value
+
+
+def _limits(args: argparse.Namespace) -> "Limits":
+    from mtfscalper.search.gates import Limits
+
+    return Limits() if args.max_drawdown is None else Limits(drawdown=args.max_drawdown)
+
+
+def _told(work: Callable[[], int]) -> int:
+    """Do what is asked for, and tell in one line why it cannot be."""
+    from freqtrade.exceptions import FreqtradeException
+
+    from mtfscalper.search.errors import StudyError
+
+    try:
+        return work()
+    except (StudyError, FreqtradeException, OSError) as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+
+
 SUBCOMMANDS = (
     Subcommand("run", "search for better settings by real backtests, or go on searching", _run_arguments, _run),
     Subcommand("watch", "show how a study is, and what is left of it", add_watch_arguments, _watch),
+    Subcommand("judge", "hold the best trial against its gates, on the locked candles", _judge_arguments, _judge),
+    Subcommand("deploy", "put a trial that has passed in a bot's place, or take it back", _deploy_arguments, _deploy),
 )

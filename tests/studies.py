@@ -66,14 +66,21 @@ class StudyHome:
     """
 
     def __init__(
-        self, home: Path, url: str, *, market: Path | None = None, timerange: str = TIMERANGE, **sections: Any
+        self,
+        home: Path,
+        url: str,
+        *,
+        market: Path | None = None,
+        timerange: str = TIMERANGE,
+        holdout_days: int = HOLDOUT_DAYS,
+        **sections: Any,
     ) -> None:
         """
         :param url: of the loopback exchange
         :param market: candles; None writes them
         :param sections: further parts of the config
         """
-        self.home, self.user = home, home / "user"
+        self.home, self.user, self.holdout_days = home, home / "user", holdout_days
         (self.user / "models").mkdir(parents=True)
         self.data = market or write_candles(home / "data")
         sections = {"freqai": FREQAI, "strategy_parameters": LOOSE, "max_open_trades": 1, **sections}
@@ -89,7 +96,7 @@ class StudyHome:
     def command(self, *options: str, name: str = "small") -> list[str]:
         """The command line of ``mtfscalper study run``."""
         words = [sys.executable, "-m", "mtfscalper.cli", "study", "run", "--study", name, *options]
-        return [*words, "--holdout-days", str(HOLDOUT_DAYS), *self.arguments]
+        return [*words, "--holdout-days", str(self.holdout_days), *self.arguments]
 
     def run(self, *options: str, name: str = "small", timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""

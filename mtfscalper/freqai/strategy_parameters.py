@@ -19,6 +19,8 @@ from mtfscalper.settings_text import did_you_mean
 STRATEGY_PARAMETERS = "strategy_parameters"
 # Of a sum of decimal steps, which freqtrade rounds too.
 _ROUNDING = 1e-9
+# Of a strategy that has been given its config's values.
+_TAKES = "_takes_strategy_parameters"
 
 
 def parameters_of(strategy: IStrategy) -> dict[str, BaseParameter]:
@@ -49,11 +51,25 @@ def parameter_complaint(name: str, value: Any, parameters: Mapping[str, BasePara
     return f"{where}; accepted: {accepted}; remedy: set it so, or remove it for {parameters[name].value!r}"
 
 
+def check_parameters_are_read(strategy: IStrategy, config: Mapping[str, Any]) -> None:
+    """
+    :param config: the freqtrade config
+    :raises OperationalException: if the config has values for a strategy that does not take them
+    """
+    values = config.get(STRATEGY_PARAMETERS)
+    if values and not getattr(strategy, _TAKES, False):
+        raise OperationalException(
+            f"{STRATEGY_PARAMETERS} is {values!r}, and {type(strategy).__name__} does not read it; accepted: a "
+            "strategy with the mixin, class MyStrategy(PolicyExits, IStrategy); remedy: add it, or remove the key"
+        )
+
+
 def set_parameters(strategy: IStrategy) -> None:
     """Give a strategy's parameters the values of its config.
 
     :raises OperationalException: with every value that is wrong
     """
+    vars(strategy)[_TAKES] = True
     values = strategy.config.get(STRATEGY_PARAMETERS) or {}
     if not isinstance(values, Mapping):
         raise OperationalException(

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 # Of a trade's custom data: the probability that the policy gave leaving, when it left.
 PROBABILITY_KEY = "rl_exit_probability"
+# Of a bot's open trade: the folder of the policy that decides about it, within the identifier's.
+POLICY_KEY = "rl_policy"
 # In the place of a plan's name: the backtest of what a bot did has none.
 _NO_PLAN = "bot"
 
@@ -85,12 +87,14 @@ class _Followed:
 
     :ivar identity: what tells it from other trades of its pair
     :ivar policy: that decided last
+    :ivar named: what the trade's custom data calls it
     :ivar decided_ms: the candle of ``decision``
     """
 
     identity: tuple[Any, ...]
     trade: OpenTrade
     policy: ExitPolicy
+    named: str = ""
     decided_ms: int = 0
     decision: ExitDecision | None = None
 
@@ -212,6 +216,9 @@ class TradeDecisions:
                 # Its successor was trained for other rules, and is shown the trade by those, from the entry on.
                 followed.trade = OpenTrade(trade, policy.terms.rules)
             followed.policy = policy
+            if self._live and followed.named != policy.name:
+                _note_policy(trade, policy.name)
+                followed.named = policy.name
             rate, funding = current_rate, None
             if self._live:
                 # Not the book's price: the last close stands for the open of the candle that is forming.
@@ -336,6 +343,12 @@ def check_asks_for_decisions(strategy: IStrategy) -> None:
             "that holds mtfscalper.strategy.TradeDecisions and asks it in custom_exit; remedy: add the mixin, or set "
             "decision_mode to 'replay', which writes exits into the columns"
         )
+
+
+def _note_policy(trade: LocalTrade, name: str) -> None:
+    """Leave in a bot's database which policy decides about a trade, whatever settings are deployed after it."""
+    if CustomDataWrapper.use_db and trade.get_custom_data(POLICY_KEY) != name:
+        trade.set_custom_data(POLICY_KEY, name)
 
 
 def _lost(trade: LocalTrade, current_time: datetime, error: Exception) -> DecisionLostError:

@@ -21,6 +21,7 @@ from mtfscalper.freqai.own_reward import check_reward_of_strategy
 from mtfscalper.freqai.preparation import training_data
 from mtfscalper.freqai.run_watching import period_name
 from mtfscalper.freqai.strategy_frame import StrategyFrame, bots_stop_too, check_strategy
+from mtfscalper.freqai.strategy_parameters import check_parameters_are_read
 from mtfscalper.freqai.strategy_rules import PairTerms, UserParts
 from mtfscalper.freqai.trained_with import trained_with
 from mtfscalper.freqai.unsimulated import name_unsimulated
@@ -55,6 +56,7 @@ class TradedStrategy:
         check_strategy(strategy, config, asked)
         with bots_stop_too(config):
             check_reward_of_strategy(user.reward, bool(strategy.can_short))
+            check_parameters_are_read(strategy, config)
         name_unsimulated(strategy, config, asked)
         self.strategy, self.settings = strategy, asked
         self._config, self._asked, self._user = config, asked, user

@@ -179,8 +179,7 @@ def _gates(judged: Judged | None) -> list[RenderableType]:
     for gate in judged.gates:
         verdict = Text("passed", style="green") if gate.passed else Text("not passed", style="red")
         table.add_row(gate.name, gate.has, gate.needs, verdict)
-    looks = f"{judged.looks} look{'s' if judged.looks != 1 else ''} at the locked candles so far"
-    return [Text(f"Last judged: {gates_in_words(judged)}; {looks}"), table]
+    return [Text(f"Last judged: {gates_in_words(judged)}; look {judged.look} at the locked candles"), table]
 
 
 def _short(value: float) -> str:

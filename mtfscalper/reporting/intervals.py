@@ -26,7 +26,7 @@ ENOUGH_DAYS = 30
 # Of these days; a policy that ends few trades differs on few days from the same entries held.
 ENOUGH_DIFFERENT_DAYS = 10
 # Differences as small as this are of rounding: freqtrade gives profits with eight decimals.
-_NO_DIFFERENCE = 1e-8
+NO_DIFFERENCE = 1e-8
 # Of days drawn that hardly differ the error is next to nothing, and a mean divided by it anything.
 _LEAST_ERROR_OF_A_DRAW = 0.1
 
@@ -51,16 +51,17 @@ class Interval(NamedTuple):
         return int(self.low > 0) - int(self.high < 0)
 
 
-def mean_interval(sums: _Floats, counts: _Floats, seed: int, *, draws: int = DRAWS) -> Interval:
-    """What one of many earned on average, of daily sums over all of them, with its interval of :data:`LEVEL`.
+def mean_interval(sums: _Floats, counts: _Floats, seed: int, *, draws: int = DRAWS, level: float = LEVEL) -> Interval:
+    """What one of many earned on average, of daily sums over all of them, with its interval.
 
     :param sums: of each day, in the order of the days, shape (n_days,)
     :param counts: how many began on each day, whose total the sums are divided by; ones for a mean of days
     :param seed: the same seed gives the same interval
+    :param level: how often the interval is to hold the truth; one above :data:`LEVEL` needs more draws
     """
     total = float(counts.sum())
     mean = float(sums.sum() / total) if total else 0.0
-    different = int((np.abs(sums) > _NO_DIFFERENCE).sum())
+    different = int((np.abs(sums) > NO_DIFFERENCE).sum())
     if len(sums) < ENOUGH_DAYS or total < ENOUGH_TRADES or 0 < different < ENOUGH_DIFFERENT_DAYS:
         return Interval(mean, None, None)
     if not different:
@@ -73,6 +74,9 @@ def mean_interval(sums: _Floats, counts: _Floats, seed: int, *, draws: int = DRA
     # At least single days, at most a third of them: a block of all of them would draw the same days each time.
     block = min(max(block if math.isfinite(block) else 1.0, 1.0), len(sums) / 3)
 
+    # What is left out on either side shrinks with the level as it was found to do for LEVEL.
+    made_at = 1 - (1 - _MADE_AT) * ((1 - level) / (1 - LEVEL))
+
     def ratio(sums: _Floats, counts: _Floats) -> _Floats:
         return np.array([sums.sum() / max(counts.sum(), 1.0)])
 
@@ -83,10 +87,10 @@ def mean_interval(sums: _Floats, counts: _Floats, seed: int, *, draws: int = DRA
 
     # Annotated as a whole number, and any mean length serves.
     bootstrap = StationaryBootstrap(block, sums, counts, seed=seed)  # type: ignore[arg-type]
-    drawn = bootstrap.conf_int(ratio, draws, method="studentized", size=_MADE_AT, std_err_func=error)
+    drawn = bootstrap.conf_int(ratio, draws, method="studentized", size=made_at, std_err_func=error)
     degrees = max(len(sums) / block - 1, 3.0)
     beside = of_all * math.sqrt(len(sums) / (len(sums) - 1))
-    beside *= float(t.ppf((1 + _MADE_AT) / 2, degrees))
+    beside *= float(t.ppf((1 + made_at) / 2, degrees))
     low, high = float(drawn[0, 0]), float(drawn[1, 0])
     return Interval(mean, min(low, mean - beside), max(high, mean + beside))
 

@@ -66,16 +66,20 @@ def probabilistic_sharpe(sharpe: float, benchmark: float, n: int, skewness: floa
     return _NORMAL.cdf((sharpe - benchmark) * math.sqrt(n - 1) / math.sqrt(max(variance, 1e-12)))
 
 
-def deflated_sharpe(returns: npt.NDArray[np.float64], sharpes: Sequence[float]) -> DeflatedSharpe | None:
+def deflated_sharpe(
+    returns: npt.NDArray[np.float64], sharpes: Sequence[float], trials: int | None = None
+) -> DeflatedSharpe | None:
     """The Sharpe ratio of daily returns, deflated by the number of trials that it was chosen from.
 
     :param sharpes: annual ones of all the trials, this one included
+    :param trials: how many there were, where the ratios of some are not known; as many as there are ratios by default
     :return: None for fewer than two trials, or returns that do not vary
     """
+    trials = len(sharpes) if trials is None else trials
     if len(sharpes) < 2 or len(returns) < 3 or not returns.std() > 0:
         return None
     daily = np.asarray(sharpes) / math.sqrt(DAYS_A_YEAR)
-    best = expected_best_sharpe(float(daily.var(ddof=1)), len(sharpes))
+    best = expected_best_sharpe(float(daily.var(ddof=1)), trials)
     scores = (returns - returns.mean()) / returns.std()
     probability = probabilistic_sharpe(
         annual_sharpe(returns) / math.sqrt(DAYS_A_YEAR),
@@ -84,4 +88,4 @@ def deflated_sharpe(returns: npt.NDArray[np.float64], sharpes: Sequence[float]) 
         float(np.mean(scores**3)),
         float(np.mean(scores**4)),
     )
-    return DeflatedSharpe(len(sharpes), best * math.sqrt(DAYS_A_YEAR), probability)
+    return DeflatedSharpe(trials, best * math.sqrt(DAYS_A_YEAR), probability)

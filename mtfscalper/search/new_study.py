@@ -20,6 +20,7 @@ from freqtrade.strategy import IStrategy
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.backtester import checked_model
+from mtfscalper.freqai.own_reward import users_reward
 from mtfscalper.freqai.strategy_parameters import parameter_complaint, parameters_of
 from mtfscalper.freqai.strategy_rules import settings_of_strategy
 from mtfscalper.freqai.written_config import as_written
@@ -72,11 +73,13 @@ class Traded(NamedTuple):
     """What a config trades.
 
     :ivar pairs: of the whitelist
+    :ivar own_reward: whether the model's reward is the user's own
     :ivar candle_pairs: whose candles are read, those among them
     :ivar startup_candles: before the first candle that is traded on, those of the training among them
     """
 
     strategy: IStrategy
+    own_reward: bool
     pairs: tuple[str, ...]
     candle_pairs: tuple[str, ...]
     startup_candles: int
@@ -91,7 +94,7 @@ def begin_study(folder: StudyFolder, arguments: Sequence[str], config: dict[str,
     """
     space, settings = SearchSpace.from_config(config), settings_of_strategy(config)
     with _traded(config) as traded:
-        _check_space(space, config, traded.strategy)
+        _check_space(space, config, traded)
         spec = _spec(folder, arguments, config, asked, space, settings, traded)
         with_settings(spec, config, space)
         datadir = Path(config["datadir"])
@@ -131,10 +134,9 @@ def copy_candles(folder: StudyFolder, config: dict[str, Any], datadir: Path, pai
     return cut_candles(config, datadir, folder.candles, pairs, lock_ms)
 
 
-def check_same(spec: StudySpec, config: dict[str, Any], strategy: IStrategy | None = None) -> None:
+def check_same(spec: StudySpec, config: dict[str, Any], strategy: IStrategy) -> None:
     """Refuse to go on where trials would no longer be measured alike.
 
-    :param strategy: None where it has not been loaded
     :raises StudyError: with what has changed since the study began
     """
     remedy = "accepted: what the study began with; remedy: put it back, or begin another study with --study"
@@ -146,10 +148,9 @@ def check_same(spec: StudySpec, config: dict[str, Any], strategy: IStrategy | No
     space = ((config.get("freqai") or {}).get("rl_config") or {}).get(SEARCH_SPACE)
     if space is not None and SearchSpace.from_json(space).as_json() != spec.space:
         raise StudyError(f"{SECTION} has changed since the study {spec.name} began; {remedy}")
-    if strategy is not None:
-        sources = sources_of(strategy)
-        if other := [name for name in sorted(sources | spec.sources) if sources.get(name) != spec.sources.get(name)]:
-            raise StudyError(f"{', '.join(other)} changed since the study {spec.name} began; {remedy}")
+    sources = sources_of(strategy)
+    if others := [name for name in sorted(sources | spec.sources) if sources.get(name) != spec.sources.get(name)]:
+        raise StudyError(f"{', '.join(others)} changed since the study {spec.name} began; {remedy}")
     if artefacts.code_hash() != spec.code:
         raise StudyError(
             f"this package's code is another than when the study {spec.name} began, and its policies would be too; "
@@ -247,22 +248,24 @@ def _traded(config: dict[str, Any]) -> Iterator[Traded]:
                 "--strategy"
             )
         [strategy] = backtesting.strategylist
-        checked_model(backtesting, strategy)
+        model = checked_model(backtesting, strategy)
+        own_reward = users_reward(type(model), config) is not None
         pairs = tuple(backtesting.pairlists.whitelist)
         beside = [pair for pair, *_ in strategy.gather_informative_pairs()]
         beside += config["freqai"].get("feature_parameters", {}).get("include_corr_pairlist", [])
-        yield Traded(strategy, pairs, tuple(dict.fromkeys([*pairs, *beside])), int(backtesting.required_startup))
+        candle_pairs = tuple(dict.fromkeys([*pairs, *beside]))
+        yield Traded(strategy, own_reward, pairs, candle_pairs, int(backtesting.required_startup))
     finally:
         Backtesting.cleanup()  # type: ignore[no-untyped-call]
-        exchange.close()
+        exchange.close()  # type: ignore[no-untyped-call]
 
 
-def _check_space(space: SearchSpace, config: dict[str, Any], strategy: IStrategy) -> None:
+def _check_space(space: SearchSpace, config: dict[str, Any], traded: Traded) -> None:
     """
     :raises StudyError: with every key that nothing reads, and every value that is not accepted
     """
-    parameters = parameters_of(strategy)
-    complaints = list(space.complaints(config, parameters))
+    parameters = parameters_of(traded.strategy)
+    complaints = list(space.complaints(config, parameters, own_reward=traded.own_reward))
     if not complaints:
         for key, of in space.searched.items():
             for value in of.extremes:

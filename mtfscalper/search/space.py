@@ -179,11 +179,14 @@ class SearchSpace:
         """Plain JSON values."""
         return {key: _written(entry) for key, entry in self.searched.items()}
 
-    def complaints(self, config: Mapping[str, Any], parameters: Mapping[str, Any]) -> Iterator[str]:
+    def complaints(
+        self, config: Mapping[str, Any], parameters: Mapping[str, Any], *, own_reward: bool = False
+    ) -> Iterator[str]:
         """Complaints about keys that nothing reads, one line each.
 
         :param config: the freqtrade config
         :param parameters: of the strategy, by name
+        :param own_reward: whether the model's reward is the user's own, which reads what it likes
         """
         rl = (config.get("freqai") or {}).get("rl_config") or {}
         model_type = rl.get("model_type", "PPO")
@@ -197,7 +200,7 @@ class SearchSpace:
             }
         )
         for key in self.searched:
-            if key in known or key.startswith(_TERMS):
+            if key in known or key.startswith("reward." if own_reward else _TERMS):
                 continue
             reason = _NOT_SEARCHED.get(key, "is a key that nothing reads")
             if key in PPOSettings.model_fields and model_type != "PPO":
@@ -296,10 +299,10 @@ def _parsed(entry: Any) -> Searched:
     return _TYPES[kind](**values)
 
 
-def _check_range(low: Any, high: Any, step: Any, *, log: Any, kind: tuple[type, ...]) -> None:
-    value: Any
+def _check_range(low: Any, high: Any, step: Any, *, log: Any, kind: tuple[type[float], ...]) -> None:
     of_kind = "whole numbers" if kind == (int,) else "finite numbers"
-    for name, value in (("low", low), ("high", high), ("step", step)):
+    given: dict[str, Any] = {"low": low, "high": high, "step": step}
+    for name, value in given.items():
         if value is None and name == "step":
             continue
         if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):

@@ -10,10 +10,12 @@ import subprocess
 import time
 from collections.abc import Sequence
 from contextlib import suppress
+from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from freqtrade.resolvers import StrategyResolver
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -125,7 +127,7 @@ def open_or_begin(request: Request, console: Console) -> Opened:
     _check_storage(folder, request.storage)
     if folder.exists:
         spec = folder.spec
-        check_same(spec, config)
+        check_same(spec, config, StrategyResolver.load_strategy(deepcopy(config)))
         study = _study(folder, spec, request.storage)
     else:
         console.print(f"Beginning the study {request.name}: checking the space and copying candles ...", markup=False)

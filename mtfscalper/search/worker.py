@@ -251,7 +251,7 @@ def run_worker(
     try:
         reason = worker.work(plan)
     finally:
-        exchange.close()
+        exchange.close()  # type: ignore[no-untyped-call]
     if reason is not None:
         logger.error("The study stops: %s", reason)
     return EXIT_DONE if reason is None else EXIT_FAILURES

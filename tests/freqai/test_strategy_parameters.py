@@ -11,7 +11,7 @@ from freqtrade.exceptions import OperationalException
 from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy import BooleanParameter, CategoricalParameter, DecimalParameter, IntParameter, IStrategy
 
-from mtfscalper.freqai.strategy_parameters import parameter_complaint
+from mtfscalper.freqai.strategy_parameters import check_parameters_are_read, parameter_complaint
 
 ROOT = Path(__file__).parents[2]
 
@@ -76,3 +76,17 @@ def test_what_each_kind_of_parameter_takes() -> None:
     assert [parameter_complaint(name, value, kinds) for name, value in good.items()] == [None] * 4
     bad: dict[str, Any] = {"flag": 1, "choice": "c", "whole": 6, "decimal": 0.25}
     assert all(parameter_complaint(name, value, kinds) for name, value in bad.items())
+
+
+def test_a_strategy_that_does_not_read_them_is_refused() -> None:
+    class Plain(IStrategy):
+        timeframe = "5m"
+
+        def populate_indicators(self, dataframe: Any, metadata: Any) -> Any:
+            return dataframe
+
+    values = {"strategy_parameters": {"rsi_low": 50}}
+    check_parameters_are_read(strategy(values["strategy_parameters"]), values)
+    check_parameters_are_read(Plain({}), {})
+    with pytest.raises(OperationalException, match=r"Plain does not read it"):
+        check_parameters_are_read(Plain({}), values)

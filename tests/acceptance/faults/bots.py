@@ -6,7 +6,7 @@ import os
 import signal
 import struct
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -122,6 +122,7 @@ def running_bot(
     start: datetime,
     freqai: Mapping[str, Any] | None = None,
     database: Path | None = None,
+    configs: Sequence[Path] = (),
     **sections: Any,
 ) -> Iterator[Bot]:
     """A bot beside an exchange that goes by its clock.
@@ -129,6 +130,7 @@ def running_bot(
     :param start: what the clock shows at first
     :param freqai: settings of FreqAI's that differ, those of its ``rl_config`` one by one
     :param database: of its trades; a new one by default
+    :param configs: further config files, which come last
     :param sections: further sections of its config
     """
     frames = home.new("frames")
@@ -142,7 +144,7 @@ def running_bot(
         overlay = home.overlay(asked, url=exchange.url, internals={"process_throttle_secs": 1}, **sections)
         command = freqtrade_command(
             "trade",
-            [CONFIG, overlay],
+            [CONFIG, overlay, *configs],
             userdir=home.user,
             datadir=home.folder / "bot_data",
             dry_run=True,

@@ -1,0 +1,183 @@
+"""``mtfscalper study deploy``: puts a judged trial in a bot's place, takes it back, or goes on doing so by itself."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from freqtrade.commands.arguments import Arguments
+from rich.console import Console
+
+from mtfscalper.search.deployment import Deployed, Deployments, identifier_of, overlay_for
+from mtfscalper.search.errors import StudyError
+from mtfscalper.search.gates import Limits
+from mtfscalper.search.judge import Judgements, best_of, finished_trial, overlay_of_trial
+from mtfscalper.search.judge_command import judge_trial, open_study_there
+from mtfscalper.search.reload import checked_url, reload_bot
+from mtfscalper.search.study_run import Opened
+from mtfscalper.search.trial_config import overlay_hash
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+# Trials take minutes.
+WATCH_SECONDS = 30.0
+# Of the first trials any is the best, and the gates ask what choosing among many is worth.
+AFTER_TRIALS = 10
+
+
+class DeployRequest(NamedTuple):
+    """What ``mtfscalper study deploy`` is asked for.
+
+    :ivar study: its name; None with ``rollback``
+    :ivar line: the name of what one bot follows
+    :ivar trial: its number; None for the best
+    :ivar force: why it is deployed without passed gates
+    :ivar reload: the address of a bot that is to follow
+    """
+
+    study: str | None
+    line: str
+    user_data_dir: Path
+    storage: str | None = None
+    trial: int | None = None
+    force: str | None = None
+    reload: str | None = None
+    limits: Limits = Limits()
+    after_trials: int = AFTER_TRIALS
+    every_seconds: float = WATCH_SECONDS
+
+
+def deploy_study(request: DeployRequest, console: Console) -> Deployed:
+    """Deploy a trial that has passed its gates.
+
+    :raises StudyError: if it has not and no reason is given, or a bot does not follow
+    """
+    url, deployments = _checked(request), Deployments(request.user_data_dir)
+    opened = _opened(request, console)
+    trial = finished_trial(opened.study.get_trials(deepcopy=False), request.trial)
+    deployed = _deploy(deployments, opened, trial, request)
+    _tell(deployed, "deployed", opened, console)
+    _reload(deployments, deployed, url, console)
+    return deployed
+
+
+def rollback(request: DeployRequest, console: Console) -> Deployed:
+    """Put back what was deployed before.
+
+    :raises StudyError: if there is nothing before, or a bot does not follow
+    """
+    url, deployments = _checked(request), Deployments(request.user_data_dir)
+    deployed = deployments.rollback(request.line)
+    _tell(deployed, "put back", None, console)
+    _reload(deployments, deployed, url, console)
+    return deployed
+
+
+def watch(request: DeployRequest, console: Console, *, wait: Callable[[float], None] = time.sleep) -> None:
+    """Judge each new best trial once, and deploy it when it passes, until it is interrupted.
+
+    :raises StudyError: if the study cannot be judged; a bot that does not follow is told of, and the watch goes on
+    """
+    url, deployments = _checked(request), Deployments(request.user_data_dir)
+    opened = _opened(request, console)
+    console.print(
+        f"Watching study {opened.spec.name}: from {request.after_trials} finished trials on each new best is judged "
+        f"once, and deployed as {request.line} when it passes. Each judgement is a look at the locked candles, and "
+        "asks more than the one before. Ctrl-C ends this.",
+        markup=False,
+    )
+    known = Judgements(opened.folder)
+    while True:
+        trials = opened.study.get_trials(deepcopy=False)
+        finished = [trial for trial in trials if trial.state.name == "COMPLETE"]
+        if len(finished) >= request.after_trials:
+            best = best_of(trials)
+            if known.of(best.number, overlay_hash(overlay_of_trial(opened.spec, best))) is None:
+                judgement = judge_trial(opened, best, request.limits, console)
+                deployments.note(
+                    *("judge", request.line),
+                    study=opened.spec.name,
+                    trial=best.number,
+                    passed=judgement.passed,
+                    look=judgement.look,
+                )
+                if judgement.passed:
+                    deployed = _deploy(deployments, opened, best, request)
+                    _tell(deployed, "deployed", opened, console)
+                    try:
+                        _reload(deployments, deployed, url, console)
+                    except StudyError as error:
+                        console.print(f"error: {error}", style="red", markup=False)
+        wait(request.every_seconds)
+
+
+# ---------------------------------------------------------------------- parts
+
+
+def _checked(request: DeployRequest) -> str | None:
+    Deployments(request.user_data_dir).path(request.line)
+    if request.force is not None and not request.force.strip():
+        raise StudyError('--force is empty; accepted: why it is deployed all the same; remedy: --force "REASON"')
+    return None if request.reload is None else checked_url(request.reload)
+
+
+def _opened(request: DeployRequest, console: Console) -> Opened:
+    assert request.study is not None
+    return open_study_there(request.study, request.user_data_dir, request.storage, console)
+
+
+def _deploy(deployments: Deployments, opened: Opened, trial: FrozenTrial, request: DeployRequest) -> Deployed:
+    overlay = overlay_of_trial(opened.spec, trial)
+    return deployments.deploy(
+        request.line,
+        opened.spec,
+        trial.number,
+        overlay_for(opened.spec, overlay, request.line),
+        Judgements(opened.folder).of(trial.number, overlay_hash(overlay)),
+        parameters=trial.params,
+        value=trial.value,
+        force=request.force,
+    )
+
+
+def _tell(deployed: Deployed, what: str, opened: Opened | None, console: Console) -> None:
+    before = "" if deployed.previous is None else f"; version {deployed.previous} is kept"
+    console.print(
+        f"Trial {deployed.trial} of study {deployed.study} is {what}: {deployed.path}, version {deployed.version}"
+        f"{before}. FreqAI's identifier: {identifier_of(deployed.line)}",
+        style="green",
+        markup=False,
+    )
+    if deployed.set_aside is not None:
+        console.print(
+            f"What lay there had been changed since it was deployed, and now lies in {deployed.set_aside}.",
+            style="yellow",
+            markup=False,
+        )
+    if opened is not None:
+        asked = Arguments(["backtesting", *opened.arguments]).get_parsed_arg()
+        configs = [word for file in asked["config"] for word in ("--config", str(file))]
+        command = ["freqtrade", "trade", *configs, "--config", str(deployed.path)]
+        console.print(f"A bot follows it with: {shlex.join(command)}", markup=False)
+
+
+def _reload(deployments: Deployments, deployed: Deployed, url: str | None, console: Console) -> None:
+    if url is None:
+        return
+    strategy = str(json.loads(deployed.path.read_text(encoding="utf-8")).get("strategy"))
+    try:
+        done = reload_bot(url, strategy)
+    except StudyError as error:
+        deployments.note("reload", deployed.line, version=deployed.version, url=url, ok=False, error=str(error))
+        raise
+    deployments.note("reload", deployed.line, version=deployed.version, url=url, ok=True, bot=done.bot_name)
+    console.print(
+        f"The bot {done.bot_name} at {url} has read its config again and runs after {done.seconds:.0f} s.",
+        style="green",
+        markup=False,
+    )

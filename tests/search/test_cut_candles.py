@@ -1,0 +1,84 @@
+"""The copy of the candles that trials read: it ends before what is locked, and says so."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from mtfscalper.offline.synthetic import write_market
+from mtfscalper.search.cut_candles import candle_files, check_cut, cut_candles, span_ms
+from mtfscalper.search.errors import StudyError
+
+PAIR, OTHER = "BTC/USDT:USDT", "ETH/USDT:USDT"
+CONFIG: dict[str, Any] = {"trading_mode": "futures", "candle_type_def": "futures", "dataformat_ohlcv": "feather"}
+LOCK = datetime(2024, 9, 3, tzinfo=UTC)
+LOCK_MS = int(LOCK.timestamp() * 1000)
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("market")
+    write_market(
+        folder, start=datetime(2024, 9, 1, tzinfo=UTC), stop=datetime(2024, 9, 5, tzinfo=UTC), pairs=(PAIR, OTHER)
+    )
+    return folder
+
+
+def ends(folder: Path) -> dict[str, pd.Timestamp]:
+    return {path.name: pd.read_feather(path)["date"].iloc[-1] for path in (folder / "futures").iterdir()}
+
+
+def test_no_file_goes_on_into_what_is_locked_and_nothing_else_is_missing(market: Path, tmp_path: Path) -> None:
+    target = tmp_path / "candles"
+    cut_candles(CONFIG, market, target, (PAIR, OTHER), LOCK_MS)
+    assert ends(target).keys() == ends(market).keys()
+    assert {PAIR, OTHER} == {file.pair for file in candle_files(CONFIG, target, (PAIR, OTHER))}
+    for name, last in ends(target).items():
+        length = pd.Timedelta(name.split("-")[1].replace("m", "min"))
+        assert last + length <= LOCK
+        whole = pd.read_feather(market / "futures" / name)
+        inside = whole[whole["date"] + length <= LOCK].reset_index(drop=True)
+        copied = pd.read_feather(target / "futures" / name)
+        if "funding" in name:
+            # Of an older layout freqtrade keeps the rates alone, under their name.
+            inside = inside.rename(columns={"open": "funding_rate"})[["date", "funding_rate"]]
+        pd.testing.assert_frame_equal(copied, inside)
+
+
+def test_a_candle_that_ends_after_the_lock_is_left_out_whenever_it_begins(market: Path, tmp_path: Path) -> None:
+    cut_candles(CONFIG, market, tmp_path / "candles", (PAIR,), LOCK_MS - 60_000)
+    last = ends(tmp_path / "candles")
+    assert last["BTC_USDT_USDT-1h-futures.feather"] == LOCK - pd.Timedelta("2h")
+    assert last["BTC_USDT_USDT-5m-futures.feather"] == LOCK - pd.Timedelta("10min")
+
+
+def test_the_same_candles_have_the_same_hash_and_others_another(market: Path, tmp_path: Path) -> None:
+    first, second, longer = (
+        cut_candles(CONFIG, market, tmp_path / name, (PAIR,), LOCK_MS + more)
+        for name, more in (("first", 0), ("second", 0), ("longer", 3_600_000))
+    )
+    assert first == second != longer
+
+
+def test_a_copy_that_was_exchanged_for_all_candles_is_refused(market: Path, tmp_path: Path) -> None:
+    target = tmp_path / "candles"
+    cut_candles(CONFIG, market, target, (PAIR,), LOCK_MS)
+    check_cut(CONFIG, target, (PAIR,), LOCK_MS)
+    name = "BTC_USDT_USDT-1h-mark.feather"
+    shutil.copy(market / "futures" / name, target / "futures" / name)
+    with pytest.raises(StudyError, match=r"BTC/USDT:USDT 1h mark goes on to 2024-09-04 23:00, into the candles"):
+        check_cut(CONFIG, target, (PAIR,), LOCK_MS)
+    with pytest.raises(StudyError, match=r"holds no candles of ETH/USDT:USDT"):
+        check_cut(CONFIG, target, (OTHER,), LOCK_MS)
+
+
+def test_the_span_is_that_of_all_pairs(market: Path, tmp_path: Path) -> None:
+    first, end = span_ms(CONFIG, market, (PAIR, OTHER), "5m")
+    assert (first, end) == tuple(int(datetime(2024, 9, day, tzinfo=UTC).timestamp() * 1000) for day in (1, 5))
+    with pytest.raises(StudyError, match=r"no candles of XRP/USDT:USDT 5m futures"):
+        span_ms(CONFIG, market, (PAIR, "XRP/USDT:USDT"), "5m")

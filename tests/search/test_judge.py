@@ -1,0 +1,203 @@
+"""A winner on the locked candles: looked at once, on record before it is run, and never silently again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from optuna.trial import TrialState
+from search.exit_markets import Size, judged
+from search.judged_studies import (
+    CODE,
+    TEST_SEEDS,
+    TUNING_SEEDS,
+    finished,
+    make_spec,
+    make_study,
+    runs,
+    study_folder,
+    unfinished,
+)
+
+from mtfscalper import artefacts
+from mtfscalper.search.errors import StudyError
+from mtfscalper.search.gates import Limits
+from mtfscalper.search.judge import Judgement, Judgements, best_of, days_of_trials, finished_trial, judge
+from mtfscalper.search.run_figures import Run
+from mtfscalper.search.study_folder import StudyFolder
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFolder:
+    monkeypatch.setattr(artefacts, "code_hash", lambda: CODE)
+    return study_folder(tmp_path)
+
+
+def states(folder: StudyFolder) -> list[str]:
+    return [json.loads(line)["state"] for line in folder.judgements.read_text().splitlines()]
+
+
+def test_exits_with_foresight_pass_and_random_ones_do_not(folder: StudyFolder) -> None:
+    trials, best = make_study(folder)
+    run, asked = runs(skill=1.0)
+    judgement, looked = judge(folder, trials, best, run)
+    assert looked
+    assert judgement.passed, [gate for gate in judgement.gates if not gate.passed]
+    assert judgement.refused_by == ()
+    # Fresh seeds, each once.
+    assert tuple(asked) == TEST_SEEDS == judgement.seeds
+    assert (judgement.look, judgement.level, judgement.trials) == (1, 0.9, 8)
+    assert judgement.difference > 0
+    unlucky, _ = judge(folder, trials, trials[3], runs(skill=0.0)[0])
+    assert not unlucky.passed
+    assert unlucky.look == 2
+    assert unlucky.level == pytest.approx(0.95)
+    assert {gate.key for gate in unlucky.gates if not gate.passed} >= {"interval", "deflated_sharpe"}
+    assert {gate.key for gate in unlucky.gates if gate.passed} >= {"trades", "drawdown"}
+
+
+def test_a_look_is_on_record_before_it_is_run(folder: StudyFolder) -> None:
+    trials, best = make_study(folder)
+
+    def run(seed: int) -> Run:
+        assert states(folder) == ["begun"]
+        return runs()[0](seed)
+
+    judge(folder, trials, best, run)
+    assert states(folder) == ["begun", "done"]
+
+
+def test_a_trial_that_was_judged_is_not_looked_at_again_unless_asked_for(folder: StudyFolder) -> None:
+    trials, best = make_study(folder)
+    run, asked = runs()
+    first, _ = judge(folder, trials, best, run)
+    before = folder.judgements.read_bytes()
+    assert judge(folder, trials, best, run) == (first, False)
+    assert folder.judgements.read_bytes() == before
+    assert len(asked) == len(TEST_SEEDS)
+    again, looked = judge(folder, trials, best, run, again=True)
+    assert looked
+    assert (again.look, Judgements(folder).looks) == (2, 2)
+    # What it costs: the same candles, the same trades, a stricter interval.
+    assert again.difference == first.difference
+    low, later = (next(gate for gate in one.gates if gate.key == "interval").value for one in (first, again))
+    assert low is not None
+    assert later is not None
+    assert later < low
+    assert Judgements(folder).done() == [first, again]
+    assert Judgements(folder).of(best.number, first.overlay) == again
+
+
+def test_a_look_that_is_cut_off_is_gone_on_with_and_stays_one(folder: StudyFolder) -> None:
+    trials, best = make_study(folder)
+    run, asked = runs()
+
+    def broken(seed: int) -> Run:
+        if seed == TEST_SEEDS[1]:
+            raise KeyboardInterrupt
+        return run(seed)
+
+    with pytest.raises(KeyboardInterrupt):
+        judge(folder, trials, best, broken)
+    assert states(folder) == ["begun", "failed"]
+    judgement, _ = judge(folder, trials, best, run)
+    assert judgement.look == 1
+    assert states(folder) == ["begun", "failed", "done"]
+    # What was there of it is not run again.
+    assert tuple(asked) == TEST_SEEDS
+
+
+def test_another_trial_after_a_look_that_was_cut_off_is_another_look(folder: StudyFolder) -> None:
+    trials, best = make_study(folder)
+
+    def broken(_: int) -> Run:
+        raise StudyError("no candles")
+
+    with pytest.raises(StudyError, match="no candles"):
+        judge(folder, trials, best, broken)
+    judgement, _ = judge(folder, trials, trials[1], runs()[0])
+    assert judgement.look == 2
+
+
+def test_a_record_that_cannot_be_read_counts_as_a_look(folder: StudyFolder) -> None:
+    trials, best = make_study(folder)
+    judge(folder, trials, best, runs()[0])
+    folder.judgements.write_bytes(folder.judgements.read_bytes()[:-100])
+    # The look that began is one, and the record that is cut off another: of which look it was is not known.
+    assert Judgements(folder).looks == 2
+    judgement, looked = judge(folder, trials, best, runs()[0])
+    assert looked
+    assert judgement.look == 1
+
+
+def test_judging_it_twice_at_once_is_refused(folder: StudyFolder) -> None:
+    trials, best = make_study(folder)
+    with FileLock(folder.path / ".judging.lock"), pytest.raises(StudyError, match="another process looks"):
+        judge(folder, trials, best, runs()[0])
+    assert Judgements(folder).looks == 0
+
+
+@pytest.mark.parametrize("seeds", [(), TUNING_SEEDS[:1]])
+def test_seeds_that_trials_were_trained_from_judge_nothing(folder: StudyFolder, seeds: tuple[int, ...]) -> None:
+    trials, best = make_study(folder)
+    folder.write_spec(make_spec(test_seeds=seeds))
+    with pytest.raises(StudyError, match="test seeds"):
+        judge(folder, trials, best, runs()[0])
+    assert Judgements(folder).looks == 0
+
+
+def test_every_trial_that_was_run_counts_and_one_that_was_begun_again_counts_once(folder: StudyFolder) -> None:
+    trials, _ = make_study(folder)
+    others = [
+        unfinished(8, TrialState.PRUNED),
+        unfinished(9, TrialState.FAIL, error="no candles"),
+        unfinished(10, TrialState.FAIL),
+        unfinished(11, TrialState.RUNNING, again_of=10),
+        unfinished(12, TrialState.WAITING),
+    ]
+    # The pruned one has shown what its first run gave.
+    run = json.loads(folder.run_file(0, TUNING_SEEDS[0]).read_text())
+    folder.trial(8).mkdir(parents=True)
+    folder.run_file(8, TUNING_SEEDS[0]).write_text(json.dumps(run))
+    found = days_of_trials(folder, [*trials, *others], TUNING_SEEDS)
+    assert [one.number for one in found] == [*range(8), 8, 9, 11]
+    assert [one.complete for one in found] == [True] * 8 + [False] * 3
+    assert found[8].differences == tuple(run["differences"])
+    assert found[9].days == ()
+
+
+def test_a_finished_trial_without_its_figures_judges_nothing(folder: StudyFolder) -> None:
+    trials, best = make_study(folder)
+    folder.run_file(best.number, TUNING_SEEDS[1]).unlink()
+    with pytest.raises(StudyError, match="1 of its 2 runs are missing"):
+        judge(folder, trials, best, runs()[0])
+    assert Judgements(folder).looks == 0
+
+
+def test_only_finished_trials_are_judged_and_the_best_by_default(folder: StudyFolder) -> None:
+    trials, best = make_study(folder)
+    pruned = finished(8, None, state=TrialState.PRUNED)
+    assert best_of([*trials, pruned]) is best
+    assert finished_trial(trials, 3).number == 3
+    for number, state in ((8, "pruned"), (99, "not there")):
+        with pytest.raises(StudyError, match=f"--trial is {number}, which is {state}"):
+            finished_trial([*trials, pruned], number)
+    with pytest.raises(StudyError, match="no finished trial, of 1"):
+        best_of([pruned])
+
+
+def test_a_run_without_trades_is_judged_and_passes_nothing(folder: StudyFolder) -> None:
+    trials, best = make_study(folder)
+    run, _ = runs(n_trades=0)
+    judgement, _ = judge(folder, trials, best, run, Limits(trades=1))
+    assert {gate.key for gate in judgement.gates if gate.passed} <= {"drawdown", "overfitting"}
+    assert Judgement.from_json(json.loads(json.dumps(judgement.as_json()))) == judgement
+
+
+@pytest.mark.parametrize("swings", [False, True])
+def test_rules_pass_on_a_market_that_swings_back_and_not_on_a_random_walk(folder: StudyFolder, swings: bool) -> None:
+    """A few draws of tests/acceptance/test_study_gates.py."""
+    size = Size(validation_days=50, locked_days=40, trades_a_day=3, trials=4)
+    assert judged(folder, 3, size, swings=swings).passed == swings
