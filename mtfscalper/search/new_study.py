@@ -41,7 +41,7 @@ _SEEDS = 2**31 // _SEED_STEP
 _NOT_COMPARED = (
     *("$schema", "internals", "telegram", "webhook", "discord", "api_server", "external_message_consumer"),
     *("log_config", "bot_name", "initial_state", "user_data_dir", "datadir", "strategy_path", "freqaimodel_path"),
-    *("db_url", "exchange", "dry_run", "add_config_files", "strategy", "freqaimodel"),
+    *("config_files", "db_url", "exchange", "dry_run", "add_config_files", "strategy", "freqaimodel"),
 )
 # What the command line may say too.
 _IN_FORCE = (

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import warnings
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from mtfscalper.search.errors import StudyError
@@ -31,15 +32,16 @@ STARTUP_TRIALS = 10
 
 def check_optuna() -> None:
     """
-    :raises StudyError: if Optuna is not installed
+    :raises StudyError: if a package is missing that only studies need
     """
-    try:
-        import optuna
-    except ImportError:
-        raise StudyError(
-            "the package optuna is not installed, which keeps the trials of a study; accepted: 5.0 or newer; remedy: "
-            "pip install 'mtfscalper[search]'"
-        ) from None
+    for package, needed_for in (("optuna", "keeps the trials of a study"), ("arch", "draws the intervals of trials")):
+        if find_spec(package) is None:
+            raise StudyError(
+                f"the package {package} is not installed, which {needed_for}; accepted: what the extra names; remedy: "
+                "pip install 'mtfscalper[search]'"
+            )
+    import optuna
+
     # Each trial is told of by the study's own lines.
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
@@ -187,7 +189,7 @@ def open_study(storage: BaseStorage, spec: StudySpec, seed: list[int]) -> Study:
         direction="maximize",
         load_if_exists=True,
         sampler=optuna.samplers.TPESampler(
-            multivariate=True, constant_liar=True, n_startup_trials=STARTUP_TRIALS, seed=sampler_seed
+            multivariate=False, constant_liar=True, n_startup_trials=STARTUP_TRIALS, seed=sampler_seed
         ),
         pruner=optuna.pruners.WilcoxonPruner(p_threshold=P_THRESHOLD, n_startup_steps=STARTUP_INSTANCES),
     )

@@ -7,6 +7,7 @@ import pwd
 import shutil
 import socket
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,19 +22,17 @@ def _program(name: str) -> str:
 
 
 @contextmanager
-def postgres(folder: Path) -> Iterator[str]:
-    """
-    :param folder: of the database, which is made
-    :return: the address of an empty database
-    """
-    folder.mkdir()
+def postgres() -> Iterator[str]:
+    """The address of an empty database."""
+    # Not in a test's folder, which is its owner's alone, and the server's owner is another.
+    with tempfile.TemporaryDirectory(prefix="postgres") as folder:
+        yield from _served(Path(folder))
+
+
+def _served(folder: Path) -> Iterator[str]:
     user = pwd.getpwnam(_USER if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name)
     if os.geteuid() == 0:
         os.chown(folder, user.pw_uid, user.pw_gid)
-        # Folders of tests are their owner's alone.
-        for parent in folder.parents:
-            if parent != Path("/"):
-                parent.chmod(parent.stat().st_mode | 0o011)
 
     def run(name: str, *options: str) -> None:
         subprocess.run(

@@ -135,6 +135,7 @@ def test_the_backtest_of_a_trials_overlay_makes_the_trials_own_trades(tmp_path: 
         seeded = tmp_path / "seed.json"
         seeded.write_text(json.dumps({"freqai": {"identifier": f"again_{number}", "rl_config": {"seed": seed}}}))
         results = tmp_path / f"results_{number}"
+        results.mkdir()
         output = output_of(
             freqtrade_command(
                 "backtesting",
@@ -165,7 +166,7 @@ def test_the_backtest_of_a_trials_overlay_makes_the_trials_own_trades(tmp_path: 
 def test_two_machines_share_a_study_in_a_database(tmp_path: Path, served: tuple[Path, str]) -> None:
     pytest.importorskip("psycopg", reason="the driver is not installed: pip install 'mtfscalper[postgres]'")
     wanted = 6
-    with postgres(tmp_path / "database") as url:
+    with postgres() as url:
         homes = [StudyHome(tmp_path / name, served[1], market=served[0]) for name in ("one", "two")]
         begun = homes[0].run("--trials", "1", "--seeds", "1", "--storage", url)
         assert begun.returncode == 0, begun.stdout + begun.stderr
