@@ -1,7 +1,7 @@
 """Trials an hour of a study: one at a time, several at once, and freqtrade's own learner in a loop of Optuna's.
 
-Every contender searches the learning rate alone, with one training a trial on the same candles, over the same samples;
-only freqtrade's learners have no ``n_envs`` beyond the processors. A quarter of an hour a round on two processors.
+Every contender searches the learning rate alone, with two trainings a trial on the same candles, over the same samples to
+a rollout; only freqtrade's learners have one environment, or as many as processors. An hour a round on two processors.
 
     python benchmarks/bench_study.py --trials 6 --json bench_study.json
 """
@@ -38,7 +38,8 @@ from mtfscalper.search.trial_attributes import RUN_SECONDS, TIMESTEPS
 VALIDATION, LOCKED_DAYS = "20241001-20241011", 7
 TIMERANGE = "20241001-20241018"
 PAIR = MAIN_CONFIG["exchange"]["pair_whitelist"][0]
-N_ENVS = 12
+# With more steps, twelve environments would collect more in one rollout than freqtrade's learner is asked for in all.
+N_ENVS, N_STEPS = 12, 512
 NAME = "bench"
 SPACE = {"learning_rate": {"type": "float", "low": 5e-5, "high": 2e-3, "log": True}}
 STOCK = {"stock": "ReinforcementLearner", "stock multiproc": "ReinforcementLearner_multiproc"}
@@ -83,7 +84,7 @@ def study(home: Path, exchange: str, options: argparse.Namespace, workers: int) 
 def stock(home: Path, exchange: str, options: argparse.Namespace, model: str) -> dict[str, Any]:
     """Run ``stock_study.py``."""
     freqai = budget(options.cycles)
-    freqai |= {"model_training_parameters": PPO_ARGUMENTS, "identifier": "stock"}
+    freqai |= {"model_training_parameters": PPO_ARGUMENTS | {"n_steps": N_STEPS}, "identifier": "stock"}
     # What freqtrade's learner does not have, and needs.
     freqai["rl_config"] |= {"decision_mode": "replay", "add_state_info": False, "cpu_count": usable_processors()}
     sections = {"strategy_path": "benchmarks/stock_strategy", "freqai": freqai}
@@ -109,7 +110,7 @@ def budget(cycles: int) -> dict[str, Any]:
         "train_period_days": 20,
         "backtest_period_days": 5,
         "activate_tensorboard": False,
-        "rl_config": {"train_cycles": cycles, "progress_bar": False},
+        "rl_config": {"train_cycles": cycles, "progress_bar": False, "n_steps": N_STEPS},
     }
 
 

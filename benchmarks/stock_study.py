@@ -18,7 +18,9 @@ trials, overlay, command = int(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:]
 
 def objective(trial: optuna.Trial) -> float:
     searched = {"learning_rate": trial.suggest_float("learning_rate", 5e-5, 2e-3, log=True)}
-    overlay.write_text(json.dumps({"freqai": {"identifier": f"{trial.number}", "model_training_parameters": searched}}))
+    # The strategy wants both places to agree; freqtrade's learner reads the second.
+    settings = {"identifier": f"{trial.number}", "rl_config": searched, "model_training_parameters": searched}
+    overlay.write_text(json.dumps({"freqai": settings}))
     subprocess.run([*command, "--config", str(overlay)], check=True)
     return load_backtest_stats(overlay.parent / "backtest_results")["strategy"]["StockHybrid"]["profit_total"]
 

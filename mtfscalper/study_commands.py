@@ -138,6 +138,47 @@ def _run(args: argparse.Namespace) -> int:
         return 2
 
 
+# ---------------------------------------------------------------------- study watch
+
+
+def _watch(args: argparse.Namespace) -> int:
+    from rich.console import Console
+
+    from mtfscalper.search.errors import StudyError
+    from mtfscalper.search.installed import check_installed
+
+    args.storage = storage_of(args)
+    try:
+        check_installed("optuna")
+        from mtfscalper.monitoring.study_watch import watch
+
+        return watch(args, Console(highlight=False))
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+# ---------------------------------------------------------------------- dashboard
+
+
+def dashboard(args: argparse.Namespace) -> int:
+    """``mtfscalper dashboard``."""
+    from mtfscalper.search.errors import StudyError
+    from mtfscalper.search.installed import check_installed
+
+    args.storage = storage_of(args)
+    # As Ctrl-C: the port does not outlive this process.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        check_installed("optuna", "optuna_dashboard", "werkzeug")
+        from mtfscalper.monitoring.dashboard import serve
+
+        return serve(args)
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
 # ---------------------------------------------------------------------- study judge
 
 
@@ -313,50 +354,9 @@ def _told(work: Callable[[], int]) -> int:
         return 2
 
 
-# ---------------------------------------------------------------------- study watch
-
-
-def _watch(args: argparse.Namespace) -> int:
-    from rich.console import Console
-
-    from mtfscalper.search.errors import StudyError
-    from mtfscalper.search.installed import check_installed
-
-    args.storage = storage_of(args)
-    try:
-        check_installed("optuna")
-        from mtfscalper.monitoring.study_watch import watch
-
-        return watch(args, Console(highlight=False))
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-
-# ---------------------------------------------------------------------- dashboard
-
-
-def dashboard(args: argparse.Namespace) -> int:
-    """``mtfscalper dashboard``."""
-    from mtfscalper.search.errors import StudyError
-    from mtfscalper.search.installed import check_installed
-
-    args.storage = storage_of(args)
-    # As Ctrl-C: the port does not outlive this process.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        check_installed("optuna", "optuna_dashboard", "werkzeug")
-        from mtfscalper.monitoring.dashboard import serve
-
-        return serve(args)
-    except StudyError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-
-
 SUBCOMMANDS = (
     Subcommand("run", "search for better settings by real backtests, or go on searching", _run_arguments, _run),
+    Subcommand("watch", "show how a study is, and what is left of it", add_watch_arguments, _watch),
     Subcommand("judge", "hold the best trial against its gates, on the locked candles", _judge_arguments, _judge),
     Subcommand("deploy", "put a trial that has passed in a bot's place, or take it back", _deploy_arguments, _deploy),
-    Subcommand("watch", "show how a study is, and what is left of it", add_watch_arguments, _watch),
 )

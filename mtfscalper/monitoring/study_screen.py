@@ -34,15 +34,14 @@ def screen(state: StudyState, load: str, judged: Judged | None) -> RenderableTyp
         bar.add_row(ProgressBar(total=1.0, completed=share), f" {share:4.0%}")
         parts.append(bar)
     parts += [Text(counts(state)), Text(pace(state)), Text(load, style="dim")]
-    if state.running:
-        parts += [Text(), _running_table(state.running)]
-    parts += [Text(), Text(standing(state), style="bold")]
-    if state.ranking:
-        parts.append(_ranking_table(state.ranking[:_RANKED]))
-    parts += [Text(), *_gates(judged)]
+    # Tables have empty lines around them.
+    parts.append(_running_table(state.running) if state.running else Text())
+    parts.append(Text(standing(state), style="bold"))
+    parts.append(_ranking_table(state.ranking[:_RANKED]) if state.ranking else Text())
+    parts += _gates(judged)
     if state.last_error is not None:
         number, error = state.last_error
-        parts += [Text(), Text(f"Trial {number} failed: {error}", style="yellow")]
+        parts.append(Text(f"Trial {number} failed: {error}", style="yellow"))
     return Panel(Group(*parts), title=Text(f"Study {state.name}"), title_align="left")
 
 
@@ -180,8 +179,7 @@ def _gates(judged: Judged | None) -> list[RenderableType]:
     for gate in judged.gates:
         verdict = Text("passed", style="green") if gate.passed else Text("not passed", style="red")
         table.add_row(gate.name, gate.has, gate.needs, verdict)
-    looks = f"{judged.looks} look{'s' if judged.looks != 1 else ''} at the locked candles so far"
-    return [Text(f"Last judged: {gates_in_words(judged)}; {looks}"), table]
+    return [Text(f"Last judged: {gates_in_words(judged)}; look {judged.look} at the locked candles"), table]
 
 
 def _short(value: float) -> str:

@@ -147,7 +147,7 @@ def note(
         held = [(gate.name, gate.has, gate.needs, verdicts[gate.passed]) for gate in judged.gates]
         parts.append(
             f"### Gates: {judged.passed} of {len(judged.gates)} passed\n\n"
-            f"{_table(('gate', 'value', 'threshold', 'verdict'), held)}\n\nLook {judged.looks} at the locked candles."
+            f"{_table(('gate', 'value', 'threshold', 'verdict'), held)}\n\nLook {judged.look} at the locked candles."
         )
     parts += [f"### {title}\n\n![{title}]({path})" for title, path in pictures.items()]
     parts.append(f"[TensorBoard]({tensorboard_link(name)}): trainings of this study that run or whose logs are kept.")

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from mtfscalper.artefacts import write_json
 from mtfscalper.reporting.wording import percent
+from mtfscalper.search.attachments import write_note
 from mtfscalper.search.gates import Limits
 from mtfscalper.search.judge import Judgement, finished_trial, judge, overlay_of_trial
 from mtfscalper.search.new_study import Asked
@@ -98,6 +99,8 @@ def judge_trial(
         again=again,
         progress=lambda text: console.print(f"{text} ...", markup=False),
     )
+    # In a dashboard the trial's note gets its gates.
+    write_note(opened.study, opened.folder, trial.number)
     if looked and not keep_models:
         runner.remove_models()
     print_judgement(opened.spec.name, judgement, console, looked=looked)

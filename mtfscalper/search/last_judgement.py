@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from mtfscalper.search.ledger import Ledger
 from mtfscalper.search.study_folder import StudyFolder
 
 
@@ -25,11 +25,11 @@ class GateShown(NamedTuple):
 class Judged(NamedTuple):
     """One judgement of a trial.
 
-    :ivar looks: how often the study's locked candles were looked at, this time included
+    :ivar look: how many times the study's locked candles had been looked at, this time included
     """
 
     trial: int
-    looks: int
+    look: int
     gates: tuple[GateShown, ...]
 
     @property
@@ -40,10 +40,7 @@ class Judged(NamedTuple):
 
 def judgements(folder: StudyFolder) -> list[Judged]:
     """All judgements of a study that were carried out, in their order."""
-    path = folder.judgements
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    # One that is just being written has no end of line yet.
-    records = [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+    records = Ledger(folder.judgements).records()
     return [_judged(record["judgement"]) for record in records if record.get("state") == "done"]
 
 

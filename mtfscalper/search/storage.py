@@ -197,6 +197,8 @@ def open_study(storage: BaseStorage, spec: StudySpec, seed: list[int]) -> Study:
     if known is None:
         study.set_user_attr(SPEC, spec.as_json())
         study.set_user_attr(SPEC_SHA256, spec.shared_sha256)
+        # As a dashboard writes it beside the axis.
+        study.set_metric_names(["paired difference a day"])
     elif known != spec.shared_sha256:
         raise StudyError(
             f"the storage holds another study of the name {spec.name!r}, which searches or measures otherwise; "

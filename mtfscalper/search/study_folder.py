@@ -142,6 +142,11 @@ class StudyFolder:
         return self.path / "journal.log"
 
     @property
+    def models(self) -> Path:
+        """Where FreqAI keeps policies, those of trials among them."""
+        return self.path.parents[1] / "models"
+
+    @property
     def candles(self) -> Path:
         """The data directory of the trials, without the locked candles."""
         return self.path / "candles"

@@ -99,7 +99,7 @@ class TrialRunner:
             identifier = identifier_of(self._spec, config_hash, seed)
             run = self._run(config, seed, identifier)
             self._keep(trial.number, run)
-            curves += learning_curves(Path(config["user_data_dir"]) / "models" / identifier)
+            curves += learning_curves(self._folder.models / identifier)
             figures.append(run.figures)
             run_seconds += run.figures.seconds
             for at in order.permutation(len(run.figures.instances)):

@@ -195,34 +195,76 @@ def test_a_study_that_is_not_there_is_one_sentence(
 # ---------------------------------------------------------------------- in a browser
 
 
-@pytest.mark.parametrize("width", [390, 1600])
-def test_a_browser_shows_the_study_and_a_trial_and_asks_nobody_else(width: int, port: int) -> None:
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
     path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if path is None:
         pytest.skip(f"no browser is installed; accepted: {', '.join(BROWSERS)}; Debian: apt install chromium")
     from playwright.sync_api import sync_playwright
 
-    place, said, requests = f"http://127.0.0.1:{port}", [], []
     with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        tab = browser.new_page(viewport={"width": width, "height": 900})
-        tab.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-        tab.on("pageerror", lambda error: said.append(str(error)))
-        tab.on("request", lambda request: requests.append(request.url))
-        tab.goto(place)
-        tab.get_by_text(NAME).first.wait_for()
-        tab.goto(f"{place}/dashboard/studies/0")
-        # Of the history, a mark for each trial that has a value.
-        tab.wait_for_function("document.querySelectorAll('#plot-history .points path').length >= 2")
-        tab.goto(f"{place}/dashboard/studies/0/trials?numbers={BEST}")
-        tab.get_by_text("Gates: 2 of 3 passed").wait_for()
-        tab.wait_for_function(
-            "['Equity', 'Learning curves'].every((name) => [...document.querySelectorAll(`img[alt='${name}']`)]"
-            ".some((one) => one.complete && one.naturalWidth > 600))"
-        )
-        assert tab.get_by_role("cell", name="deflated Sharpe ratio").count() == 1
-        tab.goto(f"{place}/tensorboard/?runFilter=study_{NAME}_#timeseries")
-        tab.get_by_text("TensorBoard", exact=True).first.wait_for()
-        browser.close()
-    assert said == []
-    assert [url for url in requests if not url.startswith((place, "data:", "blob:"))] == []
+        started = driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+class Tab:
+    """A page of the dashboard that notes what it says and asks for."""
+
+    def __init__(self, browser: Any, port: int, width: int) -> None:
+        self.place = f"http://127.0.0.1:{port}"
+        self.errors: list[str] = []
+        self.requests: list[str] = []
+        self.page = browser.new_page(viewport={"width": width, "height": 900})
+        self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", lambda request: self.requests.append(request.url))
+
+    def go(self, path: str) -> Any:
+        self.page.goto(self.place + path)
+        return self.page
+
+    @property
+    def asked_elsewhere(self) -> list[str]:
+        return [url for url in self.requests if not url.startswith((self.place, "data:", "blob:"))]
+
+
+@pytest.mark.parametrize("width", [390, 1600])
+def test_a_browser_shows_the_study_and_a_trial_and_asks_nobody_else(width: int, port: int, chromium: Any) -> None:
+    tab = Tab(chromium, port, width)
+    page = tab.go("/dashboard/studies/0")
+    # Of the history, a mark for each trial that has a value.
+    page.wait_for_function("document.querySelectorAll('#plot-history .points path').length >= 2")
+    page = tab.go(f"/dashboard/studies/0/trials?numbers={BEST}")
+    page.get_by_text("Gates: 2 of 3 passed").wait_for()
+    page.wait_for_function(
+        "['Equity', 'Learning curves'].every((name) => [...document.querySelectorAll(`img[alt='${name}']`)]"
+        ".some((one) => one.complete && one.naturalWidth > 600))"
+    )
+    assert page.get_by_role("cell", name="deflated Sharpe ratio").count() == 1
+    assert page.get_by_role("link", name="TensorBoard").get_attribute("href").startswith("/tensorboard/?runFilter=")
+    page.close()
+    assert tab.errors == []
+    assert tab.asked_elsewhere == []
+
+
+def test_tensorboard_shows_the_trainings_of_the_study_alone(made: MadeUp, port: int, chromium: Any) -> None:
+    from torch.utils.tensorboard import SummaryWriter
+
+    for name in (f"study_{NAME}_abc_1", "another"):
+        with SummaryWriter(str(made.userdir / "models" / name / "tensorboard" / "BTC")) as board:
+            board.add_scalar("eval/log_return", 0.1, 1)
+    tab = Tab(chromium, port, 1600)
+    page = tab.go(f"/tensorboard/?runFilter=study_{NAME}_#timeseries")
+    # TensorBoard looks for new files every five seconds, and its page asks when it is told to.
+    for _ in range(60):
+        if page.get_by_text(f"study_{NAME}_abc_1").count():
+            break
+        page.wait_for_timeout(500)
+        page.reload()
+    page.get_by_text(f"study_{NAME}_abc_1").first.wait_for()
+    assert page.get_by_text("another/").count() == 0
+    page.get_by_text("eval", exact=True).first.wait_for()
+    page.close()
+    assert tab.errors == []
+    assert tab.asked_elsewhere == []

@@ -60,7 +60,7 @@ def test_everything_asked_for_is_on_the_screen(tmp_path: Path) -> None:
         "CPU 7 %",
         "best: trial 0, +0.200 % a day over classic exits, 90 % interval +0.100 % to +0.300 %: above zero; 1 of 2",
         "far:2 lost",
-        "gates of trial 0: 2 of 3, not passed; 1 look at",
+        "gates of trial 0: 2 of 3, not passed; look 1 at",
         "deflated Sharpe ratio",
         "Trial 4 failed: ValueError: [bold]no[/bold] candles",
     ):
@@ -191,10 +191,11 @@ def test_the_last_judgement_of_a_trial_is_the_one_that_came_to_its_end(made: Mad
     judge(made, 0)
     with made.folder.judgements.open("a", encoding="utf-8") as file:
         file.write(json.dumps({"state": "begun", "look": 2}) + "\n")
-        file.write('{"state": "done", "look": 2, "judg')
+        file.write('{"state": "done", "look": 2, "judg\n')
+        file.write('{"state": "done", "look": 3, "judg')
     found = last_judged(made.folder)
     assert found is not None
-    assert (found.trial, found.looks, found.passed) == (0, 1, 2)
+    assert (found.trial, found.look, found.passed) == (0, 1, 2)
     assert last_judged(made.folder, trial=2) is None
 
 

@@ -13,10 +13,13 @@ from optuna.trial import TrialState
 from mtfscalper.search import installed
 from mtfscalper.search.attachments import attach_pictures, note
 from mtfscalper.search.errors import StudyError
+from mtfscalper.search.gates import Gate
 from mtfscalper.search.installed import check_installed
-from mtfscalper.search.last_judgement import GateShown, Judged
+from mtfscalper.search.judge import Judgement, Judgements
+from mtfscalper.search.last_judgement import GateShown, Judged, last_judged
 from mtfscalper.search.learning_curves import LearningCurve, learning_curves
 from mtfscalper.search.pictures import draw_curves, draw_equity
+from mtfscalper.search.study_folder import StudyFolder
 from mtfscalper.training.report import TrainingReport
 
 PNG = b"\x89PNG"
@@ -101,3 +104,14 @@ def test_without_a_dashboard_nothing_is_drawn(monkeypatch: pytest.MonkeyPatch) -
     attach_pictures(nothing, nothing, nothing, nothing)  # type: ignore[arg-type]
     with pytest.raises(StudyError, match=r"optuna-dashboard.*pip install 'mtfscalper\[search\]'"):
         check_installed("optuna_dashboard")
+
+
+def test_a_judgement_is_shown_as_it_was_put_on_record(tmp_path: Path) -> None:
+    folder = StudyFolder.of(tmp_path, "mine")
+    ledger = Judgements(folder)
+    gate = Gate("trades", "trades", 88.0, 100.0, False, "88", "≥ 100", "the fewest of 3 seeds")
+    look = ledger.begin({"trial": 4})
+    ledger.end(
+        Judgement(look, 4, "abc", 0.9, (gate,), 0.001, 0.01, (1, 2), "20250101-20250201", 9, {}, "code", "2025-02-01")
+    )
+    assert last_judged(folder) == Judged(4, 1, (GateShown("trades", "88", "≥ 100", False),))
