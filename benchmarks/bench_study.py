@@ -1,8 +1,7 @@
 """Trials an hour of a study: one at a time, several at once, and freqtrade's own learner in a loop of Optuna's.
 
 Every contender searches the learning rate alone, with two trainings a trial on the same candles, over the same samples
-to a rollout; only freqtrade's learners have one environment, or as many as processors. An hour a round on two
-processors.
+but for a part of a rollout; only freqtrade's learners have one environment, or as many as processors.
 
     python benchmarks/bench_study.py --trials 6 --json bench_study.json
 """

@@ -80,10 +80,13 @@ def test_time_left_is_the_trials_left_at_that_pace_less_the_time_since_the_last_
 
 def test_a_worker_whose_lease_ran_out_is_lost_and_the_memory_of_one_here_is_seen() -> None:
     here = f"{socket.gethostname()}:{os.getpid()}"
+    first = trial(0, RUNNING, 0, intermediate=(0.1, 0.3), lease={"worker": here, "until": NOW + 5})
+    # What the sampler learns from of a trial that is being pruned is no instance.
+    first.intermediate_values[10**9 + 1] = 9.0
     alive, late, lost = study_state(
         "s",
         [
-            trial(0, RUNNING, 0, intermediate=(0.1, 0.3), lease={"worker": here, "until": NOW + 5}),
+            first,
             trial(1, RUNNING, 0, lease={"worker": "elsewhere:1", "until": NOW - 39}),
             trial(2, RUNNING, 0, lease={"worker": "elsewhere:2", "until": NOW - 41}),
         ],
