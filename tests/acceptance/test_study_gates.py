@@ -64,4 +64,5 @@ def test_on_a_random_walk_no_study_passes_and_it_is_not_for_want_of_trades(tmp_p
 
 def test_where_the_price_swings_back_studies_of_the_same_size_pass(tmp_path: Path) -> None:
     found = studies(tmp_path, swings=True)
-    assert passed(found) >= 15
+    # Fifteen, as measured; the others are refused by one gate each.
+    assert passed(found) >= 12
