@@ -18,6 +18,7 @@ def init(args: argparse.Namespace) -> int:
     """Copy what is missing, never over what exists, and say what to run next."""
     from rich.console import Console
 
+    from mtfscalper.offline import OWN_CANDLES_DAYS
     from mtfscalper.offline.freqtrade_command import MAIN_CONFIG, runnable
     from mtfscalper.offline.starter import copy_starter, show_starter
     from mtfscalper.offline.synthetic import TIMEFRAME_MINUTES
@@ -30,7 +31,7 @@ def init(args: argparse.Namespace) -> int:
         console.out(f"  {runnable(['cd', str(args.folder)])}")
     console.out(f"  {runnable(['mtfscalper', 'demo'], folder)}")
     download = ["freqtrade", "download-data", "--config", str(MAIN_CONFIG), "--timeframes", *TIMEFRAME_MINUTES]
-    console.out(f"  {runnable([*download, '--days', '90'], folder)}")
+    console.out(f"  {runnable([*download, '--days', str(OWN_CANDLES_DAYS)], folder)}")
     return 0
 
 

@@ -12,6 +12,8 @@ SYNTHETIC_DATADIR = OFFLINE_USER_DATA / "data" / "binance"
 DEFAULT_SEED = 42
 DEFAULT_PAIRS = ("BTC/USDT:USDT", "ETH/USDT:USDT")
 DEMO_TIMERANGE = "20241001-20241015"
+# Of candles to begin with: 14 to backtest, 30 to train on and 17 for indicators before them, and some to try others.
+OWN_CANDLES_DAYS = 90
 # The port that configs/offline.json names.
 DEFAULT_PORT = 8765
 

@@ -29,6 +29,7 @@ from mtfscalper.offline import (
     DEMO_TIMERANGE,
     EXIT_INTERRUPTED,
     OFFLINE_USER_DATA,
+    OWN_CANDLES_DAYS,
     SYNTHETIC_DATADIR,
     ReplayError,
 )
@@ -53,8 +54,6 @@ IDENTIFIER = "mtfscalper_demo"
 # `make clean` removes the models of the synthetic market, and these not.
 IDENTIFIER_OWN_CANDLES = "mtfscalper_demo_own"
 EXIT_WITHOUT_RESULT = 1
-# Trains on 30, of which indicators need 17 more before them, and backtests 14.
-OWN_CANDLES_DAYS = 90
 
 
 class DemoRequest(NamedTuple):
