@@ -9,6 +9,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,13 @@ def study_in(home: StudyHome, url: str | None = None) -> optuna.Study:
 
 def workers_of(driver: int) -> list[psutil.Process]:
     """The workers that a driver has started, without their own children."""
-    return [child for child in psutil.Process(driver).children() if "mtfscalper.search.worker" in child.cmdline()]
+    found = []
+    for child in psutil.Process(driver).children():
+        # One that was killed is there until its driver looks.
+        with suppress(psutil.Error):
+            if "mtfscalper.search.worker" in child.cmdline():
+                found.append(child)
+    return found
 
 
 def parameters_of(trial: optuna.trial.FrozenTrial) -> str:
