@@ -134,7 +134,7 @@ class Deployments:
         with self._lock(line):
             current = self.current(line)
             version = self._newest(line) + 1
-            section = {
+            section: dict[str, Any] = {
                 "line": line,
                 "version": version,
                 "previous": None if current is None else int(current["version"]),

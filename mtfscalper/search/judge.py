@@ -268,7 +268,8 @@ def judge(
         return known, False
     _check_seeds(spec.tuning_seeds, spec.test_seeds)
     tried = days_of_trials(folder, trials, spec.tuning_seeds)
-    terms = {"trial": trial.number, "overlay": overlay, "code": artefacts.code_hash(), "locked": spec.locked}
+    code = artefacts.code_hash()
+    terms = {"trial": trial.number, "overlay": overlay, "code": code, "locked": spec.locked}
     with _alone(folder):
         look = found.unfinished(terms) or found.begin(terms)
         seeds = []
@@ -293,7 +294,7 @@ def judge(
             locked=spec.locked,
             trials=len(tried),
             limits=limits.model_dump(),
-            code=terms["code"],
+            code=code,
             at=_now(),
         )
         found.end(judgement)
