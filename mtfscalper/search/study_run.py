@@ -8,11 +8,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from freqtrade.resolvers import StrategyResolver
@@ -26,7 +27,7 @@ from mtfscalper.reporting.quiet import quiet
 from mtfscalper.reporting.wording import percent
 from mtfscalper.search import leases
 from mtfscalper.search.errors import StudyError
-from mtfscalper.search.new_study import Asked, begin_study, check_same, join_study
+from mtfscalper.search.new_study import Asked, begin_study, check_begun, check_same, join_study
 from mtfscalper.search.space import SearchSpace
 from mtfscalper.search.storage import STORAGE_VARIABLE, check_optuna, open_storage, open_study, shown, spec_in
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
@@ -41,6 +42,8 @@ LOOK_SECONDS = 1.0
 # A worker that ends sooner did not come to work; after so many in a row no other is started.
 _TOO_SOON_SECONDS = 60.0
 _TOO_SOON = 3
+# So many may be killed, by a system without memory for one, while no trial finishes.
+_KILLED = 20
 # What a worker has to give its trial back.
 _STOP_SECONDS = 120.0
 _SHOWN_TRIALS = 5
@@ -51,6 +54,7 @@ class Request(NamedTuple):
 
     :ivar name: of the study
     :ivar arguments: of ``freqtrade backtesting``; those of the study where none are given
+    :ivar given: what of ``asked`` the user wrote, by name: of a study that has begun it has to be as it began
     :ivar trials: until so many have finished in all
     :ivar storage: address of a database; None for a journal in the study's folder
     :ivar timeout_seconds: no trial begins later; None for no end
@@ -66,6 +70,7 @@ class Request(NamedTuple):
     timeout_seconds: float | None = None
     keep_models: bool = False
     user_data_dir: Path = Path("user_data")
+    given: Mapping[str, int] = MappingProxyType({})
 
 
 def run_study(request: Request, console: Console) -> int:
@@ -88,7 +93,8 @@ def run_study(request: Request, console: Console) -> int:
     try:
         team.start()
         while team.works():
-            _tell_finished(study, told, console)
+            if _tell_finished(study, told, console):
+                team.killed = 0
             time.sleep(LOOK_SECONDS)
     finally:
         team.stop()
@@ -124,6 +130,7 @@ def open_or_begin(request: Request, console: Console) -> Opened:
     check_storage(folder, request.storage)
     if folder.exists:
         spec = folder.spec
+        check_begun(spec, request.given)
         check_same(spec, config, StrategyResolver.load_strategy(deepcopy(config)))
         study = _study(folder, spec, request.storage)
     else:
@@ -132,6 +139,7 @@ def open_or_begin(request: Request, console: Console) -> Opened:
         if shared is None:
             spec = begin_study(folder, arguments, config, request.asked)
         else:
+            check_begun(shared, request.given)
             spec = join_study(folder, arguments, config, shared)
         _note_storage(folder, request.storage)
         study = _study(folder, spec, request.storage)
@@ -178,12 +186,13 @@ class _Team:
     """The workers of this machine.
 
     :ivar failure: why they do not work any more, None where they have done what they were to do
+    :ivar killed: how many were killed since a trial finished
     """
 
     def __init__(self, opened: Opened, request: Request, plan: Plan) -> None:
         self._opened, self._request, self._plan = opened, request, plan
         self._workers: dict[int, tuple[subprocess.Popen[bytes], float]] = {}
-        self._too_soon = 0
+        self._too_soon, self.killed = 0, 0
         self.failure: str | None = None
 
     def start(self) -> None:
@@ -199,10 +208,14 @@ class _Team:
             del self._workers[index]
             if status in (EXIT_DONE, EXIT_FAILURES):
                 continue
-            self._too_soon = self._too_soon + 1 if time.monotonic() - began < _TOO_SOON_SECONDS else 0
-            if self._too_soon >= _TOO_SOON:
+            if status < 0:
+                self.killed += 1
+            else:
+                self._too_soon = self._too_soon + 1 if time.monotonic() - began < _TOO_SOON_SECONDS else 0
+            if self._too_soon >= _TOO_SOON or self.killed >= _KILLED:
+                times = self.killed if self.killed >= _KILLED else self._too_soon
                 self.failure = (
-                    f"{_TOO_SOON} workers ended before they came to work, the last with status {status}: "
+                    f"{times} workers ended without a trial, the last with status {status}: "
                     f"{_last_words(self._log(index))}; its log: {self._log(index)}"
                 )
                 self.stop()
@@ -283,12 +296,17 @@ def _range(entry: dict[str, Any]) -> str:
     return f"{entry['low']:g} to {entry['high']:g}{log}{step}"
 
 
-def _tell_finished(study: Study, told: set[int], console: Console) -> None:
-    trials = study.get_trials(deepcopy=False)
-    for trial in trials:
-        if trial.state.is_finished() and trial.number not in told:
-            told.add(trial.number)
-            console.print(_line(trial, best_trial(study)), markup=False)
+def _tell_finished(study: Study, told: set[int], console: Console) -> bool:
+    """Tell of trials that have ended.
+
+    :return: whether any of them came to a value
+    """
+    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    new = [trial for trial in ended if trial.number not in told]
+    told |= {trial.number for trial in new}
+    for trial in new:
+        console.print(_line(trial, best_trial(study)), markup=False)
+    return finished_of(new) > 0
 
 
 def _line(trial: FrozenTrial, best: FrozenTrial | None) -> str:

@@ -1,0 +1,263 @@
+"""``mtfscalper study run``: what it refuses before anything is trained, and what it says."""
+
+from __future__ import annotations
+
+import json
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from freqtrade.exceptions import OperationalException
+from studies import HOLDOUT_DAYS, StudyHome, spec_of, write_candles
+
+from mtfscalper.cli import main
+from mtfscalper.freqai.backtester import backtest_config
+from mtfscalper.search import new_study, study_run
+from mtfscalper.search.errors import StudyError
+from mtfscalper.search.new_study import Asked, Traded, check_begun, check_same, compared_config, sources_of
+from mtfscalper.search.space import SearchSpace
+from mtfscalper.search.study_folder import StudyFolder, StudySpec
+
+ROOT = Path(__file__).parents[2]
+
+
+class Strategy:
+    """As much of a strategy as a study looks at."""
+
+    __file__ = str(ROOT / "strategies" / "MtfScalper_RL_Hybrid.py")
+    timeframe = "5m"
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_candles(tmp_path_factory.mktemp("market"))
+
+
+@pytest.fixture
+def home(tmp_path: Path, market: Path) -> StudyHome:
+    return StudyHome(tmp_path, "http://127.0.0.1:1", market=market)
+
+
+def config_of(home: StudyHome, *more: str) -> dict[str, Any]:
+    return backtest_config([*home.arguments, *more])
+
+
+def spec_now(config: dict[str, Any], **changes: Any) -> StudySpec:
+    space = SearchSpace.from_config(config).as_json()
+    values = {"config": compared_config(config), "space": space, "sources": sources_of(Strategy())}  # type: ignore[arg-type]
+    return spec_of(**{**values, "code": new_study.artefacts.code_hash(), **changes})
+
+
+def check(spec: StudySpec, config: dict[str, Any]) -> None:
+    check_same(spec, config, Strategy())  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------- the command
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--study", "../a"], "--study is '../a'; accepted: up to 64 letters"),
+        (["--study", "unknown"], "unknown/study.json does not exist"),
+    ],
+)
+def test_a_study_that_cannot_be_ends_with_status_2_and_one_sentence(
+    words: list[str], told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["study", "run", *words]) == 2
+    assert told in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_numbers_below_one_and_unknown_subcommands_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["run", "--study", "a", "--trials", "0"], ["walk"]):
+        with pytest.raises(SystemExit) as ended:
+            main(["study", *words])
+        assert ended.value.code == 2
+    told = capsys.readouterr().err
+    assert "--trials: is '0'; accepted: a whole number of at least 1" in told
+    assert "invalid choice: 'walk'" in told
+
+
+def test_sqlite_is_refused_before_anything_is_written(
+    home: StudyHome, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(home.home)
+    assert main(["study", "run", "--study", "small", "--storage", "sqlite:///x.db", *home.arguments]) == 2
+    assert "SQLite loses records" in capsys.readouterr().err
+    assert not (home.user / "studies").exists()
+
+
+def test_the_storage_that_a_study_began_with_has_to_be_named(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    study_run._note_storage(folder, "postgresql://me:secret@host/studies")
+    assert "secret" not in (tmp_path / "storage.json").read_text()
+    study_run._check_storage(folder, "postgresql://me:other@host/studies")
+    with pytest.raises(StudyError, match=r"are kept in postgresql://me:\*\*\*@host/studies"):
+        study_run._check_storage(folder, None)
+
+
+# ---------------------------------------------------------------------- the same study
+
+
+def test_a_study_goes_on_with_the_config_that_it_began_with(home: StudyHome) -> None:
+    config = config_of(home)
+    check(spec_now(config), config)
+    # What changes no trade may change: an address, a password, the files' names.
+    other = json.loads(home.overlay.read_text())
+    other |= {"telegram": {"enabled": False, "token": "secret", "chat_id": "1"}, "bot_name": "other"}
+    other["exchange"]["ccxt_config"] = {"urls": {}}
+    other["freqai"]["identifier"] = "other"
+    (home.home / "other.json").write_text(json.dumps(other))
+    arguments = [word.replace("overlay.json", "other.json") for word in home.arguments]
+    changed = backtest_config(arguments)
+    assert "secret" not in json.dumps(compared_config(changed))
+    check(spec_now(config), changed)
+
+
+def test_what_has_changed_is_told(home: StudyHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(home)
+    spec = spec_now(config)
+    with pytest.raises(StudyError, match=r"fee was None and is 0.001"):
+        check(spec, config_of(home, "--fee", "0.001"))
+    changed = deepcopy(config)
+    changed["original_config"]["freqai"]["rl_config"]["gamma"] = 0.5
+    with pytest.raises(StudyError, match=r"freqai.rl_config.gamma was 0.99 and is 0.5"):
+        check(spec, changed)
+    changed = deepcopy(config)
+    changed["freqai"]["rl_config"]["search_space"]["gamma"] = {"type": "float", "low": 0.9, "high": 0.99}
+    with pytest.raises(StudyError, match=r"search_space has changed since the study small began"):
+        check(spec, changed)
+    with pytest.raises(StudyError, match=r"MtfScalper_RL_Hybrid.py changed since"):
+        check(spec_now(config, sources={"MtfScalper_RL_Hybrid.py": "other"}), config)
+    with pytest.raises(StudyError, match=r"this package's code is another"):
+        check(spec_now(config, code="other"), config)
+
+
+def test_options_that_a_study_could_no_longer_obey_are_refused() -> None:
+    spec = spec_of(overlay={"freqai": {"rl_config": {"n_envs": 8}}}, sampler_seed=new_study._entropy(4))
+    check_begun(spec, {})
+    check_begun(spec, {"holdout_days": 2, "seeds": 2, "test_seeds": 1, "n_envs": 8, "seed": 4})
+    for name, value, began in (("holdout_days", 3, "2"), ("n_envs", 9, "8"), ("seeds", 3, "2"), ("seed", 5, "another")):
+        with pytest.raises(StudyError, match=f"--{name.replace('_', '-')} is {value}, .* began with {began}"):
+            check_begun(spec, {name: value})
+
+
+# ---------------------------------------------------------------------- its beginning
+
+
+def begin(home: StudyHome, monkeypatch: pytest.MonkeyPatch, **asked: Any) -> StudySpec:
+    """Begin a study without asking an exchange for its markets."""
+    config = config_of(home)
+    strategy = study_run.StrategyResolver.load_strategy(deepcopy(config))
+    strategy.ft_bot_start()
+    traded = Traded(strategy, False, ("BTC/USDT:USDT",), ("BTC/USDT:USDT",), 976)
+    # The context manager's place is taken by one that has nothing to close.
+    monkeypatch.setattr(new_study, "_traded", lambda _: _Given(traded))
+    folder = StudyFolder(home.user / "studies" / "small")
+    return new_study.begin_study(folder, home.arguments, config, Asked(**{"holdout_days": HOLDOUT_DAYS, **asked}))
+
+
+class _Given:
+    def __init__(self, traded: Traded) -> None:
+        self._traded = traded
+
+    def __enter__(self) -> Traded:
+        return self._traded
+
+    def __exit__(self, *_: Any) -> None: ...
+
+
+def test_a_study_begins_with_candles_that_end_before_what_is_locked(
+    home: StudyHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = begin(home, monkeypatch, seeds=2, test_seeds=3, n_envs=4, workers=1000)
+    assert (spec.validation, spec.locked) == ("20240905-20240907", "20240907-20240909")
+    assert spec.lock_ms == 1725667200000
+    assert spec.overlay == {"freqai": {"rl_config": {"n_envs": 4, "threads_per_job": 1}}}
+    seeds = (*spec.tuning_seeds, *spec.test_seeds)
+    assert (len(spec.tuning_seeds), len(spec.test_seeds), len(set(seeds))) == (2, 3, 5)
+    # Environment i of a training starts with seed + i: none may come near another's.
+    assert min(abs(a - b) for a in seeds for b in seeds if a != b) >= 2**20
+    # The config's own values, as far as they lie in the space.
+    assert spec.first == {
+        "learning_rate": 0.0003,
+        "net_arch": "[16]",
+        "reward.drawdown_weight": 0.0,
+        "freqai.conv_width": 1,
+        "strategy.exit_probability_min": 0.5,
+    }
+    folder = StudyFolder(home.user / "studies" / "small")
+    assert folder.spec == spec
+    assert (folder.candles / "futures" / "BTC_USDT_USDT-5m-futures.feather").is_file()
+
+
+def test_the_same_seed_gives_the_same_seeds(home: StudyHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second, other = (begin(home, monkeypatch, seed=seed) for seed in (4, 4, 5))
+    assert first.tuning_seeds == second.tuning_seeds != other.tuning_seeds
+
+
+@pytest.mark.parametrize(
+    ("space", "told"),
+    [
+        ({"learning_rat": {"type": "float", "low": 0.1, "high": 0.2}}, "did you mean 'learning_rate'?"),
+        ({"gamma": {"type": "float", "low": 0.9, "high": 1.5}}, "search_space.gamma holds 1.5, which cannot be"),
+        ({"batch_size": {"type": "int", "low": 32, "high": 999}}, "batch_size is 999; accepted: at most"),
+        ({"strategy.rsi_low": {"type": "int", "low": 30, "high": 90}}, "accepted: integer from 30 to 55"),
+        ({"freqai.train_period_days": {"type": "int", "low": 2, "high": 9}}, "a training of 9 days"),
+    ],
+)
+def test_a_space_that_cannot_be_is_refused_before_candles_are_copied(
+    home: StudyHome, monkeypatch: pytest.MonkeyPatch, space: dict[str, Any], told: str
+) -> None:
+    config = json.loads(home.overlay.read_text())
+    config["freqai"]["rl_config"]["search_space"] = space
+    home.overlay.write_text(json.dumps(config))
+    with pytest.raises((StudyError, OperationalException)) as refused:
+        begin(home, monkeypatch)
+    assert told in str(refused.value)
+    assert not (home.user / "studies").exists()
+
+
+def test_a_holdout_that_leaves_no_period_is_refused(home: StudyHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(StudyError, match=r"--holdout-days is 4, which leaves 0 days for the trials"):
+        begin(home, monkeypatch, holdout_days=4)
+
+
+def test_a_number_of_environments_that_each_machine_decides_is_refused(
+    home: StudyHome, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = json.loads(home.overlay.read_text())
+    config["freqai"]["rl_config"]["n_envs"] = "auto"
+    home.overlay.write_text(json.dumps(config))
+    with pytest.raises(StudyError, match=r"n_envs is 'auto'.*--n-envs"):
+        begin(home, monkeypatch)
+
+
+# ---------------------------------------------------------------------- what is told
+
+
+def test_a_line_tells_what_became_of_each_trial() -> None:
+    study = optuna.create_study(direction="maximize")
+    space = {"x": optuna.distributions.FloatDistribution(0, 1)}
+    attrs: list[dict[str, Any]] = [
+        {"interval": [0.001, 0.002, 0.003], "trades": 120, "seconds": 60.0},
+        {"interval": [None, 0.001, None], "trades": 40, "seconds": 20.0, "seeds_done": [1]},
+        {"set_aside": "lost"},
+        {"error": "OSError: no such exchange"},
+    ]
+    for values, state in zip(attrs, ("COMPLETE", "PRUNED", "FAIL", "FAIL"), strict=True):
+        trial = study.ask(space)
+        for name, value in values.items():
+            trial.set_user_attr(name, value)
+        study.tell(trial, 0.002 if state == "COMPLETE" else None, state=optuna.trial.TrialState[state])
+    lines = [study_run._line(trial, study.best_trial) for trial in study.trials]
+    assert lines[0].startswith("trial 0: +0.200 % (+0.100 % to +0.300 %) a day over classic exits, 120 trades, 60 s")
+    assert lines[0].endswith("(best)")
+    assert lines[1].endswith("given up after 1 seeds")
+    assert lines[2] == "trial 2: lost; enqueued again"
+    assert lines[3] == "trial 3: failed: OSError: no such exchange"
