@@ -83,23 +83,14 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep-models", action="store_true", help="keep the policies of all trials, not of the best alone"
     )
     begins = parser.add_argument_group("when a study begins")
-    begins.add_argument(
-        "--holdout-days",
-        type=count,
-        default=42,
-        metavar="DAYS",
-        help="the last ones, which no trial can read and which judge the winner (default: %(default)s)",
-    )
-    begins.add_argument(
-        "--n-envs", type=count, metavar="N", help="environments of each training (default: the config's)"
-    )
-    begins.add_argument(
-        "--seeds", type=count, default=3, metavar="N", help="trainings of each trial, by seeds (default: %(default)s)"
-    )
-    begins.add_argument(
-        "--test-seeds", type=count, default=5, metavar="N", help="other seeds, of the judgement (default: %(default)s)"
-    )
-    begins.add_argument("--seed", type=count, metavar="N", help="from which all others are drawn (default: a new one)")
+    for name, metavar, meaning in (
+        ("--holdout-days", "DAYS", "the last ones, which no trial can read and which judge the winner (default: 42)"),
+        ("--n-envs", "N", "environments of each training (default: as configured)"),
+        ("--seeds", "N", "trainings of each trial, by seeds (default: 3)"),
+        ("--test-seeds", "N", "other seeds, of the judgement (default: 5)"),
+        ("--seed", "N", "from which all others are drawn (default: a new one)"),
+    ):
+        begins.add_argument(name, type=count, metavar=metavar, help=meaning)
     parser.epilog = (
         "All other arguments are those of freqtrade backtesting; --timerange is validation and locked days together. "
         "Without any, a study goes on with those that it began with."
@@ -119,13 +110,15 @@ def _run(args: argparse.Namespace) -> int:
 
     # As Ctrl-C: the workers give their trials back.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    asked = Asked(args.holdout_days, args.seeds, args.test_seeds, args.n_envs, args.workers, args.seed)
+    names = ("holdout_days", "n_envs", "seeds", "test_seeds", "seed")
+    given = {name: getattr(args, name) for name in names if getattr(args, name) is not None}
     request = Request(
         name=args.study,
         arguments=args.freqtrades,
         trials=args.trials,
         workers=args.workers,
-        asked=asked,
+        asked=Asked(workers=args.workers, **given),
+        given=given,
         storage=storage_of(args),
         timeout_seconds=args.timeout,
         keep_models=args.keep_models,

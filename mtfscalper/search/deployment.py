@@ -134,11 +134,10 @@ class Deployments:
         with self._lock(line):
             current = self.current(line)
             version = self._newest(line) + 1
-            previous = None if current is None else int(current["version"])
             section: dict[str, Any] = {
                 "line": line,
                 "version": version,
-                "previous": previous,
+                "previous": None if current is None else int(current["version"]),
                 "at": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}",
                 "study": spec.name,
                 "study_sha256": spec.shared_sha256,
@@ -163,7 +162,7 @@ class Deployments:
                 **{name: section[name] for name in ("version", "previous", "study", "trial", "passed", "forced")},
                 sha256=artefacts.file_hash(path),
             )
-        return Deployed(line, version, spec.name, trial, path, previous, aside)
+        return Deployed(line, version, spec.name, trial, path, section["previous"], aside)
 
     def rollback(self, line: str) -> Deployed:
         """Put back what a line had before its last deployment; again, what it had before that.

@@ -113,7 +113,7 @@ def interval_level(look: int) -> float:
 
     :param look: at the locked candles, 1 for the first
     """
-    return 1 - (1 - LEVEL) / 2.0 ** (look - 1)
+    return float(1 - (1 - LEVEL) / 2 ** (look - 1))
 
 
 def gates_of(

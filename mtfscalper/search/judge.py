@@ -269,7 +269,7 @@ def judge(
     _check_seeds(spec.tuning_seeds, spec.test_seeds)
     tried = days_of_trials(folder, trials, spec.tuning_seeds)
     code = artefacts.code_hash()
-    terms: dict[str, Any] = {"trial": trial.number, "overlay": overlay, "code": code, "locked": spec.locked}
+    terms = {"trial": trial.number, "overlay": overlay, "code": code, "locked": spec.locked}
     with _alone(folder):
         look = found.unfinished(terms) or found.begin(terms)
         seeds = []

@@ -134,6 +134,34 @@ def copy_candles(folder: StudyFolder, config: dict[str, Any], datadir: Path, pai
     return cut_candles(config, datadir, folder.candles, pairs, lock_ms)
 
 
+def check_begun(spec: StudySpec, given: Mapping[str, int]) -> None:
+    """Refuse options that a study could no longer obey.
+
+    :param given: by the names of :class:`Asked`
+    :raises StudyError: if one is another than when the study began
+    """
+    locked = TimeRange.parse_timerange(spec.locked)
+    began: dict[str, Any] = {
+        "holdout_days": (locked.stopts - locked.startts) * 1000 // DAY_MS,
+        "seeds": len(spec.tuning_seeds),
+        "test_seeds": len(spec.test_seeds),
+        "n_envs": spec.overlay["freqai"]["rl_config"].get("n_envs"),
+    }
+    for name, value in given.items():
+        same = _entropy(value) == spec.sampler_seed if name == "seed" else value == began[name]
+        if not same:
+            option = f"--{name.replace('_', '-')}"
+            as_begun = "another" if name == "seed" else began[name] or "that of the config"
+            raise StudyError(
+                f"{option} is {value}, and the study {spec.name} began with {as_begun}; accepted: the same; remedy: "
+                f"leave {option} away, or begin another study with --study"
+            )
+
+
+def _entropy(seed: int | None) -> int:
+    return int(np.random.SeedSequence(seed).generate_state(1)[0])
+
+
 def check_same(spec: StudySpec, config: dict[str, Any], strategy: IStrategy) -> None:
     """Refuse to go on where trials would no longer be measured alike.
 
@@ -320,7 +348,7 @@ def _spec(
 ) -> StudySpec:
     validation, locked, lock_ms = _ranges(config, asked, space, settings, traded)
     # Drawn anew for each study: what everybody tunes on the same seeds fits those seeds.
-    entropy = int(np.random.SeedSequence(asked.seed).generate_state(1)[0])
+    entropy = _entropy(asked.seed)
     drawn = np.random.default_rng(entropy).permutation(_SEEDS)[: asked.seeds + asked.test_seeds] * _SEED_STEP
     return StudySpec(
         name=folder.path.name,

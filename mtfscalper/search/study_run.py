@@ -8,11 +8,12 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from freqtrade.resolvers import StrategyResolver
@@ -27,7 +28,7 @@ from mtfscalper.reporting.quiet import quiet
 from mtfscalper.reporting.wording import percent
 from mtfscalper.search import leases
 from mtfscalper.search.errors import StudyError
-from mtfscalper.search.new_study import Asked, begin_study, check_same, join_study
+from mtfscalper.search.new_study import Asked, begin_study, check_begun, check_same, join_study
 from mtfscalper.search.space import SearchSpace
 from mtfscalper.search.storage import STORAGE_VARIABLE, check_optuna, open_storage, open_study, shown, spec_in
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
@@ -55,6 +56,7 @@ class Request(NamedTuple):
 
     :ivar name: of the study
     :ivar arguments: of ``freqtrade backtesting``; those of the study where none are given
+    :ivar given: what of ``asked`` the user wrote, by name: of a study that has begun it has to be as it began
     :ivar trials: until so many have finished in all
     :ivar storage: address of a database; None for a journal in the study's folder
     :ivar timeout_seconds: no trial begins later; None for no end
@@ -70,6 +72,7 @@ class Request(NamedTuple):
     timeout_seconds: float | None = None
     keep_models: bool = False
     user_data_dir: Path = Path("user_data")
+    given: Mapping[str, int] = MappingProxyType({})
 
 
 def run_study(request: Request, console: Console) -> int:
@@ -131,6 +134,7 @@ def open_or_begin(request: Request, console: Console) -> Opened:
     check_storage(folder, request.storage)
     if folder.exists:
         spec = folder.spec
+        check_begun(spec, request.given)
         check_same(spec, config, StrategyResolver.load_strategy(deepcopy(config)))
         study = _study(folder, spec, request.storage)
     else:
@@ -146,6 +150,7 @@ def open_or_begin(request: Request, console: Console) -> Opened:
         if shared is None:
             spec = begin_study(folder, arguments, config, request.asked)
         else:
+            check_begun(shared, request.given)
             spec = join_study(folder, arguments, config, shared)
         _note_storage(folder, request.storage)
         study = _study(folder, spec, request.storage)

@@ -291,7 +291,7 @@ def test_an_open_trade_finds_its_policy_across_deployment_and_rollback(studied: 
     assert "Traceback" not in output
     told_of = [line for line in output.splitlines() if "was trained with something else" in line and "WARNING" in line]
     assert len(told_of) == 2
-    assert all(re.search(r"net_arch is \[\d+\] and was \[\d+\]", line) for line in told_of)
+    assert all(re.search(r"learning_rate is \S+ and was \S+;", line) for line in told_of)
     [*_, reload] = [record for record in studied.log() if record["action"] == "reload"]
     assert (reload["ok"], reload["url"]) == (True, url)
     assert CREDENTIALS["FREQTRADE__API_SERVER__PASSWORD"] not in "".join(

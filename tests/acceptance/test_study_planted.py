@@ -14,7 +14,7 @@ import pytest
 from freqtrade.misc import deep_merge_dicts
 from freqtrade.resolvers import ExchangeResolver
 from judged_runs import FEE_RATIO, MARKET, PAIRS, candles_of, freqai_section, swings_on_a_walk
-from studies import StudyHome
+from studies import LOOSE, StudyHome
 
 from mtfscalper.offline import synthetic
 from mtfscalper.offline.exchange import ReplayExchange
@@ -28,7 +28,7 @@ from mtfscalper.search.trial_run import run_backtest
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(7200)]
 
 SEED = 1
-TRIALS, RANDOM = 20, 6
+TRIALS, RANDOM = 20, 5
 # Four weeks of validation, three and a half that are locked.
 TIMERANGE, HOLDOUT_DAYS = "20240112-20240304", 24
 SPACE: dict[str, Any] = {
@@ -49,8 +49,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Any:
             synthetic, "generate_market", lambda *_: {pair: candles_of(swings_on_a_walk, SEED, pair) for pair in PAIRS}
         )
         synthetic.write_market(folder / "data", SEED, *MARKET, PAIRS)
-    section = freqai_section(SEED)
-    section = deep_merge_dicts({"backtest_period_days": 14, "rl_config": {"search_space": SPACE}}, section)
+    # What the study begins with learns next to nothing.
+    poor = {"learning_rate": 0.00002, "initial_exit_probability": 0.02, "train_cycles": 2, "search_space": SPACE}
+    section = deep_merge_dicts({"backtest_period_days": 28, "rl_config": poor}, freqai_section(SEED))
     with ReplayExchange(folder / "data") as exchange:
         yield StudyHome(
             folder / "study",
@@ -60,7 +61,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Any:
             holdout_days=HOLDOUT_DAYS,
             freqai=section,
             fee=FEE_RATIO,
-            strategy_parameters={},
+            strategy_parameters=LOOSE,
         )
 
 
@@ -97,5 +98,5 @@ def test_twenty_trials_find_a_setting_that_beats_random_ones_on_candles_that_no_
     print(f"\nlocked candles, a day over classic exits: found {found:+.4f}, random {np.round(drawn, 4).tolist()}")
     assert found > 0
     assert found > np.mean(drawn)
-    # Not by one bad draw: the luckiest of six may be as good.
+    # Not by one bad draw: the luckiest of five may be as good.
     assert sum(found > one for one in drawn) >= RANDOM - 1

@@ -115,3 +115,15 @@ def test_the_standard_error_is_that_of_many_bootstrap_means() -> None:
     bootstrap = StationaryBootstrap(6.0, sums, seed=1)
     means = bootstrap.apply(lambda drawn: np.array([drawn.mean()]), 4000)
     assert standard_error(sums, np.ones(80), 6.0) == pytest.approx(means.std(), rel=0.05)
+
+
+def test_a_higher_level_is_a_wider_interval_around_the_same_mean() -> None:
+    sums, counts = normal_days(), np.ones(120)
+    usual, surer = mean_interval(sums, counts, SEED), mean_interval(sums, counts, SEED, level=0.95)
+    assert mean_interval(sums, counts, SEED, level=0.9) == usual
+    assert surer.mean == usual.mean
+    assert surer.low is not None
+    assert surer.high is not None
+    assert usual.low is not None
+    assert usual.high is not None
+    assert surer.low < usual.low < usual.high < surer.high

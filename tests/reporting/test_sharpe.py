@@ -67,3 +67,20 @@ def test_skewness_and_kurtosis_are_those_of_the_returns() -> None:
     skewness, kurtosis = (3 / 32) / (3 / 16) ** 1.5, (21 / 256) / (3 / 16) ** 2
     assert found is not None
     assert found.probability == pytest.approx(probabilistic_sharpe(sharpe, 0.0, 4, skewness, kurtosis))
+
+
+def test_the_numbers_are_those_of_the_authors_example() -> None:
+    """Bailey and López de Prado 2014: 100 trials, five years of 250 days, an annual ratio of 2.5."""
+    best = expected_best_sharpe(0.5 / 250, 100)
+    assert best == pytest.approx(0.1132, abs=5e-5)
+    assert probabilistic_sharpe(2.5 / math.sqrt(250), best, 1250, -3, 10) == pytest.approx(0.9004, abs=5e-5)
+
+
+def test_trials_whose_ratios_are_not_known_count() -> None:
+    returns, sharpes = np.random.default_rng(1).normal(0.002, 0.02, 250), [-1.0, 0.0, 1.0]
+    known, more = deflated_sharpe(returns, sharpes), deflated_sharpe(returns, sharpes, 60)
+    assert known is not None
+    assert more is not None
+    assert (known.trials, more.trials) == (3, 60)
+    assert more.expected_best > known.expected_best
+    assert more.probability < known.probability

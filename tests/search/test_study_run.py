@@ -16,7 +16,7 @@ from mtfscalper.cli import main
 from mtfscalper.freqai.backtester import backtest_config
 from mtfscalper.search import new_study, study_run
 from mtfscalper.search.errors import StudyError
-from mtfscalper.search.new_study import Asked, Traded, check_same, compared_config, sources_of
+from mtfscalper.search.new_study import Asked, Traded, check_begun, check_same, compared_config, sources_of
 from mtfscalper.search.space import SearchSpace
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
 
@@ -136,6 +136,15 @@ def test_what_has_changed_is_told(home: StudyHome, monkeypatch: pytest.MonkeyPat
         check(spec_now(config, sources={"MtfScalper_RL_Hybrid.py": "other"}), config)
     with pytest.raises(StudyError, match=r"this package's code is another"):
         check(spec_now(config, code="other"), config)
+
+
+def test_options_that_a_study_could_no_longer_obey_are_refused() -> None:
+    spec = spec_of(overlay={"freqai": {"rl_config": {"n_envs": 8}}}, sampler_seed=new_study._entropy(4))
+    check_begun(spec, {})
+    check_begun(spec, {"holdout_days": 2, "seeds": 2, "test_seeds": 1, "n_envs": 8, "seed": 4})
+    for name, value, began in (("holdout_days", 3, "2"), ("n_envs", 9, "8"), ("seeds", 3, "2"), ("seed", 5, "another")):
+        with pytest.raises(StudyError, match=f"--{name.replace('_', '-')} is {value}, .* began with {began}"):
+            check_begun(spec, {name: value})
 
 
 # ---------------------------------------------------------------------- its beginning
