@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from shipped import shipped_options
 
-from mtfscalper.offline.freqtrade_command import project_options, write_overlay
+from mtfscalper.offline.freqtrade_command import write_overlay
 from mtfscalper.offline.synthetic import write_market
 from mtfscalper.search.run_figures import Instance, Run, RunFigures
 from mtfscalper.search.study_folder import StudySpec
@@ -90,7 +91,7 @@ class StudyHome:
         self.overlay.write_text(json.dumps(config))
         self.arguments = ["--config", str(CONFIG), "--config", str(self.overlay), "--userdir", str(self.user)]
         self.arguments += ["--datadir", str(self.data), "--timerange", timerange]
-        for name, value in project_options(ROOT).items():
+        for name, value in shipped_options().items():
             self.arguments += [f"--{name.replace('_', '-')}", value]
 
     def command(self, *options: str, name: str = "small") -> list[str]:

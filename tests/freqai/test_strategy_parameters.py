@@ -10,6 +10,7 @@ from freqtrade.enums import RunMode, TradingMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy import BooleanParameter, CategoricalParameter, DecimalParameter, IntParameter, IStrategy
+from shipped import STRATEGIES
 
 from mtfscalper.freqai.strategy_parameters import check_parameters_are_read, parameter_complaint
 
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 def strategy(parameters: Any, runmode: RunMode = RunMode.BACKTEST) -> IStrategy:
     config: dict[str, Any] = {
         "strategy": "MtfScalper_RL_Hybrid",
-        "strategy_path": str(ROOT / "strategies"),
+        "strategy_path": str(STRATEGIES),
         "user_data_dir": ROOT / "user_data",
         "trading_mode": TradingMode.FUTURES,
         "runmode": runmode,

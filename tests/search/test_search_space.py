@@ -13,6 +13,7 @@ from freqtrade.config_schema import CONF_SCHEMA
 from freqtrade.misc import deep_merge_dicts
 from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy import DecimalParameter
+from shipped import STRATEGIES
 
 from mtfscalper.freqai.strategy_parameters import parameter_complaint, parameters_of
 from mtfscalper.search.errors import StudyError
@@ -150,7 +151,7 @@ def test_all_of_the_space_that_ships_is_read_and_can_be() -> None:
         return json.loads((ROOT / "configs" / name).read_text())
 
     config = deep_merge_dicts(read("search_space.json"), read("config_rl_hybrid.json"))
-    config |= {"strategy": "MtfScalper_RL_Hybrid", "strategy_path": str(ROOT / "strategies")}
+    config |= {"strategy": "MtfScalper_RL_Hybrid", "strategy_path": str(STRATEGIES)}
     config["user_data_dir"] = ROOT / "user_data"
     strategy = StrategyResolver.load_strategy(deepcopy(config) | {"freqai": {"enabled": False}})
     space = SearchSpace.from_config(config)
