@@ -1,4 +1,4 @@
-"""What a report and an audit do with a run is no run of the user's, and is not told as one."""
+"""What a report, an audit and a study do with a run is no run of the user's, and is not told as one."""
 
 from __future__ import annotations
 
@@ -22,3 +22,14 @@ def quiet(name: str, level: int) -> Iterator[None]:
 def quiet_freqtrade() -> AbstractContextManager[None]:
     """Let freqtrade tell of errors alone."""
     return quiet("freqtrade", logging.ERROR)
+
+
+@contextmanager
+def only_what_goes_wrong() -> Iterator[None]:
+    """Let everybody tell of warnings and errors alone, freqtrade too, which sets levels as it reads a config."""
+    before = logging.root.manager.disable
+    logging.disable(logging.INFO)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -15,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from mtfscalper.artefacts import write_json
+from mtfscalper.reporting.quiet import only_what_goes_wrong
 from mtfscalper.reporting.wording import percent
 from mtfscalper.search.attachments import write_note
 from mtfscalper.search.gates import Limits
@@ -58,7 +56,7 @@ def open_study_there(study: str, user_data_dir: Path, storage: str | None, conso
     # Raises where there is none.
     _ = StudyFolder.of(user_data_dir, study).spec
     asked = Request(study, (), trials=0, workers=0, asked=Asked(), storage=storage, user_data_dir=user_data_dir)
-    with _quiet():
+    with only_what_goes_wrong():
         return open_or_begin(asked, console)
 
 
@@ -107,17 +105,6 @@ def judge_trial(
     return judgement
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Let everybody tell of what goes wrong alone: freqtrade sets the level of its loggers as it reads a config."""
-    before = logging.root.manager.disable
-    logging.disable(logging.INFO)
-    try:
-        yield
-    finally:
-        logging.disable(before)
-
-
 class _LockedRuns:
     """A trial's settings on the locked candles."""
 
@@ -132,7 +119,7 @@ class _LockedRuns:
         folder, spec = self._opened.folder, self._opened.spec
         values = SearchSpace.from_json(spec.space).values(self._trial.params)
         overlay = write_overlay(folder, spec, self._trial.number, values)
-        with _quiet():
+        with only_what_goes_wrong():
             return run_backtest(
                 config_of_trial(self._opened.arguments, overlay),
                 seed,

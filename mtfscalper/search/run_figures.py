@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from mtfscalper.market.tape import MarketTape
@@ -101,8 +100,12 @@ class Run(NamedTuple):
 
 
 def mean_difference(instances: Sequence[Instance]) -> float:
-    """The value of a trial: the mean of its instances' differences, each of which counts once."""
-    return float(np.mean([instance.difference for instance in instances])) if instances else 0.0
+    """The value of a trial: the mean of its instances' differences of a day, each of which counts by its days.
+
+    The last period of a run may be as short as a day: counted as one of two weeks, it would decide.
+    """
+    days = sum(instance.days for instance in instances)
+    return sum(instance.difference * instance.days for instance in instances) / days if days > 0 else 0.0
 
 
 def figures_of(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import signal
 import subprocess
@@ -24,7 +23,7 @@ from rich.table import Table
 from mtfscalper import artefacts
 from mtfscalper.freqai.backtester import backtest_config
 from mtfscalper.reporting.intervals import ENOUGH_DAYS
-from mtfscalper.reporting.quiet import quiet
+from mtfscalper.reporting.quiet import only_what_goes_wrong
 from mtfscalper.reporting.wording import percent
 from mtfscalper.search import leases
 from mtfscalper.search.errors import StudyError
@@ -82,8 +81,7 @@ def run_study(request: Request, console: Console) -> int:
     :raises StudyError: if it cannot be run, as :class:`freqtrade.exceptions.OperationalException`
     """
     check_optuna()
-    # Of what freqtrade says while it loads a config and a strategy, what is wrong.
-    with quiet("freqtrade", logging.WARNING), quiet("mtfscalper.freqai", logging.WARNING):
+    with only_what_goes_wrong():
         opened = open_or_begin(request, console)
     study = opened.study
     # For those who look on.
@@ -294,9 +292,8 @@ def _tell_study(opened: Opened, request: Request, console: Console) -> None:
         table.add_row(key, escape(_range(entry)))
     console.print(table)
     goes_on = f"{finished} have finished; goes on to" if trials and finished else "Runs"
-    console.print(
-        f"{goes_on} {request.trials} trials with {request.workers} workers. Ctrl-C stops, the same command goes on."
-    )
+    workers = f"{request.workers} worker{'s' * (request.workers != 1)}"
+    console.print(f"{goes_on} {request.trials} trials with {workers}. Ctrl-C stops, the same command goes on.")
 
 
 def _range(entry: dict[str, Any]) -> str:

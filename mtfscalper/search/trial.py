@@ -161,7 +161,7 @@ def first_day(spec: StudySpec) -> str:
 def interval_of(figures: Sequence[RunFigures]) -> Interval:
     """The value of a trial with its interval: days drawn again, each the mean over pairs and seeds.
 
-    The mean of days is that of instances where all periods are equally long.
+    The mean of days is that of instances, each of which counts by its days.
     """
     pairs = len({instance.pair for each in figures for instance in each.instances}) or 1
     sums = np.mean([each.differences for each in figures], axis=0) / pairs

@@ -84,6 +84,12 @@ def test_each_trade_counts_in_one_instance_and_over_its_days(made: Made) -> None
     assert sum(figures.differences) == pytest.approx(in_all, abs=1e-12)
     assert sum(instance.difference for instance in figures.instances) == pytest.approx(in_all, abs=1e-12)
     assert mean_difference(figures.instances) == pytest.approx(in_all / 3, abs=1e-12)
+    # A period that was cut short counts for as long as it was traded.
+    long, short = (
+        figures.instances[0]._replace(days=days, difference=of) for days, of in ((14.0, 0.001), (1.0, -0.029))
+    )
+    assert mean_difference([long, short]) == pytest.approx(-0.001, abs=1e-15)
+    assert mean_difference([]) == 0.0
 
 
 def test_the_policy_ended_trades_and_no_classic_exit_is_its(made: Made) -> None:

@@ -96,9 +96,9 @@ def test_the_storage_that_a_study_began_with_has_to_be_named(tmp_path: Path) -> 
     folder = StudyFolder(tmp_path)
     study_run._note_storage(folder, "postgresql://me:secret@host/studies")
     assert "secret" not in (tmp_path / "storage.json").read_text()
-    study_run._check_storage(folder, "postgresql://me:other@host/studies")
+    study_run.check_storage(folder, "postgresql://me:other@host/studies")
     with pytest.raises(StudyError, match=r"are kept in postgresql://me:\*\*\*@host/studies"):
-        study_run._check_storage(folder, None)
+        study_run.check_storage(folder, None)
 
 
 # ---------------------------------------------------------------------- the same study
