@@ -17,7 +17,8 @@ PLACES = ("mtfscalper", "strategies", "user_data/freqaimodels", "benchmarks", ".
 # What makes a program listen, and the words of a config or a command that say where.
 LISTENS = {"bind", "listen", "create_server", "start_server", "HTTPServer", "ThreadingHTTPServer", "serve_forever"}
 # Who listens, and on what.
-KNOWN = {("mtfscalper/offline/exchange.py", "bind")}
+# The dashboard's addresses beyond this machine need a token: tests/monitoring/test_dashboard.py.
+KNOWN = {("mtfscalper/offline/exchange.py", "bind"), ("mtfscalper/monitoring/dashboard.py", "serve_forever")}
 HOSTS = re.compile(r"^(?:\w+://)?(\[[0-9a-fA-F:]+\]|\d{1,3}(?:\.\d{1,3}){3}|::1?|localhost)(?::\d+)?(?:/.*)?$")
 
 
@@ -59,7 +60,7 @@ def test_no_address_in_the_code_is_another_machines() -> None:
     assert {name: found for name, tree in sources() if (found := beyond_loopback(tree))} == {}
 
 
-def test_nobody_listens_but_the_loopback_exchange() -> None:
+def test_nobody_listens_but_the_loopback_exchange_and_the_dashboard() -> None:
     assert {(name, call) for name, tree in sources() for call in listening(tree)} == KNOWN
 
 

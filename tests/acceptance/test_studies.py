@@ -21,10 +21,11 @@ import pytest
 from freqtrade.data.btanalysis import load_backtest_data
 from freqtrade_command import output_of
 from postgres import postgres
-from studies import CONFIG, ROOT, StudyHome, write_candles
+from shipped import shipped_options
+from studies import CONFIG, StudyHome, write_candles
 
 from mtfscalper.offline.exchange import ReplayExchange
-from mtfscalper.offline.freqtrade_command import freqtrade_command, project_options
+from mtfscalper.offline.freqtrade_command import freqtrade_command
 from mtfscalper.reporting.trades import trades_of_freqtrade
 from mtfscalper.search import leases
 from mtfscalper.search.storage import STORAGE_VARIABLE, open_storage
@@ -152,7 +153,7 @@ def test_the_backtest_of_a_trials_overlay_makes_the_trials_own_trades(tmp_path: 
                 backtest_directory=results,
                 export="trades",
                 no_color=True,
-                **project_options(ROOT),
+                **shipped_options(),
             ),
             cwd=tmp_path,
         )

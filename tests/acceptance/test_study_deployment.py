@@ -19,10 +19,11 @@ import pandas as pd
 import pytest
 from faults.bots import DONE_TRAINING, Bot, running_bot
 from faults.homes import CONFIG, FREQAI, USER_CODE, Home
-from faults.warm import PATHS, ROOT
+from faults.warm import PATHS
+from shipped import shipped_options
 
 from mtfscalper.offline.exchange import ReplayExchange
-from mtfscalper.offline.freqtrade_command import freqtrade_command, project_options
+from mtfscalper.offline.freqtrade_command import freqtrade_command
 
 # Each starts a dozen commands.
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(3600)]
@@ -35,7 +36,7 @@ SPACE = {
 }
 LONGEST_SECONDS = 900
 # The strategy of the bot, whose analyses the test waits for.
-OPTIONS = {**project_options(ROOT), "strategy": "WaitingStrategy", "strategy_path": str(USER_CODE)}
+OPTIONS = {**shipped_options(), "strategy": "WaitingStrategy", "strategy_path": str(USER_CODE)}
 # Before hours with many signals, each of which is a trade.
 START = datetime(2024, 9, 7, 23, 45, 30, tzinfo=UTC)
 CREDENTIALS = {"FREQTRADE__API_SERVER__USERNAME": "me", "FREQTRADE__API_SERVER__PASSWORD": "s3cret"}

@@ -15,7 +15,7 @@ from search.judged_studies import CODE, finished, locked_run, make_study, study_
 
 from mtfscalper import artefacts
 from mtfscalper.cli import main
-from mtfscalper.search import deploy_command, judge_command
+from mtfscalper.search import attachments, deploy_command, judge_command
 from mtfscalper.search.deploy_command import DeployRequest, watch
 from mtfscalper.search.deployment import SECTION, Deployments
 from mtfscalper.search.errors import StudyError
@@ -46,6 +46,8 @@ class GrowingStudy:
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFolder:
     monkeypatch.setattr(artefacts, "code_hash", lambda: CODE)
+    # Where a dashboard is installed, a trial gets a note in the study's storage; these studies have none.
+    monkeypatch.setattr(attachments, "is_dashboard_installed", lambda: False)
     return study_folder(tmp_path)
 
 
