@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 from freqtrade.commands.arguments import Arguments
@@ -60,12 +60,14 @@ def loaded_backtester(
     :param exchange: None lets freqtrade connect to the config's
     :param quiet: whether freqtrade shows no progress
     """
-    try:
+    with ExitStack() as resources:
+        resources.callback(Backtesting.cleanup)
         callback = {"progress_callback": lambda _: None} if quiet else {}
         backtesting = Backtesting(config, exchange, **callback)
+        if exchange is None:
+            # freqtrade's command ends there. Here its connections would stay open, and complain as they are collected.
+            resources.callback(backtesting.exchange.close)
         yield LoadedBacktester(backtesting, *backtesting.load_bt_data())
-    finally:
-        Backtesting.cleanup()  # type: ignore[no-untyped-call]
 
 
 def checked_model(backtesting: Backtesting, strategy: Any) -> MtfScalperFreqaiModel:
