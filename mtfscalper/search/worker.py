@@ -215,6 +215,18 @@ def failing(trials: Sequence[FrozenTrial], since: datetime) -> str | None:
 # ---------------------------------------------------------------------- the process
 
 
+def sampler_entropy(spec: StudySpec, index: int, trials: int, *, is_shared: bool) -> list[int]:
+    """What a worker's sampler draws from: never the same as another's that asks at the same time.
+
+    On one machine it is the same whenever the study is run, so that one worker tries the same settings again.
+
+    :param index: of the worker among those of its driver
+    :param trials: that there are as it begins
+    :param is_shared: whether workers of several machines, or drivers, may have the same index
+    """
+    return [spec.sampler_seed, index, trials, *(leases.worker_name().encode()[:64] if is_shared else b"")]
+
+
 def run_worker(
     folder: StudyFolder, url: str | None, arguments: Sequence[str], index: int, plan: Plan, parent: int | None
 ) -> int:
@@ -233,7 +245,7 @@ def run_worker(
     check_cut(config, folder.candles, spec.pairs, spec.lock_ms)
     storage = open_storage(url, folder)
     trials = storage.get_n_trials(storage.get_study_id_from_name(spec.name))
-    study = open_study(storage, spec, [spec.sampler_seed, index, trials, *leases.worker_name().encode()][: 3 + 64])
+    study = open_study(storage, spec, sampler_entropy(spec, index, trials, is_shared=url is not None))
     # Once for all trials: freqtrade asks the exchange for its markets.
     exchange = ExchangeResolver.load_exchange(config, load_leverage_tiers=True)
 

@@ -294,3 +294,17 @@ def test_a_spec_is_read_as_it_was_written(tmp_path: Path) -> None:
     values = SPEC.as_json()
     with pytest.raises(TypeError):
         StudySpec.from_json({**values, "unknown": 1})
+
+
+def test_one_machines_worker_draws_the_same_again_and_no_two_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = StudySpec.__new__(StudySpec)
+    object.__setattr__(spec, "sampler_seed", 7)
+
+    def drawn(index: int, trials: int, name: str, *, is_shared: bool) -> tuple[int, ...]:
+        monkeypatch.setattr(leases, "worker_name", lambda: name)
+        return tuple(worker.sampler_entropy(spec, index, trials, is_shared=is_shared))
+
+    assert drawn(0, 3, "here:1", is_shared=False) == drawn(0, 3, "here:2", is_shared=False)
+    others = {drawn(index, trials, "here:1", is_shared=False) for index in (0, 1) for trials in (0, 3)}
+    others |= {drawn(0, 3, name, is_shared=True) for name in ("here:1", "there:1")}
+    assert len(others) == 6
