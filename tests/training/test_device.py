@@ -111,7 +111,7 @@ def assert_same_parameters(ours: PPO, theirs: PPO, rtol: float = 1e-5, atol: flo
     """Compare parameters that an update has moved by hundredths.
 
     Processors add up in orders of their own. Where a ratio lies on the edge of its clip range the last bit of a sum
-    decides which way a gradient goes, and Adam makes a step of it: in float32 few parameters may be a step or two apart.
+    decides which way a gradient goes, and Adam makes a step of it: in float32 a few may be two steps apart.
     That in float64 they are the same to the last digits is a test of its own.
     """
     other = dict(theirs.policy.named_parameters())
