@@ -3,9 +3,8 @@
 import argparse
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from mtfscalper import __version__
 from mtfscalper.command_help import epilog
@@ -23,24 +22,9 @@ from mtfscalper.offline_commands import (
     synthetic,
     synthetic_arguments,
 )
-from mtfscalper.study_commands import add_subcommands, dashboard
+from mtfscalper.study_commands import Command, add_subcommands, dashboard
 
 # A command imports what it needs when it runs: with freqtrade and torch, --help would take seconds.
-
-
-class Command(NamedTuple):
-    """A subcommand.
-
-    :ivar name: what the user types
-    :ivar summary: one line for ``--help``
-    :ivar add_arguments: declares its options
-    :ivar run: does the work and returns the exit status
-    """
-
-    name: str
-    summary: str
-    add_arguments: Callable[[argparse.ArgumentParser], None]
-    run: Callable[[argparse.Namespace], int]
 
 
 def _seal_arguments(parser: argparse.ArgumentParser) -> None:

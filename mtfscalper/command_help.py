@@ -86,6 +86,7 @@ OWN_STATUS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "dry-run": {FAILED: "the bot ended before its time"},
         "audit": {FAILED: "some trades are not what training assumed"},
         "train": {FAILED: "some trainings failed"},
+        "study": {FAILED: "judge: a gate is not passed", "3": "run: it stopped, for trials or workers failed"},
         "status": {DONE: "well", FAILED: "warning", REFUSED: "critical", "3": "unknown, or no bot has run there"},
     }
 )

@@ -16,8 +16,8 @@ from mtfscalper.monitoring.study_options import add_watch_arguments
 # A command imports what it needs when it runs: with freqtrade and torch, --help would take seconds.
 
 
-class Subcommand(NamedTuple):
-    """A subcommand of ``mtfscalper study``.
+class Command(NamedTuple):
+    """A command of ``mtfscalper``, or of one of its commands.
 
     :ivar name: what the user types
     :ivar summary: one line for ``--help``
@@ -348,8 +348,8 @@ def _told(work: Callable[[], int]) -> int:
 
 
 SUBCOMMANDS = (
-    Subcommand("run", "search for better settings by real backtests, or go on searching", _run_arguments, _run),
-    Subcommand("watch", "show how a study is, and what is left of it", add_watch_arguments, _watch),
-    Subcommand("judge", "hold the best trial against its gates, on the locked candles", _judge_arguments, _judge),
-    Subcommand("deploy", "put a trial that has passed in a bot's place, or take it back", _deploy_arguments, _deploy),
+    Command("run", "search for better settings by real backtests, or go on searching", _run_arguments, _run),
+    Command("watch", "show how a study is, and what is left of it", add_watch_arguments, _watch),
+    Command("judge", "hold the best trial against its gates, on the locked candles", _judge_arguments, _judge),
+    Command("deploy", "put a trial that has passed in a bot's place, or take it back", _deploy_arguments, _deploy),
 )

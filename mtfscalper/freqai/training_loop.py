@@ -220,13 +220,16 @@ class TrainingLoop:
             )
             logger.warning("%s: the training hangs, and is ended.", progress.pair)
             return
+        if self._is_left(progress):
+            # It has ended while it was looked at.
+            return
         # Nothing ends it: whatever it waits for, another thread takes over.
         self._owner.trouble(
             self._looking.trouble,
             f"{progress.pair}: a training hangs and cannot be ended; another thread trains on. Restart the bot when it "
             'suits you; with freqai.rl_config.live_training "process" such a training can be ended.',
         )
-        del self._under_way[progress.pair]
+        self._under_way.pop(progress.pair, None)
         self._turn = threading.Lock()
         self._note_failure(progress, TrainingHungError("it hangs, and cannot be ended"))
         self._to_the_end(progress.pair)
@@ -299,7 +302,8 @@ class TrainingLoop:
             self._own.progress = self._own.turn = None
             del self._own.serves
             if not self._is_left(progress):
-                del self._under_way[progress.pair]
+                # Whoever looks after it may take it away at this moment too.
+                self._under_way.pop(progress.pair, None)
 
     def _next_turn(self) -> threading.Lock:
         """Wait until no other training runs FreqAI's code.

@@ -455,3 +455,16 @@ def test_one_of_several_that_hangs_is_left_to_itself_and_holds_no_other_up(
     released.set()
     bot.model._stop_event.set()
     assert joined(first)
+
+
+def test_a_training_that_ends_while_it_is_looked_at_is_no_trouble(
+    quick: Trainings, messages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop, progress = quick.loop, TrainingProgress(PAIR, threading.Event())
+    progress.give_up("it hangs")
+    progress._marked -= 2 * training_loop.HANGS_AFTER_SECONDS
+    # It is not under way any more, and was when the looking began.
+    loop._look_after(progress, quick.bot.strategy)
+    assert messages == []
+    assert quick.owner.troubles == {}
+    assert loop.last == {}
