@@ -157,9 +157,12 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
             self._trades.append(closed_trade(pair, fill, close_ms, self._map.timeframe_ms))
         if self._own_reward is not None:
             terms = {OWN_REWARD: self._own_reward.of_candle(before, action, fill, self._state)}
-        self._episode_terms.update(terms)
-        self._drained_terms.update(terms)
-        return float(sum(terms.values()))
+        reward = 0.0
+        for name, value in terms.items():
+            self._episode_terms[name] += value
+            self._drained_terms[name] += value
+            reward += value
+        return float(reward)
 
     def _observation(self) -> npt.NDArray[np.float32]:
         state, row = self._state, self._state.candle - 1

@@ -128,3 +128,16 @@ FLAT = Account(
     stake=0.0,
     equity=1.0,
 )
+
+_PLACES = {name: place for place, name in enumerate(Account._fields)}
+
+
+def changed(account: Account, **fields: Array) -> Account:
+    """The account with other values of some fields: what ``_replace`` does, which takes twice as long.
+
+    :raises KeyError: if an account has no such field
+    """
+    values = list(account)
+    for name, value in fields.items():
+        values[_PLACES[name]] = value
+    return Account(*values)

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mtfscalper.trading.account import FLAT, Account, Candle, ExitReason, Fill
+from mtfscalper.trading.account import FLAT, Account, Candle, ExitReason, Fill, changed
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.arrays import Array, Namespace
 from mtfscalper.trading.trading_rules import TradingRules
@@ -91,7 +91,7 @@ def _equity(xp: Namespace, account: Account, profit: Array, paid: Array) -> Arra
 
 def see_profit(xp: Namespace, account: Account, profit: Array) -> Account:
     """Update the best profit with the one at the open of the candle about to be decided."""
-    return account._replace(best_profit=xp.maximum(account.best_profit, profit))
+    return changed(account, best_profit=xp.maximum(account.best_profit, profit))
 
 
 def mark(xp: Namespace, rules: TradingRules, account: Account, open_rate: Array) -> tuple[Account, Array, Array]:
@@ -133,11 +133,11 @@ def step(xp: Namespace, rules: TradingRules, account: Account, action: Array, ca
     unit = _unit(rules, account)
     # The round trip's fees are the first profit there is to see.
     fees = _ratio(account, unit, candle.open * unit.kept)
-    account = account._replace(best_profit=xp.where(entered, fees, account.best_profit))
+    account = changed(account, best_profit=xp.where(entered, fees, account.best_profit))
     wanted = action == xp.where(account.side < 0, _SHORT_EXIT, _LONG_EXIT)
     account, reason, close_rate = _test_exits(xp, rules, account, candle, unit, entered, wanted)
     fill = _fill(xp, account, entered, reason, close_rate, _profit_ratio(account, unit, close_rate))
-    held = account._replace(held_candles=account.held_candles + (account.side != 0))
+    held = changed(account, held_candles=account.held_candles + (account.side != 0))
     kept = xp.where_each(fill.exited, FLAT[:-1], held[:-1])
     return Account._make([*kept, _equity(xp, account, fill.profit_ratio, unit.paid)]), fill
 
@@ -147,7 +147,7 @@ def force_exit(xp: Namespace, rules: TradingRules, account: Account, candle: Can
 
     :return: flat accounts, of which only the equity is an array, and what was filled
     """
-    account = account._replace(funding=_settled_funding(account, account.side, candle))
+    account = changed(account, funding=_settled_funding(account, account.side, candle))
     unit = _unit(rules, account)
     in_trade = account.side != 0
     nobody = xp.logical_and(in_trade, False)
@@ -156,7 +156,7 @@ def force_exit(xp: Namespace, rules: TradingRules, account: Account, candle: Can
     reason = xp.where(survives, _FORCE_EXIT, reason)
     close_rate = xp.where(survives, _nearest_price_step(xp, candle.open, account.price_scale), close_rate)
     fill = _fill(xp, account, nobody, reason, close_rate, _profit_ratio(account, unit, close_rate))
-    return FLAT._replace(equity=_equity(xp, account, fill.profit_ratio, unit.paid)), fill
+    return changed(FLAT, equity=_equity(xp, account, fill.profit_ratio, unit.paid)), fill
 
 
 def _settled_funding(account: Account, side: Array, candle: Candle) -> Array:
@@ -333,8 +333,10 @@ def _trail(xp: Namespace, rules: TradingRules, account: Account, extremes: _Extr
     moved = xp.logical_and(current < extremes.worst, side * stop > current)
     if rules.trailing_only_offset_is_reached:
         moved = xp.logical_and(moved, extremes.best_profit >= rules.trailing_stop_positive_offset)
-    return account._replace(
-        stop_rate=xp.where(moved, stop, account.stop_rate), stop_trailed=xp.logical_or(account.stop_trailed, moved)
+    return changed(
+        account,
+        stop_rate=xp.where(moved, stop, account.stop_rate),
+        stop_trailed=xp.logical_or(account.stop_trailed, moved),
     )
 
 
