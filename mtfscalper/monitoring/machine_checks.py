@@ -18,9 +18,9 @@ MEMORY_SHARE_MAX = 0.9
 PHASE_FLOOR = 0.5
 # A short training spends the rest on its workers' start and its evaluations.
 TRAINING_FLOOR = 0.25
-# Decided 30 to 75 times as fast in docs/benchmarks.md.
+# Decided 30 to 75 times as fast in docs/benchmark-training.md.
 BATCH_GAIN_MIN = 5
-# Updates of the shipped networks reached 45 to 77 % in docs/benchmarks.md.
+# Updates of the shipped networks reached 45 to 77 % in docs/benchmark-training.md.
 ROOFLINE_FLOOR = 0.2
 # Below, calling torch takes as long as a minibatch's products, whatever is done well.
 PRODUCTS_SECONDS_MIN = 1e-3
