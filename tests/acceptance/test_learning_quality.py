@@ -35,8 +35,6 @@ CONTENDERS: dict[str, dict[str, Any]] = {
     "population, 64 environments": {"vec_env": "torch", "n_envs": 64, "n_steps": 64},
 }
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 class Market(NamedTuple):
     """A market and the most that can be earned on it.

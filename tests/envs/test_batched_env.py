@@ -32,11 +32,6 @@ FORMS = [pytest.param(NUMPY, 0.0, id="numpy"), pytest.param(TorchNamespace(), 1e
 QUIET = (100.0, 100.2, 99.8, 100.01)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def quiet_env(n_envs: int = 2, **settings: Any) -> BatchedTradingEnv:
     """Twelve candles on which no stop is hit."""
     return BatchedTradingEnv(make_tape(candle_table(*[QUIET] * 12)), make_settings("agent", **settings), n_envs)
