@@ -1,11 +1,16 @@
 """Puts this directory on the path, makes property tests repeatable, and gives each test one thread."""
 
+import os
+
 import pytest
 import torch
 from hypothesis import settings
 
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+# Of the processes that tests start, which set threads of their own where that is what they are tested for.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.hookimpl(tryfirst=True)
