@@ -63,7 +63,7 @@ class Market(NamedTuple):
 MARKETS = {
     "leaked future": Market(leaked_future, lambda tape, first: best_log_return(tape, RULES, first), "agent", 0.006),
     "mean reversion": Market(
-        mean_reversion, lambda tape, first: reversion_log_return(tape, RULES, first), "agent", 0.09
+        mean_reversion, lambda tape, first: reversion_log_return(tape, RULES, first), "agent", 0.1
     ),
     "gated trends": Market(
         gated_trends, lambda tape, first: best_log_return(tape, RULES, first, gated=True), "gated", 0.06
