@@ -141,7 +141,7 @@ def check_roofline(facts: RunFacts, timed: TimedRun) -> Check:
         f"updates {reached / 1e9:,.0f} of {timed.peak_flops / 1e9:,.0f} GFLOP/s: {share:.0%}",
         expected,
         share >= ROOFLINE_FLOOR,
-        "the updates do something else than products: compare 'update' with the log, and see docs/benchmarks.md",
+        "the updates do something else than products: compare 'update' with the log; see docs/benchmark-training.md",
     )
     if check.verdict is Verdict.OK:
         return check
