@@ -57,7 +57,7 @@ docs-serve: $(DOCS_STAMP) ## show the docs on 127.0.0.1:8000 while you write the
 
 ##@ Change something
 test: setup ## the tests, without the minutes-long ones
-	@$(BIN)/python -m pytest tests -n logical $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest tests -n logical --dist worksteal $(PYTEST_ARGS)
 
 check: setup ## formatting, lint and types
 	@$(BIN)/ruff format --check .

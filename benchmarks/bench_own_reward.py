@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from bench_env_step import PAIR, market, stock_environment
+from bench_env_step import stock_environment
 from env_contenders import RULES, Contender, single, vectorised
 from freqtrade.freqai.prediction_models.ReinforcementLearner import ReinforcementLearner
 from rich.console import Console
 from rich.table import Table
+from step_market import PAIR, market
 
 from mtfscalper.envs.build import build_vec_env
 from mtfscalper.envs.episodes import EnvSettings

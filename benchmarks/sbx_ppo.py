@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from bench_env_step import N_CANDLES, PAIR, RULES, market
+from env_contenders import RULES
 from main_config import PPO_ARGUMENTS, RL_CONFIG, ROOT
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from step_market import N_CANDLES, PAIR, market
 
 from mtfscalper.envs.build import build_vec_env
 from mtfscalper.envs.episodes import EnvSettings

@@ -127,7 +127,7 @@ def has_bf16(device: torch.device) -> bool:
 def precision_on(precision: str, device: torch.device) -> Literal["fp32", "bf16"]:
     """The precision that a setting means: "auto" is bfloat16 where the device has it, else float32.
 
-    Decisions are made in float32 either way; docs/benchmarks.md compares what the two learn.
+    Decisions are made in float32 either way; docs/learning.md compares what the two learn.
     """
     if precision == "auto":
         return "bf16" if has_bf16(device) else "fp32"
@@ -137,6 +137,7 @@ def precision_on(precision: str, device: torch.device) -> Literal["fp32", "bf16"
 def compiles_on(compile_setting: bool | str, device: torch.device) -> bool:
     """Whether a setting means ``torch.compile``: "auto" does where launching kernels takes the time, on a GPU.
 
-    On a CPU the loss is a small part of an update, and compiling takes longer than it saves (docs/benchmarks.md).
+    On a CPU the loss is a small part of an update, and compiling takes longer than it saves
+    (docs/benchmark-training.md).
     """
     return device.type == "cuda" if compile_setting == "auto" else bool(compile_setting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
 import json
 import os
@@ -102,6 +103,30 @@ def test_training_runs_with_the_carried_packages_alone_and_needs_each_of_them(ou
     assert used == {name.replace("_", "-").lower() for name in CARRIED}
 
 
+def made_in(script: Path) -> set[str]:
+    """The names that a script makes, its imports from elsewhere left out."""
+    made: set[str] = set()
+    for node in ast.parse(script.read_text(encoding="utf-8")).body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            made.add(node.name)
+        elif not isinstance(node, (ast.Import, ast.ImportFrom)):
+            made |= {name.id for name in ast.walk(node) if isinstance(name, ast.Name)}
+    return made
+
+
+def test_what_one_script_takes_of_another_is_made_there() -> None:
+    scripts = {script.stem: script for script in BENCHMARKS.glob("*.py")}
+    taken = [
+        (script.name, node.module, name.name)
+        for script in scripts.values()
+        for node in ast.walk(ast.parse(script.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and node.module in scripts
+        for name in node.names
+    ]
+    assert len(taken) > 50
+    assert [one for one in taken if one[2] not in made_in(scripts[one[1]])] == []
+
+
 def test_the_carried_packages_are_locked() -> None:
     locked = {line.partition("==")[0] for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()}
     assert set(CARRIED) <= locked
@@ -168,6 +193,18 @@ def test_a_difference_without_a_number_fails() -> None:
     assert comparison.difference([1.0, nan, 2.0], [1.0, nan, 2.5]) == 0.5
     assert not comparison.Check("", comparison.difference([nan], [1.0]), 1.0, "").passes
     assert not comparison.Check("", comparison.largest([1.0, nan]), 2.0, "").passes
+
+
+@pytest.mark.parametrize(("apart", "passes"), [(0.15, True), (0.29, False), (float("nan"), False)])
+@pytest.mark.usefixtures("benchmarks")
+def test_an_update_that_rounding_does_not_explain_is_not_equal(apart: float, passes: bool) -> None:
+    bench_ppo = importlib.import_module("bench_ppo")
+    measured = {"FusedPPO fp32, lookback 1": apart, "SB3, last bits off, lookback 1": 0.14, "SB3, one thread": 0.12}
+    check = bench_ppo.equality_check(
+        {name: {"norm_of_difference_over_movement": value} for name, value in measured.items()}
+    )
+    assert check.tolerance == pytest.approx(0.28)
+    assert check.passes is passes
 
 
 @pytest.mark.usefixtures("benchmarks")

@@ -32,6 +32,12 @@ def in_a_process_of_its_own(code: str) -> str:
     return process.stdout.strip()
 
 
+@pytest.mark.parametrize("turn", [1, 2])
+def test_a_test_computes_on_one_thread_whatever_the_one_before_it_has_set(turn: int) -> None:
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(2)
+
+
 @AFFINITY
 def test_threads_are_clamped_to_the_processors_the_process_may_use() -> None:
     assert (

@@ -17,7 +17,8 @@ from mtfscalper.settings import Settings
 START_SECONDS, END_SECONDS = 12.0, 12.0
 # The strategy is not known yet: as many as the project's.
 N_FEATURES = 54
-# What updates reach of the machine's products, and environment steps a second, in docs/benchmarks.md.
+# What updates reach of the machine's products (docs/benchmark-training.md), and environment steps a second
+# (docs/benchmarks.md).
 ROOFLINE_SHARE, STEPS_PER_SECOND = 0.5, 4000.0
 # Workers' start and evaluation, beside rollouts and updates.
 OVERHEAD = 1.3

@@ -18,9 +18,9 @@ MEMORY_SHARE_MAX = 0.9
 PHASE_FLOOR = 0.5
 # A short training spends the rest on its workers' start and its evaluations.
 TRAINING_FLOOR = 0.25
-# Decided 30 to 75 times as fast in docs/benchmarks.md.
+# Decided 30 to 75 times as fast in docs/benchmark-training.md.
 BATCH_GAIN_MIN = 5
-# Updates of the shipped networks reached 45 to 77 % in docs/benchmarks.md.
+# Updates of the shipped networks reached 45 to 77 % in docs/benchmark-training.md.
 ROOFLINE_FLOOR = 0.2
 # Below, calling torch takes as long as a minibatch's products, whatever is done well.
 PRODUCTS_SECONDS_MIN = 1e-3
@@ -141,7 +141,7 @@ def check_roofline(facts: RunFacts, timed: TimedRun) -> Check:
         f"updates {reached / 1e9:,.0f} of {timed.peak_flops / 1e9:,.0f} GFLOP/s: {share:.0%}",
         expected,
         share >= ROOFLINE_FLOOR,
-        "the updates do something else than products: compare 'update' with the log, and see docs/benchmarks.md",
+        "the updates do something else than products: compare 'update' with the log; see docs/benchmark-training.md",
     )
     if check.verdict is Verdict.OK:
         return check

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 from faults.homes import MARKET, PAIR
 from faults.tally import Tally
 
@@ -14,15 +13,6 @@ from mtfscalper.offline.synthetic import write_market
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # A shell in the background ignores Ctrl-C, and so would the bots that are started here and ended by it.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Nets this small gain nothing from threads, and lose much where another process wants the processors."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -19,8 +19,6 @@ RULES = TradingRules(
 )
 SEEDS = (1, 2, 3)
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
 
 def settings(seed: int, cycles: int, **changes: Any) -> Settings:
     """

@@ -24,11 +24,6 @@ QUIET = (100.0, 100.2, 99.8, 100.01)
 WILD = (100.0, 104.0, 96.0, 100.01)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> None:
-    torch.set_num_threads(1)
-
-
 def quiet_env(n_members: int = 1, n_envs: int = 2, **settings: Any) -> DeviceEnv:
     """Twelve candles on which no stop is hit, begun at the first decidable candle."""
     env = DeviceEnv(

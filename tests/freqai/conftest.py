@@ -7,14 +7,11 @@ from types import SimpleNamespace
 
 import pandas as pd
 import pytest
-import torch
 from freqai_runs import OTHER_PAIR, PAIR
 from freqtrade.optimize.backtesting import Backtesting
 
 from mtfscalper.freqai import live_replay
 from mtfscalper.offline.synthetic import write_market
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -75,7 +75,6 @@ def models(tmp_path_factory: pytest.TempPathFactory, settings: Settings) -> Path
 
 
 def leave_training(folder: Path, settings: Settings) -> None:
-    torch.set_num_threads(1)
     period = folder / "sub-train-BTC_1727740800"
     period.mkdir()
     tape = small_tape(700)

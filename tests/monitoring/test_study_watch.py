@@ -50,7 +50,7 @@ def drawn(renderable: Any, width: int = 100) -> str:
 
 
 def test_everything_asked_for_is_on_the_screen(tmp_path: Path) -> None:
-    made = made_up_study(tmp_path / "user_data", [0.001])
+    made = made_up_study(tmp_path / "user_data", [0.001], pictures=False)
     judge(made, 0)
     text = drawn(screen(state_of_some(), "CPU 7 %", last_judged(made.folder)))
     for shown in (
@@ -102,16 +102,22 @@ def test_a_line_holds_all_of_it() -> None:
 # ---------------------------------------------------------------------- the command
 
 
+def of_three_trials(tmp_path: Path, pictures: bool) -> MadeUp:
+    return made_up_study(tmp_path / "user_data", [0.001, None, 0.002], asked=3, pictures=pictures)
+
+
 @pytest.fixture
 def made(tmp_path: Path) -> MadeUp:
-    return made_up_study(tmp_path / "user_data", [0.001, None, 0.002], asked=3)
+    # Drawing pictures takes longer than all else.
+    return of_three_trials(tmp_path, pictures=False)
 
 
 def files_of(made: MadeUp) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in made.userdir.rglob("*") if path.is_file()}
 
 
-def test_once_prints_the_screen_and_changes_nothing(made: MadeUp, capsys: pytest.CaptureFixture[str]) -> None:
+def test_once_prints_the_screen_and_changes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = of_three_trials(tmp_path, pictures=True)
     with made.folder.journal.open("ab") as journal:
         # A worker is just writing.
         journal.write(b'{"op_code":4,"worker')

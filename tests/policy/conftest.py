@@ -1,5 +1,0 @@
-"""Policy tests run on one thread: the machine has others to serve."""
-
-import torch
-
-torch.set_num_threads(1)
