@@ -106,7 +106,7 @@ def test_what_is_trained_on_a_cluster_is_traded_as_what_one_process_trains(
     assert f"{N_TRAININGS} policies trained" in output
     # Without the cluster.
     values = home.values()
-    values["freqai"]["rl_config"]["executor"] = "inline"
+    values["freqai"]["rl_config"] |= {"executor": "inline", "ray_address": None}
     values["exchange"] |= offline_config(two_pairs[1])["exchange"]
     home.write(values)
     output, trades = home.backtest()
