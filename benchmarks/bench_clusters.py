@@ -17,6 +17,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,8 +142,9 @@ def receiving_seconds(outcome: Outcome) -> float:
 def measure(net: str, sizes: Sizes) -> dict[str, Any]:
     """Rounds of both executors, and of one worker alone; each is printed as it ends."""
     job, workers = job_of(net, sizes, 1), sizes.workers
-    # What every process has to import, and no more.
+    # Two rollouts of a few candles: every process is there, and has everything imported.
     first = job_of(net, sizes._replace(cycles=1, n_steps=64), 1)
+    first = replace(first, train=first.train.rows(0, 600))
     rl = job.settings.rl.model_copy(update={"executor": "ray", "vec_env": "batched"})
     began = time.perf_counter()
     with RayExecutor(rl).start() as ray:
