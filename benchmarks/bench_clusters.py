@@ -17,6 +17,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,11 +52,13 @@ class Timed(NamedTuple):
 
     :ivar seconds: from the first submission until the last model is here
     :ivar trainings: seconds of each, by its own report
+    :ivar sending: seconds that the driver took to submit each
     """
 
     workers: int
     seconds: float
     trainings: list[float]
+    sending: list[float]
 
 
 class Beside(NamedTuple):
@@ -71,27 +74,25 @@ class Beside(NamedTuple):
     receiving: float
 
 
-def run(running: Running, jobs: Sequence[TrainingJob], at_once: int) -> tuple[float, list[Outcome]]:
-    """Seconds of jobs of which so many are under way at a time, and what became of them."""
-    began, waiting, outcomes = time.perf_counter(), list(jobs), []
-    under_way = 0
-    while len(outcomes) < len(jobs):
-        while waiting and under_way < at_once and running.room > 0:
+def run(running: Running, jobs: Sequence[TrainingJob], at_once: int) -> tuple[Timed, Outcome]:
+    """Run jobs of which so many are under way at a time.
+
+    :return: how long they took, and what became of the last one
+    :raises Exception: that of a training which fails
+    """
+    began, waiting = time.perf_counter(), list(jobs)
+    sending: list[float] = []
+    trainings: list[float] = []
+    while len(trainings) < len(jobs):
+        while waiting and len(sending) - len(trainings) < at_once and running.room > 0:
+            submitted = time.perf_counter()
             running.submit(waiting.pop())
-            under_way += 1
-        outcomes.append(running.next_finished()[1])
-        under_way -= 1
-    return time.perf_counter() - began, outcomes
-
-
-def trainings(outcomes: Sequence[Outcome]) -> list[float]:
-    """Seconds of each training, by its report."""
-    found = []
-    for outcome in outcomes:
+            sending.append(time.perf_counter() - submitted)
+        _, outcome = running.next_finished()
         if isinstance(outcome, Exception):
             raise outcome
-        found.append(outcome[1].seconds)
-    return found
+        trainings.append(outcome[1].seconds)
+    return Timed(at_once, time.perf_counter() - began, trainings, sending), outcome
 
 
 def simulated(jobs: Sequence[float], workers: int, beside: Beside) -> float:
@@ -130,15 +131,6 @@ def sizes_of(job: TrainingJob, outcome: Outcome) -> tuple[int, int]:
     return sum(len(pickle.dumps(tape)) for tape in tapes), len(cloudpickle.dumps(outcome))
 
 
-def driver_seconds(running: Running, job: TrainingJob) -> float:
-    """What the driver takes to send a job."""
-    began = time.perf_counter()
-    running.submit(job)
-    seconds = time.perf_counter() - began
-    running.next_finished()
-    return seconds
-
-
 def receiving_seconds(outcome: Outcome) -> float:
     """What the driver takes to unpack what came back."""
     packed = cloudpickle.dumps(outcome)
@@ -148,36 +140,47 @@ def receiving_seconds(outcome: Outcome) -> float:
 
 
 def measure(net: str, sizes: Sizes) -> dict[str, Any]:
-    """Rounds of both executors, and of one worker alone."""
-    job = job_of(net, sizes, 1)
+    """Rounds of both executors, and of one worker alone; each is printed as it ends."""
+    job, workers = job_of(net, sizes, 1), sizes.workers
+    # Two rollouts of a few candles: every process is there, and has everything imported.
+    first = job_of(net, sizes._replace(cycles=1, n_steps=64), 1)
+    first = replace(first, train=first.train.rows(0, 600))
     rl = job.settings.rl.model_copy(update={"executor": "ray", "vec_env": "batched"})
     began = time.perf_counter()
     with RayExecutor(rl).start() as ray:
         started = time.perf_counter() - began
-        with ProcessesExecutor(lambda _: sizes.workers).start() as processes:
+        say(f"Ray takes {started:.1f} s to start")
+        with ProcessesExecutor(lambda _: workers).start() as processes:
             for warm in (ray, processes):
-                trainings(run(warm, many(job, sizes.workers), sizes.workers)[1])
+                run(warm, many(first, workers), workers)
+            say(f"every process is there after {time.perf_counter() - began:.1f} s")
             rounds = []
-            for _ in range(sizes.rounds):
-                pair = []
-                for running in (ray, processes):
-                    seconds, outcomes = run(running, many(job, sizes.jobs), sizes.workers)
-                    pair.append(Timed(sizes.workers, seconds, trainings(outcomes)))
-                rounds.append(pair)
-        seconds, outcomes = run(ray, many(job, sizes.jobs), 1)
-        alone = Timed(1, seconds, trainings(outcomes))
-        sending = statistics.median(driver_seconds(ray, one) for one in many(job, 3))
-    receiving = statistics.median(receiving_seconds(outcomes[0]) for _ in range(5))
+            for number in range(sizes.rounds):
+                by_ray, by_processes = (run(each, many(job, sizes.jobs), workers)[0] for each in (ray, processes))
+                rounds.append((by_ray, by_processes))
+                say(
+                    f"round {number + 1} of {sizes.rounds}, {sizes.jobs} trainings each: Ray {by_ray.seconds:.1f} s, "
+                    f"processes {by_processes.seconds:.1f} s, ratio {by_processes.seconds / by_ray.seconds:.2f}"
+                )
+        # Each of them with its own candles to send, as of another pair or period: those of one that has ended are gone.
+        alone, outcome = run(ray, many(job, max(2, sizes.jobs // workers)), 1)
+        say(f"Ray, one at a time: {alone.seconds:.1f} s for {len(alone.trainings)}")
+    sending = statistics.median(alone.sending)
+    receiving = statistics.median(receiving_seconds(outcome) for _ in range(5))
     # Of one after the other, what is neither training nor driver.
-    node = max(alone.seconds / sizes.jobs - statistics.fmean(alone.trainings) - sending - receiving, 0.0)
-    there, back = sizes_of(job, outcomes[0])
+    node = (alone.seconds - sum(alone.trainings) - sum(alone.sending)) / len(alone.trainings) - receiving
     return {
         "started": started,
         "rounds": rounds,
         "alone": alone,
-        "beside": Beside(node, sending, receiving),
-        "bytes": (there, back),
+        "beside": Beside(max(node, 0.0), sending, receiving),
+        "bytes": sizes_of(job, outcome),
     }
+
+
+def say(words: str) -> None:
+    """Print a line of a net at once."""
+    print(f"  {words}", flush=True)
 
 
 def report(net: str, found: dict[str, Any]) -> dict[str, Any]:
@@ -188,56 +191,64 @@ def report(net: str, found: dict[str, Any]) -> dict[str, Any]:
         60 * len(timed[0].trainings) / statistics.median(one.seconds for one in timed)
         for timed in zip(*rounds, strict=True)
     ]
-    print(f"  Ray {per_minute[0]:.2f} trainings a minute, processes {per_minute[1]:.2f}; ", end="")
-    print(f"ratio {statistics.median(ratios):.2f} (rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)})")
-    print(
-        f"  Ray takes {found['started']:.1f} s to start; beside a training: {beside.node:.3f} s on its node, ", end=""
+    say(
+        f"Ray {per_minute[0]:.2f} trainings a minute, processes {per_minute[1]:.2f}; ratio "
+        f"{statistics.median(ratios):.2f} (rounds: {', '.join(f'{ratio:.2f}' for ratio in ratios)})"
     )
-    print(f"{1000 * beside.sending:.0f} ms to send {there / 1e6:.1f} MB, ", end="")
-    print(f"{1000 * beside.receiving:.0f} ms to unpack {back / 1e6:.1f} MB")
-    misses = []
+    say(
+        f"beside a training: {beside.node:.3f} s on its node, {1000 * beside.sending:.0f} ms to send "
+        f"{there / 1e6:.1f} MB, {1000 * beside.receiving:.0f} ms to unpack {back / 1e6:.1f} MB"
+    )
+    measured = []
     for timed in (found["alone"], *(ray for ray, _ in rounds)):
         expected = simulated(timed.trainings, timed.workers, beside)
-        misses.append(expected / timed.seconds - 1)
-        print(
-            f"  {timed.workers} workers: {timed.seconds:.1f} s measured, {expected:.1f} s simulated ({misses[-1]:+.1%})"
+        measured.append((timed.workers, len(timed.trainings), timed.seconds, expected))
+        say(
+            f"{timed.workers} workers: {timed.seconds:.1f} s measured, {expected:.1f} s simulated "
+            f"({expected / timed.seconds - 1:+.1%})"
         )
-    both = [seconds for ray, _ in rounds for seconds in ray.trainings]
-    jobs = [both[number % len(both)] for number in range(PAIRS * PERIODS)]
+    seconds = [one for ray, _ in rounds for one in ray.trainings]
+    jobs = [seconds[number % len(seconds)] for number in range(PAIRS * PERIODS)]
     # Between machines the bytes take longer than here.
     far = beside._replace(
         sending=beside.sending + there / NETWORK_BYTES_PER_SECOND,
         receiving=beside.receiving + back / NETWORK_BYTES_PER_SECOND,
     )
     hours = {workers: simulated(jobs, workers, far) / 3600 for workers in WORKERS}
-    print(f"  {PAIRS} pairs x {PERIODS} periods, over a network of a gigabit a second:")
+    say(f"{PAIRS} pairs x {PERIODS} periods, over a network of a gigabit a second:")
     for workers, spent in hours.items():
         share = hours[1] / spent / workers
-        print(f"  {workers:>4} workers: {spent:7.2f} h, {hours[1] / spent:6.1f} x one, {share:.0%} of linear")
-    passes = max(map(abs, misses)) <= TOLERANCE
-    print(f"  the simulation is {'within' if passes else 'NOT WITHIN'} {TOLERANCE:.0%} of what was measured")
+        say(f"{workers:>6} workers: {spent:7.2f} h, {hours[1] / spent:6.1f} x one, {share:.0%} of linear")
+    passes = all(abs(expected / spent - 1) <= TOLERANCE for _, _, spent, expected in measured)
+    say(f"the simulation is {'within' if passes else 'NOT WITHIN'} {TOLERANCE:.0%} of what was measured")
     return {
         "net": net,
+        "started": found["started"],
+        "per_minute": per_minute,
         "ratios": ratios,
         "beside": beside._asdict(),
-        "misses": misses,
+        "bytes": (there, back),
+        "measured": measured,
         "hours": hours,
         "passes": passes,
     }
 
 
 def plot(figures: Sequence[dict[str, Any]], path: Path) -> None:
-    """How much faster than one worker, against the workers."""
+    """How many trainings an hour on how many workers: as simulated for the long run, and as measured here."""
     figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")
-    axis.plot(WORKERS, WORKERS, "--", color="grey", label="linear")
     for one in figures:
-        axis.plot(WORKERS, [one["hours"][1] / one["hours"][workers] for workers in WORKERS], "o-", label=one["net"])
-    axis.set(xlabel="workers", ylabel="times as fast as one", xscale="log", yscale="log")
+        rates = [PAIRS * PERIODS / one["hours"][workers] for workers in WORKERS]
+        [line] = axis.plot(WORKERS, rates, ".-", label=f"{one['net']} net, simulated")
+        colour = line.get_color()
+        axis.plot(WORKERS, [rates[0] * workers for workers in WORKERS], ":", color=colour, alpha=0.5)
+        points = [(workers, 3600 * n / seconds) for workers, n, seconds, _ in one["measured"]]
+        axis.plot(*zip(*points, strict=True), "x", color=colour, label=f"{one['net']} net, measured")
+    axis.set(xlabel="workers (dotted: linear)", ylabel="trainings an hour", xscale="log", yscale="log")
     axis.set_xticks(WORKERS, map(str, WORKERS))
-    axis.set_yticks(WORKERS, map(str, WORKERS))
     axis.minorticks_off()
     axis.grid(alpha=0.3)
-    axis.legend(frameon=False, title="net, simulated")
+    axis.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
     print(f"picture: {path}")
 
@@ -249,26 +260,26 @@ def main(argv: list[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--net", choices=NETS, help="default: one after the other")
-    parser.add_argument("--jobs", type=int, default=6, help="trainings in each round, of each (default 6)")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings of each worker in each round (default 2)")
     parser.add_argument("--rounds", type=int, default=3, help="default 3")
     parser.add_argument("--cycles", type=int, default=4, help="passes over 7,776 candles (default 4: one rollout)")
     parser.add_argument("--n-steps", type=int, default=4096, help="steps of a rollout in each environment")
-    parser.add_argument("--json", type=Path, help="where the figures go")
-    parser.add_argument("--plot", type=Path, help="where the picture goes")
+    parser.add_argument("--json", type=Path, help="where the figures go, after each net")
+    parser.add_argument("--plot", type=Path, help="where the picture goes, after each net")
     args = parser.parse_args(argv)
     if (why := why_no_ray()) is not None:
         print(f"nothing is timed: {why}")
         return 0
     workers = usable_processors()
-    sizes = Sizes(workers, args.jobs, args.rounds, args.cycles, args.n_steps)
-    figures = []
+    sizes = Sizes(workers, args.jobs * workers, args.rounds, args.cycles, args.n_steps)
+    figures: list[dict[str, Any]] = []
     for net in [args.net] if args.net else NETS:
-        print(f"{net} net, {8 * sizes.n_steps:,} timesteps in a rollout, {workers} workers of one thread:")
+        print(f"{net} net, {8 * sizes.n_steps:,} timesteps in a rollout, {workers} workers of one thread:", flush=True)
         figures.append(report(net, measure(net, sizes)))
-    if args.json is not None:
-        args.json.write_text(json.dumps({"facts": facts(), "figures": figures}, indent=1))
-    if args.plot is not None:
-        plot(figures, args.plot)
+        if args.json is not None:
+            args.json.write_text(json.dumps({"facts": facts(), "figures": figures}, indent=1))
+        if args.plot is not None:
+            plot(figures, args.plot)
     return int(not all(one["passes"] for one in figures))
 
 

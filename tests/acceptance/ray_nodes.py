@@ -12,6 +12,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import psutil
+from marked_processes import processes_with
 
 RAY = Path(sys.executable).with_name("ray")
 _MARK = "MTFSCALPER_TEST_NODE"
@@ -20,19 +21,14 @@ _BRIDGE = "rltest"
 _TRIES = 4
 
 
-def processes_marked(name: str) -> list[psutil.Process]:
+def processes_of(name: str) -> list[psutil.Process]:
     """The processes that were started for a node, and whatever they have started."""
-    found = []
-    for process in psutil.process_iter():
-        with suppress(psutil.Error):
-            if process.environ().get(_MARK) == name and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-    return found
+    return processes_with(_MARK, name)
 
 
 def kill_marked(name: str) -> None:
     """End them all at once, as a power cut does."""
-    for process in processes_marked(name):
+    for process in processes_of(name):
         with suppress(psutil.NoSuchProcess):
             process.kill()
 

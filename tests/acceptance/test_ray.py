@@ -15,8 +15,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
+from marked_processes import RUN, processes_with
 from ray_nodes import Nodes, kill_marked, nodes
 from ray_run import BAD, N_JOBS
 
@@ -84,18 +84,6 @@ class Run:
         return self.process.returncode
 
 
-def started_with(variable: str, value: str) -> list[psutil.Process]:
-    """All processes that have inherited a variable."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(variable) == value and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue
-    return found
-
-
 # ---------------------------------------------------------------------- several nodes
 
 
@@ -159,7 +147,7 @@ def test_a_node_with_another_version_is_named_before_anything_is_trained(folder:
 def local_run(folder: Path) -> tuple[Run, str]:
     """A run on a cluster of this machine alone, and what all its processes have inherited."""
     mark = f"mtfscalper-{os.getpid()}-{time.monotonic_ns()}"
-    environment = os.environ | {"MTFSCALPER_TEST_RUN": mark, "HOME": str(folder)}
+    environment = os.environ | {RUN: mark, "HOME": str(folder)}
     return Run(command(folder / "result", "local"), environment), mark
 
 
@@ -171,12 +159,12 @@ def test_a_cluster_of_this_machine_listens_to_it_alone_and_leaves_nothing(folder
     before = scratch_folders()
     run, mark = local_run(folder)
     run.await_trainings(1)
-    assert any("raylet" in process.name() for process in started_with("MTFSCALPER_TEST_RUN", mark))
+    assert any("raylet" in process.name() for process in processes_with(RUN, mark))
     assert run.wait() == 0, run.output
     outcomes, listening = pickle.loads((folder / "result").read_bytes())
     assert outcomes == inline
     assert listening == {"127.0.0.1"}
-    assert started_with("MTFSCALPER_TEST_RUN", mark) == []
+    assert processes_with(RUN, mark) == []
     assert scratch_folders() <= before
 
 
@@ -188,7 +176,7 @@ def test_a_run_that_is_stopped_ends_with_all_its_processes(stop: signal.Signals,
     # Ctrl-C reaches all that the terminal has started.
     (os.killpg if stop == signal.SIGINT else os.kill)(run.process.pid, stop)
     assert run.wait() != 0
-    while started_with("MTFSCALPER_TEST_RUN", mark) and time.monotonic() < began + STOP_SECONDS:
+    while processes_with(RUN, mark) and time.monotonic() < began + STOP_SECONDS:
         time.sleep(0.1)
-    assert started_with("MTFSCALPER_TEST_RUN", mark) == [], run.output
+    assert processes_with(RUN, mark) == [], run.output
     assert "done" not in run.output
