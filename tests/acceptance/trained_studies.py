@@ -22,11 +22,11 @@ from mtfscalper.search.new_study import Asked
 from mtfscalper.search.study_run import Request, open_or_begin
 from mtfscalper.search.worker import EXIT_DONE, Plan, run_worker
 
-TRIALS, SEEDS, TEST_SEEDS = 3, 1, 2
-TRAINING_DAYS, VALIDATION_DAYS, LOCKED_DAYS = 4, 20, 40
+TRIALS, SEEDS, TEST_SEEDS = 2, 1, 2
+TRAINING_DAYS, VALIDATION_DAYS, LOCKED_DAYS = 4, 16, 32
 # After the warm-up of the slowest indicators and the days to train on.
-SPAN = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 3, 8, tzinfo=UTC)
-TIMERANGE = "20240108-20240308"
+SPAN = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 2, 25, tzinfo=UTC)
+TIMERANGE = "20240108-20240225"
 SPACE: dict[str, Any] = {
     "initial_exit_probability": {"type": "float", "low": 0.2, "high": 0.6, "log": True},
     "learning_rate": {"type": "float", "low": 0.001, "high": 0.01, "log": True},
@@ -35,7 +35,8 @@ SPACE: dict[str, Any] = {
 TINY: dict[str, Any] = {
     "train_period_days": TRAINING_DAYS,
     "backtest_period_days": VALIDATION_DAYS,
-    "rl_config": {"train_cycles": 6, "net_arch": [8], "search_space": SPACE},
+    # Two hours at most: more trades, and fewer candles on which a policy is asked.
+    "rl_config": {"train_cycles": 4, "net_arch": [8], "max_trade_duration_candles": 24, "search_space": SPACE},
 }
 
 
