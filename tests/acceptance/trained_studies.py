@@ -36,7 +36,13 @@ TINY: dict[str, Any] = {
     "train_period_days": TRAINING_DAYS,
     "backtest_period_days": VALIDATION_DAYS,
     # Two hours at most: more trades, and fewer candles on which a policy is asked.
-    "rl_config": {"train_cycles": 4, "net_arch": [8], "max_trade_duration_candles": 24, "search_space": SPACE},
+    "rl_config": {
+        "train_cycles": 2,
+        "n_steps": 128,
+        "net_arch": [8],
+        "max_trade_duration_candles": 24,
+        "search_space": SPACE,
+    },
 }
 
 
