@@ -100,7 +100,7 @@ def test_twenty_trials_find_a_setting_that_passes_the_gates_and_beats_random_one
     seen = json.loads(Judgements(folder).seed_file(1, folder.spec.test_seeds[0]).read_text())
     found = mean_difference(RunFigures.from_json(seen["figures"]).instances)
     print(f"\nlocked candles, a day over classic exits: found {found:+.4f}, random {np.round(drawn, 4).tolist()}")
-    assert (judged.returncode, judgement.refused_by) == (0, ()), judged.stderr
+    assert (judged.returncode, judgement.refused_by) == (0, ()), judged.stdout
     assert next(gate for gate in judgement.gates if gate.key == "trades").value >= FEWEST_TRADES
     assert (judgement.look, judgement.trials) == (1, TRIALS)
     assert found > 0
