@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -46,7 +47,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Fo
         def run(**settings: Any) -> Found:
             key = json.dumps(settings, sort_keys=True)
             if key not in known:
-                section = deep_merge_dicts({"rl_config": {"threads_per_job": 1, **settings}}, FREQAI)
+                section = deep_merge_dicts({"rl_config": {"threads_per_job": 1, **settings}}, deepcopy(FREQAI))
                 home = StudyHome(tmp_path_factory.mktemp("study"), exchange.url, market=data, freqai=section)
                 known[key] = _run(home)
             return known[key]
