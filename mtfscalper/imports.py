@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 
 
@@ -29,17 +30,28 @@ def imported_modules(name: str, modules: Mapping[str, Path]) -> set[str]:
     """
     package = name if modules[name].name == "__init__.py" else name.rpartition(".")[0]
     found: set[str] = set()
-    for node in ast.walk(ast.parse(modules[name].read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            # Each dot after the first goes up by one package.
-            above = package.rsplit(".", node.level - 1)[0] if node.level else ""
-            source = ".".join(part for part in (above, node.module) if part)
-            for alias in node.names:
-                member = f"{source}.{alias.name}"
-                found.add(member if member in modules else source)
+    for level, module, names in _import_statements(modules[name].read_text(encoding="utf-8")):
+        if module is None and not level:
+            found.update(names)
+            continue
+        # Each dot after the first goes up by one package.
+        above = package.rsplit(".", level - 1)[0] if level else ""
+        source = ".".join(part for part in (above, module) if part)
+        for member in (f"{source}.{imported}" for imported in names):
+            found.add(member if member in modules else source)
     return found & modules.keys()
+
+
+# By the text: a study asks for the hash of the same code again and again, and parsing it takes most of a second.
+@lru_cache(maxsize=1024)
+def _import_statements(text: str) -> tuple[tuple[int, str | None, tuple[str, ...]], ...]:
+    """Dots, module and names of each import in a source; of ``import a, b`` the names alone."""
+    found: list[tuple[int, str | None, tuple[str, ...]]] = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = tuple(alias.name for alias in node.names)
+            found.append((0, None, names) if isinstance(node, ast.Import) else (node.level, node.module, names))
+    return tuple(found)
 
 
 def import_closure(entries: Iterable[str], modules: Mapping[str, Path], *, outside: Collection[str] = ()) -> set[str]:

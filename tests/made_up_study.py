@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import optuna
 from optuna.distributions import FloatDistribution
-from optuna.storages import JournalStorage
+from optuna.storages import JournalStorage, RDBStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
@@ -103,17 +103,23 @@ class MadeUp(NamedTuple):
 
 
 def made_up_study(
-    userdir: Path, values: Sequence[float | None], *, asked: int | None = 10, pictures: bool = True
+    userdir: Path,
+    values: Sequence[float | None],
+    *,
+    asked: int | None = 10,
+    pictures: bool = True,
+    url: str | None = None,
 ) -> MadeUp:
     """A study with one trial for each value, with a note.
 
     :param values: None for a trial that was pruned
+    :param url: of a database that keeps the trials; None for the journal
     """
     folder = StudyFolder.of(userdir, NAME)
     folder.path.mkdir(parents=True)
     folder.spec_file.write_text("{}")
     (userdir / "models").mkdir()
-    storage = JournalStorage(JournalFileBackend(str(folder.journal)))
+    storage = RDBStorage(url) if url is not None else JournalStorage(JournalFileBackend(str(folder.journal)))
     study = optuna.create_study(study_name=NAME, storage=storage, direction="maximize")
     if asked is not None:
         study.set_user_attr("mtfscalper:trials", asked)

@@ -101,8 +101,16 @@ class StudyHome:
 
     def run(self, *options: str, name: str = "small", timeout: float = 600) -> subprocess.CompletedProcess[str]:
         """Run it to its end."""
+        return self._ended(self.command(*options, name=name), timeout)
+
+    def judge(self, *options: str, name: str = "small", timeout: float = 600) -> subprocess.CompletedProcess[str]:
+        """``mtfscalper study judge`` of its best trial."""
+        words = [sys.executable, "-m", "mtfscalper.cli", "study", "judge", "--study", name]
+        return self._ended([*words, "--userdir", str(self.user), *options], timeout)
+
+    def _ended(self, command: list[str], timeout: float) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            self.command(*options, name=name),
+            command,
             cwd=self.home,
             env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "160"},
             capture_output=True,

@@ -20,6 +20,9 @@ from mtfscalper import artefacts
 from mtfscalper.freqai.fingerprint import frame_hash
 from mtfscalper.search.errors import StudyError
 
+# Of a study's trials, beside their candles: figures, logs, and policies until a trial ends.
+_BESIDE_BYTES = 100 * 2**20
+
 
 class CandleFile(NamedTuple):
     """One file of candles, as freqtrade names it."""
@@ -54,7 +57,9 @@ def cut_candles(config: Mapping[str, Any], source: Path, target: Path, pairs: Co
     :param target: a folder that does not exist; it is there whole or not at all
     :param lock_ms: no candle that ends later is copied, milliseconds since 1970
     :return: a hash of what was copied
+    :raises StudyError: if the disk has no space for them, or there are none
     """
+    check_space(config, source, target, pairs)
     partial = target.with_name(f".{target.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     reader, writer = _handler(config, source), _handler(config, partial)
@@ -69,6 +74,25 @@ def cut_candles(config: Mapping[str, Any], source: Path, target: Path, pairs: Co
     check_cut(config, partial, pairs, lock_ms)
     partial.replace(target)
     return artefacts.value_hash(hashes)
+
+
+def check_space(config: Mapping[str, Any], source: Path, target: Path, pairs: Collection[str]) -> None:
+    """
+    :param target: of the copy; it need not exist
+    :raises StudyError: if the disk has no space for the candles of pairs and what trials write beside them
+    """
+    handler = _handler(config, source)
+    # As whole files: what is cut off is little, and its place in a compressed file is not known.
+    files = (handler._pair_data_filename(source, *file) for file in candle_files(config, source, pairs))
+    candle_bytes = sum(path.stat().st_size for path in files if path.is_file())
+    place = next(folder for folder in target.absolute().parents if folder.is_dir())
+    free, needed = shutil.disk_usage(place).free, candle_bytes + _BESIDE_BYTES
+    if free < needed:
+        raise StudyError(
+            f"a study needs {_megabytes(needed)} in {target.parent}, {_megabytes(candle_bytes)} of them for the "
+            f"candles that it copies from {source}, and {_megabytes(free)} are free there; accepted: a disk with as "
+            "much space; remedy: make space, or name a user directory on another disk with --userdir"
+        )
 
 
 def check_cut(config: Mapping[str, Any], folder: Path, pairs: Collection[str], lock_ms: int) -> None:
@@ -125,6 +149,10 @@ def _dates_ms(frame: DataFrame) -> npt.NDArray[np.int64]:
         return np.zeros(0, dtype=np.int64)
     dates: npt.NDArray[np.int64] = frame["date"].dt.as_unit("ms").astype("int64").to_numpy()
     return dates
+
+
+def _megabytes(n_bytes: int) -> str:
+    return f"{n_bytes / 10**6:,.1f} MB"
 
 
 def _moment(ms: int) -> str:

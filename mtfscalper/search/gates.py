@@ -123,7 +123,7 @@ def gates_of(
 
     :param seeds: of the locked candles, all over the same days
     :param trials: all that the study ever ran, those pruned too
-    :param look: how many times its locked candles were looked at, this time included
+    :param look: how many times its locked candles were looked at, this time and other studies included
     """
     limits = limits or Limits()
     daily = np.mean([one.differences for one in seeds], axis=0)

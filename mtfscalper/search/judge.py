@@ -19,7 +19,8 @@ from mtfscalper import artefacts
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.gates import Gate, Limits, SeedDays, TrialDays, gates_of, interval_level
 from mtfscalper.search.leases import DUPLICATE, IMPOSSIBLE, SET_ASIDE, SURPLUS
-from mtfscalper.search.ledger import UNREADABLE, Ledger
+from mtfscalper.search.ledger import Ledger
+from mtfscalper.search.looks import looks_of, looks_of_others
 from mtfscalper.search.run_figures import Run, RunFigures
 from mtfscalper.search.space import SearchSpace
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
@@ -42,7 +43,7 @@ _BEGUN, _DONE, _FAILED = "begun", "done", "failed"
 class Judgement(NamedTuple):
     """What a look at the locked candles showed of a trial.
 
-    :ivar look: how many times they had been looked at, this time included
+    :ivar look: how many times they had been looked at, this time included, by this study and by others
     :ivar trial: its number in the study
     :ivar overlay: hash of its settings
     :ivar level: of the interval, see :func:`mtfscalper.search.gates.interval_level`
@@ -52,6 +53,7 @@ class Judgement(NamedTuple):
     :ivar trials: that the study had run by then, those pruned too
     :ivar code: hash of the package's code that was judged
     :ivar at: when, ISO date and time, UTC
+    :ivar looks_of_others: those of them that other studies had, by study
     """
 
     look: int
@@ -67,6 +69,7 @@ class Judgement(NamedTuple):
     limits: dict[str, Any]
     code: str
     at: str
+    looks_of_others: dict[str, int]
 
     @property
     def passed(self) -> bool:
@@ -98,14 +101,6 @@ class Judgements:
     def __init__(self, folder: StudyFolder) -> None:
         self._folder, self._ledger = folder, Ledger(folder.judgements)
 
-    @property
-    def looks(self) -> int:
-        """How many there were, begun ones and those whose record cannot be read too."""
-        records = self._ledger.records()
-        return len({record["look"] for record in records if UNREADABLE not in record}) + sum(
-            UNREADABLE in record for record in records
-        )
-
     def done(self) -> list[Judgement]:
         """Those that came to an end, the oldest first."""
         return [
@@ -128,15 +123,24 @@ class Judgements:
         look: int = begun[-1]["look"]
         return look
 
-    def begin(self, terms: Mapping[str, Any]) -> int:
+    def begin(self, terms: Mapping[str, Any], looks_of_others: Mapping[str, int]) -> int:
         """Put a look on record, before it is one.
 
         :param terms: by which a look that was cut off is known again
+        :param looks_of_others: that other studies had at these candles, by study
         :return: its number
         """
-        look = self.looks + 1
-        self._ledger.add({"state": _BEGUN, "look": look, "at": _now(), "terms": dict(terms)})
+        looks = looks_of(self._folder) + sum(looks_of_others.values())
+        # Where another study was removed with its looks, no number comes twice.
+        look: int = 1 + max([looks, *(record.get("look", 0) for record in self._ledger.records())])
+        others = dict(looks_of_others)
+        self._ledger.add({"state": _BEGUN, "look": look, "at": _now(), "terms": dict(terms), "looks_of_others": others})
         return look
+
+    def looks_of_others_at(self, look: int) -> dict[str, int]:
+        """Looks that other studies had had when one of this study began, by study."""
+        begun = [record for record in self._ledger.records() if record.get("state") == _BEGUN]
+        return next((dict(record["looks_of_others"]) for record in begun if record["look"] == look), {})
 
     def end(self, judgement: Judgement) -> None:
         """Put on record what a look showed."""
@@ -271,7 +275,7 @@ def judge(
     code = artefacts.code_hash()
     terms = {"trial": trial.number, "overlay": overlay, "code": code, "locked": spec.locked}
     with _alone(folder):
-        look = found.unfinished(terms) or found.begin(terms)
+        look = found.unfinished(terms) or _begin(found, folder, spec, terms)
         seeds = []
         try:
             for nth, seed in enumerate(spec.test_seeds, 1):
@@ -296,9 +300,16 @@ def judge(
             limits=limits.model_dump(),
             code=code,
             at=_now(),
+            looks_of_others=found.looks_of_others_at(look),
         )
         found.end(judgement)
     return judgement, True
+
+
+def _begin(found: Judgements, folder: StudyFolder, spec: StudySpec, terms: Mapping[str, Any]) -> int:
+    # Two studies that begin to look at once are each other's first look, and one of them is the second.
+    with FileLock(folder.path.parent / ".looks.lock"):
+        return found.begin(terms, looks_of_others(folder, spec))
 
 
 def _seed(path: Path, seed: int, run_seed: RunSeed, limits: Limits) -> tuple[SeedDays, RunFigures]:

@@ -144,7 +144,7 @@ def print_judgement(study: str, judgement: Judgement, console: Console, *, looke
         pad_edge=False,
         header_style="bold",
         title=f"Study {study}, trial {judgement.trial}: {judgement.locked}, {len(judgement.seeds)} seeds, "
-        f"look {judgement.look}{when}",
+        f"look {judgement.look}{_others(judgement)}{when}",
         title_justify="left",
     )
     table.add_column("gate", max_width=34)
@@ -170,8 +170,17 @@ def print_judgement(study: str, judgement: Judgement, console: Console, *, looke
         )
     else:
         console.print(
-            f"Not passed: {', '.join(judgement.refused_by)}. Looking again with another trial halves what the interval "
-            "may be wrong; other candles, or another study, cost nothing.",
+            f"Not passed: {', '.join(judgement.refused_by)}. Looking again at these candles, with another trial or "
+            "from another study of this user directory, halves what the interval may be wrong; other candles cost "
+            "nothing.",
             style="yellow",
             markup=False,
         )
+
+
+def _others(judgement: Judgement) -> str:
+    """Of which studies the looks before were that this one did not have itself."""
+    if not judgement.looks_of_others:
+        return ""
+    by_study = ", ".join(f"{name} {looks}" for name, looks in judgement.looks_of_others.items())
+    return f" at candles of these pairs and days (by other studies: {by_study})"

@@ -25,7 +25,7 @@ class GateShown(NamedTuple):
 class Judged(NamedTuple):
     """One judgement of a trial.
 
-    :ivar look: how many times the study's locked candles had been looked at, this time included
+    :ivar look: how many times the study's locked candles had been looked at, this time included, by other studies too
     """
 
     trial: int

@@ -26,7 +26,7 @@ from mtfscalper.freqai.strategy_rules import settings_of_strategy
 from mtfscalper.freqai.written_config import as_written
 from mtfscalper.machine import usable_processors
 from mtfscalper.reporting.run_result import DAY_MS
-from mtfscalper.search.cut_candles import candle_files, cut_candles, span_ms
+from mtfscalper.search.cut_candles import cut_candles, span_ms
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.space import SECTION, Floats, Searched, SearchSpace, path_of
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
@@ -431,9 +431,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in values.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
     return flat
-
-
-def size_of(folder: StudyFolder, config: Mapping[str, Any], pairs: Sequence[str]) -> tuple[int, int]:
-    """How many files of candles a study has, and their bytes."""
-    files = candle_files(config, folder.candles, pairs)
-    return len(files), sum(path.stat().st_size for path in folder.candles.rglob("*") if path.is_file())

@@ -54,9 +54,9 @@ def swings_on_a_walk(random: np.random.Generator, n_steps: int) -> npt.NDArray[n
     return random_walk(random, n_steps) + swing
 
 
-def candles_of(log_prices: LogPrices, seed: int, pair: str) -> pd.DataFrame:
+def candles_of(log_prices: LogPrices, seed: int, pair: str, span: tuple[datetime, datetime] = MARKET) -> pd.DataFrame:
     """Five-minute candles as freqtrade stores them."""
-    dates = pd.date_range(*MARKET, freq="5min", inclusive="left", unit="ms", name="date")
+    dates = pd.date_range(*span, freq="5min", inclusive="left", unit="ms", name="date")
     random = np.random.default_rng([seed, PAIRS.index(pair)])
     instrument = synthetic.INSTRUMENTS[pair]
     path = instrument.first_price * np.exp(log_prices(random, len(dates) * SUB_STEPS))
@@ -73,6 +73,15 @@ def candles_of(log_prices: LogPrices, seed: int, pair: str) -> pd.DataFrame:
             "volume": (instrument.mean_volume * random.lognormal(0.0, 0.5, len(dates))).round(3),
         }
     )
+
+
+def write_candles(datadir: Path, log_prices: LogPrices, seed: int, span: tuple[datetime, datetime] = MARKET) -> None:
+    """Write a market with all that freqtrade reads of it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            synthetic, "generate_market", lambda *_: {pair: candles_of(log_prices, seed, pair, span) for pair in PAIRS}
+        )
+        synthetic.write_market(datadir, seed, *span, PAIRS)
 
 
 def freqai_section(seed: int) -> dict[str, Any]:
@@ -113,11 +122,7 @@ def judged_run(home: Path, log_prices: LogPrices, seed: int) -> Verdict:
     datadir, user = home / "data", home / "user"
     for folder in ("models", "backtest_results"):
         (user / folder).mkdir(parents=True)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            synthetic, "generate_market", lambda *_: {pair: candles_of(log_prices, seed, pair) for pair in PAIRS}
-        )
-        synthetic.write_market(datadir, seed, *MARKET, PAIRS)
+    write_candles(datadir, log_prices, seed)
     with ReplayExchange(datadir) as exchange:
         overlay = write_overlay(home / "overlay.json", exchange.url, {"fee": FEE_RATIO, "freqai": freqai_section(seed)})
         command = freqtrade_command(

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -18,6 +19,8 @@ import optuna
 import pandas as pd
 import psutil
 import pytest
+from asked_dashboard import ask
+from asked_dashboard import served as dashboard_served
 from freqtrade.data.btanalysis import load_backtest_data
 from freqtrade_command import output_of
 from postgres import postgres
@@ -28,6 +31,7 @@ from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import freqtrade_command
 from mtfscalper.reporting.trades import trades_of_freqtrade
 from mtfscalper.search import leases
+from mtfscalper.search.installed import is_dashboard_installed
 from mtfscalper.search.storage import STORAGE_VARIABLE, open_storage
 from mtfscalper.search.study_folder import StudyFolder
 from mtfscalper.search.worker import finished_of
@@ -166,6 +170,19 @@ def test_the_backtest_of_a_trials_overlay_makes_the_trials_own_trades(tmp_path: 
     assert traded > 10
 
 
+def looked_at(home: StudyHome, url: str) -> str:
+    """What ``mtfscalper study watch`` shows of a study in a database, once the dashboard has shown the same trials."""
+    if is_dashboard_installed():
+        with dashboard_served("--userdir", str(home.user), "--storage", url) as port:
+            [listed] = json.loads(ask(port, "/api/studies")[1])["study_summaries"]
+            shown = json.loads(ask(port, f"/api/studies/{listed['study_id']}")[1])["trials"]
+        assert [trial["number"] for trial in shown] == [trial.number for trial in study_in(home, url).trials]
+        assert all("a day" in trial["note"]["body"] for trial in shown if trial["state"] == "Complete")
+    words = [sys.executable, "-m", "mtfscalper.cli", "study", "watch", "--once", "--userdir", str(home.user)]
+    environment = {**os.environ, STORAGE_VARIABLE: url, "COLUMNS": "160"}
+    return subprocess.run(words, env=environment, capture_output=True, text=True, check=True).stdout
+
+
 @pytest.mark.skipif(
     shutil.which("initdb") is None and not list(Path("/usr/lib/postgresql").glob("*/bin/initdb")),
     reason="PostgreSQL is not installed (Debian: postgresql)",
@@ -197,12 +214,15 @@ def test_two_machines_share_a_study_in_a_database(tmp_path: Path, served: tuple[
         assert folders[0].spec.shared_sha256 == folders[1].spec.shared_sha256
         assert not folders[0].journal.exists()
         wrong = homes[0].run("--trials", "2")
+        watched = looked_at(homes[1], url)
     check_nothing_is_lost_or_doubled(trials, wanted)
     by_machine = [{int(path.name) for path in (folder.path / "trials").iterdir()} for folder in folders]
     print(f"\ntrials by machine: {by_machine}")
     assert by_machine[0] | by_machine[1] == {trial.number for trial in trials}
     assert not by_machine[0] & by_machine[1]
     assert all(by_machine)
+    # Who looks on sees the trials of both machines.
+    assert f"{wanted} of {wanted} trials finished" in watched
     # Without its storage it would be another study of the same name.
     assert wrong.returncode == 2
     assert "--storage is journal, and the trials of the study small are kept in postgresql" in wrong.stderr

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-import threading
 from collections.abc import Iterator
-from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
 import pytest
+from asked_dashboard import ask, served
 from made_up_study import NAME, MadeUp, judge, made_up_study
 
 from mtfscalper import cli
@@ -19,9 +17,9 @@ from mtfscalper.search.errors import StudyError
 
 pytest.importorskip("optuna_dashboard")
 
-from mtfscalper.monitoring.dashboard import dashboard_server, token_for
+from mtfscalper.monitoring.dashboard import token_for
 from mtfscalper.monitoring.dashboard_door import is_loopback
-from mtfscalper.monitoring.study_options import TOKEN_VARIABLE, add_dashboard_arguments
+from mtfscalper.monitoring.study_options import TOKEN_VARIABLE
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 TOKEN = "0123456789abcdef"
@@ -35,37 +33,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> MadeUp:
     return study
 
 
-def served(made: MadeUp) -> Iterator[int]:
-    parser = argparse.ArgumentParser()
-    add_dashboard_arguments(parser)
-    server = dashboard_server(parser.parse_args(["--userdir", str(made.userdir), "--port", "0"]))
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
 @pytest.fixture(scope="module")
 def port(made: MadeUp) -> Iterator[int]:
-    yield from served(made)
+    with served("--userdir", str(made.userdir)) as at:
+        yield at
 
 
 @pytest.fixture
 def guarded(made: MadeUp, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
-    yield from served(made)
-
-
-def ask(port: int, path: str, method: str = "GET", body: str | None = None, **headers: str) -> tuple[int, str, Any]:
-    """Status, body and headers of an answer."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=30)
-    connection.request(method, path, body, headers)
-    answer = connection.getresponse()
-    text = answer.read().decode("utf-8", "replace")
-    connection.close()
-    return answer.status, text, answer.headers
+    with served("--userdir", str(made.userdir)) as at:
+        yield at
 
 
 # ---------------------------------------------------------------------- what is shown

@@ -110,8 +110,10 @@ def test_a_judgement_is_shown_as_it_was_put_on_record(tmp_path: Path) -> None:
     folder = StudyFolder.of(tmp_path, "mine")
     ledger = Judgements(folder)
     gate = Gate("trades", "trades", 88.0, 100.0, False, "88", "≥ 100", "the fewest of 3 seeds")
-    look = ledger.begin({"trial": 4})
+    look = ledger.begin({"trial": 4}, {})
     ledger.end(
-        Judgement(look, 4, "abc", 0.9, (gate,), 0.001, 0.01, (1, 2), "20250101-20250201", 9, {}, "code", "2025-02-01")
+        Judgement(
+            look, 4, "abc", 0.9, (gate,), 0.001, 0.01, (1, 2), "20250101-20250201", 9, {}, "code", "2025-02-01", {}
+        )
     )
     assert last_judged(folder) == Judged(4, 1, (GateShown("trades", "88", "≥ 100", False),))

@@ -5,12 +5,14 @@ from __future__ import annotations
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
 
 from mtfscalper.offline.synthetic import write_market
+from mtfscalper.search import cut_candles as cut_candles_module
 from mtfscalper.search.cut_candles import candle_files, check_cut, cut_candles, span_ms
 from mtfscalper.search.errors import StudyError
 
@@ -63,6 +65,36 @@ def test_the_same_candles_have_the_same_hash_and_others_another(market: Path, tm
         for name, more in (("first", 0), ("second", 0), ("longer", 3_600_000))
     )
     assert first == second != longer
+
+
+def test_a_disk_without_space_is_told_of_before_anything_is_copied(
+    market: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free, asked = 0, []
+
+    def disk_usage(path: Path) -> Any:
+        asked.append(path)
+        return SimpleNamespace(free=free)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    target = tmp_path / "studies" / "small" / "candles"
+    size = sum(path.stat().st_size for path in (market / "futures").glob("BTC*"))
+    assert size > 0
+    beside = cut_candles_module._BESIDE_BYTES
+    needed, of_candles = ((n + size) / 10**6 for n in (beside, 0))
+    free = beside + size - 1
+    said = (
+        rf"needs {needed:.1f} MB in {target.parent}, {of_candles:.1f} MB of them for the candles that it copies from "
+        rf"{market}, and {needed:.1f} MB are free there; accepted: .*; remedy: make space"
+    )
+    with pytest.raises(StudyError, match=said):
+        cut_candles(CONFIG, market, target, (PAIR,), LOCK_MS)
+    assert not target.parent.exists()
+    # Of the disk that it will lie on, whose folder there is not yet.
+    assert asked == [tmp_path]
+    free += 1
+    cut_candles(CONFIG, market, target, (PAIR,), LOCK_MS)
+    assert ends(target)
 
 
 def test_a_copy_that_was_exchanged_for_all_candles_is_refused(market: Path, tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ def deployments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Deployments:
 
 def judgement(trial: int = 0, passed: bool = True, code: str = CODE) -> Judgement:
     gate = Gate("trades", "trades", 99.0 + passed, 100.0, passed, "100", "≥ 100", "as counted")
-    return Judgement(1, trial, "hash", 0.9, (gate,), 0.1, 0.05, (5,), "20240301-", 8, {}, code, "2026-11-27T12:00:00Z")
+    return Judgement(
+        1, trial, "hash", 0.9, (gate,), 0.1, 0.05, (5,), "20240301-", 8, {}, code, "2026-11-27T12:00:00Z", {}
+    )
 
 
 def overlay(rate: float = 1e-4) -> dict[str, Any]:

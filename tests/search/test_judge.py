@@ -25,6 +25,7 @@ from mtfscalper import artefacts
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.gates import Limits
 from mtfscalper.search.judge import Judgement, Judgements, best_of, days_of_trials, finished_trial, judge
+from mtfscalper.search.looks import looks_of
 from mtfscalper.search.run_figures import Run
 from mtfscalper.search.study_folder import StudyFolder
 
@@ -79,7 +80,7 @@ def test_a_trial_that_was_judged_is_not_looked_at_again_unless_asked_for(folder:
     assert len(asked) == len(TEST_SEEDS)
     again, looked = judge(folder, trials, best, run, again=True)
     assert looked
-    assert (again.look, Judgements(folder).looks) == (2, 2)
+    assert (again.look, looks_of(folder)) == (2, 2)
     # What it costs: the same candles, the same trades, a stricter interval.
     assert again.difference == first.difference
     low, later = (next(gate for gate in one.gates if gate.key == "interval").value for one in (first, again))
@@ -126,7 +127,7 @@ def test_a_record_that_cannot_be_read_counts_as_a_look(folder: StudyFolder) -> N
     judge(folder, trials, best, runs()[0])
     folder.judgements.write_bytes(folder.judgements.read_bytes()[:-100])
     # The look that began is one, and the record that is cut off another: of which look it was is not known.
-    assert Judgements(folder).looks == 2
+    assert looks_of(folder) == 2
     judgement, looked = judge(folder, trials, best, runs()[0])
     assert looked
     assert judgement.look == 1
@@ -136,7 +137,7 @@ def test_judging_it_twice_at_once_is_refused(folder: StudyFolder) -> None:
     trials, best = make_study(folder)
     with FileLock(folder.path / ".judging.lock"), pytest.raises(StudyError, match="another process looks"):
         judge(folder, trials, best, runs()[0])
-    assert Judgements(folder).looks == 0
+    assert looks_of(folder) == 0
 
 
 @pytest.mark.parametrize("seeds", [(), TUNING_SEEDS[:1]])
@@ -145,7 +146,7 @@ def test_seeds_that_trials_were_trained_from_judge_nothing(folder: StudyFolder, 
     folder.write_spec(make_spec(test_seeds=seeds))
     with pytest.raises(StudyError, match="test seeds"):
         judge(folder, trials, best, runs()[0])
-    assert Judgements(folder).looks == 0
+    assert looks_of(folder) == 0
 
 
 def test_every_trial_that_was_run_counts_and_one_that_was_begun_again_counts_once(folder: StudyFolder) -> None:
@@ -173,7 +174,7 @@ def test_a_finished_trial_without_its_figures_judges_nothing(folder: StudyFolder
     folder.run_file(best.number, TUNING_SEEDS[1]).unlink()
     with pytest.raises(StudyError, match="1 of its 2 runs are missing"):
         judge(folder, trials, best, runs()[0])
-    assert Judgements(folder).looks == 0
+    assert looks_of(folder) == 0
 
 
 def test_only_finished_trials_are_judged_and_the_best_by_default(folder: StudyFolder) -> None:
