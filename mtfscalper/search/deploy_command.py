@@ -113,7 +113,14 @@ def watch(request: DeployRequest, console: Console, *, wait: Callable[[float], N
                     passed=judgement.passed,
                     look=judgement.look,
                 )
-                if judgement.passed:
+                if judgement.passed and judgement.loses:
+                    console.print(
+                        f"Trial {best.number} is not deployed by itself, as its run lost. If you want it all the same: "
+                        f"mtfscalper study deploy --study {opened.spec.name} --trial {best.number}",
+                        style="yellow",
+                        markup=False,
+                    )
+                elif judgement.passed:
                     deployed = _deploy(deployments, opened.folder, opened.spec, best, request)
                     _tell(deployed, "deployed", opened.arguments, console)
                     try:

@@ -77,6 +77,11 @@ class Judgement(NamedTuple):
         return all(gate.passed for gate in self.gates)
 
     @property
+    def loses(self) -> bool:
+        """Whether the run itself earned nothing: gates ask for better exits, whatever the entries cost."""
+        return self.profit <= 0
+
+    @property
     def refused_by(self) -> tuple[str, ...]:
         """The gates that are not passed, by name."""
         return tuple(gate.name for gate in self.gates if not gate.passed)

@@ -162,6 +162,13 @@ def print_judgement(study: str, judgement: Judgement, console: Console, *, looke
         "exits.",
         markup=False,
     )
+    if judgement.passed and judgement.loses:
+        console.print(
+            "That is no profit: its exits are better than classic ones, which is what the gates ask, and its entries lose "
+            "by more. Deployed, it would have lost money here; better entries are the strategy's part.",
+            style="yellow",
+            markup=False,
+        )
     if judgement.passed:
         console.print(
             f"Every gate is passed. Next: mtfscalper study deploy --study {study} --trial {judgement.trial}",

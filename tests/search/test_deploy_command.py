@@ -19,7 +19,7 @@ from mtfscalper.search import attachments, deploy_command, judge_command
 from mtfscalper.search.deploy_command import DeployRequest, watch
 from mtfscalper.search.deployment import SECTION, Deployments
 from mtfscalper.search.errors import StudyError
-from mtfscalper.search.judge import Judgements
+from mtfscalper.search.judge import Judgement, Judgements
 from mtfscalper.search.study_folder import StudyFolder
 from mtfscalper.search.study_run import Opened
 
@@ -91,6 +91,17 @@ def test_each_new_best_is_judged_once_and_deployed_when_it_passes(
     actions = [record["action"] for record in Deployments(folder.path.parents[1]).log.records()]
     assert actions == ["judge", "judge", "deploy"]
     assert "Trial 8 of study small is deployed" in told
+
+
+def test_a_winner_whose_run_lost_is_left_to_whoever_wants_it(
+    folder: StudyFolder, watched: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials, _ = make_study(folder)
+    monkeypatch.setattr(Judgement, "loses", property(lambda _: True))
+    told = watched(trials, trials, skill={0: 1.0})
+    assert "That is no profit" in told
+    assert "Trial 0 is not deployed by itself, as its run lost" in told
+    assert [record["action"] for record in Deployments(folder.path.parents[1]).log.records()] == ["judge"]
 
 
 def test_a_bot_that_does_not_follow_does_not_end_the_watch(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 from filelock import FileLock
 from optuna.trial import TrialState
+from rich.console import Console
 from search.exit_markets import Size, judged
 from search.judged_studies import (
     CODE,
@@ -25,6 +27,7 @@ from mtfscalper import artefacts
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.gates import Limits
 from mtfscalper.search.judge import Judgement, Judgements, best_of, days_of_trials, finished_trial, judge
+from mtfscalper.search.judge_command import print_judgement
 from mtfscalper.search.looks import looks_of
 from mtfscalper.search.run_figures import Run
 from mtfscalper.search.study_folder import StudyFolder
@@ -38,6 +41,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFolder:
 
 def states(folder: StudyFolder) -> list[str]:
     return [json.loads(line)["state"] for line in folder.judgements.read_text().splitlines()]
+
+
+def test_better_exits_of_entries_that_lose_are_not_called_a_profit(folder: StudyFolder) -> None:
+    trials, best = make_study(folder)
+    judgement, _ = judge(folder, trials, best, runs(skill=1.0)[0])
+    assert judgement.passed
+    for profit, is_said in ((0.01, False), (-0.479, True)):
+        shown = io.StringIO()
+        print_judgement("small", judgement._replace(profit=profit), Console(file=shown, width=400), looked=True)
+        assert ("That is no profit" in shown.getvalue()) is is_said
 
 
 def test_exits_with_foresight_pass_and_random_ones_do_not(folder: StudyFolder) -> None:
