@@ -164,8 +164,8 @@ def print_judgement(study: str, judgement: Judgement, console: Console, *, looke
     )
     if judgement.passed and judgement.loses:
         console.print(
-            "That is no profit: its exits are better than classic ones, which is what the gates ask, and its entries lose "
-            "by more. Deployed, it would have lost money here; better entries are the strategy's part.",
+            "That is no profit: its exits are better than classic ones, which is what the gates ask, and its entries "
+            "lose by more. Deployed, it would have lost money here; better entries are the strategy's part.",
             style="yellow",
             markup=False,
         )
