@@ -14,7 +14,7 @@ from gate_table import passed, refused, show
 from judged_runs import random_walk
 from trained_studies import judged_study
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(7200), pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(7200)]
 
 SEEDS = range(600, 620)
 
