@@ -94,6 +94,8 @@ class Judgement(NamedTuple):
     @classmethod
     def from_json(cls, values: Mapping[str, Any]) -> Judgement:
         """The judgement that :meth:`as_json` made."""
+        # Before looks of other studies were counted, none was on record.
+        values = {"looks_of_others": {}, **values}
         found = {name: values[name] for name in cls._fields}
         return cls(
             **{**found, "gates": tuple(map(Gate.from_json, found["gates"])), "seeds": tuple(found["seeds"])},
@@ -145,7 +147,7 @@ class Judgements:
     def looks_of_others_at(self, look: int) -> dict[str, int]:
         """Looks that other studies had had when one of this study began, by study."""
         begun = [record for record in self._ledger.records() if record.get("state") == _BEGUN]
-        return next((dict(record["looks_of_others"]) for record in begun if record["look"] == look), {})
+        return next((dict(record.get("looks_of_others", {})) for record in begun if record["look"] == look), {})
 
     def end(self, judgement: Judgement) -> None:
         """Put on record what a look showed."""

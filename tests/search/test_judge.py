@@ -207,7 +207,11 @@ def test_a_run_without_trades_is_judged_and_passes_nothing(folder: StudyFolder) 
     run, _ = runs(n_trades=0)
     judgement, _ = judge(folder, trials, best, run, Limits(trades=1))
     assert {gate.key for gate in judgement.gates if gate.passed} <= {"drawdown", "overfitting"}
-    assert Judgement.from_json(json.loads(json.dumps(judgement.as_json()))) == judgement
+    written = json.loads(json.dumps(judgement.as_json()))
+    assert Judgement.from_json(written) == judgement
+    # Of a record from before looks of other studies were counted.
+    del written["looks_of_others"]
+    assert Judgement.from_json(written) == judgement
 
 
 @pytest.mark.parametrize("swings", [False, True])
