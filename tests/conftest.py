@@ -1,6 +1,7 @@
-"""Puts this directory on the path, makes property tests repeatable, and gives each test one thread."""
+"""Puts this directory on the path, makes property tests repeatable, gives each test one thread, and lets Ctrl-C end."""
 
 import os
+import signal
 
 import pytest
 import torch
@@ -11,6 +12,10 @@ settings.load_profile("repeatable")
 
 # Of the processes that tests start, which set threads of their own where that is what they are tested for.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # A shell in the background ignores Ctrl-C, and so would the commands that are started here and ended by it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)

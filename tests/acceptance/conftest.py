@@ -1,6 +1,5 @@
 """What several of the minutes-long tests need."""
 
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +11,6 @@ from two_pairs import PAIRS
 
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.synthetic import write_market
-
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    # A shell in the background ignores Ctrl-C, and so would the bots that are started here and ended by it.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="module")
