@@ -15,8 +15,9 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(3600)]
 
 # Two periods for each of two pairs.
 N_TRAININGS = 4
-# Environments that are processes, so that there is something to leave behind; long enough to be met in the middle.
-RL: dict[str, Any] = {"vec_env": "subproc", "train_cycles": 8}
+# Environments that are processes, so that there is something to leave behind; long enough to be met in the middle,
+# on an idle machine too.
+RL: dict[str, Any] = {"vec_env": "subproc", "train_cycles": 24}
 SIDE_BY_SIDE: dict[str, Any] = {"executor": "processes", "workers": 2}
 COMMANDS = ("backtesting", "train")
 
