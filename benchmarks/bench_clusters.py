@@ -28,7 +28,7 @@ from run_facts import facts
 
 from mtfscalper.executors.executor import Outcome, Running
 from mtfscalper.executors.processes import ProcessesExecutor
-from mtfscalper.executors.ray import RayExecutor
+from mtfscalper.executors.ray import AHEAD, RayExecutor
 from mtfscalper.executors.ray_cluster import why_no_ray
 from mtfscalper.machine import usable_processors
 from mtfscalper.training.job import TrainingJob
@@ -39,8 +39,6 @@ from matplotlib import pyplot
 
 PAIRS, PERIODS = 50, 52
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
-# Of the jobs that run at once, how many more are sent, as mtfscalper.executors.ray does.
-AHEAD = 1.25
 # The simulation has to meet the measured rounds this closely.
 TOLERANCE = 0.1
 # Between machines; on this one alone nothing is slower than memory.
@@ -105,7 +103,7 @@ def simulated(jobs: Sequence[float], workers: int, beside: Beside) -> float:
     waiting: deque[float] = deque()
     while done < len(jobs):
         is_heard = bool(ends) and ends[0] <= now
-        if not is_heard and sent < len(jobs) and sent - done < math.ceil(workers * AHEAD):
+        if not is_heard and sent < len(jobs) and sent - done < math.ceil(workers * (1 + AHEAD)):
             now += beside.sending
             seconds = jobs[sent] + beside.node
             sent += 1

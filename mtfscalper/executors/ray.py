@@ -35,7 +35,7 @@ _WAIT_SECONDS = 1.0
 # How often the nodes are counted, which come and go.
 _COUNT_SECONDS = 5.0
 # Of the trainings that run at once, how many more are at hand, so that no node waits for the next.
-_AHEAD = 0.25
+AHEAD = 0.25
 # How often a training is begun whose node or process is lost.
 _TRIES = 4
 
@@ -131,7 +131,7 @@ class RayTasks:
         """See :attr:`mtfscalper.executors.executor.Running.room`; as the nodes come and go."""
         with self._changed:
             # Where no node is there at the moment one more job waits for it.
-            return max(math.ceil(self._slots * (1 + _AHEAD)), 1) - self._unreturned
+            return max(math.ceil(self._slots * (1 + AHEAD)), 1) - self._unreturned
 
     def submit(self, job: TrainingJob) -> None:
         """See :meth:`mtfscalper.executors.executor.Running.submit`."""

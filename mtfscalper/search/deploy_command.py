@@ -15,12 +15,12 @@ from rich.console import Console
 from mtfscalper.search.deployment import Deployed, Deployments, identifier_of, overlay_for
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.gates import Limits
-from mtfscalper.search.judge import Judgements, best_of, finished_trial, overlay_of_trial
+from mtfscalper.search.judge import Judgement, Judgements, best_of, finished_trial, overlay_of_trial
 from mtfscalper.search.judge_command import judge_trial, open_study_there
 from mtfscalper.search.reload import checked_url, reload_bot
 from mtfscalper.search.storage import open_storage, open_study
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
-from mtfscalper.search.study_run import check_storage
+from mtfscalper.search.study_run import Opened, check_storage
 from mtfscalper.search.trial_config import overlay_hash
 
 if TYPE_CHECKING:
@@ -113,24 +113,39 @@ def watch(request: DeployRequest, console: Console, *, wait: Callable[[float], N
                     passed=judgement.passed,
                     look=judgement.look,
                 )
-                if judgement.passed and judgement.loses:
-                    console.print(
-                        f"Trial {best.number} is not deployed by itself, as its run lost. If you want it all the same: "
-                        f"mtfscalper study deploy --study {opened.spec.name} --trial {best.number}",
-                        style="yellow",
-                        markup=False,
-                    )
-                elif judgement.passed:
-                    deployed = _deploy(deployments, opened.folder, opened.spec, best, request)
-                    _tell(deployed, "deployed", opened.arguments, console)
-                    try:
-                        _reload(deployments, deployed, url, console)
-                    except StudyError as error:
-                        console.print(f"error: {error}", style="red", markup=False)
+                _deploy_by_itself(deployments, opened, best, judgement, request, url, console)
         wait(request.every_seconds)
 
 
 # ---------------------------------------------------------------------- parts
+
+
+def _deploy_by_itself(
+    deployments: Deployments,
+    opened: Opened,
+    trial: FrozenTrial,
+    judgement: Judgement,
+    request: DeployRequest,
+    url: str | None,
+    console: Console,
+) -> None:
+    """Deploy a trial that has passed, if its run earned something."""
+    if not judgement.passed:
+        return
+    if judgement.loses:
+        console.print(
+            f"Trial {trial.number} is not deployed by itself, as its run lost. If you want it all the same: "
+            f"mtfscalper study deploy --study {opened.spec.name} --trial {trial.number}",
+            style="yellow",
+            markup=False,
+        )
+        return
+    deployed = _deploy(deployments, opened.folder, opened.spec, trial, request)
+    _tell(deployed, "deployed", opened.arguments, console)
+    try:
+        _reload(deployments, deployed, url, console)
+    except StudyError as error:
+        console.print(f"error: {error}", style="red", markup=False)
 
 
 def _checked(request: DeployRequest) -> str | None:

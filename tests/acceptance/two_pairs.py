@@ -21,7 +21,7 @@ import psutil
 from freqtrade.data.btanalysis import load_backtest_data
 from marked_processes import RUN, processes_with, shared_memory_of
 from shipped import shipped_options
-from test_commands import CONFIG, TIMERANGE, TRAINING, Freqtrade
+from test_commands import CONFIG, TIMERANGE, Freqtrade
 
 from mtfscalper.offline.freqtrade_command import Option
 
@@ -152,11 +152,6 @@ class RunUnderWay:
     def output(self) -> str:
         """What it has said so far."""
         return self._log.read_text(encoding="utf-8", errors="replace")
-
-    @property
-    def n_trained(self) -> int:
-        """How many trainings it has begun one after the other, or has finished side by side."""
-        return max(self.output.count(TRAINING), self.output.count("Done training "))
 
     def processes(self) -> list[psutil.Process]:
         """All that belong to it and have not ended."""
