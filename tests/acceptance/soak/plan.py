@@ -46,13 +46,15 @@ class Plan(NamedTuple):
     rules: tuple[Rule, ...]
 
 
-def drawn(start: datetime, hours: float, seed: int) -> Plan:
+def drawn(start: datetime, hours: float, seed: int, *, is_unbroken: bool = False) -> Plan:
     """Draw a plan.
 
     :param hours: from start to stop; the last quarter is quiet
+    :param is_unbroken: quiet from the start: the same faults, and nothing ends the bot
     """
     draw = random.Random(seed)
-    stop, quiet = start + timedelta(hours=hours), start + timedelta(hours=0.75 * hours)
+    stop = start + timedelta(hours=hours)
+    quiet = start if is_unbroken else start + timedelta(hours=0.75 * hours)
     # The first hours are for the first policies.
     ends: list[End] = []
     moment = start + timedelta(hours=1.5)

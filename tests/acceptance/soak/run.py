@@ -169,8 +169,11 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=ROOT / "user_data" / "offline" / "soak")
     parser.add_argument("--hours", type=float, default=672.0, help="of the bot's time (default: four weeks)")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--unbroken", action="store_true", help="nothing ends the bot: how memory grows in less time than a whole soak"
+    )
     args = parser.parse_args()
-    plan = drawn(START, args.hours, args.seed)
+    plan = drawn(START, args.hours, args.seed, is_unbroken=args.unbroken)
     soak = Soak(args.folder, plan, args.seed, lambda text: print(text, flush=True))
     began = time.monotonic()
     try:
