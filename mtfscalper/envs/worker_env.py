@@ -235,14 +235,17 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
 
         :raises Exception: the first that an environment raised, once all have answered
         """
-        answers: list[Any] = []
+        answers: list[Any] = [None] * len(self._workers)
         failed: tuple[_Worker, SentError] | None = None
         with self._naming_the_dead():
-            for worker in self._workers:
+            # Whoever was woken last is mostly done last: then the others need not be waited for one by one, and this
+            # process, which would take a processor from them each time, wakes once.
+            for worker in reversed(self._workers):
                 what = heard(worker.answers)
-                answers.append(None if what == DONE else pickle.loads(worker.answers.recv_bytes()))
+                if what != DONE:
+                    answers[worker.number] = pickle.loads(worker.answers.recv_bytes())
                 if what == FAILED:
-                    failed = failed or (worker, answers[-1])
+                    failed = worker, answers[worker.number]
         if failed is not None:
             worker, failure = failed
             failure.error.add_note(f"In {worker} of {len(self._workers)}:\n{failure.words}")

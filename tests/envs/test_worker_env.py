@@ -152,6 +152,23 @@ class SendableError(UnsendableError):
         raise UnsendableError(3, 4)
 
 
+def test_of_several_errors_the_first_workers_is_raised_and_all_go_on() -> None:
+    workers = SupervisedSubprocVecEnv(toys(spaces.Discrete(2), 4), "forkserver")
+    try:
+        workers.reset()
+        for index in (1, 3):
+            workers.set_attr("k", f"the count of {index}", indices=index)
+        # What is no number cannot be counted on.
+        with pytest.raises(TypeError) as caught:
+            workers.step(np.zeros(4, dtype=np.int64))
+        assert "In worker 1 " in caught.value.__notes__[0]
+        workers.reset()
+        observations, *_ = workers.step(np.zeros(4, dtype=np.int64))
+        assert np.array_equal(observations, np.ones((4, 2, 3)))
+    finally:
+        workers.close()
+
+
 def test_a_space_whose_values_have_no_fixed_shape_says_what_to_do_and_leaves_nothing() -> None:
     before = segments()
     maker = partial(Toy, spaces.Discrete(2), spaces.Dict({"a": spaces.Discrete(2)}))
