@@ -30,6 +30,8 @@ def draw_equity(runs: Sequence[RunFigures], path: Path) -> None:
 
     :param path: of the PNG
     """
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
     figure = _figure(6.0)
     profits, differences = figure.subplots(2, 1, sharex=True)
     for run in runs:
@@ -41,7 +43,9 @@ def draw_equity(runs: Sequence[RunFigures], path: Path) -> None:
     _finish(differences, "Over the same entries with classic exits, summed up", "% of the stakes")
     if 1 < len(runs) <= _NAMED:
         profits.legend(frameon=False, loc="upper left")
-    differences.tick_params(axis="x", labelrotation=20)
+    dates = AutoDateLocator(maxticks=7)
+    differences.xaxis.set_major_locator(dates)
+    differences.xaxis.set_major_formatter(ConciseDateFormatter(dates))
     figure.savefig(path, dpi=_DPI, format="png")
 
 
@@ -77,7 +81,13 @@ def _figure(height: float) -> Figure:
     # Without pyplot, which keeps figures and a window system between trials.
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(_WIDTH, height), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(_WIDTH, height), facecolor="white")
+    # By numbers: working out what room the words need takes as long as drawing them, and a study draws after each trial.
+    left, right, top, bottom = 0.85, 0.2, 0.35, 0.55
+    figure.subplots_adjust(
+        left=left / _WIDTH, right=1 - right / _WIDTH, top=1 - top / height, bottom=bottom / height, hspace=0.2
+    )
+    return figure
 
 
 def _finish(axes: Axes, title: str, unit: str) -> None:
@@ -85,4 +95,5 @@ def _finish(axes: Axes, title: str, unit: str) -> None:
     axes.set_title(title, loc="left", fontsize=10, color=_INK)
     axes.set_ylabel(unit, color=_INK)
     axes.spines[["top", "right"]].set_visible(False)
+    axes.locator_params(axis="y", nbins=6)
     axes.grid(axis="y", alpha=0.25)
