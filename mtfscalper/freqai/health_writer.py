@@ -62,7 +62,8 @@ class HealthWriter:
         :param falls_back: see :class:`mtfscalper.freqai.health.PairHealth`
         """
         self._strategy, self._looked_at = strategy, time.time()
-        last = frame.iloc[-1].to_dict()
+        # NaN where nobody decided, as on a candle that was missed and that an exchange which lags behind sends last.
+        last = frame.iloc[-1].dropna().to_dict()
         action = Action(int(last.get(ACTION_COLUMN, Action.NEUTRAL)))
         self._decided[pair] = PairHealth(
             candle_at=last["date"].timestamp(),
