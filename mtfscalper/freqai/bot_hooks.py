@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,7 @@ class BotHooks(BaseReinforcementLearningModel):
         """A bot's training of a pair, on all the funding there has been."""
         self._learn_from(strategy)
         self.traded.source.funding.refresh([pair])
+        self.dd.tell_if_short(pair, datetime.fromtimestamp(new_trained_timerange.startts, UTC))
         super().extract_data_and_train_model(new_trained_timerange, pair, strategy, dk, data_load_timerange)
 
     def exit_policy(self, pair: str, row_ms: int) -> ExitPolicy | None:
