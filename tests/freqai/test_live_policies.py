@@ -252,6 +252,21 @@ def test_started_again_with_other_settings_the_old_policy_decides_about_its_trad
     assert asked(again, trade) is not None
 
 
+def test_that_the_last_sound_policy_was_trained_with_something_else_is_said_too(
+    make_bot: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    bot = make_bot(purge_old_models=4)
+    newest, _ = trained(bot, n_trainings=2)
+    damage(newest, "metadata", truncate)
+    lose_kept_names(bot)
+    again = make_bot(purge_old_models=4, now=bot.now, **OTHERS["stop"][0])
+    again.analyse()
+    assert "the last sound one decides" in caplog.text
+    again.next_candle()
+    again.analyse()
+    assert caplog.text.count("was trained with something else: the trade's stoploss_ratio is 0.04 and was 0.02") == 1
+
+
 def test_started_again_with_the_same_settings_nothing_is_said_and_entries_go_on(make_bot: Any) -> None:
     trained(make_bot())
     # How and where it runs is not what a policy is made of.
