@@ -73,12 +73,13 @@ class Bookkeeper(HistoryDrawer):
         self._policy_lock = threading.RLock()
         self._unsaved: dict[str, tuple[Any, FreqaiDataKitchen]] = {}
         self._is_saving = False
+        # FreqAI writes them once.
+        self._unsaved_metadata: dict[str, Any] | None = None
         self._folders = PolicyFolders(full_path, archive, seals)
         self._looked_for: set[str] = set()
         self.origins: WeakKeyDictionary[Any, Origin] = WeakKeyDictionary()
         self.trained_with: Callable[[str], Mapping[str, Any]] = lambda _: {}
         self.owner = Owner()
-        self._failed: set[str] = set()
         if not looks_only and config.get("runmode") not in _LOOKS_ONLY:
             keys = seals.key_path.parent.glob(f".{KEY_NAME}.*.tmp")
             remove_stray_files([*full_path.rglob(".*.tmp"), *keys])
@@ -230,7 +231,7 @@ class Bookkeeper(HistoryDrawer):
                 )
             else:
                 self._unsaved.pop(coin, None)
-                self._failed.discard(f"the policy of {coin}")
+                self._heal(f"the policy of {coin}")
             finally:
                 self._is_saving = False
 
@@ -243,6 +244,8 @@ class Bookkeeper(HistoryDrawer):
         """Write what was predicted. A failure is told and tried again: FreqAI's training thread would end with it."""
         for coin, (model, dk) in list(self._unsaved.items()):
             self.save_data(model, coin, dk)
+        if self._unsaved_metadata is not None:
+            self.save_global_metadata_to_disk(self._unsaved_metadata)
         with self._told(self.historic_predictions_path):
             self._history.write(self.historic_predictions)
 
@@ -282,9 +285,11 @@ class Bookkeeper(HistoryDrawer):
         self._folders.purge(self.freqai_info["purge_old_models"], self.pair_dict)
 
     def save_global_metadata_to_disk(self, metadata: dict[str, Any]) -> None:
-        """Write when the bot was first started."""
+        """Write when the bot was first started; see :meth:`save_historic_predictions_to_disk`."""
+        self._unsaved_metadata = metadata
         with self.save_lock, self._told(self.global_metadata_path):
             self._write(self.global_metadata_path, metadata)
+            self._unsaved_metadata = None
 
     def _write(self, path: Path, value: dict[str, Any]) -> None:
         checked_json.write(path, self._kept(path), json.loads(json.dumps(value, default=self.np_encoder)))
@@ -318,12 +323,15 @@ class Bookkeeper(HistoryDrawer):
         except OSError as error:
             self._tell(str(path), error, "what stood there before is whole, and it is tried again")
         else:
-            self._failed.discard(str(path))
+            self._heal(str(path))
 
     def _tell(self, what: str, error: OSError, then: str) -> None:
-        if what not in self._failed:
-            self._failed.add(what)
-            logger.warning("%s cannot be written (%s): %s. Free space, or change its rights.", what, error, then)
+        self.owner.trouble(
+            f"writing {what}", f"{what} cannot be written ({error}): {then}. Free space, or change its rights."
+        )
+
+    def _heal(self, what: str) -> None:
+        self.owner.healed(f"writing {what}", f"{what} has been written.")
 
 
 @contextmanager

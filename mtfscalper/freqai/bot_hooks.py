@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -107,6 +108,22 @@ class BotHooks(BaseReinforcementLearningModel):
         """FreqAI's loop of that thread."""
         self._trainings.run(strategy)
 
+    def _tell_health(self) -> None:
+        self._health.write()
+
+    def _waits(self, pair: str) -> bool:
+        """Whether a training has to wait for the bot's first pass over a pair.
+
+        It loads the policy that continual learning goes on from, and finds out how that stands to what is in force.
+        """
+        if not self.settings.continual_learning or self.dd.policy_in_use(pair) is None:
+            return False
+        model = self.dd.model_dictionary.get(pair)
+        if model is None:
+            return True
+        origin = self.dd.origins.get(model)
+        return origin is not None and origin.from_disk and model not in self._live.standings
+
     def _at_once(self) -> int:
         return bots_trainings_at_once(self.settings.rl)
 
@@ -121,6 +138,7 @@ class BotHooks(BaseReinforcementLearningModel):
         """A bot's training of a pair, on all the funding there has been."""
         self._learn_from(strategy)
         self.traded.source.funding.refresh([pair])
+        self.dd.tell_if_short(pair, datetime.fromtimestamp(new_trained_timerange.startts, UTC))
         super().extract_data_and_train_model(new_trained_timerange, pair, strategy, dk, data_load_timerange)
 
     def exit_policy(self, pair: str, row_ms: int) -> ExitPolicy | None:

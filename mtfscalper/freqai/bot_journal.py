@@ -216,8 +216,8 @@ class BotJournal:
                 for old in _files(self._folder, self._kind)[: 1 - KEPT_FILES[self._kind]]:
                     old.unlink(missing_ok=True)
             with path.open("a") as file:
-                # What a kill left half written gets a line of its own.
-                start = "\n" if not self._has_begun and file.tell() else ""
+                # What a kill or a full disk left half written gets a line of its own.
+                start = "\n" if (self._has_failed or not self._has_begun) and file.tell() else ""
                 file.write(start + "".join(f"{json.dumps(line)}\n" for line in lines))
         except OSError as error:
             if not self._has_failed:

@@ -14,6 +14,7 @@ from freqtrade.enums import CandleType
 from freqtrade.exchange import timeframe_to_msecs
 from freqtrade.freqai.data_drawer import FreqaiDataDrawer
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
+from freqtrade.freqai.utils import get_required_data_timerange
 from freqtrade.strategy import IStrategy
 from freqtrade.util import dt_now, dt_ts
 from pandas import DataFrame
@@ -32,10 +33,15 @@ class CandleHistory:
 
     FreqAI appends by position: what does not fit, such as one candle of 1970 or a pause longer than freqtrade's memory,
     stops every later analysis, and a revised candle is never taken over.
+
+    :ivar since: from when on trainings need candles, None where nobody has said so
     """
 
     def __init__(self) -> None:
+        self.since: pd.Timestamp | None = None
         self._owner: Owner | None = None
+        # Pairs whose candles begin later than a training asked for.
+        self._short: set[str] = set()
         # From when on candles are missing that the exchange did not send, by pair and timeframe, and when to ask again.
         self._missing: dict[tuple[str, str], tuple[pd.Timestamp, datetime]] = {}
 
@@ -79,7 +85,8 @@ class CandleHistory:
                 if frame.empty:
                     continue
                 have = historic.setdefault(pair, {}).get(timeframe)
-                if have is None:
+                if have is None or have.empty:
+                    # Of a pair that joined the list, or whose download failed as the bot started.
                     have = frame.iloc[:0]
                     self._missing[pair, timeframe] = self._start(historic, timeframe, frame), dt_now()
                 if _ends_with(have, frame) and (pair, timeframe) not in self._missing:
@@ -130,14 +137,34 @@ class CandleHistory:
         # What was filled flat meanwhile gives way.
         return join(have[have["date"] < since], came) if len(came) else have
 
-    @staticmethod
-    def _start(historic: dict[str, dict[str, DataFrame]], timeframe: str, frame: DataFrame) -> pd.Timestamp:
-        """From when on other pairs have candles."""
+    def _start(self, historic: dict[str, dict[str, DataFrame]], timeframe: str, frame: DataFrame) -> pd.Timestamp:
+        """From when on trainings need candles, or other pairs have some."""
         others: list[pd.Timestamp] = [
             known[timeframe]["date"].iloc[0] for known in historic.values() if len(known.get(timeframe, ()))
         ]
-        first: pd.Timestamp = min([*others, frame["date"].iloc[0]])
+        needed = [] if self.since is None else [self.since]
+        first: pd.Timestamp = min([*others, *needed, frame["date"].iloc[0]])
         return first
+
+    def tell_if_short(self, pair: str, timeframe: str, frame: DataFrame, asked: datetime) -> None:
+        """Say once that a pair's candles begin later than a training asks for: it learns from fewer days then.
+
+        :param timeframe: the strategy's, of which the frame is
+        :param asked: from when on the training asks for candles
+        """
+        length = pd.Timedelta(milliseconds=timeframe_to_msecs(timeframe))
+        first = frame["date"].min()
+        if pair in self._short or not first > asked + length:
+            return
+        self._short.add(pair)
+        logger.warning(
+            "%s: its candles begin at %s, and freqai.train_period_days asks for those from %s on: trainings learn from "
+            "fewer days until it has lived so long; remedy, unless the pair was listed then: `freqtrade download-data "
+            "--prepend` for the time before, and start again",
+            pair,
+            first,
+            asked,
+        )
 
 
 class HistoryDrawer(FreqaiDataDrawer):
@@ -155,6 +182,7 @@ class HistoryDrawer(FreqaiDataDrawer):
 
     def load_all_pair_histories(self, timerange: TimeRange, dk: FreqaiDataKitchen) -> None:
         """The candles on disk, as a bot starts."""
+        self.candles.since = pd.Timestamp(get_required_data_timerange(self.config).startts, unit="s", tz="UTC")
         with self.history_lock:
             super().load_all_pair_histories(timerange, dk)
             self.candles.sift(self.historic_data)
@@ -165,6 +193,13 @@ class HistoryDrawer(FreqaiDataDrawer):
         with self.history_lock:
             self.candles.update(self.historic_data, dk.all_pairs, timeframes, strategy.dp)
             self.current_candle = self.historic_data[dk.pair][self.config["timeframe"]].iloc[-1]["date"]
+
+    def tell_if_short(self, pair: str, asked: datetime) -> None:
+        """See :meth:`CandleHistory.tell_if_short`."""
+        timeframe = self.config["timeframe"]
+        frame = self.historic_data.get(pair, {}).get(timeframe)
+        if frame is not None:
+            self.candles.tell_if_short(pair, timeframe, frame, asked)
 
 
 def join(have: DataFrame, frame: DataFrame) -> DataFrame:

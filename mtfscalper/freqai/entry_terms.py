@@ -6,6 +6,7 @@ One number where the strategy says the same at every candle, else a column of th
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,15 +53,18 @@ class EntryTerms(NamedTuple):
     columns: DataFrame
 
 
-class Asker(NamedTuple):
+@dataclass(frozen=True)
+class Asker:
     """Whom the terms are asked of.
 
     :ivar config: the freqtrade config
+    :ivar told: warnings that were given: a bot asks at every candle
     """
 
     strategy: IStrategy
     config: dict[str, Any]
     exchange: Exchange
+    told: set[str] = field(default_factory=set, repr=False)
 
     @property
     def is_futures(self) -> bool:
@@ -78,15 +82,47 @@ class Asker(NamedTuple):
             return signals_of(self.strategy, candles, pair, historic)
         except Exception as error:
             # Of the user's code: it may raise anything. What it would have said is named as not simulated.
-            logger.warning(
-                "%s: %s cannot be run on columns of an imagined policy (%s: %s): training knows neither its entry tags "
-                "nor its own conditions for entries nor its own exit signals.",
-                pair,
-                type(self.strategy).__name__,
-                type(error).__name__,
-                error,
+            self._warn(
+                f"{pair}: {type(self.strategy).__name__} cannot be run on columns of an imagined policy "
+                f"({type(error).__name__}: {error}): training knows neither its entry tags nor its own conditions for "
+                "entries nor its own exit signals.",
+                f"{pair}: {type(error).__name__}",
             )
             return None
+
+    def signal_columns(
+        self, pair: str, candles: DataFrame, historic: Historic | None = None
+    ) -> dict[str, npt.NDArray[np.bool_]]:
+        """The columns of the strategy's own conditions and exits that are not the same for all candles."""
+        return self._columns(pair, self.signals(pair, candles, historic))
+
+    def _columns(self, pair: str, signals: Signals | None) -> dict[str, npt.NDArray[np.bool_]]:
+        if signals is None:
+            return {}
+        columns = {}
+        for name, side in (("long", signals.long), ("short", signals.short)):
+            if not side.gate.all():
+                columns[f"{name}_gate"] = side.gate
+            if side.exit.any():
+                columns[f"{name}_exit"] = side.exit
+        if signals.exits_vary:
+            self._warn(f"{pair}: {EXITS_OF_COLUMNS.name}: {EXITS_OF_COLUMNS.consequence}.")
+        if signals.doubled:
+            self._warn(
+                f"{pair}: the strategy's own exit signal meets its own entry on {signals.doubled} candles. freqtrade "
+                "keeps an open trade there if the policy would enter as well; in training the exit closes it.",
+                f"{pair}: doubled",
+            )
+        return columns
+
+    def _warn(self, message: str, name: str | None = None) -> None:
+        """Warn, unless that was done.
+
+        :param name: by which it is known again; the message by default
+        """
+        if (name or message) not in self.told:
+            self.told.add(name or message)
+            logger.warning("%s", message)
 
     def terms(self, pair: str, candles: DataFrame, stake: Stake, historic: Historic | None = None) -> EntryTerms:
         """The terms of a pair's trades on its candles.
@@ -95,7 +131,7 @@ class Asker(NamedTuple):
         :raises mtfscalper.trading.trading_rules.RulesError: if the exchange has no leverage for the stake
         """
         signals = self.signals(pair, candles, historic)
-        columns = candles[["date"]].assign(**signal_columns(pair, signals))
+        columns = candles[["date"]].assign(**self._columns(pair, signals))
         leverages, stakes = [], []
         for side in _SIDES:
             callbacks = Callbacks(self.strategy, self.exchange, pair, side, candles, signals, stake.proposed)
@@ -202,28 +238,6 @@ class Asker(NamedTuple):
                 side,
             )
         return asked.values
-
-
-def signal_columns(pair: str, signals: Signals | None) -> dict[str, npt.NDArray[np.bool_]]:
-    """The columns of a strategy's own conditions and exits that are not the same for all candles."""
-    if signals is None:
-        return {}
-    columns = {}
-    for name, side in (("long", signals.long), ("short", signals.short)):
-        if not side.gate.all():
-            columns[f"{name}_gate"] = side.gate
-        if side.exit.any():
-            columns[f"{name}_exit"] = side.exit
-    if signals.exits_vary:
-        logger.warning("%s: %s: %s.", pair, *EXITS_OF_COLUMNS[:2])
-    if signals.doubled:
-        logger.warning(
-            "%s: the strategy's own exit signal meets its own entry on %d candles. freqtrade keeps an open trade there "
-            "if the policy would enter as well; in training the exit closes it.",
-            pair,
-            signals.doubled,
-        )
-    return columns
 
 
 def _is_constant(values: npt.NDArray[np.float64]) -> bool:

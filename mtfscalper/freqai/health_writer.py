@@ -28,6 +28,8 @@ from mtfscalper.trading.actions import Action
 
 logger = logging.getLogger(__name__)
 
+# A pair without a trade is passed over no more once it has left the whitelist.
+_SILENT_CANDLES = 3
 _PROBABILITIES = {
     Action.LONG_ENTER: LONG_ENTER_COLUMN,
     Action.SHORT_ENTER: SHORT_ENTER_COLUMN,
@@ -49,8 +51,9 @@ class HealthWriter:
         self._process = Process.this()._asdict()
         self._strategy: IStrategy | None = None
         self._looked_at = self._stopped_at = 0.0
-        # Of each pair, what its last candle came to.
+        # Of each pair, what its last candle came to, and when the bot passed over it.
         self._decided: dict[str, PairHealth] = {}
+        self._passed_at: dict[str, float] = {}
         self._written: BotHealth | None = None
         self._lock = threading.Lock()
         self._has_failed = False
@@ -61,8 +64,10 @@ class HealthWriter:
         :param frame: as the strategy gets it, with the policy's columns
         :param falls_back: see :class:`mtfscalper.freqai.health.PairHealth`
         """
-        self._strategy, self._looked_at = strategy, time.time()
-        last = frame.iloc[-1].to_dict()
+        self._strategy = strategy
+        self._looked_at = self._passed_at[pair] = time.time()
+        # NaN where nobody decided, as on a candle that was missed and that an exchange which lags behind sends last.
+        last = frame.iloc[-1].dropna().to_dict()
         action = Action(int(last.get(ACTION_COLUMN, Action.NEUTRAL)))
         self._decided[pair] = PairHealth(
             candle_at=last["date"].timestamp(),
@@ -110,8 +115,18 @@ class HealthWriter:
             stopped_at=self._stopped_at,
             trains=self._trainings.is_alive,
             troubles=self._owner.troubles,
-            pairs={pair: self._pair(pair, decided, strategy) for pair, decided in dict(self._decided).items()},
+            pairs={pair: self._pair(pair, decided, strategy) for pair, decided in self._traded(strategy).items()},
         )
+
+    def _traded(self, strategy: IStrategy) -> dict[str, PairHealth]:
+        """What the last candle of each pair came to that the bot trades, or still has a trade of.
+
+        A pair that has left the whitelist is passed over as long as it has a trade, and is of no concern after that.
+        """
+        listed = strategy.dp.current_whitelist() if strategy.dp is not None else []
+        latest = self._looked_at - _SILENT_CANDLES * timeframe_to_seconds(strategy.timeframe)
+        others = [pair for pair, passed_at in dict(self._passed_at).items() if passed_at >= latest]
+        return {pair: self._decided.get(pair, PairHealth()) for pair in dict.fromkeys([*listed, *others])}
 
     def _pair(self, pair: str, decided: PairHealth, strategy: IStrategy) -> PairHealth:
         drawer, freqai = self._drawer, self._model.freqai_info

@@ -230,7 +230,9 @@ class LivePasses:
             self._drawer.train_at_once(pair)
 
     def _retrain(self, pair: str, message: str) -> None:
-        self._owner.trouble(policy_trouble(pair), message)
+        if not self._owner.trouble(policy_trouble(pair), message):
+            # The owner knows of another trouble with it already.
+            logger.warning("%s", message)
         self._drawer.train_at_once(pair)
 
 

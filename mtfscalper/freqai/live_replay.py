@@ -161,5 +161,7 @@ class LiveReplay:
             dates = pd.to_datetime([one.row_ms for one in passes], unit="ms", utc=True).as_unit("ms")
             noted = DataFrame(rows, index=dates)
             noted = noted.reindex(columns=[*columns, *(name for name in noted if name not in columns)])
+            # Means, deviations and what else a model returns stand in the history alone.
+            noted = noted.fillna(columns.reindex(noted.index))
             columns = pd.concat([columns[~columns.index.isin(dates)], noted]) if len(columns) else noted
         return columns.sort_index().assign(date_pred=lambda found: found.index)

@@ -107,7 +107,7 @@ class MtfScalperFreqaiModel(BotHooks):
         self._owner = self.dd.owner
         self._passes = LivePasses(self.dd, self._live, self._owner, self.freqai_info)
         self.dd.trained_with = lambda pair: self.traded.trained_with(pair)
-        self._trainings = TrainingLoop(self, self.dd, self._owner, lambda: self._health.write(), self._at_once)
+        self._trainings = TrainingLoop(self, self.dd, self._owner, self._tell_health, self._at_once, self._waits)
         self._health = HealthWriter(self, self.dd, self._owner, self._trainings)
         self._door = CandleDoor(self._owner, config["freqai"]["feature_parameters"])
         self.dd.candles.report_to(self._owner)

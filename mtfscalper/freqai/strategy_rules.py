@@ -20,7 +20,7 @@ from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.as_traded import Historic
 from mtfscalper.freqai.bot_record import live_models_complaints
 from mtfscalper.freqai.candles import PairCandles
-from mtfscalper.freqai.entry_terms import Asker, EntryTerms, Stake, signal_columns
+from mtfscalper.freqai.entry_terms import Asker, EntryTerms, Stake
 from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.own_reward_keys import without_own_keys
 from mtfscalper.freqai.written_config import as_written, not_written
@@ -216,7 +216,7 @@ class PairTerms:
         if not self._has_signals.get(candles.pair, True):
             return candles
         asked = frame[_CANDLE_COLUMNS].reset_index(drop=True)
-        columns = signal_columns(candles.pair, self._asker.signals(candles.pair, asked))
+        columns = self._asker.signal_columns(candles.pair, asked)
         self._has_signals.setdefault(candles.pair, bool(columns))
         return candles._replace(traded=asked[["date"]].assign(**columns))
 

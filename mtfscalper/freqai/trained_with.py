@@ -26,9 +26,10 @@ _NOT_OF_A_POLICY = {
     *("vec_env", "cpu_count", "interop_threads", "device", "precision", "compile"),
 }
 _ONLY_SHOWN = {"plot_feature_importances"}
-# Sections in which a name that is missing has a meaning.
-_OPEN_SECTIONS = ("freqai.model_training_parameters.", "freqai.feature_parameters.")
 _RULES = "the trade's "
+_CODE = "your code "
+# Sections in which a name that is missing has a meaning.
+_OPEN_SECTIONS = ("freqai.model_training_parameters.", "freqai.feature_parameters.", _CODE)
 _MISSING = "not set"
 # Of those that differ, as many are named.
 _NAMED = 4
@@ -61,7 +62,7 @@ def trained_with(
             name: value for name, value in feature_parameters.items() if name not in _ONLY_SHOWN
         },
         _RULES: asdict(rules),
-        "your code ": {code.name: code.source_sha256 for code in user.codes},
+        _CODE: {code.name: code.source_sha256 for code in user.codes},
     }
     values = {f"{section}{name}": value for section, named in sections.items() for name, value in named.items()}
     plain: dict[str, Any] = artefacts.plain_json(values)

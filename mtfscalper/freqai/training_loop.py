@@ -92,6 +92,7 @@ class TrainingLoop:
         owner: Owner,
         at_look: Callable[[], None] = lambda: None,
         side_by_side: Callable[[], int] = lambda: 1,
+        waits: Callable[[str], bool] = lambda _: False,
     ) -> None:
         """
         :param model: whose hooks are called: FreqAI's own, in FreqAI's order
@@ -99,9 +100,10 @@ class TrainingLoop:
         :param owner: is told of what fails, as ``"training PAIR"`` and ``"training thread"``
         :param at_look: is called at every look, and must not raise
         :param side_by_side: how many trainings may run at a time
+        :param waits: whether a pair is not to be trained yet, though it may be due
         """
         self._model, self._drawer, self._owner, self._at_look = model, drawer, owner, at_look
-        self._side_by_side = side_by_side
+        self._side_by_side, self._waits = side_by_side, waits
         self._stop = model._stop_event
         self._attempts: dict[str, Attempts] = {}
         self._looking = _Duty("The training loop", "training thread", Attempts())
@@ -187,7 +189,7 @@ class TrainingLoop:
             if len(self._under_way) >= n:
                 break
             is_free = pair not in self._under_way and self.attempts(pair).is_due(time.time())
-            if is_free and self._train_if_due(pair, strategy, beside=n > 1) and n == 1:
+            if is_free and not self._waits(pair) and self._train_if_due(pair, strategy, beside=n > 1) and n == 1:
                 break
         if self._is_unsaved and self._saving.attempts.is_due(time.time()) and self._turn.acquire(timeout=LOOK_SECONDS):
             try:

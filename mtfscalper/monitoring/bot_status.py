@@ -116,6 +116,13 @@ def _findings(health: BotHealth, now: float, lives: bool) -> Iterator[Finding]:
             yield Finding(Level.WARNING, f"{pair}: no policy has been trained yet, so nothing is traded")
         elif each.expires_at and now > each.expires_at:
             yield Finding(Level.CRITICAL, f"{pair}: its policy has expired, so nothing is entered")
+        # Of one pair: where the bot as a whole is silent, that has been said.
+        silent = health.looked_at - each.candle_at - health.candle_seconds
+        if each.candle_at and silent > _SILENT_CANDLES * health.candle_seconds + _GRACE_SECONDS:
+            what = "no candle of it was analysed, while others were, since the one that closed"
+            yield Finding(
+                Level.CRITICAL, f"{pair}: {what} {_age(silent)} before: the exchange gives none that is sound"
+            )
         late = now - each.retrain_at - health.retrain_seconds
         if each.trained_at and not each.training_since and late > _OVERDUE_SECONDS:
             yield Finding(Level.WARNING, f"{pair}: its training is overdue by {_age(now - each.retrain_at)}")

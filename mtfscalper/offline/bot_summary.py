@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from mtfscalper.offline.stage import StageHome
 _LEVEL = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} - [\w.]+ - (WARNING|ERROR|CRITICAL) - ")
 _TRAINING = "Starting training"
 _TRAINED = "Done training"
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+_COLUMNS = ["is_open", "is_short", "open_date", "close_date", "exit_reason", "close_profit_abs"]
 
 
 class BotSummary(NamedTuple):
@@ -37,16 +40,24 @@ class BotSummary(NamedTuple):
     log: Counter[str]
 
     @classmethod
-    def of(cls, home: StageHome) -> "BotSummary":
-        """Count what lies in a stage's user directory; what is not there counts as nothing."""
-        log, begun, done = _read_log(home.log)
-        trades = read_table(home.database, "trades", ["is_open", "is_short", "exit_reason", "close_profit_abs"])
-        closed = trades[trades["is_open"] == 0]
-        asked = [pd.read_feather(path, columns=["leave"])["leave"] for path in home.decisions.rglob("*.feather")]
+    def of(cls, home: StageHome, since: datetime = _BEGINNING, log_from: int = 0) -> "BotSummary":
+        """Count what a bot left in a stage's user directory; what is not there counts as nothing.
+
+        :param since: only from this moment on: a user directory may hold earlier runs
+        :param log_from: where its part of the log begins, in bytes
+        """
+        log, begun, done = _read_log(home.log, log_from)
+        trades = read_table(home.database, "trades", _COLUMNS)
+        for name in ("open_date", "close_date"):
+            trades[name] = pd.to_datetime(trades[name], utc=True, format="ISO8601")
+        closed = trades[(trades["is_open"] == 0) & (trades["close_date"] >= since)]
+        kind = "live" if home.is_live else "dry_run"
+        records = [pd.read_feather(path, ["candle", "leave"]) for path in home.decisions.rglob(f"{kind}_*.feather")]
+        asked = [record.loc[record["candle"] >= since, "leave"] for record in records]
         return cls(
             (begun, done),
             (sum(map(len, asked)), int(sum(answers.sum() for answers in asked))),
-            Counter("short" if short else "long" for short in trades["is_short"]),
+            Counter("short" if short else "long" for short in trades.loc[trades["open_date"] >= since, "is_short"]),
             Counter(closed["exit_reason"]),
             float(closed["close_profit_abs"].sum()),
             int((trades["is_open"] == 1).sum()),
@@ -79,12 +90,13 @@ def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common()) or "none"
 
 
-def _read_log(path: Path) -> tuple[Counter[str], int, int]:
+def _read_log(path: Path, start: int) -> tuple[Counter[str], int, int]:
     levels: Counter[str] = Counter()
     begun = done = 0
     if path.exists():
-        with path.open(encoding="utf-8", errors="replace") as lines:
-            for line in lines:
+        with path.open("rb") as lines:
+            lines.seek(start)
+            for line in (text.decode("utf-8", "replace") for text in lines):
                 if level := _LEVEL.match(line):
                     levels[f"{level[1].lower()}s"] += 1
                 elif line.startswith("Traceback"):

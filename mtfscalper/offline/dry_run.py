@@ -96,6 +96,8 @@ def run_dry_run(request: DryRunRequest, console: Console) -> int:
     configs = [*CONFIGS, *(here / config for config in request.configs)]
     settings = settings_of_files([root / config for config in configs], root, COMMAND)
     home = StageHome(here / request.userdir if request.userdir else _new_home(root), request.is_live)
+    # An earlier run's log goes on.
+    log_from = home.log.stat().st_size if home.log.exists() else 0
     start = _checked_start(request, CandleStore(market), home, settings.train_period_days)
     stop = start + timedelta(hours=request.hours)
     balance = _balance([root / config for config in configs])
@@ -127,7 +129,8 @@ def run_dry_run(request: DryRunRequest, console: Console) -> int:
             console.out("Interrupted: the bot is asked to end, a second Ctrl-C kills it.")
         status = _end(bot)
         simulated = stage.clock.now() - start
-    _conclude(console, stage, simulated, time.monotonic() - began)
+    summary = BotSummary.of(home, start, log_from)
+    _conclude(console, stage, summary, simulated, time.monotonic() - began)
     if interrupted:
         return EXIT_INTERRUPTED
     if not reached:
@@ -165,6 +168,7 @@ def _new_home(root: Path) -> Path:
 
 def _checked_start(request: DryRunRequest, store: CandleStore, home: StageHome, training_days: int) -> datetime:
     """The first moment of the run: as asked, or where an earlier run in this user directory has ended."""
+    ended = SimulatedClock(home.clock).now() if home.clock.exists() else None
     if request.is_live and home.database.exists():
         raise ReplayError(
             f"{COMMAND}: --simulated-live finds {home.database} of an earlier run, whose exchange is gone and its "
@@ -180,10 +184,14 @@ def _checked_start(request: DryRunRequest, store: CandleStore, home: StageHome, 
     length = timedelta(hours=request.hours)
     start = request.start
     if start is None:
-        if home.clock.exists():
-            start = SimulatedClock(home.clock).now()
-        else:
-            start = SYNTHETIC_FROM if request.datadir is None else last - length
+        start = ended or (SYNTHETIC_FROM if request.datadir is None else last - length)
+    elif ended is not None and start < ended:
+        raise ReplayError(
+            f"{COMMAND}: --from is {start:%Y-%m-%d %H:%M}, and the bot of {home.folder} has lived until "
+            f"{ended:%Y-%m-%d %H:%M} already: it has trades of that time, and policies that were trained on it; "
+            "accepted: a moment from then on; remedy: leave --from out, so that it goes on there, or choose another "
+            "--userdir"
+        )
     if not earliest <= start <= last - length:
         raise ReplayError(
             f"{COMMAND}: {request.hours:g} hours from {start:%Y-%m-%d %H:%M} are asked for, and {store.datadir} has "
@@ -294,11 +302,11 @@ def _announce(
     console.print(Panel(escape("\n".join(lines)), title=title))
 
 
-def _conclude(console: Console, stage: Stage, simulated: timedelta, seconds: float) -> None:
+def _conclude(console: Console, stage: Stage, summary: BotSummary, simulated: timedelta, seconds: float) -> None:
     hours = simulated.total_seconds() / 3600
     title = f"{hours:.1f} simulated hours in {_span(seconds)}"
     home = stage.home
-    console.print(BotSummary.of(home).table(title, stage.faults.served))
+    console.print(summary.table(title, stage.faults.served))
     if home.is_live:
         check = stage.check_account()
         console.print(check.table(stage.account.asset))

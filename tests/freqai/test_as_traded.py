@@ -147,6 +147,32 @@ def test_a_bot_trains_on_what_its_strategy_says_and_decides_with_it(
 
 
 @pytest.mark.parametrize(
+    ("strategy", "said"),
+    [
+        ("LeavesForTheOtherSide", "its exits depend on the policy's columns"),
+        ("CannotBeRun", "cannot be run on columns of an imagined policy"),
+    ],
+)
+def test_what_training_does_not_know_of_a_strategy_is_told_once_in_a_bots_life(
+    tmp_path: Path,
+    market: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    strategy: str,
+    said: str,
+) -> None:
+    """A bot asks its strategy at every candle, and at every training."""
+    Watch(monkeypatch)
+    bot = LiveBot(tmp_path, market, monkeypatch, strategy=strategy, strategy_path=STRATEGIES, **AGENT)
+    bot.analyse()
+    bot.train()
+    for _ in range(3):
+        bot.next_candle()
+        bot.analyse()
+    assert caplog.text.count(said) == 1
+
+
+@pytest.mark.parametrize(
     ("error", "raised"),
     [
         (InvalidOrderException("Stake amount 1 too high for it"), RulesError),

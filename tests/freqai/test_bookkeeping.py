@@ -148,6 +148,8 @@ def test_a_bot_that_cannot_write_is_told_once_and_writes_when_it_can(
     drawer = make_drawer()
     before = filled(drawer)
     drawer.historic_predictions[PAIR].loc[0, ACTION_COLUMN] = 3.0
+    sent: list[str] = []
+    monkeypatch.setattr(drawer.owner, "_send", sent.append)
     with monkeypatch.context() as patch:
         patch.setattr(artefacts, "write_atomically", full_disk)
         caplog.clear()
@@ -155,8 +157,12 @@ def test_a_bot_that_cannot_write_is_told_once_and_writes_when_it_can(
             drawer.save_historic_predictions_to_disk()
         [record] = caplog.records
         assert "No space left on device" in record.getMessage()
+        # The owner too, by freqtrade's own messages.
+        assert sent == list(drawer.owner.troubles.values()) == [record.getMessage()]
         assert kept(make_drawer()) == before
     drawer.save_historic_predictions_to_disk()
+    assert sent[1:] == [f"{drawer.historic_predictions_path} has been written."]
+    assert drawer.owner.troubles == {}
     assert kept(make_drawer()) == kept(drawer) != before
 
 
@@ -174,8 +180,10 @@ def test_a_full_disk_does_not_end_the_training_thread_and_the_policy_decides_fro
         bot.next_candle()
         assert bot.analyse()["do_predict"].iloc[-1] == 1
     assert f"the policy of {PAIR} cannot be written (" in caplog.text
+    assert f"writing the policy of {PAIR}" in bot.model._owner.troubles
     # Written as soon as there is room.
     bot.model.dd.save_historic_predictions_to_disk()
+    assert bot.model._owner.troubles == {}
     again = LiveBot(tmp_path, market, monkeypatch)
     assert (again.analyse()[ACTION_COLUMN] != 0).any()
 

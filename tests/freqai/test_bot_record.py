@@ -206,6 +206,45 @@ def test_a_journal_that_cannot_be_written_stops_nothing(
     assert caplog.text.count("The bot's journal cannot be written") == 1
 
 
+def test_a_line_that_a_full_disk_cut_off_takes_no_other_one_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    journal = BotJournal(tmp_path, "dry_run")
+    frame = pd.DataFrame({name: [1.0] for name in ("open", "high", "low", "close", ACTION_COLUMN, "do_predict")})
+
+    def note(row: int) -> None:
+        journal.note_pass(PAIR, frame.assign(date=pd.Timestamp(at(row), unit="ms", tz="UTC")), "b")
+
+    note(1)
+    real = Path.open
+
+    class Full:
+        """A file of which the disk has room for a part of a line."""
+
+        def __init__(self, file: Any) -> None:
+            self._file = file
+
+        def __enter__(self) -> Any:
+            return self
+
+        def __exit__(self, *_: Any) -> None:
+            self._file.close()
+
+        def tell(self) -> int:
+            return int(self._file.tell())
+
+        def write(self, text: str) -> None:
+            self._file.write(text[:20])
+            raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", lambda *arguments, **more: Full(real(*arguments, **more)))
+        note(2)
+    note(3)
+    assert [one.row_ms for one in read_journal(tmp_path, "dry_run").passes] == [at(1), at(3)]
+    assert "1 lines are damaged" in caplog.text
+
+
 def test_what_of_a_trade_could_not_be_written_is_written_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trade = LocalTrade(  # type: ignore[no-untyped-call]
         pair=PAIR, open_date=datetime(2024, 9, 2, tzinfo=UTC), open_rate=1.0, is_open=True, fee_open=0, fee_close=0

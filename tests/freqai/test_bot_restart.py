@@ -192,6 +192,20 @@ def test_an_exchange_that_lags_behind_takes_no_decision_back(make_bot: Any) -> N
     pd.testing.assert_frame_equal(bot.model.dd.historic_predictions[PAIR], history)
 
 
+def test_an_exchange_that_lags_behind_to_a_candle_that_was_missed_stops_no_pass(make_bot: Any) -> None:
+    bot = make_bot()
+    running(bot)
+    # One candle is missed, and the next decided on.
+    bot.next_candle(2)
+    bot.analyse()
+    real = bot.closed
+    bot.closed = lambda timeframe="5m": real(timeframe).iloc[: -1 if timeframe == "5m" else None]
+    frame = bot.analyse()
+    assert frame["date"].iloc[-1] == real()["date"].iloc[-2]
+    assert frame["do_predict"].iloc[-1] == 0
+    assert not frame.get("enter_long", pd.Series(dtype=float)).iloc[-1:].eq(1).any()
+
+
 def test_a_pair_that_has_left_the_whitelist_with_a_trade_open_is_decided_on(
     make_bot: Any, tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -152,6 +152,24 @@ def test_a_pair_that_comes_later_gets_a_history_as_long_as_the_others(feed: Mark
     assert is_whole(historic[PAIR]["5m"], 0, 103)
 
 
+def test_a_pair_without_candles_on_disk_gets_a_history_as_long_as_a_training_needs(feed: Market) -> None:
+    """The exchange did not answer as the bot downloaded; FreqAI would train on freqtrade's last few hundred candles."""
+    historic = {PAIR: {"5m": candles(0, 0)}}
+    feed.frame, feed.is_answered = candles(90, 103), False
+    history = CandleHistory()
+    history.since = FIRST
+    history.update(historic, [PAIR], ["5m"], feed)  # type: ignore[arg-type]
+    assert feed.asked == [FIRST]
+    feed.frame, feed.is_answered = candles(91, 104), True
+    with time_machine.travel(datetime.fromisoformat("2024-09-20T01:00:01+00:00"), tick=False):
+        history.update(historic, [PAIR], ["5m"], feed)  # type: ignore[arg-type]
+    assert is_whole(historic[PAIR]["5m"], 0, 104)
+    # Neither the beginning of the others' histories nor freqtrade's own decides alone.
+    other = {PAIR: {"5m": candles(0, 0)}, ETH: {"5m": candles(5, 100)}}
+    CandleHistory().update(other, [PAIR], ["5m"], feed)  # type: ignore[arg-type]
+    assert is_whole(other[PAIR]["5m"], 5, 104)
+
+
 def test_what_cannot_be_true_on_disk_counts_as_missing(caplog: pytest.LogCaptureFixture) -> None:
     spoiled = candles(0, 50)
     spoiled.loc[20, ["open", "high", "low", "close"]] = 1e8
@@ -190,3 +208,23 @@ def test_a_bot_whose_history_ended_long_ago_goes_on_and_trains(
     assert len(joined) == len(whole) + 1
     bot.train()
     assert PAIR in bot.model.dd.model_dictionary
+
+
+def test_a_training_on_fewer_days_than_it_asks_for_is_told_once(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """freqtrade downloads nothing that lies before what is on disk, whatever train_period_days has become."""
+    Watch(monkeypatch)
+    bot = LiveBot(tmp_path, market, monkeypatch)
+    bot.analyse()
+    assert bot.model.dd.candles.since is not None
+    assert bot.model.dd.candles.since < pd.Timestamp(bot.now) - pd.Timedelta(days=2)
+    bot.train()
+    assert "its candles begin at" not in caplog.text
+    historic = bot.model.dd.historic_data[PAIR]
+    historic["5m"] = historic["5m"].tail(400)
+    for _ in range(2):
+        bot.next_candle()
+        bot.train()
+    first = historic["5m"]["date"].iloc[0]
+    assert caplog.text.count(f"{PAIR}: its candles begin at {first}, and freqai.train_period_days asks for those") == 1

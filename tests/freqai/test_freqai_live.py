@@ -361,6 +361,31 @@ def test_training_and_inference_at_once_disturb_neither(
     assert same(in_use.policy.state_dict(), parameters)
 
 
+def test_a_bot_that_is_started_again_trains_on_from_the_policy_that_it_had(
+    make_bot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its training thread runs before its first pass has loaded the policies of all pairs."""
+    freqai = {"continual_learning": True, "live_retrain_hours": 1}
+    ready(make_bot(**freqai))
+
+    def trainings(bot: LiveBot) -> list[str]:
+        tried: list[str] = []
+        with monkeypatch.context() as patch, bot.clock():
+            patch.setattr(bot.model, "extract_data_and_train_model", lambda _, pair, *__: tried.append(pair))
+            bot.model._trainings.look(bot.strategy)
+        return tried
+
+    again = make_bot(**freqai)
+    again.next_candle(24)
+    assert trainings(again) == []
+    again.analyse()
+    assert trainings(again) == [PAIR]
+    assert again.model._live.initial_model(again.model.dd.model_dictionary[PAIR]) is not None
+    anew = make_bot(live_retrain_hours=1)
+    anew.next_candle(24)
+    assert trainings(anew) == [PAIR]
+
+
 def same(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(left[name], right[name]) for name in left)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from freqai_runs import PAIR, Watch
+from freqai_runs import OTHER_PAIR, PAIR, Watch
 from freqtrade.freqai.data_drawer import METADATA
 from live_bot import LiveBot
 
@@ -78,6 +78,27 @@ def test_a_bot_tells_of_its_policy_its_trainings_and_its_decisions(
     assert list(health.troubles) == [f"training {PAIR}"]
     bot.model.shutdown()
     assert told(bot)[0].stopped_at > 0
+
+
+def test_pairs_that_have_left_the_whitelist_are_of_no_concern_once_they_are_passed_over_no_more(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = LiveBot(tmp_path, market, monkeypatch, exchange={"pair_whitelist": [PAIR, OTHER_PAIR]})
+    frame = bot.analyse()
+    health = read_health(Path(bot.model.full_path))
+    # What is traded and has never been passed over is seen too.
+    assert list(health.pairs) == [PAIR, OTHER_PAIR]
+    assert health.pairs[OTHER_PAIR].candle_at == 0
+    monkeypatch.setattr(bot.strategy.dp, "current_whitelist", lambda: [OTHER_PAIR])
+    known = []
+    for _ in range(6):
+        with bot.clock():
+            bot.model._health.passed(OTHER_PAIR, bot.strategy, frame, None)
+        known.append(set(read_health(Path(bot.model.full_path)).pairs))
+        bot.next_candle()
+    # It may have a trade still; then it is passed over at every candle.
+    assert known[:3] == [{PAIR, OTHER_PAIR}] * 3
+    assert known[4:] == [{OTHER_PAIR}] * 2
 
 
 def test_it_writes_when_something_changed_and_stops_nothing_where_it_cannot(

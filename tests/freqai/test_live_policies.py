@@ -21,6 +21,8 @@ from live_bot import FIRST_START, LiveBot
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.columns import ACTION_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
+from mtfscalper.freqai.own_reward import UsersReward
+from mtfscalper.freqai.own_reward_keys import for_own_reward
 from mtfscalper.freqai.policy_folders import PolicyFolders
 from mtfscalper.freqai.policy_places import PolicyName
 from mtfscalper.freqai.strategy_rules import UserParts
@@ -29,6 +31,7 @@ from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.trading_rules import TradingRules
+from mtfscalper.user_code import UserCode
 
 OTHER_PAIR = "BTC/USDC:USDC"
 ENTERS = [LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN]
@@ -249,6 +252,21 @@ def test_started_again_with_other_settings_the_old_policy_decides_about_its_trad
     assert asked(again, trade) is not None
 
 
+def test_that_the_last_sound_policy_was_trained_with_something_else_is_said_too(
+    make_bot: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    bot = make_bot(purge_old_models=4)
+    newest, _ = trained(bot, n_trainings=2)
+    damage(newest, "metadata", truncate)
+    lose_kept_names(bot)
+    again = make_bot(purge_old_models=4, now=bot.now, **OTHERS["stop"][0])
+    again.analyse()
+    assert "the last sound one decides" in caplog.text
+    again.next_candle()
+    again.analyse()
+    assert caplog.text.count("was trained with something else: the trade's stoploss_ratio is 0.04 and was 0.02") == 1
+
+
 def test_started_again_with_the_same_settings_nothing_is_said_and_entries_go_on(make_bot: Any) -> None:
     trained(make_bot())
     # How and where it runs is not what a policy is made of.
@@ -344,6 +362,19 @@ def test_whatever_a_policy_is_made_of_counts(config: dict[str, Any], rules: Trad
         return dict(json.loads(json.dumps(made)))
 
     assert changes_since(made(CONFIG, RULES), made(config, rules)) == words
+
+
+def test_a_reward_of_the_users_that_comes_or_goes_counts_though_its_config_stays() -> None:
+    """As the shipped config has it: the weight of its reward stays there, and pays nothing beside the user's own."""
+    settings = Settings.from_config(with_rl(model_reward_parameters={"equity_weight": 100.0}))
+    reward = UsersReward(
+        UserCode("Mine:Mine.MyRLEnv", "ab", None), {"model_reward_parameters": {"equity_weight": 100.0}}
+    )
+    without = trained_with(settings, UserParts((), None), RULES, {})
+    paid = trained_with(for_own_reward(settings), UserParts((), None, reward), RULES, {})
+    assert changes_since(without, paid) == ["your code Mine:Mine.MyRLEnv is ab and was not set"]
+    assert changes_since(paid, without) == ["your code Mine:Mine.MyRLEnv is not set and was ab"]
+    assert changes_since(paid, dict(paid)) == []
 
 
 def test_what_differs_is_named_and_what_another_version_did_not_know_is_not() -> None:

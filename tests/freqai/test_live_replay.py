@@ -21,7 +21,7 @@ from rich.console import Console
 
 from mtfscalper.freqai import live_replay
 from mtfscalper.freqai.bot_journal import BotTrade
-from mtfscalper.freqai.columns import ACTION_COLUMN
+from mtfscalper.freqai.columns import ACTION_COLUMN, LONG_ENTER_COLUMN
 from mtfscalper.freqai.sharing import Writers
 from mtfscalper.freqai.trade_differences import Kind
 
@@ -198,6 +198,22 @@ def bot_began(bot: LiveBot) -> datetime:
     """The first row that the bot decided on."""
     passes = live_replay.BotRecord.from_config(bot.config).journal.passes
     return datetime.fromtimestamp(next(one.row_ms for one in passes if one.policy) / 1000, UTC)
+
+
+def test_a_strategy_is_given_the_means_and_deviations_that_the_bots_was_given(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Watch(monkeypatch, "decisive", leaves=0.6)
+    freqai = {"fit_live_predictions_candles": 3, "rl_config": AGENT}
+    bot = started(TradingBot(tmp_path, market, monkeypatch, freqai=freqai))
+    bot.step(8)
+    bot.model.shutdown()
+    names = [f"{LONG_ENTER_COLUMN}_{part}" for part in ("mean", "std")]
+    given = bot.model.dd.historic_predictions[PAIR].set_index("date_pred")
+    given = given.loc[given["do_predict"] == 1, names]
+    assert (given.iloc[-3:] != 0).all(axis=None)
+    frame = of_bot(tmp_path, market).frame.set_index("date")
+    pd.testing.assert_frame_equal(frame.loc[given.index, names], given, check_names=False, check_index_type=False)
 
 
 def test_a_candle_that_the_bot_missed_is_no_decision(

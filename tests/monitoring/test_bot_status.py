@@ -78,6 +78,12 @@ def gone() -> dict[str, Any]:
         ({"pairs": {PAIR: replace(SOUND, expires_at=0.0)}}, Level.OK, None),
         ({"process": gone()}, Level.CRITICAL, "is gone: it was killed, or it crashed"),
         ({"stopped_at": NOW - 5}, Level.CRITICAL, "was stopped at 2023-11-14 22:13:15 UTC"),
+        (
+            {"pairs": {PAIR: replace(SOUND, candle_at=NOW - 1300)}},
+            Level.CRITICAL,
+            f"{PAIR}: no candle of it was analysed",
+        ),
+        ({"pairs": {PAIR: replace(SOUND, candle_at=NOW - 1270)}}, Level.OK, None),
         ({"looked_at": NOW - 970}, Level.CRITICAL, "no candle was analysed for 16 min"),
         ({"looked_at": NOW - 950}, Level.OK, None),
     ],

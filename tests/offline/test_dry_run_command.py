@@ -6,7 +6,7 @@ import sqlite3
 import sys
 from collections import Counter
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pandas as pd
@@ -110,9 +110,17 @@ def test_the_bot_lives_its_hours_in_step_with_the_exchange_and_is_ended(
     assert "1 done, 1 begun" in said
     for path in ("tradesv3.dryrun.sqlite", "logs/bot.log", "decisions"):
         assert str(checkout / "home" / path) in said
-    # It goes on where it ended.
+    # It goes on where it ended, and counts what it does from there on.
     assert run_dry_run(request_of(market, start=None, hours=1, userdir=Path("home")), console) == 0
     assert seen(checkout)[len(times)][0] == began + 6 * 3600
+    assert "1 done, 1 begun" in console.export_text()
+    # A bot that knows what comes would be no test of anything.
+    for start in (START, STOP - timedelta(days=1, hours=17, seconds=1)):
+        with pytest.raises(ReplayError, match=r"has lived until 2024-08-17 07:00 already.*leave --from out"):
+            run_dry_run(request_of(market, start=start, hours=1, userdir=Path("home")), console)
+    later = START + timedelta(hours=8)
+    assert run_dry_run(request_of(market, start=later, hours=1, userdir=Path("home")), console) == 0
+    assert seen(checkout)[-6][0] == later.timestamp()
 
 
 def test_without_a_user_directory_every_run_has_one_of_its_own(
@@ -303,13 +311,18 @@ def test_a_bots_log_database_and_decisions_are_counted(tmp_path: Path) -> None:
             {
                 "is_open": [0, 0, 1],
                 "is_short": [0, 1, 0],
+                "open_date": ["2024-10-01 00:05:03.000000", "2024-10-01 06:00:00", "2024-10-01 07:00:00.5"],
+                "close_date": ["2024-10-01 06:30:00.000000", "2024-10-01 06:05:00", None],
                 "exit_reason": ["rl_exit", "stop_loss", None],
                 "close_profit_abs": [10.0, -4.0, None],
             }
         )
         trades.to_sql("trades", connection)
     (home.decisions / "dry_run").mkdir(parents=True)
-    pd.DataFrame({"leave": [True, False, False]}).to_feather(home.decisions / "dry_run" / "day.feather")
+    candles = pd.to_datetime(["2024-10-01 00:10", "2024-10-01 06:30", "2024-10-01 07:05"], utc=True)
+    record = pd.DataFrame({"candle": candles, "leave": [False, True, False]})
+    for kind in ("dry_run", "backtest"):
+        record.to_feather(home.decisions / "dry_run" / f"{kind}_Mine_2024-10-01.feather")
     summary = BotSummary.of(home)
     assert summary == BotSummary(
         trainings=(2, 1),
@@ -319,6 +332,12 @@ def test_a_bots_log_database_and_decisions_are_counted(tmp_path: Path) -> None:
         profit=6.0,
         open_trades=1,
         log=Counter(warnings=2, errors=1, tracebacks=1),
+    )
+    # Of a user directory that holds an earlier run, only what came after that.
+    line = len("2024-10-01 00:00:00,000 - freqtrade.worker - INFO - Starting training BTC/USDT:USDT\n")
+    later = BotSummary.of(home, datetime(2024, 10, 1, 6, 10, tzinfo=UTC), line)
+    assert later == summary._replace(
+        trainings=(1, 1), decisions=(2, 1), entries=Counter(long=1), exits=Counter(rl_exit=1), profit=10.0
     )
     console = Console(record=True, width=100)
     console.print(summary.table("6 hours", Counter(latency=2)))

@@ -131,7 +131,7 @@ def test_own_exit_signals_close_trades_and_keep_entries_out(backtester: Backtest
         terms = candles[["date"]].assign(long_exit=rng.random(N) < 0.1, short_exit=rng.random(N) < 0.1)
         script = np.where(rng.random(N) < 0.3, rng.integers(1, 5, N), Action.NEUTRAL)
         # Where both an entry and an exit stand in a row freqtrade keeps an open trade; training says so, see
-        # mtfscalper.freqai.entry_terms.signal_columns.
+        # mtfscalper.freqai.entry_terms.Asker.
         for name, action in (("long_exit", Action.LONG_ENTER), ("short_exit", Action.SHORT_ENTER)):
             script = np.where(np.roll(terms[name], 1) & (script == action), Action.NEUTRAL, script)
         script[-1] = Action.NEUTRAL

@@ -62,6 +62,16 @@ class OwnConditions(ColumnOnlyStrategy):
         return df
 
 
+class LeavesForTheOtherSide(OwnConditions):
+    """Leaves a trade where the policy would enter the other side, as many do."""
+
+    def populate_exit_trend(self, df: DataFrame, metadata: dict) -> DataFrame:
+        df = super().populate_exit_trend(df, metadata)
+        df.loc[df["&-action"] == 3, "exit_long"] = 1
+        df.loc[df["&-action"] == 1, "exit_short"] = 1
+        return df
+
+
 class OwnStake(ColumnOnlyStrategy):
     def custom_stake_amount(self, pair, current_time, proposed_stake, **kwargs):
         return proposed_stake / (1 + current_time.hour % 3)
