@@ -21,7 +21,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from mtfscalper import artefacts
-from mtfscalper.freqai.backtester import backtest_config
 from mtfscalper.reporting.intervals import ENOUGH_DAYS
 from mtfscalper.reporting.quiet import only_what_goes_wrong
 from mtfscalper.reporting.wording import percent
@@ -33,6 +32,7 @@ from mtfscalper.search.storage import STORAGE_VARIABLE, check_optuna, open_stora
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
 from mtfscalper.search.trial import best_trial
 from mtfscalper.search.trial_attributes import ASKED, INTERVAL, SECONDS, SEEDS_DONE, TRADES
+from mtfscalper.search.trial_config import study_config
 from mtfscalper.search.worker import EXIT_DONE, EXIT_FAILURES, Plan, command_of, failing, finished_of
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ def open_or_begin(request: Request, console: Console) -> Opened:
     folder = StudyFolder.of(request.user_data_dir, request.name)
     if not arguments:
         arguments = folder.spec.arguments
-    config = backtest_config(arguments)
+    config = study_config(arguments)
     folder = StudyFolder.of(Path(config["user_data_dir"]), request.name)
     check_storage(folder, request.storage)
     if folder.exists:

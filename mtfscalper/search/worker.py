@@ -30,6 +30,7 @@ from mtfscalper.search.run_figures import Run
 from mtfscalper.search.storage import STORAGE_VARIABLE, open_storage, open_study
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
 from mtfscalper.search.trial import GivenUpError, ImpossibleError, RunBacktest, TrialRunner, best_trial, remove_models
+from mtfscalper.search.trial_config import study_config
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -238,10 +239,9 @@ def run_worker(
     """
     from freqtrade.resolvers import ExchangeResolver
 
-    from mtfscalper.freqai.backtester import backtest_config
     from mtfscalper.search.trial_run import run_backtest
 
-    spec, config = folder.spec, backtest_config(arguments)
+    spec, config = folder.spec, study_config(arguments)
     check_cut(config, folder.candles, spec.pairs, spec.lock_ms)
     storage = open_storage(url, folder)
     trials = storage.get_n_trials(storage.get_study_id_from_name(spec.name))

@@ -9,8 +9,9 @@ from typing import Any
 
 import optuna
 import pytest
+from freqtrade.configuration.load_config import load_from_files
 from freqtrade.exceptions import OperationalException
-from studies import HOLDOUT_DAYS, StudyHome, spec_of, write_candles
+from studies import CONFIG, HOLDOUT_DAYS, StudyHome, spec_of, write_candles
 
 from mtfscalper.cli import main
 from mtfscalper.freqai.backtester import backtest_config
@@ -19,6 +20,7 @@ from mtfscalper.search.errors import StudyError
 from mtfscalper.search.new_study import Asked, Traded, check_begun, check_same, compared_config, sources_of
 from mtfscalper.search.space import SearchSpace
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
+from mtfscalper.search.trial_config import config_of_trial, study_config
 
 ROOT = Path(__file__).parents[2]
 
@@ -101,6 +103,33 @@ def test_the_storage_that_a_study_began_with_has_to_be_named(tmp_path: Path) -> 
         study_run.check_storage(folder, None)
 
 
+# ---------------------------------------------------------------------- its config
+
+
+def without(arguments: list[str], *options: str) -> list[str]:
+    """Arguments but for some, each of which has one value."""
+    named = [at for at, word in enumerate(arguments) if word in options]
+    return [word for at, word in enumerate(arguments) if at not in {*named, *(one + 1 for one in named)}]
+
+
+def test_the_file_that_freqtrade_takes_if_none_is_named_is_a_trials_too(home: StudyHome) -> None:
+    arguments = without(home.arguments, "--config")
+    own = load_from_files([str(CONFIG), str(home.overlay)])
+    (home.user / "config.json").write_text(json.dumps({**own, "stake_amount": 77}))
+    overlay = home.home / "trial.json"
+    overlay.write_text(json.dumps({"freqai": {"rl_config": {"gamma": 0.5}}}))
+    begun, trial = study_config(arguments), config_of_trial(arguments, overlay)
+    assert begun["stake_amount"] == trial["stake_amount"] == 77
+    assert (begun["freqai"]["rl_config"].get("gamma"), trial["freqai"]["rl_config"]["gamma"]) == (0.99, 0.5)
+
+
+def test_without_a_timerange_a_study_has_all_candles(home: StudyHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.arguments = without(home.arguments, "--timerange")
+    spec = begin(home, monkeypatch, study_config(home.arguments))
+    # 976 candles of five minutes after the first of September, and up to the last whole day.
+    assert (spec.validation, spec.locked) == ("20240905-20240908", "20240908-20240910")
+
+
 # ---------------------------------------------------------------------- the same study
 
 
@@ -150,9 +179,11 @@ def test_options_that_a_study_could_no_longer_obey_are_refused() -> None:
 # ---------------------------------------------------------------------- its beginning
 
 
-def begin(home: StudyHome, monkeypatch: pytest.MonkeyPatch, **asked: Any) -> StudySpec:
+def begin(
+    home: StudyHome, monkeypatch: pytest.MonkeyPatch, config: dict[str, Any] | None = None, **asked: Any
+) -> StudySpec:
     """Begin a study without asking an exchange for its markets."""
-    config = config_of(home)
+    config = config or config_of(home)
     strategy = study_run.StrategyResolver.load_strategy(deepcopy(config))
     strategy.ft_bot_start()
     traded = Traded(strategy, False, ("BTC/USDT:USDT",), ("BTC/USDT:USDT",), 976)
