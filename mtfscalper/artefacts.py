@@ -10,7 +10,7 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -50,6 +50,10 @@ _LOOKS_ON = (
     "freqai.bot_record",
     "freqai.live_replay",
 )
+
+# Where the code begins that makes figures of a trial's backtest, and what only shows or serves it.
+_MEASURES = "search.trial_run"
+_TELLS = ("cli", "monitoring", "offline", "executors")
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
@@ -140,10 +144,23 @@ def code_hash(root: Path = Path(__file__).parent) -> str:
 
     :param root: the package's folder
     """
+    return _hash_of_code(root, _ENTRY, _LOOKS_ON)
+
+
+def measuring_code_hash(root: Path = Path(__file__).parent) -> str:
+    """A short hash of the package's code that says what a trial of a study is worth.
+
+    :param root: the package's folder
+    """
+    return _hash_of_code(root, _MEASURES, _TELLS)
+
+
+def _hash_of_code(root: Path, entry: str, outside: Iterable[str]) -> str:
+    """A short hash of a module and of whatever it imports but for some."""
     modules = package_modules(root)
-    outside = [f"{root.name}.{name}" for name in _LOOKS_ON]
     hasher = hashlib.sha256()
-    for name in sorted(import_closure([f"{root.name}.{_ENTRY}"], modules, outside=outside)):
+    left_out = [f"{root.name}.{name}" for name in outside]
+    for name in sorted(import_closure([f"{root.name}.{entry}"], modules, outside=left_out)):
         hasher.update(name.encode() + b"\0" + modules[name].read_bytes())
     return hasher.hexdigest()[:16]
 

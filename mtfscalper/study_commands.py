@@ -298,6 +298,7 @@ def _check_deploy(args: argparse.Namespace) -> None:
 
     mode = "--rollback" if args.rollback else "--watch" if args.watch else "a single deployment"
     given = {
+        "--study beside --name": args.rollback and args.study is not None and args.name is not None,
         "--storage": args.storage is not None,
         "--trial": args.trial is not None,
         "--force": args.force is not None,
@@ -328,10 +329,11 @@ def _share(text: str) -> float:
     return value
 
 
-def _limits(args: argparse.Namespace) -> "Limits":
+def _limits(args: argparse.Namespace) -> "Limits | None":
+    """Those that are asked for; None where none is."""
     from mtfscalper.search.gates import Limits
 
-    return Limits() if args.max_drawdown is None else Limits(drawdown=args.max_drawdown)
+    return None if args.max_drawdown is None else Limits(drawdown=args.max_drawdown)
 
 
 def _told(work: Callable[[], int]) -> int:

@@ -50,7 +50,19 @@ def class_sources_sha256(kind: type) -> str:
 
     :param kind: also one whose module freqtrade loaded from a file without making it known to Python
     """
-    return _hash_of_files(_files_used(_modules_of(kind, kind)))
+    return _hash_of_files(files_used(kind))
+
+
+def files_used(*found: Any) -> dict[str, Path]:
+    """The files that classes and functions, classes' parents and what they use stand in, by module.
+
+    :param found: see :func:`class_sources_sha256`
+    :return: of modules that are not installed
+    """
+    modules: list[ModuleType] = []
+    for each in found:
+        modules += _modules_of(each, each) if isinstance(each, type) else [sys.modules[each.__module__]]
+    return _files_used(modules)
 
 
 def class_code(kind: type, found: type) -> UserCode:

@@ -32,17 +32,30 @@ class LoadedBacktester(NamedTuple):
     timerange: TimeRange
 
 
+def parsed_arguments(arguments: Sequence[str]) -> dict[str, Any]:
+    """Arguments of ``freqtrade backtesting`` by their names, those that freqtrade fills in among them."""
+    parsed: dict[str, Any] = Arguments(["backtesting", *arguments]).get_parsed_arg()
+    return parsed
+
+
 def backtest_config(arguments: Sequence[str]) -> dict[str, Any]:
     """freqtrade's config for a backtest with FreqAI.
 
     :param arguments: of ``freqtrade backtesting``
     :raises OperationalException: if it is none
     """
+    return config_of_parsed(parsed_arguments(arguments))
+
+
+def config_of_parsed(parsed: dict[str, Any]) -> dict[str, Any]:
+    """The same of arguments by their names.
+
+    :param parsed: see :func:`parsed_arguments`
+    :raises OperationalException: if it is none
+    """
     setup_logging_pre()
     set_mp_start_method()  # type: ignore[no-untyped-call]
-    config: dict[str, Any] = setup_optimize_configuration(
-        Arguments(["backtesting", *arguments]).get_parsed_arg(), RunMode.BACKTEST
-    )
+    config: dict[str, Any] = setup_optimize_configuration(parsed, RunMode.BACKTEST)
     if not config.get("freqai", {}).get("enabled", False):
         raise OperationalException(
             "freqai.enabled is not true, so that there is nothing to train; accepted: a config with a section freqai; "

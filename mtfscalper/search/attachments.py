@@ -126,11 +126,14 @@ def note(
     :param name: of the study
     :param pictures: their paths in the dashboard, by title
     """
+    # It imports freqtrade, which those who only look do without.
+    from mtfscalper.search.run_figures import mean_difference
+
     parts = [_verdict(trial)]
     if runs:
         rows = [
             (
-                *(str(run.seed), _percent(fmean(one.difference for one in run.instances) if run.instances else None)),
+                *(str(run.seed), _percent(mean_difference(run.instances) if run.instances else None)),
                 *(f"{run.trades:,}", _percent(sum(run.profits))),
                 *(f"{100 * run.max_drawdown:.1f} %", f"{run.seconds:,.0f} s"),
             )
@@ -166,7 +169,9 @@ def _verdict(trial: FrozenTrial) -> str:
         return f"**{reason}.**" + (f" `{str(attrs[ERROR]).replace('`', chr(39))}`" if ERROR in attrs else "")
     if trial.state.name != "COMPLETE" or trial.value is None:
         seen = [value for step, value in trial.intermediate_values.items() if step < PRUNED_STEP]
-        mean = f" after {len(seen)} instances, {_percent(fmean(seen))} a day in the mean" if seen else ""
+        # What a trial that was given up had come to counts each instance by its days, as every value does.
+        value = fmean(seen) if trial.value is None and seen else trial.value
+        mean = f" after {len(seen)} instances, {_percent(value)} a day in the mean" if seen else ""
         return f"**{trial.state.name.capitalize()}**{mean}."
     said = f"**{_percent(trial.value)} a day** over the same entries with classic exits, share of the stakes"
     low, _, high = attrs.get(INTERVAL) or (None, None, None)

@@ -6,22 +6,27 @@ import json
 import shlex
 import time
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from freqtrade.commands.arguments import Arguments
+from freqtrade.exceptions import OperationalException
+from freqtrade.resolvers import StrategyResolver
 from rich.console import Console
 
-from mtfscalper.search.deployment import Deployed, Deployments, identifier_of, overlay_for
-from mtfscalper.search.errors import StudyError
+from mtfscalper.reporting.quiet import only_what_goes_wrong
+from mtfscalper.search.deployment import Deployed, Deployments, identifier_of, overlay_for, why_refused
+from mtfscalper.search.errors import ChangedError, StudyError
 from mtfscalper.search.gates import Limits
 from mtfscalper.search.judge import Judgement, Judgements, best_of, finished_trial, overlay_of_trial
 from mtfscalper.search.judge_command import judge_trial, open_study_there
 from mtfscalper.search.reload import checked_url, reload_bot
+from mtfscalper.search.same_study import SameStudy
 from mtfscalper.search.storage import open_storage, open_study
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
 from mtfscalper.search.study_run import Opened, check_storage
-from mtfscalper.search.trial_config import overlay_hash
+from mtfscalper.search.trial_config import overlay_hash, study_config
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -49,7 +54,7 @@ class DeployRequest(NamedTuple):
     trial: int | None = None
     force: str | None = None
     reload: str | None = None
-    limits: Limits = Limits()
+    limits: Limits | None = None
     after_trials: int = AFTER_TRIALS
     every_seconds: float = WATCH_SECONDS
 
@@ -66,7 +71,7 @@ def deploy_study(request: DeployRequest, console: Console) -> Deployed:
     check_storage(folder, request.storage)
     study = open_study(open_storage(request.storage, folder), spec, [spec.sampler_seed])
     trial = finished_trial(study.get_trials(deepcopy=False), request.trial)
-    deployed = _deploy(deployments, folder, spec, trial, request)
+    deployed = _deploy(deployments, folder, spec, trial, request, changed=_why_changed(spec, console))
     _tell(deployed, "deployed", spec.arguments, console)
     _reload(deployments, deployed, url, console)
     return deployed
@@ -98,14 +103,15 @@ def watch(request: DeployRequest, console: Console, *, wait: Callable[[float], N
         "asks more than the one before. Ctrl-C ends this.",
         markup=False,
     )
-    known = Judgements(opened.folder)
+    known, seen = Judgements(opened.folder), set[int]()
     while True:
         trials = opened.study.get_trials(deepcopy=False)
         finished = [trial for trial in trials if trial.state.name == "COMPLETE"]
-        if len(finished) >= request.after_trials:
-            best = best_of(trials)
-            if known.of(best.number, overlay_hash(overlay_of_trial(opened.spec, best))) is None:
-                judgement = judge_trial(opened, best, request.limits, console)
+        if len(finished) >= request.after_trials and (best := best_of(trials)).number not in seen:
+            seen.add(best.number)
+            earlier = known.of(best.number, overlay_hash(overlay_of_trial(opened.spec, best)))
+            judgement = judge_trial(opened, best, request.limits if earlier is None else None, console)
+            if earlier is None:
                 deployments.note(
                     *("judge", request.line),
                     study=opened.spec.name,
@@ -113,6 +119,9 @@ def watch(request: DeployRequest, console: Console, *, wait: Callable[[float], N
                     passed=judgement.passed,
                     look=judgement.look,
                 )
+            # One that was judged by hand, or before a watch was cut off, may wait for its deployment; one that was
+            # deployed may have been taken back.
+            if not deployments.had(request.line, opened.spec.name, best.number):
                 _deploy_by_itself(deployments, opened, best, judgement, request, url, console)
         wait(request.every_seconds)
 
@@ -131,6 +140,12 @@ def _deploy_by_itself(
 ) -> None:
     """Deploy a trial that has passed, if its run earned something."""
     if not judgement.passed:
+        return
+    refusal = why_refused(opened.spec.name, trial.number, judgement)
+    if request.limits is not None and judgement.limits != request.limits.model_dump():
+        refusal = f"trial {trial.number} was judged by other limits than are asked for now"
+    if refusal is not None:
+        console.print(f"Not deployed by itself: {refusal}", style="yellow", markup=False)
         return
     if judgement.loses:
         console.print(
@@ -155,8 +170,35 @@ def _checked(request: DeployRequest) -> str | None:
     return None if request.reload is None else checked_url(request.reload)
 
 
+def _why_changed(spec: StudySpec, console: Console) -> str | None:
+    """Why a bot would trade otherwise than what was judged, None where it would not, or that cannot be seen."""
+    try:
+        with only_what_goes_wrong():
+            config = study_config(spec.arguments)
+            strategy = StrategyResolver.load_strategy(deepcopy(config))
+    except OperationalException as error:
+        console.print(
+            "Whether config and strategy are still those of the study cannot be seen from here: "
+            f"{' '.join(str(error).split())}",
+            style="yellow",
+            markup=False,
+        )
+        return None
+    try:
+        SameStudy(spec, spec.arguments, config, strategy).check_users(config)
+    except ChangedError as error:
+        return str(error)
+    return None
+
+
 def _deploy(
-    deployments: Deployments, folder: StudyFolder, spec: StudySpec, trial: FrozenTrial, request: DeployRequest
+    deployments: Deployments,
+    folder: StudyFolder,
+    spec: StudySpec,
+    trial: FrozenTrial,
+    request: DeployRequest,
+    *,
+    changed: str | None = None,
 ) -> Deployed:
     overlay = overlay_of_trial(spec, trial)
     return deployments.deploy(
@@ -168,6 +210,7 @@ def _deploy(
         parameters=trial.params,
         value=trial.value,
         force=request.force,
+        changed=changed,
     )
 
 

@@ -116,6 +116,7 @@ class Deployments:
         parameters: Mapping[str, Any] | None = None,
         value: float | None = None,
         force: str | None = None,
+        changed: str | None = None,
     ) -> Deployed:
         """Put a trial's settings in a line's place.
 
@@ -124,9 +125,12 @@ class Deployments:
         :param parameters: of the trial
         :param value: of the trial
         :param force: why it is deployed without passed gates
+        :param changed: why a bot would trade otherwise than what was judged, None where it would not
         :raises StudyError: if its gates are not passed and no reason is given
         """
         refusal = why_refused(spec.name, trial, judgement)
+        if refusal is None and changed is not None:
+            refusal = f'{changed}, or name your reason with --force "REASON", which is recorded'
         if refusal is not None and not (force and force.strip()):
             self.note("refuse", line, study=spec.name, trial=trial, why=refusal)
             raise StudyError(refusal)
@@ -203,6 +207,11 @@ class Deployments:
         """Add to the log what was done."""
         at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         self.log.add(artefacts.plain_json({"at": at, "action": action, "line": line, **facts}))
+
+    def had(self, line: str, study: str, trial: int) -> bool:
+        """Whether a trial has ever been deployed as a line."""
+        deployed = {"action": "deploy", "line": line, "study": study, "trial": trial}
+        return any(deployed.items() <= record.items() for record in self.log.records())
 
     def lines(self) -> list[str]:
         """The names of what is deployed."""

@@ -266,17 +266,21 @@ def judge(
     :param trials: all of the study
     :param trial: finished
     :param run_seed: makes a run on the locked candles
+    :param limits: None for the usual ones, or those that the trial has been judged by
     :param again: whether to look anew where that trial has been judged
     :param progress: is told what is done next
     :return: the judgement, and whether it was looked for it now
-    :raises StudyError: if the study does not hold what is needed, or somebody looks now
+    :raises StudyError: if the study does not hold what is needed, somebody looks now, or the trial has been judged by
+        other limits
     """
-    spec, limits = folder.spec, limits or Limits()
+    spec = folder.spec
     overlay = overlay_hash(overlay_of_trial(spec, trial))
     found = Judgements(folder)
     known = found.of(trial.number, overlay)
     if known is not None and not again:
+        _check_limits(known, limits)
         return known, False
+    limits = limits or Limits()
     _check_seeds(spec.tuning_seeds, spec.test_seeds)
     tried = days_of_trials(folder, trials, spec.tuning_seeds)
     code = artefacts.code_hash()
@@ -352,6 +356,17 @@ def _varied(run: Run, *, fee_factor: float = 1.0, late_candles: int = 0) -> floa
     """The paired difference of a day and pair on other terms; None without trades."""
     found = varied(run.trades, run.tapes, run.rules, fee_factor=fee_factor, late_candles=late_candles)
     return found.difference / len(run.figures.days) / _pairs(run.figures) if len(found.trades) else None
+
+
+def _check_limits(known: Judgement, limits: Limits | None) -> None:
+    asked = known.limits if limits is None else limits.model_dump()
+    if others := {name: value for name, value in asked.items() if known.limits.get(name) != value}:
+        received = ", ".join(f"{name} {value:g}" for name, value in others.items())
+        judged = ", ".join(f"{name} {known.limits.get(name)}" for name in others)
+        raise StudyError(
+            f"trial {known.trial} was judged by another limit ({judged}) than is asked for ({received}); accepted: "
+            "that one; remedy: leave the limit away, or look anew with --again, which makes the gates harder to pass"
+        )
 
 
 def _check_seeds(tuning: Sequence[int], test: Sequence[int]) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+from copy import deepcopy
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from freqtrade.resolvers import StrategyResolver
 from rich import box
 from rich.console import Console
 from rich.markup import escape
@@ -19,6 +22,7 @@ from mtfscalper.search.gates import Limits
 from mtfscalper.search.judge import Judgement, finished_trial, judge, overlay_of_trial
 from mtfscalper.search.new_study import Asked
 from mtfscalper.search.run_figures import Run
+from mtfscalper.search.same_study import SameStudy
 from mtfscalper.search.study_folder import StudyFolder
 from mtfscalper.search.study_run import Opened, Request, open_or_begin
 from mtfscalper.search.trial import folders_of
@@ -34,6 +38,7 @@ class JudgeRequest(NamedTuple):
 
     :ivar study: its name
     :ivar trial: its number; None for the best
+    :ivar limits: see :func:`mtfscalper.search.judge.judge`
     :ivar again: whether to look anew where that trial has been judged
     :ivar json: gets the judgement too
     """
@@ -42,7 +47,7 @@ class JudgeRequest(NamedTuple):
     user_data_dir: Path
     storage: str | None = None
     trial: int | None = None
-    limits: Limits = Limits()
+    limits: Limits | None = None
     again: bool = False
     keep_models: bool = False
     json: Path | None = None
@@ -80,7 +85,7 @@ def judge_study(request: JudgeRequest, console: Console) -> Judgement:
 def judge_trial(
     opened: Opened,
     trial: FrozenTrial,
-    limits: Limits,
+    limits: Limits | None,
     console: Console,
     *,
     again: bool = False,
@@ -117,6 +122,8 @@ class _LockedRuns:
         from mtfscalper.search.space import SearchSpace
 
         folder, spec = self._opened.folder, self._opened.spec
+        # Hours may lie between two seeds, and its files be edited meanwhile.
+        self._same.check()
         values = SearchSpace.from_json(spec.space).values(self._trial.params)
         overlay = write_overlay(folder, spec, self._trial.number, values)
         with only_what_goes_wrong():
@@ -127,6 +134,12 @@ class _LockedRuns:
                 datadir=Path(spec.datadir),
                 identifier=identifier_of(spec, self._hash, seed),
             )
+
+    @cached_property
+    def _same(self) -> SameStudy:
+        opened = self._opened
+        strategy = StrategyResolver.load_strategy(deepcopy(opened.config))
+        return SameStudy(opened.spec, opened.arguments, opened.config, strategy)
 
     def remove_models(self) -> None:
         """Remove the policies that were trained to judge."""

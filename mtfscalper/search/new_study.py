@@ -1,8 +1,7 @@
-"""The beginning of a study: what is searched, on which candles, by which seeds; and whether it still is that study."""
+"""The beginning of a study: what is searched, on which candles, by which seeds."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
@@ -23,31 +22,18 @@ from mtfscalper.freqai.backtester import checked_model
 from mtfscalper.freqai.own_reward import users_reward
 from mtfscalper.freqai.strategy_parameters import parameter_complaint, parameters_of
 from mtfscalper.freqai.strategy_rules import settings_of_strategy
-from mtfscalper.freqai.written_config import as_written
 from mtfscalper.machine import usable_processors
 from mtfscalper.reporting.run_result import DAY_MS
 from mtfscalper.search.cut_candles import cut_candles, span_ms
 from mtfscalper.search.errors import StudyError
+from mtfscalper.search.same_study import SameStudy, compared_config, files_of, hashes_of, study_code
 from mtfscalper.search.space import SECTION, Floats, Searched, SearchSpace, path_of
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
-from mtfscalper.settings import SEARCH_SPACE, Settings
-
-logger = logging.getLogger(__name__)
+from mtfscalper.settings import Settings
 
 # Environment i of a training starts with seed + i, the members of an ensemble with seeds of their own near by.
 _SEED_STEP = 2**20
 _SEEDS = 2**31 // _SEED_STEP
-# Sections that change no trade, or differ from machine to machine, or hold secrets.
-_NOT_COMPARED = (
-    *("$schema", "internals", "telegram", "webhook", "discord", "api_server", "external_message_consumer"),
-    *("log_config", "bot_name", "initial_state", "user_data_dir", "datadir", "strategy_path", "freqaimodel_path"),
-    *("config_files", "db_url", "exchange", "dry_run", "add_config_files", "strategy", "freqaimodel"),
-)
-# What the command line may say too.
-_IN_FORCE = (
-    *("strategy", "freqaimodel", "timeframe", "timeframe_detail", "fee", "stake_amount", "max_open_trades"),
-    *("dry_run_wallet", "enable_protections", "position_stacking", "trading_mode", "margin_mode"),
-)
 
 
 class Asked(NamedTuple):
@@ -112,7 +98,7 @@ def join_study(folder: StudyFolder, arguments: Sequence[str], config: dict[str, 
     """
     datadir = Path(config["datadir"])
     with _traded(config) as traded:
-        check_same(shared, config, traded.strategy)
+        SameStudy(shared, arguments, config, traded.strategy).check_loaded()
         candles = copy_candles(folder, config, datadir, traded.candle_pairs, shared.lock_ms)
     if candles != shared.candles:
         raise StudyError(
@@ -162,65 +148,6 @@ def _entropy(seed: int | None) -> int:
     return int(np.random.SeedSequence(seed).generate_state(1)[0])
 
 
-def check_same(spec: StudySpec, config: dict[str, Any], strategy: IStrategy) -> None:
-    """Refuse to go on where trials would no longer be measured alike.
-
-    :raises StudyError: with what has changed since the study began
-    """
-    remedy = "accepted: what the study began with; remedy: put it back, or begin another study with --study"
-    before, now = _flat(spec.config), _flat(compared_config(config))
-    changed = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    if changed:
-        told = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:5])
-        raise StudyError(f"the config of the study {spec.name} has changed: {told}; {remedy}")
-    space = ((config.get("freqai") or {}).get("rl_config") or {}).get(SEARCH_SPACE)
-    if space is not None and SearchSpace.from_json(space).as_json() != spec.space:
-        raise StudyError(f"{SECTION} has changed since the study {spec.name} began; {remedy}")
-    sources = sources_of(strategy)
-    if others := [name for name in sorted(sources | spec.sources) if sources.get(name) != spec.sources.get(name)]:
-        raise StudyError(f"{', '.join(others)} changed since the study {spec.name} began; {remedy}")
-    if artefacts.code_hash() != spec.code:
-        raise StudyError(
-            f"this package's code is another than when the study {spec.name} began, and its policies would be too; "
-            f"{remedy}"
-        )
-    versions = artefacts.library_versions()
-    other = [
-        f"{name} {spec.versions.get(name)} → {have}"
-        for name, have in versions.items()
-        if spec.versions.get(name) != have
-    ]
-    if other:
-        logger.warning("Libraries differ from those that the study %s began with: %s.", spec.name, ", ".join(other))
-
-
-def compared_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a config decides how trials are measured: as its user wrote it, without secrets and paths."""
-    written = deepcopy(as_written(config)) if "original_config" not in config else deepcopy(config["original_config"])
-    exchange = written.get("exchange") or {}
-    kept = {key: value for key, value in written.items() if key not in _NOT_COMPARED}
-    kept["exchange"] = {key: exchange.get(key) for key in ("name", "pair_whitelist", "pair_blacklist")}
-    if config.get("pairs"):
-        kept["exchange"]["pair_whitelist"] = config["pairs"]
-    freqai = kept.setdefault("freqai", {})
-    freqai.pop("identifier", None)
-    # Compared as the space, where it is written.
-    (freqai.get("rl_config") or {}).pop(SEARCH_SPACE, None)
-    kept |= {key: config[key] for key in _IN_FORCE if config.get(key) is not None}
-    plain: dict[str, Any] = artefacts.plain_json({key: _plain(value) for key, value in kept.items()})
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    return str(getattr(value, "value", value)) if not isinstance(value, bool | int | float | dict | list) else value
-
-
-def sources_of(strategy: IStrategy) -> dict[str, str]:
-    """Hashes of a strategy's file, and of hyperopt's parameters beside it, by file name."""
-    file = Path(str(strategy.__file__))
-    return {path.name: artefacts.file_hash(path)[:16] for path in (file, file.with_suffix(".json")) if path.is_file()}
-
-
 def _first_parameters(
     space: SearchSpace, settings: Settings, config: dict[str, Any], strategy: IStrategy
 ) -> dict[str, Any]:
@@ -246,7 +173,9 @@ def _value_in_force(key: str, settings: Settings, config: Mapping[str, Any], str
     if "terms" in sections:
         return settings.rl.model_reward_parameters.terms.get(name)
     if key.startswith("reward."):
-        return getattr(settings.rl.model_reward_parameters, name)
+        # Of a reward of the user's own any key may be one of its parameters, and stands in the config alone.
+        written = config["freqai"].get("rl_config", {}).get("model_reward_parameters") or {}
+        return written.get(name, getattr(settings.rl.model_reward_parameters, name, None))
     value = getattr(settings.rl, name, getattr(settings.ppo, name, None))
     return list(value) if isinstance(value, tuple) else value
 
@@ -369,9 +298,9 @@ def _spec(
         test_seeds=tuple(drawn[asked.seeds :].tolist()),
         sampler_seed=entropy,
         candles="",
-        sources=sources_of(traded.strategy),
+        sources=hashes_of(files_of(traded.strategy, config, space.as_json())),
         versions=artefacts.library_versions(),
-        code=artefacts.code_hash(),
+        code=study_code(),
     )
 
 
@@ -424,10 +353,3 @@ def _day(ms: float) -> str:
 
 def _compact(ms: int) -> str:
     return _day(ms).replace("-", "")
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
-    return flat

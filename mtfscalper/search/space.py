@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from optuna.trial import BaseTrial
 
 SECTION = f"freqai.rl_config.{SEARCH_SPACE}"
-_TERMS = "reward.terms."
+# Of keys that name a term of the user's own.
+TERMS = "reward.terms."
 # Of FreqAI's own keys: others hold out other candles, or make other periods, whose figures cannot be compared.
 _OF_FREQAI = ("conv_width", "train_period_days", "continual_learning")
 # Why a key of rl_config cannot be searched.
@@ -200,7 +201,7 @@ class SearchSpace:
             }
         )
         for key in self.searched:
-            if key in known or key.startswith("reward." if own_reward else _TERMS):
+            if key in known or key.startswith("reward." if own_reward else TERMS):
                 continue
             reason = _NOT_SEARCHED.get(key, "is a key that nothing reads")
             if key in PPOSettings.model_fields and model_type != "PPO":
@@ -267,8 +268,8 @@ class SearchSpace:
 def path_of(key: str) -> tuple[str, ...]:
     """Where a key stands in a freqtrade config, section by section."""
     section, _, name = key.partition(".")
-    if key.startswith(_TERMS):
-        return "freqai", "rl_config", "model_reward_parameters", "terms", key.removeprefix(_TERMS)
+    if key.startswith(TERMS):
+        return "freqai", "rl_config", "model_reward_parameters", "terms", key.removeprefix(TERMS)
     if section == "reward" and name:
         return "freqai", "rl_config", "model_reward_parameters", name
     if section == "freqai" and name:

@@ -37,9 +37,9 @@ class StudySpec:
     :ivar test_seeds: of the trainings that judge a winner; none is a tuning seed
     :ivar sampler_seed: of the sampler, and of the orders in which instances are reported
     :ivar candles: hash of the copied candles
-    :ivar sources: hashes of the files of the strategy and the FreqAI model, and of hyperopt's parameters, by name
+    :ivar sources: hashes of the user's files, by name, see :func:`mtfscalper.search.same_study.files_of`
     :ivar versions: of the libraries
-    :ivar code: hash of this package's code
+    :ivar code: see :func:`mtfscalper.search.same_study.study_code`
     """
 
     name: str

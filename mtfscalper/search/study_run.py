@@ -21,19 +21,20 @@ from rich.markup import escape
 from rich.table import Table
 
 from mtfscalper import artefacts
-from mtfscalper.freqai.backtester import backtest_config
 from mtfscalper.reporting.intervals import ENOUGH_DAYS
 from mtfscalper.reporting.quiet import only_what_goes_wrong
 from mtfscalper.reporting.wording import percent
 from mtfscalper.search import leases
 from mtfscalper.search.errors import StudyError
-from mtfscalper.search.new_study import Asked, begin_study, check_begun, check_same, join_study
+from mtfscalper.search.new_study import Asked, begin_study, check_begun, join_study
+from mtfscalper.search.same_study import SameStudy
 from mtfscalper.search.space import SearchSpace
 from mtfscalper.search.storage import STORAGE_VARIABLE, check_optuna, open_storage, open_study, shown, spec_in
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
 from mtfscalper.search.trial import best_trial
 from mtfscalper.search.trial_attributes import ASKED, INTERVAL, SECONDS, SEEDS_DONE, TRADES
-from mtfscalper.search.worker import EXIT_DONE, EXIT_FAILURES, Plan, command_of, failing, finished_of
+from mtfscalper.search.trial_config import study_config
+from mtfscalper.search.worker import EXIT_CHANGED, EXIT_DONE, EXIT_FAILURES, Plan, command_of, failing, finished_of
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -127,13 +128,13 @@ def open_or_begin(request: Request, console: Console) -> Opened:
     folder = StudyFolder.of(request.user_data_dir, request.name)
     if not arguments:
         arguments = folder.spec.arguments
-    config = backtest_config(arguments)
+    config = study_config(arguments)
     folder = StudyFolder.of(Path(config["user_data_dir"]), request.name)
     check_storage(folder, request.storage)
     if folder.exists:
         spec = folder.spec
         check_begun(spec, request.given)
-        check_same(spec, config, StrategyResolver.load_strategy(deepcopy(config)))
+        SameStudy(spec, arguments, config, StrategyResolver.load_strategy(deepcopy(config))).check_loaded()
         study = _study(folder, spec, request.storage)
     else:
         if request.asked.holdout_days < ENOUGH_DAYS:
@@ -217,6 +218,11 @@ class _Team:
             del self._workers[index]
             if status in (EXIT_DONE, EXIT_FAILURES):
                 continue
+            if status == EXIT_CHANGED:
+                # A new worker would refuse it too.
+                self.failure = f"{_last_words(self._log(index))}; its log: {self._log(index)}"
+                self.stop()
+                return False
             if status < 0:
                 self.killed += 1
             else:

@@ -1,4 +1,4 @@
-"""The config of a trial: the study's, with what the trial varies on top. The overlay's file is all of it."""
+"""The config of a study, and of a trial: what the trial varies on top is all in its overlay."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from typing import Any
 from freqtrade.misc import deep_merge_dicts
 
 from mtfscalper import artefacts
-from mtfscalper.freqai.backtester import backtest_config
+from mtfscalper.freqai.backtester import config_of_parsed, parsed_arguments
 from mtfscalper.search.space import SearchSpace
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
+
+# As freqtrade writes all candles that there are: it backtests FreqAI with a timerange alone.
+_ALL_CANDLES = "19700101-"
 
 
 def overlay_of(spec: StudySpec, parameters: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,6 +37,22 @@ def write_overlay(folder: StudyFolder, spec: StudySpec, number: int, parameters:
     return path
 
 
+def study_config(arguments: Sequence[str], overlay: Path | None = None) -> dict[str, Any]:
+    """freqtrade's config of a study, as ``freqtrade backtesting ...`` loads it.
+
+    Without a timerange it is that of all candles.
+
+    :param arguments: of ``freqtrade backtesting``
+    :param overlay: a config file to lay over the others, which may be those that freqtrade takes if none is named
+    :raises freqtrade.exceptions.OperationalException: if it cannot be used
+    """
+    parsed = parsed_arguments(arguments)
+    if overlay is not None:
+        parsed["config"] = [*parsed["config"], str(overlay)]
+    parsed["timerange"] = parsed.get("timerange") or _ALL_CANDLES
+    return config_of_parsed(parsed)
+
+
 def config_of_trial(arguments: Sequence[str], overlay: Path) -> dict[str, Any]:
     """freqtrade's config of a trial, as ``freqtrade backtesting ... --config OVERLAY`` loads it.
 
@@ -41,7 +60,7 @@ def config_of_trial(arguments: Sequence[str], overlay: Path) -> dict[str, Any]:
     :param overlay: see :meth:`StudyFolder.overlay`
     :raises freqtrade.exceptions.OperationalException: if it cannot be used
     """
-    return backtest_config([*arguments, "--config", str(overlay)])
+    return study_config(arguments, overlay)
 
 
 def overlay_hash(overlay: Mapping[str, Any]) -> str:

@@ -13,7 +13,8 @@ import signal
 import sys
 import time
 from _thread import interrupt_main
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,12 +25,14 @@ from mtfscalper.offline import EXIT_INTERRUPTED
 from mtfscalper.search import leases
 from mtfscalper.search.attachments import write_note
 from mtfscalper.search.cut_candles import check_cut
-from mtfscalper.search.errors import StudyError
+from mtfscalper.search.errors import ChangedError, StudyError
 from mtfscalper.search.leases import Lease, LeaseTimes, duplicate_of, set_aside, take_back
 from mtfscalper.search.run_figures import Run
+from mtfscalper.search.same_study import SameStudy
 from mtfscalper.search.storage import STORAGE_VARIABLE, open_storage, open_study
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
 from mtfscalper.search.trial import GivenUpError, ImpossibleError, RunBacktest, TrialRunner, best_trial, remove_models
+from mtfscalper.search.trial_config import study_config
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
@@ -43,7 +46,7 @@ FAILURES = 3
 IMPOSSIBLES = 20
 # How often a worker without work looks for some.
 LOOK_SECONDS = 2.0
-EXIT_DONE, EXIT_REFUSED, EXIT_FAILURES = 0, 2, 3
+EXIT_DONE, EXIT_REFUSED, EXIT_FAILURES, EXIT_CHANGED = 0, 2, 3, 4
 
 
 class Plan(NamedTuple):
@@ -74,22 +77,25 @@ class Worker:
         times: LeaseTimes | None = None,
         parent: int | None = None,
         arguments: Sequence[str] | None = None,
+        check_same: Callable[[], None] = lambda: None,
     ) -> None:
         """
         :param run: makes a backtest
         :param parent: a process without which this one gives its trial back and ends
         :param arguments: of ``freqtrade backtesting`` on this machine; None for those of the study
+        :param check_same: raises :class:`ChangedError` where a backtest would be another than those before
         """
         self._study, self._spec, self._user_data_dir = study, spec, user_data_dir
         self._arguments = spec.arguments if arguments is None else arguments
         self._folder = folder
         self._runner = TrialRunner(study, folder, spec, run)
-        self._times, self._parent = times or LeaseTimes(), parent
+        self._times, self._parent, self._check_same = times or LeaseTimes(), parent, check_same
 
     def work(self, plan: Plan) -> str | None:
         """Work until there are trials enough.
 
         :return: why the study cannot go on, None where it is done
+        :raises ChangedError: if it is no longer what it began as; the trial under way is given back
         """
         while plan.deadline is None or time.time() < plan.deadline:
             self._check_parent()
@@ -108,6 +114,7 @@ class Worker:
         return None
 
     def _take_one(self, plan: Plan) -> None:
+        self._check_same()
         trial = self._study.ask(self._runner.distributions)
         frozen = self._study._storage.get_trial(trial._trial_id)
         try:
@@ -119,7 +126,7 @@ class Worker:
                     set_aside(self._study, frozen, leases.SURPLUS, f"{plan.trials} trials were asked for")
                 else:
                     self._run(trial, frozen, lease, plan)
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, ChangedError):
             # Enqueued again, for whoever goes on.
             if set_aside(self._study, frozen, leases.STOPPED):
                 leases.enqueue_again(self._study)
@@ -132,6 +139,7 @@ class Worker:
         def check() -> None:
             if lease.is_lost:
                 raise GivenUpError
+            self._check_same()
 
         try:
             outcome = self._runner.run(trial, self._arguments, check)
@@ -141,6 +149,8 @@ class Worker:
                 self._study.tell(trial, outcome.value)
         except ImpossibleError as error:
             set_aside(self._study, frozen, leases.IMPOSSIBLE, str(error))
+        except ChangedError:
+            raise
         except (GivenUpError, UpdateFinishedTrialError):
             logger.warning("Trial %d was taken back by another worker: what came out here is dropped.", trial.number)
         except Exception as error:
@@ -236,12 +246,11 @@ def run_worker(
     :param index: of the worker among those of its driver
     :return: exit status
     """
-    from freqtrade.resolvers import ExchangeResolver
+    from freqtrade.resolvers import ExchangeResolver, StrategyResolver
 
-    from mtfscalper.freqai.backtester import backtest_config
     from mtfscalper.search.trial_run import run_backtest
 
-    spec, config = folder.spec, backtest_config(arguments)
+    spec, config = folder.spec, study_config(arguments)
     check_cut(config, folder.candles, spec.pairs, spec.lock_ms)
     storage = open_storage(url, folder)
     trials = storage.get_n_trials(storage.get_study_id_from_name(spec.name))
@@ -259,7 +268,13 @@ def run_worker(
             exchange=exchange,
         )
 
-    worker = Worker(study, folder, spec, Path(config["user_data_dir"]), run, parent=parent, arguments=arguments)
+    same = SameStudy(spec, arguments, config, StrategyResolver.load_strategy(deepcopy(config)))
+    worker = Worker(
+        *(study, folder, spec, Path(config["user_data_dir"]), run),
+        parent=parent,
+        arguments=arguments,
+        check_same=same.check,
+    )
     try:
         reason = worker.work(plan)
     finally:
@@ -302,7 +317,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except StudyError as error:
         logger.error("%s", error)
-        return EXIT_REFUSED
+        return EXIT_CHANGED if isinstance(error, ChangedError) else EXIT_REFUSED
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
 

@@ -80,6 +80,16 @@ def test_a_note_says_what_a_trial_is_worth_by_seed_and_by_gate() -> None:
     assert "(/tensorboard/?runFilter=study_mine_#timeseries)" in lines[-1]
 
 
+def test_a_short_last_period_counts_by_its_days_in_a_note_as_in_a_trials_value() -> None:
+    ended = trial(4, TrialState.PRUNED, 0, 1, 0.002, intermediate=(0.0, 0.03))
+    run = figures(11, 0.0, rng())
+    week = run.instances[0]._replace(days=14.0, difference=0.0)
+    run = run._replace(instances=(week, week._replace(days=1.0, difference=0.03)))
+    lines = note("mine", ended, [run], {}, None).splitlines()
+    assert lines[0] == "**Pruned** after 2 instances, +0.200 % a day in the mean."
+    assert next(line for line in lines if line.startswith("| 11 |")).startswith("| 11 | +0.200 % |")
+
+
 @pytest.mark.parametrize(
     ("state", "attrs", "said"),
     [

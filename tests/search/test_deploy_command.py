@@ -19,7 +19,9 @@ from mtfscalper.search import attachments, deploy_command, judge_command
 from mtfscalper.search.deploy_command import DeployRequest, watch
 from mtfscalper.search.deployment import SECTION, Deployments
 from mtfscalper.search.errors import StudyError
-from mtfscalper.search.judge import Judgement, Judgements
+from mtfscalper.search.gates import Limits
+from mtfscalper.search.judge import Judgement, Judgements, judge
+from mtfscalper.search.looks import looks_of
 from mtfscalper.search.study_folder import StudyFolder
 from mtfscalper.search.study_run import Opened
 
@@ -104,6 +106,38 @@ def test_a_winner_whose_run_lost_is_left_to_whoever_wants_it(
     assert [record["action"] for record in Deployments(folder.path.parents[1]).log.records()] == ["judge"]
 
 
+@pytest.mark.parametrize("limit", [None, 0.25, 0.2])
+def test_a_best_trial_that_has_passed_before_is_deployed_without_another_look(
+    folder: StudyFolder, watched: Callable[..., str], limit: float | None
+) -> None:
+    """It was judged by hand, or by a watch that was cut off before it had deployed it."""
+    trials, best = make_study(folder)
+    judgement, _ = judge(folder, trials, best, lambda seed: locked_run(seed, 1.0))
+    assert judgement.passed
+    deployments, limits = Deployments(folder.path.parents[1]), None if limit is None else Limits(drawdown=limit)
+    told = watched(trials, trials, skill={}, limits=limits)
+    assert looks_of(folder) == 1
+    if limit == 0.2:
+        assert "judged by other limits than are asked for now" in told
+        assert not deployments.path("line").exists()
+        return
+    assert [record["action"] for record in deployments.log.records()] == ["deploy"]
+    # What its owner has taken back, another watch does not put back.
+    deployments.path("line").unlink()
+    watched(trials, skill={}, limits=limits)
+    assert not deployments.path("line").exists()
+
+
+def test_a_judgement_by_other_code_does_not_end_the_watch(
+    folder: StudyFolder, watched: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials, best = make_study(folder)
+    judge(folder, trials, best, lambda seed: locked_run(seed, 1.0))
+    monkeypatch.setattr(artefacts, "code_hash", lambda: "other")
+    assert "was judged with code c0de, and other is installed" in watched(trials, trials, skill={})
+    assert Deployments(folder.path.parents[1]).log.records() == []
+
+
 def test_a_bot_that_does_not_follow_does_not_end_the_watch(
     folder: StudyFolder, watched: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,6 +159,7 @@ def test_a_bot_that_does_not_follow_does_not_end_the_watch(
         (["--rollback", "--trial", "1", "--name", "a"], "--trial means nothing with --rollback"),
         (["--rollback", "--storage", "x", "--name", "a"], "--storage means nothing with --rollback"),
         (["--rollback", "--force", "x", "--name", "a"], "--force means nothing with --rollback"),
+        (["--rollback", "--study", "b", "--name", "a"], "--study beside --name means nothing with --rollback"),
         (["--study", "a", "--watch", "--force", "x"], "--force means nothing with --watch"),
         (["--study", "a", "--after-trials", "3"], "--after-trials means nothing with a single deployment"),
         (["--study", "a", "--max-drawdown", "0.3"], "--max-drawdown means nothing with a single deployment"),

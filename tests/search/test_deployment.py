@@ -98,6 +98,16 @@ def test_without_passed_gates_nothing_is_deployed_but_by_a_reason_that_is_record
     assert log(deployments)[-1]["forced"] == "a dry run to look at"
 
 
+def test_what_trades_otherwise_than_it_was_judged_is_not_deployed(deployments: Deployments) -> None:
+    changed = "Strategy.py changed since the study small began; remedy: put it back"
+    with pytest.raises(StudyError, match=r"Strategy.py changed .*--force"):
+        deploy(deployments, 0, changed=changed)
+    assert [record["action"] for record in log(deployments)] == ["refuse"]
+    section = json.loads(deploy(deployments, 0, changed=changed, force="it is a comment").path.read_text())[SECTION]
+    assert (section["passed"], section["forced"]) == (False, "it is a comment")
+    assert "Strategy.py" in section["not_passed"]
+
+
 def test_a_judgement_that_passed_needs_no_force(deployments: Deployments) -> None:
     assert why_refused("small", 0, judgement()) is None
     deployed = deploy(deployments, 0, force="for nothing")

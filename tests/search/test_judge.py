@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -24,13 +25,16 @@ from search.judged_studies import (
 )
 
 from mtfscalper import artefacts
-from mtfscalper.search.errors import StudyError
+from mtfscalper.search import judge_command
+from mtfscalper.search.errors import ChangedError, StudyError
 from mtfscalper.search.gates import Limits
 from mtfscalper.search.judge import Judgement, Judgements, best_of, days_of_trials, finished_trial, judge
 from mtfscalper.search.judge_command import print_judgement
 from mtfscalper.search.looks import looks_of
 from mtfscalper.search.run_figures import Run
+from mtfscalper.search.same_study import SameStudy
 from mtfscalper.search.study_folder import StudyFolder
+from mtfscalper.search.study_run import Opened
 
 
 @pytest.fixture
@@ -104,6 +108,18 @@ def test_a_trial_that_was_judged_is_not_looked_at_again_unless_asked_for(folder:
     assert Judgements(folder).of(best.number, first.overlay) == again
 
 
+def test_another_limit_than_a_trial_was_judged_by_is_not_passed_over(folder: StudyFolder) -> None:
+    trials, best = make_study(folder)
+    first, _ = judge(folder, trials, best, runs()[0], Limits(drawdown=0.3))
+    for asked in (None, Limits(drawdown=0.3)):
+        assert judge(folder, trials, best, runs()[0], asked) == (first, False)
+    with pytest.raises(StudyError, match=r"by another limit \(drawdown 0.3\) than is asked for \(drawdown 0.01\)"):
+        judge(folder, trials, best, runs()[0], Limits(drawdown=0.01))
+    stricter, looked = judge(folder, trials, best, runs()[0], Limits(drawdown=0.01), again=True)
+    assert looked
+    assert (first.passed, stricter.passed) == (True, False)
+
+
 def test_a_look_that_is_cut_off_is_gone_on_with_and_stays_one(folder: StudyFolder) -> None:
     trials, best = make_study(folder)
     run, asked = runs()
@@ -121,6 +137,30 @@ def test_a_look_that_is_cut_off_is_gone_on_with_and_stays_one(folder: StudyFolde
     assert states(folder) == ["begun", "failed", "done"]
     # What was there of it is not run again.
     assert tuple(asked) == TEST_SEEDS
+
+
+def test_a_study_that_changes_between_two_seeds_is_looked_at_no_further(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials, best = make_study(folder)
+    run, asked = runs()
+
+    class Changed(SameStudy):
+        def __init__(self, *_: Any) -> None: ...
+
+        def check(self) -> None:
+            if asked:
+                raise ChangedError("Strategy.py changed since the study small began")
+
+    monkeypatch.setattr(judge_command, "SameStudy", Changed)
+    monkeypatch.setattr(judge_command.StrategyResolver, "load_strategy", lambda _: None)
+    monkeypatch.setattr(judge_command, "config_of_trial", lambda *_: {})
+    monkeypatch.setattr(judge_command, "run_backtest", lambda _, seed, **__: run(seed))
+    locked_runs = judge_command._LockedRuns(Opened(folder, folder.spec, None, (), {}), best)  # type: ignore[arg-type]
+    with pytest.raises(ChangedError):
+        judge(folder, trials, best, locked_runs.run)
+    assert tuple(asked) == TEST_SEEDS[:1]
+    assert states(folder) == ["begun", "failed"]
 
 
 def test_another_trial_after_a_look_that_was_cut_off_is_another_look(folder: StudyFolder) -> None:

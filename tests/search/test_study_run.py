@@ -2,25 +2,42 @@
 
 from __future__ import annotations
 
+import io
 import json
 from copy import deepcopy
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+from freqtrade.configuration.load_config import load_from_files
 from freqtrade.exceptions import OperationalException
-from studies import HOLDOUT_DAYS, StudyHome, spec_of, write_candles
+from rich.console import Console
+from studies import CONFIG, HOLDOUT_DAYS, StudyHome, spec_of, write_candles
 
+from mtfscalper import artefacts
 from mtfscalper.cli import main
 from mtfscalper.freqai.backtester import backtest_config
-from mtfscalper.search import new_study, study_run
-from mtfscalper.search.errors import StudyError
-from mtfscalper.search.new_study import Asked, Traded, check_begun, check_same, compared_config, sources_of
+from mtfscalper.search import deploy_command, new_study, study_run
+from mtfscalper.search.errors import ChangedError, StudyError
+from mtfscalper.search.new_study import Asked, Traded, check_begun
+from mtfscalper.search.same_study import SameStudy, compared_config, files_of, hashes_of, study_code
 from mtfscalper.search.space import SearchSpace
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
+from mtfscalper.search.trial_config import config_of_trial, study_config
 
 ROOT = Path(__file__).parents[2]
+OWN_REWARD = """
+from freqtrade.freqai.RL.Base5ActionRLEnv import Base5ActionRLEnv
+from mtfscalper.freqai.model import MtfScalperFreqaiModel
+
+
+class Mine(MtfScalperFreqaiModel):
+    class MyRLEnv(Base5ActionRLEnv):
+        def calculate_reward(self, action):
+            return 0.0
+"""
 
 
 class Strategy:
@@ -44,14 +61,34 @@ def config_of(home: StudyHome, *more: str) -> dict[str, Any]:
     return backtest_config([*home.arguments, *more])
 
 
+def without(arguments: list[str], *options: str) -> list[str]:
+    """Arguments but for some, each of which has one value."""
+    named = [at for at, word in enumerate(arguments) if word in options]
+    return [word for at, word in enumerate(arguments) if at not in {*named, *(one + 1 for one in named)}]
+
+
+def with_model(home: StudyHome, source: str) -> Path:
+    """Let a study train with a FreqAI model of the user's, of the name Mine.
+
+    :return: its file
+    """
+    file = home.user / "freqaimodels" / "Mine.py"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(source)
+    home.arguments = without(home.arguments, "--freqaimodel", "--freqaimodel-path")
+    home.arguments += ["--freqaimodel", "Mine"]
+    return file
+
+
 def spec_now(config: dict[str, Any], **changes: Any) -> StudySpec:
     space = SearchSpace.from_config(config).as_json()
-    values = {"config": compared_config(config), "space": space, "sources": sources_of(Strategy())}  # type: ignore[arg-type]
-    return spec_of(**{**values, "code": new_study.artefacts.code_hash(), **changes})
+    sources = hashes_of(files_of(Strategy(), config, space))  # type: ignore[arg-type]
+    values = {"config": compared_config(config), "space": space, "sources": sources}
+    return spec_of(**{**values, "code": study_code(), **changes})
 
 
 def check(spec: StudySpec, config: dict[str, Any]) -> None:
-    check_same(spec, config, Strategy())  # type: ignore[arg-type]
+    SameStudy(spec, (), config, Strategy()).check_loaded()  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------------- the command
@@ -101,6 +138,27 @@ def test_the_storage_that_a_study_began_with_has_to_be_named(tmp_path: Path) -> 
         study_run.check_storage(folder, None)
 
 
+# ---------------------------------------------------------------------- its config
+
+
+def test_the_file_that_freqtrade_takes_if_none_is_named_is_a_trials_too(home: StudyHome) -> None:
+    arguments = without(home.arguments, "--config")
+    own = load_from_files([str(CONFIG), str(home.overlay)])
+    (home.user / "config.json").write_text(json.dumps({**own, "stake_amount": 77}))
+    overlay = home.home / "trial.json"
+    overlay.write_text(json.dumps({"freqai": {"rl_config": {"gamma": 0.5}}}))
+    begun, trial = study_config(arguments), config_of_trial(arguments, overlay)
+    assert begun["stake_amount"] == trial["stake_amount"] == 77
+    assert (begun["freqai"]["rl_config"].get("gamma"), trial["freqai"]["rl_config"]["gamma"]) == (0.99, 0.5)
+
+
+def test_without_a_timerange_a_study_has_all_candles(home: StudyHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    home.arguments = without(home.arguments, "--timerange")
+    spec = begin(home, monkeypatch, study_config(home.arguments))
+    # 976 candles of five minutes after the first of September, and up to the last whole day.
+    assert (spec.validation, spec.locked) == ("20240905-20240908", "20240908-20240910")
+
+
 # ---------------------------------------------------------------------- the same study
 
 
@@ -132,10 +190,72 @@ def test_what_has_changed_is_told(home: StudyHome, monkeypatch: pytest.MonkeyPat
     changed["freqai"]["rl_config"]["search_space"]["gamma"] = {"type": "float", "low": 0.9, "high": 0.99}
     with pytest.raises(StudyError, match=r"search_space has changed since the study small began"):
         check(spec, changed)
-    with pytest.raises(StudyError, match=r"MtfScalper_RL_Hybrid.py changed since"):
+    with pytest.raises(StudyError, match=r"MtfScalper_RL_Hybrid.py, .*changed since"):
         check(spec_now(config, sources={"MtfScalper_RL_Hybrid.py": "other"}), config)
     with pytest.raises(StudyError, match=r"this package's code is another"):
         check(spec_now(config, code="other"), config)
+    for hashed in ("code_hash", "measuring_code_hash"):
+        with monkeypatch.context() as other:
+            other.setattr(artefacts, hashed, lambda: "other")
+            with pytest.raises(StudyError, match=r"this package's code is another"):
+                check(spec, config)
+
+
+CALM = """
+from helper import SCALE
+
+
+def calm(xp, settings, transition):
+    return 0.0 * SCALE
+"""
+
+
+def test_whatever_of_the_users_code_decides_what_a_trial_is_worth_may_not_change(home: StudyHome) -> None:
+    model = with_model(home, OWN_REWARD.replace("return 0.0", "return 1.0"))
+    own = {"calm.py": CALM, "helper.py": "SCALE = 1.0\n", "net.py": "def net(lookback, n_features):\n    ...\n"}
+    for name, source in own.items():
+        (home.user / name).write_text(source)
+    written = json.loads(home.overlay.read_text())
+    written["freqai"]["rl_config"] |= {"model_reward_parameters": {"terms": {"calm:calm": 0.1}}}
+    written["freqai"]["rl_config"]["search_space"]["network"] = {"type": "categorical", "choices": [None, "net:net"]}
+    home.overlay.write_text(json.dumps(written))
+    config = config_of(home)
+    spec = spec_now(config)
+    same = SameStudy(spec, home.arguments, config, Strategy())  # type: ignore[arg-type]
+    same.check()
+    for file in (model, *(home.user / name for name in own)):
+        before = file.read_text()
+        file.write_text(before + "\n# Another.\n")
+        # By whoever goes on with the study, and by whoever is in the middle of it.
+        for look in (partial(check, spec, config), same.check):
+            with pytest.raises(ChangedError, match=rf"{file.name}.* changed since the study small began"):
+                look()
+        file.write_text(before)
+    same.check()
+    written["stoploss"] = -0.02
+    home.overlay.write_text(json.dumps(written))
+    with pytest.raises(ChangedError, match=r"stoploss was None and is -0.02"):
+        same.check()
+    home.overlay.write_text("{")
+    with pytest.raises(ChangedError, match="cannot be loaded any more"):
+        same.check()
+
+
+def test_what_has_changed_is_told_where_a_trial_is_deployed_too(home: StudyHome) -> None:
+    config, told = config_of(home), io.StringIO()
+    strategy = study_run.StrategyResolver.load_strategy(deepcopy(config))
+    sources = hashes_of(files_of(strategy, config, SearchSpace.from_config(config).as_json()))
+    # Another version of this package, which only its policies could show.
+    spec = spec_now(config, sources=sources, arguments=tuple(home.arguments), code="other")
+    console = Console(file=told, width=400)
+    assert deploy_command._why_changed(spec, console) is None
+    written = json.loads(home.overlay.read_text())
+    home.overlay.write_text(json.dumps({**written, "stoploss": -0.02}))
+    assert "stoploss was None and is -0.02" in str(deploy_command._why_changed(spec, console))
+    assert told.getvalue() == ""
+    home.overlay.unlink()
+    assert deploy_command._why_changed(spec, console) is None
+    assert "cannot be seen from here" in told.getvalue()
 
 
 def test_options_that_a_study_could_no_longer_obey_are_refused() -> None:
@@ -150,12 +270,18 @@ def test_options_that_a_study_could_no_longer_obey_are_refused() -> None:
 # ---------------------------------------------------------------------- its beginning
 
 
-def begin(home: StudyHome, monkeypatch: pytest.MonkeyPatch, **asked: Any) -> StudySpec:
+def begin(
+    home: StudyHome,
+    monkeypatch: pytest.MonkeyPatch,
+    config: dict[str, Any] | None = None,
+    own_reward: bool = False,
+    **asked: Any,
+) -> StudySpec:
     """Begin a study without asking an exchange for its markets."""
-    config = config_of(home)
+    config = config or config_of(home)
     strategy = study_run.StrategyResolver.load_strategy(deepcopy(config))
     strategy.ft_bot_start()
-    traded = Traded(strategy, False, ("BTC/USDT:USDT",), ("BTC/USDT:USDT",), 976)
+    traded = Traded(strategy, own_reward, ("BTC/USDT:USDT",), ("BTC/USDT:USDT",), 976)
     # The context manager's place is taken by one that has nothing to close.
     monkeypatch.setattr(new_study, "_traded", lambda _: _Given(traded))
     folder = StudyFolder(home.user / "studies" / "small")
@@ -194,6 +320,22 @@ def test_a_study_begins_with_candles_that_end_before_what_is_locked(
     folder = StudyFolder(home.user / "studies" / "small")
     assert folder.spec == spec
     assert (folder.candles / "futures" / "BTC_USDT_USDT-5m-futures.feather").is_file()
+
+
+def test_parameters_of_a_reward_of_ones_own_can_be_searched(home: StudyHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    with_model(home, OWN_REWARD)
+    config = json.loads(home.overlay.read_text())
+    config["freqai"]["rl_config"] |= {
+        "model_reward_parameters": {"hold_penalty_factor": 0.3, "rr": 5},
+        "search_space": {
+            f"reward.{name}": {"type": "float", "low": 0.0, "high": 9.0}
+            for name in ("hold_penalty_factor", "rr", "new")
+        },
+    }
+    home.overlay.write_text(json.dumps(config))
+    spec = begin(home, monkeypatch, own_reward=True)
+    # The config's own values first, where it has any.
+    assert spec.first == {"reward.hold_penalty_factor": 0.3, "reward.rr": 5.0}
 
 
 def test_the_same_seed_gives_the_same_seeds(home: StudyHome, monkeypatch: pytest.MonkeyPatch) -> None:

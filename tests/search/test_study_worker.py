@@ -20,6 +20,7 @@ import pytest
 from studies import run_of, spec_of
 
 from mtfscalper.search import leases, trial, worker
+from mtfscalper.search.errors import ChangedError
 from mtfscalper.search.leases import LeaseTimes
 from mtfscalper.search.run_figures import Instance, Run, RunFigures
 from mtfscalper.search.storage import open_storage, open_study
@@ -205,6 +206,31 @@ def test_a_worker_that_is_stopped_gives_its_trial_back(tmp_path: Path, monkeypat
     assert second.state.name == "COMPLETE"
     assert second.params == first.params
     assert second.user_attrs[leases.AGAIN_OF] == 0
+
+
+def test_a_study_that_changes_in_the_middle_is_measured_no_further_and_its_trial_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, monkeypatch, lambda rate, seed: rate)
+
+    def check_same() -> None:
+        # Edited after the first of a trial's two backtests.
+        if bench.ran:
+            raise ChangedError("Strategy.py changed since the study small began")
+
+    made = Worker(bench.study, bench.folder, SPEC, tmp_path, bench.run, arguments=(), check_same=check_same)
+    with pytest.raises(ChangedError):
+        made.work(Plan(2, None, LONG_AGO))
+    assert len(bench.ran) == 1
+    assert [trial.state.name for trial in bench.study.trials] == ["FAIL", "WAITING"]
+    assert bench.study.trials[0].user_attrs[leases.SET_ASIDE] == leases.STOPPED
+    # None is asked for while it is so.
+    with pytest.raises(ChangedError):
+        made.work(Plan(2, None, LONG_AGO))
+    assert len(bench.study.trials) == 2
+    bench.work(1)
+    first, second = bench.study.trials
+    assert (second.state.name, second.params) == ("COMPLETE", first.params)
 
 
 def test_no_trial_begins_after_the_time_is_over_and_none_that_is_not_asked_for(
