@@ -43,9 +43,9 @@ def draw_equity(runs: Sequence[RunFigures], path: Path) -> None:
     _finish(differences, "Over the same entries with classic exits, summed up", "% of the stakes")
     if 1 < len(runs) <= _NAMED:
         profits.legend(frameon=False, loc="upper left")
-    dates = AutoDateLocator(maxticks=7)
+    dates = AutoDateLocator(maxticks=7)  # type: ignore[no-untyped-call]
     differences.xaxis.set_major_locator(dates)
-    differences.xaxis.set_major_formatter(ConciseDateFormatter(dates))
+    differences.xaxis.set_major_formatter(ConciseDateFormatter(dates))  # type: ignore[no-untyped-call]
     figure.savefig(path, dpi=_DPI, format="png")
 
 
@@ -82,7 +82,7 @@ def _figure(height: float) -> Figure:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, height), facecolor="white")
-    # By numbers: working out what room the words need takes as long as drawing them, and a study draws after each trial.
+    # By numbers: working out what room the words need takes half of the time, and a study draws after each trial.
     left, right, top, bottom = 0.85, 0.2, 0.35, 0.55
     figure.subplots_adjust(
         left=left / _WIDTH, right=1 - right / _WIDTH, top=1 - top / height, bottom=bottom / height, hspace=0.2
