@@ -12,6 +12,7 @@ from freqtrade.exceptions import OperationalException
 from stable_baselines3.common.utils import get_device
 
 from mtfscalper.executors.choice import why_executor_cannot_be
+from mtfscalper.freqai.deployed_config import why_not_as_deployed
 from mtfscalper.freqai.own_reward_keys import for_own_reward, tell_own_reward, why_not_for_own_reward
 from mtfscalper.freqai.strategy_rules import settings_of_config
 from mtfscalper.freqai.written_config import as_written
@@ -85,6 +86,8 @@ def checked_settings(config: dict[str, Any], *, own_reward: bool = False) -> Set
             ", ".join(unread),
             settings.rl.model_type,
         )
+    if (beside := why_not_as_deployed(config)) is not None:
+        logger.warning("%s", beside)
     if own_reward:
         tell_own_reward(written, settings)
         return for_own_reward(settings)

@@ -48,10 +48,13 @@ def print_plan(plan: Plan, peak_flops: float, console: Console) -> None:
         each = training_seconds(plan.settings, plan.timeframe, peak_flops)
         memory = sum(need.n_bytes for need in memory_needed(plan.settings, plan.n_features))
         rl = plan.settings.rl
-        at_once = rl.workers if rl.executor == "processes" and isinstance(rl.workers, int) else 1
-        in_all = duration(counted["missing"] * each / at_once)
+        at_once = rl.workers if rl.executor == "processes" else 1 if rl.executor == "inline" else "auto"
+        if at_once == "auto":
+            in_all = f"how many at a time, executor {rl.executor!r} finds out as it runs"
+        else:
+            in_all = f"{duration(counted['missing'] * each / at_once)} in all, {at_once} at a time"
         console.print(
-            f"Roughly {duration(each)} each, {in_all} in all, {at_once} at a time; at least {memory / 1e6:,.1f} MB of "
+            f"Roughly {duration(each)} each, {in_all}; at least {memory / 1e6:,.1f} MB of "
             f"memory each beside its process ({plan.n_features} features a candle)."
         )
 

@@ -18,22 +18,11 @@ from filelock import FileLock
 from freqtrade.misc import deep_merge_dicts
 
 from mtfscalper import artefacts
+from mtfscalper.freqai.deployed_config import DECIDING, SECTION
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.judge import Judgement
 from mtfscalper.search.ledger import Ledger
 from mtfscalper.search.study_folder import NAME_PATTERN, StudySpec
-
-# The section of a deployed config that says where it comes from. freqtrade passes over it.
-SECTION = "mtfscalper_deployment"
-# Of the config files of a study, what decides which trades are made. Money, keys, messengers and whether orders are
-# real are the bot's own affair: a search must not change them.
-_DECIDING = (
-    *("strategy", "freqaimodel", "timeframe", "timeframe_detail", "fee", "trading_mode", "margin_mode", "freqai"),
-    "strategy_parameters",
-    *("use_exit_signal", "exit_profit_only"),
-    *("exit_profit_offset", "ignore_roi_if_entry_signal", "stoploss", "minimal_roi", "trailing_stop"),
-    *("trailing_stop_positive", "trailing_stop_positive_offset", "trailing_only_offset_is_reached"),
-)
 
 
 class Deployed(NamedTuple):
@@ -63,7 +52,7 @@ def overlay_for(spec: StudySpec, trial_overlay: Mapping[str, Any], line: str) ->
 
     :param trial_overlay: see :meth:`mtfscalper.search.study_folder.StudyFolder.overlay`
     """
-    config = {name: deepcopy(spec.config[name]) for name in _DECIDING if name in spec.config}
+    config = {name: deepcopy(spec.config[name]) for name in DECIDING if name in spec.config}
     merged: dict[str, Any] = deep_merge_dicts(deepcopy(dict(trial_overlay)), config)
     section = merged.setdefault("freqai", {})
     section["identifier"] = identifier_of(line)

@@ -15,9 +15,10 @@ from search.judged_studies import CODE, finished, locked_run, make_study, study_
 
 from mtfscalper import artefacts
 from mtfscalper.cli import main
+from mtfscalper.freqai.deployed_config import SECTION
 from mtfscalper.search import attachments, deploy_command, judge_command
 from mtfscalper.search.deploy_command import DeployRequest, watch
-from mtfscalper.search.deployment import SECTION, Deployments
+from mtfscalper.search.deployment import Deployments
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.gates import Limits
 from mtfscalper.search.judge import Judgement, Judgements, judge

@@ -11,7 +11,8 @@ from freqtrade.configuration.load_config import load_from_files
 from search.judged_studies import CODE, PAIR, STRATEGY, TUNING_SEEDS, make_spec
 
 from mtfscalper import artefacts
-from mtfscalper.search.deployment import SECTION, Deployments, overlay_for, why_refused
+from mtfscalper.freqai.deployed_config import SECTION, why_not_as_deployed
+from mtfscalper.search.deployment import Deployments, overlay_for, why_refused
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.gates import Gate
 from mtfscalper.search.judge import Judgement
@@ -72,6 +73,30 @@ def test_what_is_deployed_is_a_config_to_lay_over_ones_own(deployments: Deployme
     assert section["data"] == {"validation": "20240101-20240301", "locked": "20240301-20240410", "pairs": [PAIR]}
     assert section["code"] == CODE
     assert section["versions"]["freqtrade"]
+
+
+def test_what_decides_beside_a_deployed_config_is_told(deployments: Deployments, tmp_path: Path) -> None:
+    deployed, own = deploy(deployments, 3).path, tmp_path / "own.json"
+
+    def told(values: dict[str, Any], *, last: bool = False) -> str | None:
+        own.write_text(json.dumps(values))
+        files = [str(deployed), str(own)] if last else [str(own), str(deployed)]
+        return why_not_as_deployed(load_from_files(files))
+
+    # A bot's own affair, what the deployed file overrides, and where trainings run.
+    mine = {
+        "stake_amount": 7,
+        "stoploss": -0.3,
+        "freqai": {"live_retrain_hours": 4, "rl_config": {"seed": 1, "workers": 2}},
+    }
+    assert told(mine) is None
+    beside = told({"minimal_roi": {"30": 0.01}, "freqai": {"rl_config": {"ensemble": 4}}})
+    assert beside is not None
+    assert "freqai.rl_config.ensemble is 4 and there not set; minimal_roi.30 is 0.01 and there not set" in beside
+    assert str(deployed) in beside
+    # Named in the wrong order.
+    assert "stoploss is -0.3 and there -0.05" in str(told(mine, last=True))
+    assert why_not_as_deployed({"freqai": {}}) is None
 
 
 @pytest.mark.parametrize(
