@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from freqtrade.exchange import Exchange, timeframe_to_msecs
 from freqtrade.util import dt_now, dt_ts
 from pandas import DataFrame
 
+from mtfscalper.freqai.candle_clock import candle_open
 from mtfscalper.freqai.live_candles import (
     CLOSE,
     DATE,
@@ -33,6 +35,8 @@ logger = logging.getLogger(__name__)
 _BEFORE = 5
 # An exchange may send more than it is asked for, or have no candles of late; freqtrade would fill the whole time since.
 _LONGER_THAN_ASKED = 10
+# How long a pass waits for a pair's longer candles: a share of the strategy's own, and no longer than this.
+_WAITED_SHARE, _WAITED_MOST = 0.2, timedelta(minutes=1)
 
 _Key = tuple[str, str, CandleType]
 
@@ -65,12 +69,13 @@ class CandleDoor:
 
         :param data: the bot's data provider; without one, or an exchange, there is nothing to guard
         :raises CandlesRefusedError: if what is there from before holds what cannot be true, or nothing; freqtrade then
-            asks the exchange for the whole of it
+            asks the exchange for the whole of it. For a moment also where a longer candle is not there yet
         """
         exchange = None if data is None else data._exchange
         if exchange is not None:
             self._watch(exchange)
             self._check([pair, *self._other_pairs], exchange)
+            self._await_longer(pair, exchange)
 
     def _watch(self, exchange: Exchange) -> None:
         if exchange is self._exchange:
@@ -109,6 +114,35 @@ class CandleDoor:
                     "true; the pair is not analysed until the exchange has sent others, which it is asked for"
                 )
             self._sound[key] = frame
+
+    def _await_longer(self, pair: str, exchange: Exchange) -> None:
+        """See that a pair's longer candles are there which closed with the last one of the strategy's timeframe.
+
+        They come in answers of their own, of which one may fail; features would be made of the candles before them.
+
+        :raises CandlesRefusedError: if one is missing, for as long as that is worth waiting
+        """
+        timeframe, kind = exchange._config["timeframe"], exchange._config.get("candle_type_def", CandleType.SPOT)
+        frame = exchange._klines.get((pair, timeframe, kind))
+        if frame is None or frame.empty:
+            return
+        length = timedelta(milliseconds=timeframe_to_msecs(timeframe))
+        closed_at = frame["date"].iloc[-1].to_pydatetime() + length
+        for longer in self._timeframes:
+            others = exchange._klines.get((pair, longer, kind))
+            if others is None or others.empty:
+                continue
+            # The last one that had closed by then.
+            needed = candle_open(longer, candle_open(longer, closed_at) - timedelta(microseconds=1))
+            last = others["date"].iloc[-1]
+            if last >= needed:
+                continue
+            said = (
+                f"{pair}: its {longer} candles end at {last}, and that of {needed} closed with the last of {timeframe}"
+            )
+            if dt_now() < closed_at + min(_WAITED_SHARE * length, _WAITED_MOST):
+                raise CandlesRefusedError(f"{said}; the pair is analysed once it is there, or in a moment without it")
+            logger.warning("%s; what is decided now goes by the candles before it.", said)
 
     def _good(self, exchange: Exchange, key: _Key, ticks: list[Any]) -> list[Any]:
         """Those of an answer's candles that can be true."""

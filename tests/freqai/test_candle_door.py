@@ -22,9 +22,11 @@ class SentBot(LiveBot):
     """A bot whose candles come through freqtrade's own requests.
 
     :ivar spoil: changes the exchange's answers, five-minute candles alone
+    :ivar late: timeframes of which the candle that closed last is not there yet
     """
 
     spoil: Callable[[Ticks], Ticks] | None = None
+    late: tuple[str, ...] = ()
 
     def __init__(self, *arguments: Any, **overlay: Any) -> None:
         super().__init__(*arguments, **overlay)
@@ -43,6 +45,8 @@ class SentBot(LiveBot):
         ticks = [[time, *row] for time, row in zip(times, values, strict=True)]
         if self.spoil is not None and timeframe == "5m":
             ticks = self.spoil(ticks)
+        if timeframe in self.late:
+            ticks = [*ticks[:-2], ticks[-1]]
         return pair, timeframe, candle_type, ticks, True
 
     def loop(self) -> pd.DataFrame:
@@ -218,6 +222,32 @@ def test_missing_candles_are_filled_told_and_replaced_when_they_come(bot: SentBo
     assert bot.troubles == {}
     assert bot.candles().set_index("date").loc[late, "volume"] > 0
     assert bot.model.dd.historic_data[PAIR]["5m"].set_index("date").loc[late, "volume"] > 0
+
+
+def test_a_pass_waits_a_moment_for_the_longer_candles_that_closed_with_the_last_one(
+    bot: SentBot, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Without them its features would be those of a quarter of an hour ago, and nothing would show it."""
+    ready(bot)
+    assert bot.now.minute % 15 == 10
+    bot.next_candle()
+    bot.late = ("15m",)
+    trade = bot.open_trade(candles_ago=1)
+    assert not decided(bot.loop(), bot)
+    assert bot.strategy.trade_decisions.decide(trade, bot.now, 1.0) is None
+    bot.late = ()
+    bot.now += FIVE_MINUTES / 10
+    assert decided(bot.loop(), bot)
+    assert bot.strategy.trade_decisions.decide(trade, bot.now, 1.0) is not None
+    assert "goes by the candles before it" not in caplog.text
+    # Not for ever: a pair without decisions would be worse.
+    bot.now -= FIVE_MINUTES / 10
+    bot.next_candle(3)
+    bot.late = ("15m",)
+    assert not decided(bot.loop(), bot)
+    bot.now += FIVE_MINUTES / 4
+    assert decided(bot.loop(), bot)
+    assert caplog.text.count("what is decided now goes by the candles before it") == 1
 
 
 def test_the_owner_is_told_once_however_often_it_is_met(bot: SentBot) -> None:
