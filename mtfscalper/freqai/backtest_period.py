@@ -16,6 +16,7 @@ from mtfscalper.freqai.archive import Versions
 from mtfscalper.freqai.computed_frame import ComputedFrame, FrameSlice
 from mtfscalper.freqai.fallback import falls_back, judged_in, why_fallen
 from mtfscalper.freqai.run_plan import PlannedPeriod
+from mtfscalper.freqai.trained_with import TRAINED_WITH
 from mtfscalper.seals import Seals
 from mtfscalper.trading.account import FLAT, Account
 from mtfscalper.training.paired_result import PairedResult, must_fall_back
@@ -45,6 +46,7 @@ class BacktestPeriod:
     :ivar versions: what runs have sealed of it
     :ivar trained_on: the computed frame, cut to the rows that its policy is trained on
     :ivar predicts_on: the computed frame, cut to the rows that it predicts
+    :ivar trained_with: what a bot that finds its policy compares, see :mod:`mtfscalper.freqai.trained_with`
     :ivar model_fingerprint: what else its policy is made from, name to hash
     :ivar fingerprint: what else its predictions are made from, name to hash; the policy's among it
     :ivar decision_mode: how its predictions are made
@@ -75,6 +77,7 @@ class BacktestPeriod:
     versions: Versions
     trained_on: FrameSlice
     predicts_on: FrameSlice
+    trained_with: Mapping[str, Any]
     model_fingerprint: Mapping[str, str]
     fingerprint: Mapping[str, str]
     decision_mode: str
@@ -281,7 +284,7 @@ class BacktestPeriod:
             features=features,
             account_before=list(self.account_before),
             account_after=list(self.account_after),
-            **{_FALLS_BACK: self.falls_back},
+            **{_FALLS_BACK: self.falls_back, TRAINED_WITH: dict(self.trained_with)},
             written=datetime.now(UTC).isoformat(),
         )
         self.version = self.versions.add(self.folder)

@@ -153,6 +153,7 @@ class BacktestRun:
     :ivar candles: all of them
     :ivar other_candles: of the other timeframes and pairs that features are made of
     :ivar environment: what the policies are trained in
+    :ivar trained_with: what a bot compares, see :mod:`mtfscalper.freqai.trained_with`
     :ivar fingerprint: what every policy of the run is made from, name to hash
     :ivar seals: of the user directory
     :ivar archive: where the run keeps what it seals
@@ -169,6 +170,7 @@ class BacktestRun:
     other_candles: list[DataFrame]
     environment: EnvSettings
     settings: Settings
+    trained_with: Mapping[str, Any]
     fingerprint: Mapping[str, str]
     seals: Seals
     archive: Archive
@@ -279,6 +281,7 @@ class BacktestRun:
             versions=self.archive.versions(dk.pair, dk.model_filename),
             trained_on=FrameSlice(self.computed, train.startdt, train.stopdt),
             predicts_on=FrameSlice(self.computed, test.startdt, test.stopdt),
+            trained_with=self.trained_with,
             model_fingerprint=model_fingerprint,
             fingerprint={
                 **model_fingerprint,

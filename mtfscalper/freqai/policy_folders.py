@@ -12,11 +12,11 @@ from typing import Any
 from mtfscalper import artefacts
 from mtfscalper.freqai.fallback import judged_in
 from mtfscalper.freqai.policy_places import PolicyName, PolicyPlaces
+from mtfscalper.freqai.trained_with import TRAINED_WITH
 from mtfscalper.freqai.training_folder import Origin, trained_terms
 
 logger = logging.getLogger(__name__)
 
-_TRAINED_WITH = "trained_with"
 # Where purge_old_models is true.
 _FREQAIS_KEPT = 2
 
@@ -48,7 +48,7 @@ class PolicyFolders(PolicyPlaces):
             # FreqAI leaves it to the system when its files reach the disk; a power cut would leave them empty.
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
-        more = {"pair": pair, _TRAINED_WITH: dict(trained_with)}
+        more = {"pair": pair, TRAINED_WITH: dict(trained_with)}
         artefacts.write_manifest(folder, {}, files, self._seals, **more)
         for path in (*files.values(), folder / artefacts.MANIFEST_NAME):
             artefacts.link(path, self._kept / folder.name / path.name)
@@ -56,7 +56,7 @@ class PolicyFolders(PolicyPlaces):
     def origin(self, name: PolicyName, *, stands_in: bool = False) -> Origin:
         """What a folder says of a policy that may be loaded."""
         manifest = artefacts.read_manifest(name.folder) or {}
-        trained_with = manifest.get(_TRAINED_WITH)
+        trained_with = manifest.get(TRAINED_WITH)
         return Origin(
             trained_terms(name.folder),
             trained_with if isinstance(trained_with, dict) else {},

@@ -99,6 +99,7 @@ class TradedStrategy:
             other_candles=self.source.other_candles(pair, freqai["feature_parameters"]),
             environment=environment,
             settings=self.settings,
+            trained_with=self.trained_with(pair),
             fingerprint=run_fingerprint(code, self.settings, self._user, environment.rules, freqai, model),
             seals=seals,
             archive=archive,

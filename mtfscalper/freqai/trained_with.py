@@ -1,4 +1,4 @@
-"""What a bot's policy was trained with, as values by name: a bot that is started again compares them with its own.
+"""What a policy was trained with, as values by name: a bot that finds it on disk compares them with its own.
 
 What counts is whatever decides what a policy sees, may do and is paid for, and how it learns. What does not: candles
 and dates, of which every training has others; the package's code and its libraries, so that an update stops no entry;
@@ -17,6 +17,8 @@ from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.settings import Settings
 from mtfscalper.trading.trading_rules import TradingRules
 
+# Under this name a policy's manifest holds the values.
+TRAINED_WITH = "trained_with"
 ENTRY_MODE = "freqai.rl_config.entry_mode"
 FALLBACK = "freqai.rl_config.fallback"
 DROPS_PRICES = "freqai.rl_config.drop_ohlc_from_features"

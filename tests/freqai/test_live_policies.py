@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import torch
 from damage import empty, truncate
-from freqai_runs import PAIR, Watch
+from freqai_runs import PAIR, FreqtradeBacktest, Watch
 from live_bot import FIRST_START, LiveBot
 
 from mtfscalper import artefacts
@@ -250,6 +250,26 @@ def test_started_again_with_other_settings_the_old_policy_decides_about_its_trad
     assert again.analyse()["do_predict"].iloc[-1] == 1
     assert troubles(again) == []
     assert asked(again, trade) is not None
+
+
+@pytest.mark.parametrize("gamma", [0.99, 0.9])
+def test_what_a_backtest_left_is_compared_as_a_bots_own_policy_is(
+    make_bot: Any, tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, gamma: float
+) -> None:
+    Watch(monkeypatch)
+    rl = {"entry_mode": "agent", "decision_mode": "exact", "gamma": 0.99}
+    FreqtradeBacktest(tmp_path, market, freqai={"rl_config": rl}).run()
+    bot = make_bot(rl={"gamma": gamma})
+    trained_at = bot.model.dd.pair_dict[PAIR]["trained_timestamp"]
+    assert trained_at
+    bot.analyse()
+    if gamma == rl["gamma"]:
+        assert troubles(bot) == []
+        assert bot.model.dd.pair_dict[PAIR]["trained_timestamp"] == trained_at
+    else:
+        [told] = troubles(bot)
+        assert "freqai.rl_config.gamma is 0.9 and was 0.99" in told
+        assert bot.model.dd.pair_dict[PAIR]["trained_timestamp"] == 0
 
 
 def test_that_the_last_sound_policy_was_trained_with_something_else_is_said_too(
