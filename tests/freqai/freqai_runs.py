@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from candles_read_once import remember
 from freqtrade.configuration import Configuration
 from freqtrade.data.history import get_timerange
 from freqtrade.enums import RunMode
@@ -33,6 +34,8 @@ from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.member import Member
 from mtfscalper.training.report import TrainingReport
 from mtfscalper.training.request import TrainingRequest
+
+remember()
 
 OTHER_PAIR = "ETH/USDT:USDT"
 ROOT = Path(__file__).parents[2]
