@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
 logger = logging.getLogger(__name__)
 
@@ -19,6 +18,10 @@ class CompiledFunction:
         """
         :param options: of ``torch.compile``
         """
+        # Here, where it is needed anyway: each command and each process that compiles nothing begins a second sooner.
+        from torch._dynamo.exc import TorchDynamoException
+
+        self._failure = TorchDynamoException
         self._plain = function
         self._function = torch.compile(function, dynamic=False, options=options)
 
@@ -30,7 +33,7 @@ class CompiledFunction:
     def __call__(self, *arguments: Any) -> Any:
         try:
             return self._function(*arguments)
-        except TorchDynamoException as error:
+        except self._failure as error:
             # The first line names what is missing; the rest is a stack trace of the compiler.
             logger.warning(
                 "freqai.rl_config.compile is on, but torch.compile does not work here (%s); training goes on without.",

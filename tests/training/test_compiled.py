@@ -90,3 +90,12 @@ def test_without_a_compiler_training_goes_on_with_one_warning(tmp_path: Path) ->
     assert len(warnings) == 1
     assert "freqai.rl_config.compile is on, but torch.compile does not work here" in warnings[0]
     assert "No working C++ compiler found" in warnings[0]
+
+
+def test_what_compiles_nothing_does_not_wait_for_the_compiler() -> None:
+    script = (
+        "import sys, mtfscalper.training.job, mtfscalper.executors.worker; print('torch' in sys.modules, "
+        "'torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["True", "False"]
