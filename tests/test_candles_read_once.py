@@ -27,10 +27,7 @@ def file(tmp_path: Path) -> Path:
 
 def write(path: Path, rate: float) -> None:
     dates = pd.date_range("2024-09-01", periods=20, freq="5min", tz="UTC")
-<<<<<<< HEAD
-    candle = {"open": rate, "high": rate, "low": rate, "close": rate, "volume": 1.0}
     pd.DataFrame({"date": dates, "open": rate, "high": rate, "low": rate, "close": rate, "volume": 1.0}).to_feather(
->>>>>>> wt-fast
         path
     )
 
