@@ -162,6 +162,16 @@ class PairedNetworks:
             self._working.copy_(self._flat[: len(self._working)])
         self._tape = self._extractor.features.to(self._dtype)
 
+    @torch.no_grad()
+    def release(self) -> None:
+        """Give the policy and its optimizer arrays of their own again: a view is pickled with all that it is a view of,
+        and a trained model is sent from process to process."""
+        for slot in self._slots:
+            for parameter in slot.parameters:
+                parameter.data = parameter.data.clone()
+                state = self.policy.optimizer.state.get(parameter, {})
+                state.update({name: state[name].clone() for name in MOMENTS if name in state})
+
     def count_steps(self) -> None:
         """Tell the policy's optimizer how many steps were made; each parameter keeps a number of its own."""
         for slot in self._slots:

@@ -259,7 +259,9 @@ class FusedPPO(PPO):
 
         Compiled code cannot be sent to another process, which a trained model is.
         """
-        self._networks = None
+        if self._networks is not None:
+            self._networks.release()
+            self._networks = None
         self.__dict__.pop("loss_gradients", None)
         self._make_storage()
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pickle
 from typing import Any
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
@@ -12,6 +14,7 @@ from stable_baselines3.common.buffers import RolloutBuffer
 from test_ppo import DECLINED, model, with_a_rollout
 
 from mtfscalper.training import ppo
+from mtfscalper.training.member_adam import MOMENTS
 from mtfscalper.training.ppo import FusedPPO
 from mtfscalper.training.storage import Rollout, Samples, generalised_advantage
 
@@ -86,6 +89,21 @@ def test_a_fused_model_makes_no_numpy_buffer_and_another_makes_one(monkeypatch: 
     kwargs = fused.policy_kwargs | DECLINED["tanh"]
     declined = FusedPPO(type(fused.policy), fused.env, n_steps=16, policy_kwargs=kwargs, device="cpu")
     assert made == [declined.rollout_buffer]
+
+
+def test_a_trained_model_is_sent_with_each_of_its_numbers_once() -> None:
+    fused = model(FusedPPO)
+    fused.learn(512)
+    before = {name: value.clone() for name, value in fused.policy.state_dict().items()}
+    assert isinstance(fused, FusedPPO)
+    fused.release_memory()
+    fused.env = None
+    parameters = list(fused.policy.parameters())
+    numbers = sum(parameter.nbytes for parameter in parameters)
+    held = [*parameters, *(fused.policy.optimizer.state[one][name] for one in parameters for name in MOMENTS)]
+    assert sum(one.untyped_storage().nbytes() for one in held) == 3 * numbers
+    sent = pickle.loads(cloudpickle.dumps(fused.policy))
+    assert all(torch.equal(value, before[name]) for name, value in sent.state_dict().items())
 
 
 def test_a_rollout_lies_on_the_policys_device_in_the_shapes_it_says() -> None:
