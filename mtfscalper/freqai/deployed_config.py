@@ -8,9 +8,12 @@ judged, and neither file shows it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from mtfscalper.freqai.written_config import flat
+from mtfscalper.settings import NO_PART_OF_A_POLICY, SEARCH_SPACE
 
 # The section of a deployed config that says where it comes from. freqtrade passes over it.
 SECTION = "mtfscalper_deployment"
@@ -29,10 +32,7 @@ _OF_FREQAI = (
     *("rl_config", "model_training_parameters", "feature_parameters", "data_split_parameters"),
 )
 # Of rl_config, what changes nothing about one.
-_CHANGES_NOTHING = {
-    *("executor", "workers", "env_workers", "ray_address", "cpu_count", "interop_threads", "device", "vec_env"),
-    *("compile", "trust_models", "kept_runs", "live_training", "progress_bar", "verbose", "search_space"),
-}
+_CHANGES_NOTHING = {*NO_PART_OF_A_POLICY, "verbose", SEARCH_SPACE}
 _NAMED = 5
 
 
@@ -48,7 +48,7 @@ def why_not_as_deployed(config: Mapping[str, Any]) -> str | None:
     if found is None:
         return None
     file, read = found
-    deployed, in_force = dict(_deciding(read)), dict(_deciding(config.get("original_config") or config))
+    deployed, in_force = _deciding(read), _deciding(config.get("original_config") or config)
     others = [
         f"{key} is {value!r} and there {repr(deployed[key]) if key in deployed else 'not set'}"
         for key, value in sorted(in_force.items())
@@ -73,17 +73,10 @@ def _read(file: Path) -> dict[str, Any]:
     return read if isinstance(read, dict) else {}
 
 
-def _deciding(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _deciding(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: config[key] for key in DECIDING if key in config}
     freqai = {key: value for key, value in (kept.pop("freqai", None) or {}).items() if key in _OF_FREQAI}
     rl = freqai.get("rl_config") or {}
     freqai["rl_config"] = {key: value for key, value in rl.items() if key not in _CHANGES_NOTHING}
-    yield from _flat({**kept, "freqai": freqai})
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
+    # A section without a key decides nothing.
+    return {key: value for key, value in flat({**kept, "freqai": freqai}).items() if value != {}}

@@ -45,6 +45,7 @@ def run_fingerprint(
             "decision_mode",
             "trust_models",
             "kept_runs",
+            "live_training",
             "executor",
             "workers",
             "env_workers",

@@ -14,7 +14,7 @@ from typing import Any
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.strategy_rules import UserParts
-from mtfscalper.settings import Settings
+from mtfscalper.settings import NO_PART_OF_A_POLICY, Settings
 from mtfscalper.trading.trading_rules import TradingRules
 
 # Under this name a policy's manifest holds the values.
@@ -22,11 +22,8 @@ TRAINED_WITH = "trained_with"
 ENTRY_MODE = "freqai.rl_config.entry_mode"
 FALLBACK = "freqai.rl_config.fallback"
 DROPS_PRICES = "freqai.rl_config.drop_ohlc_from_features"
-_NOT_OF_A_POLICY = {
-    *("progress_bar", "decision_mode", "trust_models", "kept_runs"),
-    *("executor", "workers", "threads_per_job", "env_workers", "ray_address"),
-    *("vec_env", "cpu_count", "interop_threads", "device", "precision", "compile"),
-}
+# How its decisions are asked for, and how its sums are rounded.
+_NOT_COMPARED = {*NO_PART_OF_A_POLICY, "decision_mode", "threads_per_job", "precision"}
 _ONLY_SHOWN = {"plot_feature_importances"}
 _RULES = "the trade's "
 _CODE = "your code "
@@ -46,7 +43,7 @@ def trained_with(
     :param rules: of the strategy, as they are the same at all candles
     :param feature_parameters: the section of that name of the config
     """
-    rl = settings.rl.model_dump(mode="json", exclude=_NOT_OF_A_POLICY | {"model_reward_parameters"})
+    rl = settings.rl.model_dump(mode="json", exclude=_NOT_COMPARED | {"model_reward_parameters"})
     freqai = {
         "conv_width": settings.lookback,
         "test_size": settings.test_size,

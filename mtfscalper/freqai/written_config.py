@@ -29,6 +29,14 @@ def as_written(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, "freqai": _without_filled(config["freqai"], original.get("freqai"), _DEFINITIONS["freqai"])}
 
 
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The values of a config by their paths, such as ``freqai.conv_width``; a section without keys is one of them."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
+    return found
+
+
 def config_in_force(config: dict[str, Any], settings: Settings) -> dict[str, Any]:
     """A freqtrade config whose section ``freqai`` holds what is in force here, for FreqAI, which reads it raw.
 

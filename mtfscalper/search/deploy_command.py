@@ -144,6 +144,7 @@ def _deploy_by_itself(
     refusal = why_refused(opened.spec.name, trial.number, judgement)
     if request.limits is not None and judgement.limits != request.limits.model_dump():
         refusal = f"trial {trial.number} was judged by other limits than are asked for now"
+    refusal = refusal or _why_changed(opened.spec, console)
     if refusal is not None:
         console.print(f"Not deployed by itself: {refusal}", style="yellow", markup=False)
         return

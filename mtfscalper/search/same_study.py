@@ -16,7 +16,7 @@ from freqtrade.resolvers.freqaimodel_resolver import FreqaiModelResolver
 from freqtrade.strategy import IStrategy
 
 from mtfscalper import artefacts
-from mtfscalper.freqai.written_config import as_written
+from mtfscalper.freqai.written_config import as_written, flat
 from mtfscalper.reporting.quiet import only_what_goes_wrong
 from mtfscalper.search.errors import ChangedError
 from mtfscalper.search.space import SECTION, TERMS, SearchSpace
@@ -102,7 +102,7 @@ class SameStudy:
         :raises ChangedError: as :meth:`check`
         """
         spec = self._spec
-        before, now = _flat(spec.config), _flat(compared_config(config))
+        before, now = flat(spec.config), flat(compared_config(config))
         if changed := sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key)):
             told = "; ".join(f"{key} was {before.get(key)!r} and is {now.get(key)!r}" for key in changed[:5])
             raise ChangedError(f"the config of the study {spec.name} has changed: {told}; {_REMEDY}")
@@ -179,10 +179,3 @@ def compared_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _plain(value: Any) -> Any:
     return str(getattr(value, "value", value)) if not isinstance(value, bool | int | float | dict | list) else value
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) and value else {f"{prefix}{key}": value}
-    return flat

@@ -19,7 +19,7 @@ from mtfscalper.freqai.strategy_parameters import STRATEGY_PARAMETERS
 from mtfscalper.freqai_settings import FreqaiSettings
 from mtfscalper.ppo_settings import PPOSettings
 from mtfscalper.search.errors import StudyError
-from mtfscalper.settings import SEARCH_SPACE, RLSettings
+from mtfscalper.settings import NO_PART_OF_A_POLICY, SEARCH_SPACE, RLSettings
 from mtfscalper.settings_text import did_you_mean
 from mtfscalper.trading.reward import RewardSettings
 
@@ -36,11 +36,7 @@ _OF_FREQAI = ("conv_width", "train_period_days", "continual_learning")
 _SAME_EITHER_WAY = "changes nothing that a trial is judged by"
 _NOT_SEARCHED: dict[str, str] = {
     **dict.fromkeys(
-        (
-            *("executor", "workers", "env_workers", "ray_address", "threads_per_job", "cpu_count", "interop_threads"),
-            *("device", "vec_env", "compile", "decision_mode", "trust_models", "kept_runs", "live_training"),
-            *("progress_bar", "verbose", "stats_window_size"),
-        ),
+        (*NO_PART_OF_A_POLICY, "threads_per_job", "decision_mode", "verbose", "stats_window_size"),
         _SAME_EITHER_WAY,
     ),
     "seed": "is the study's own: every trial is trained from the same ones",

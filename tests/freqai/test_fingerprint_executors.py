@@ -25,6 +25,7 @@ def fingerprint(**rl: Any) -> dict[str, str]:
         {"executor": "processes"},
         {"executor": "processes", "workers": 3},
         {"executor": "ray"},
+        {"live_training": "thread"},
         {"executor": "ray", "ray_address": "10.0.0.1:6379"},
     ],
 )

@@ -369,9 +369,10 @@ def with_rl(**rl: Any) -> dict[str, Any]:
             ["the trade's minimal_roi is [[0, 0.1]] and was []", "the trade's stoploss_ratio is 0.03 and was 0.02"],
         ),
         (with_rl(cpu_count=1, device="cpu", vec_env="dummy", decision_mode="exact", kept_runs=9), RULES, []),
+        (with_rl(live_training="thread"), RULES, []),
         (with_rl(executor="processes", workers=2, threads_per_job=1), RULES, []),
     ],
-    ids=["network", "learning", "reward", "rules", "machine", "executor"],
+    ids=["network", "learning", "reward", "rules", "machine", "live", "executor"],
 )
 def test_whatever_a_policy_is_made_of_counts(config: dict[str, Any], rules: TradingRules, words: list[str]) -> None:
     def made(config: dict[str, Any], rules: TradingRules) -> dict[str, Any]:

@@ -129,6 +129,16 @@ def test_a_best_trial_that_has_passed_before_is_deployed_without_another_look(
     assert not deployments.path("line").exists()
 
 
+def test_what_was_edited_since_its_judgement_is_not_deployed_by_itself(
+    folder: StudyFolder, watched: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials, best = make_study(folder)
+    judge(folder, trials, best, lambda seed: locked_run(seed, 1.0))
+    monkeypatch.setattr(deploy_command, "_why_changed", lambda *_: "Mine.py changed since the study small began")
+    assert "Not deployed by itself: Mine.py changed" in watched(trials, trials, skill={})
+    assert Deployments(folder.path.parents[1]).log.records() == []
+
+
 def test_a_judgement_by_other_code_does_not_end_the_watch(
     folder: StudyFolder, watched: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
