@@ -29,8 +29,9 @@ from run_facts import facts
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv, VecMonitor
 from step_market import N_CANDLES, market, tape_of
 
-from mtfscalper.envs.build import build_vec_env, make_env
+from mtfscalper.envs.build import build_vec_env
 from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.envs.lookback_observation import make_env
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.trading.reward import RewardSettings
 

@@ -9,8 +9,8 @@ import pandas as pd
 from builders import make_rules, make_tape, random_candles
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv
 
-from mtfscalper.envs.build import make_env
 from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.envs.lookback_observation import make_env
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.trading.reward import TERMS, RewardSettings
 from mtfscalper.trading.trading_rules import TradingRules

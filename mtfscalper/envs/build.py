@@ -10,10 +10,9 @@ from functools import partial
 from stable_baselines3.common.vec_env import DummyVecEnv, VecEnv, VecMonitor
 
 from mtfscalper.envs.batched_env import BatchedTradingEnv
-from mtfscalper.envs.env_worker import Env, Maker
+from mtfscalper.envs.env_worker import Maker
 from mtfscalper.envs.episodes import EnvSettings, EpisodeMap
-from mtfscalper.envs.lookback_observation import LookbackObservation
-from mtfscalper.envs.trading_env import TradingEnv
+from mtfscalper.envs.lookback_observation import make_env
 from mtfscalper.envs.worker_env import SupervisedSubprocVecEnv
 from mtfscalper.market.tape import MarketTape
 
@@ -23,14 +22,9 @@ logger = logging.getLogger(__name__)
 FALLBACKS = {"subproc": "dummy"}
 
 # What a worker needs is imported once, in the server that workers are forked from: eight workers then start in the
-# time of one.
-_PRELOADED = ["mtfscalper.envs.build"]
-
-
-def make_env(tape: MarketTape, settings: EnvSettings, compact: bool) -> Env:
-    """One trading environment, with compact observations, or such that hold their lookback."""
-    env = TradingEnv(tape, settings)
-    return env if compact else LookbackObservation(env, tape.features)
+# time of one. Code of the user's mostly brings torch with it, which is imported there too then.
+_PRELOADED = ["mtfscalper.envs.env_worker", "mtfscalper.envs.lookback_observation"]
+_PRELOADED_FOR_USERS_CODE = [*_PRELOADED, "mtfscalper.envs.build"]
 
 
 def build_vec_env(
@@ -54,7 +48,11 @@ def build_vec_env(
     :raises ValueError: for a name that is not known
     """
     builders: dict[str, Callable[[MarketTape], VecEnv]] = {
-        "subproc": lambda tape: _subproc([partial(make_env, tape, settings, compact)] * n_envs, n_workers),
+        "subproc": lambda tape: _subproc(
+            [partial(make_env, tape, settings, compact)] * n_envs,
+            n_workers,
+            _PRELOADED_FOR_USERS_CODE if settings.own_reward or settings.own_terms else _PRELOADED,
+        ),
         "dummy": lambda tape: DummyVecEnv([partial(make_env, tape, settings, compact)] * n_envs),
         "batched": lambda tape: BatchedTradingEnv(tape, settings, n_envs, compact=compact),
     }
@@ -80,12 +78,12 @@ def build_vec_env(
             name = FALLBACKS[name]
 
 
-def _subproc(makers: Sequence[Maker], n_workers: int | None) -> SupervisedSubprocVecEnv:
+def _subproc(makers: Sequence[Maker], n_workers: int | None, preloaded: list[str]) -> SupervisedSubprocVecEnv:
     methods = multiprocessing.get_all_start_methods()
     method = "forkserver" if "forkserver" in methods else "spawn"
     if method == "forkserver":
         # Without effect once the server runs, which then has these modules already.
-        multiprocessing.get_context("forkserver").set_forkserver_preload(_PRELOADED)
+        multiprocessing.get_context("forkserver").set_forkserver_preload(preloaded)
     return SupervisedSubprocVecEnv(makers, method, n_workers)
 
 

@@ -1,22 +1,22 @@
-"""A process that steps environments for a :class:`mtfscalper.envs.worker_env.SupervisedSubprocVecEnv`."""
+"""A process that steps environments for a :class:`mtfscalper.envs.worker_env.SupervisedSubprocVecEnv`.
+
+Nothing here imports stable-baselines3 or torch: a worker needs neither, and they take most of the time of its start.
+"""
 
 from __future__ import annotations
 
 import os
 import pickle
 import signal
+import sys
 from collections.abc import Callable, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 import cloudpickle
 import gymnasium
-from stable_baselines3.common.env_util import is_wrapped
-from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
-from stable_baselines3.common.vec_env.patch_gym import _patch_env
 
 from mtfscalper.envs.step_memory import Layout, StepMemory
-from mtfscalper.machine import set_torch_threads
 from mtfscalper.sent_errors import SentError
 
 Env = gymnasium.Env[Any, Any]
@@ -59,21 +59,22 @@ def heard(connection: Connection) -> bytes:
     return what
 
 
-def serve(requests: Connection, answers: Connection, makers: CloudpickleWrapper, first: int) -> None:
+def serve(requests: Connection, answers: Connection, makers: bytes, first: int) -> None:
     """Step environments until the parent has enough of it, or is gone.
 
-    :param makers: of these environments
+    :param makers: of these environments, pickled by cloudpickle
     :param first: index of the first of them among all
     """
-    # Eight workers with a thread pool each would fight over the same processors.
-    set_torch_threads(1, 1)
+    # Eight workers with a thread pool each would fight over the same processors. Torch, which may come with code of the
+    # user's, reads this.
+    os.environ["OMP_NUM_THREADS"] = "1"
     # Ctrl-C and a service manager's stop reach the whole process group; the parent alone decides when workers end. They
     # end by themselves once it is gone, for nobody holds the other end of their pipes any more.
     for stop in (signal.SIGINT, signal.SIGTERM):
         signal.signal(stop, signal.SIG_IGN)
     worker = _Worker(requests, answers, first)
     try:
-        worker.serve(makers.var)
+        worker.serve(makers)
     except (EOFError, BrokenPipeError):
         # The parent is gone.
         pass
@@ -87,7 +88,7 @@ class _Worker:
         self._envs: list[Env] = []
         self._memory: StepMemory | None = None
 
-    def serve(self, makers: Sequence[Maker]) -> None:
+    def serve(self, makers: bytes) -> None:
         self._answer(self._make, makers)
         while (what := heard(self._requests)) != CLOSE:
             if what == STEP:
@@ -114,8 +115,12 @@ class _Worker:
 
     # What the parent asks for
 
-    def _make(self, makers: Sequence[Maker]) -> tuple[Any, Any]:
-        self._envs = [_patch_env(make()) for make in makers]
+    def _make(self, makers: bytes) -> tuple[Any, Any]:
+        self._envs = [make() for make in pickle.loads(makers)]
+        if "torch" in sys.modules:
+            from mtfscalper.machine import set_torch_threads
+
+            set_torch_threads(1, 1)
         return self._envs[0].observation_space, self._envs[0].action_space
 
     def share(self, name: str, layout: Layout) -> None:
@@ -159,11 +164,25 @@ class _Worker:
         return [ask(self._envs[index - self._first], *arguments) for index in indices]
 
 
+def name_of(kind: type[Any]) -> str:
+    """What the parent and a worker call a class alike."""
+    return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _wrappers(env: Env) -> set[str]:
+    """The names of the classes that an environment is wrapped in, and of those that these derive from."""
+    names: set[str] = set()
+    while isinstance(env, gymnasium.Wrapper):
+        names.update(map(name_of, type(env).__mro__))
+        env = env.env
+    return names
+
+
 # What an environment can be asked.
 _QUESTIONS: dict[str, Callable[..., Any]] = {
     "get_attr": lambda env, name: env.get_wrapper_attr(name),
     "set_attr": setattr,
     "env_method": lambda env, name, arguments, keywords: env.get_wrapper_attr(name)(*arguments, **keywords),
-    "env_is_wrapped": is_wrapped,
+    "wrappers": _wrappers,
     "render": lambda env: env.render(),
 }

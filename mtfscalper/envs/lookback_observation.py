@@ -7,8 +7,11 @@ import numpy as np
 import numpy.typing as npt
 from gymnasium import spaces
 
+from mtfscalper.envs.env_worker import Env
+from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.envs.trading_env import TradingEnv, observation_space
 from mtfscalper.market.lookback import lookbacks_ending_at
+from mtfscalper.market.tape import MarketTape
 
 
 def lookback_observation_space(lookback: int, n_features: int) -> spaces.Box[np.float32]:
@@ -53,3 +56,9 @@ class LookbackObservation(gymnasium.ObservationWrapper[npt.NDArray[np.float32], 
         """See :meth:`TradingEnv.action_masks`."""
         masks: npt.NDArray[np.bool_] = self.env.unwrapped.action_masks()  # type: ignore[attr-defined]
         return masks
+
+
+def make_env(tape: MarketTape, settings: EnvSettings, compact: bool) -> Env:
+    """One trading environment, with compact observations, or such that hold their lookback."""
+    env = TradingEnv(tape, settings)
+    return env if compact else LookbackObservation(env, tape.features)

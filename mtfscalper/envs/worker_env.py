@@ -13,12 +13,12 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.util import Finalize
 from typing import Any, NamedTuple
 
+import cloudpickle
 import numpy as np
 import numpy.typing as npt
 from stable_baselines3.common.vec_env import SubprocVecEnv, VecEnv
-from stable_baselines3.common.vec_env.base_vec_env import CloudpickleWrapper
 
-from mtfscalper.envs.env_worker import ASK, CLOSE, DONE, FAILED, STEP, Maker, heard, ring, serve
+from mtfscalper.envs.env_worker import ASK, CLOSE, DONE, FAILED, STEP, Maker, heard, name_of, ring, serve
 from mtfscalper.envs.step_memory import Layout, StepMemory
 from mtfscalper.sent_errors import SentError
 
@@ -91,7 +91,7 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
         bounds = [n_envs * index // n_workers for index in range(n_workers + 1)]
         for index, (first, stop) in enumerate(itertools.pairwise(bounds)):
             (its_requests, requests), (answers, its_answers) = context.Pipe(duplex=False), context.Pipe(duplex=False)
-            own = CloudpickleWrapper(makers[first:stop])
+            own = cloudpickle.dumps(makers[first:stop])
             # A daemon: ended with this process, if nothing else ends it.
             process = context.Process(target=serve, args=(its_requests, its_answers, own, first), daemon=True)
             process.start()
@@ -166,7 +166,9 @@ class SupervisedSubprocVecEnv(SubprocVecEnv):
         return self._ask("env_method", indices, method_name, method_args, method_kwargs)
 
     def env_is_wrapped(self, wrapper_class: type[Any], indices: int | Iterable[int] | None = None) -> list[bool]:
-        return self._ask("env_is_wrapped", indices, wrapper_class)
+        # By its name: every VecMonitor asks about stable-baselines3's Monitor, which to unpickle would import torch in
+        # each worker.
+        return [name_of(wrapper_class) in names for names in self._ask("wrappers", indices)]
 
     def get_images(self) -> Sequence[npt.NDArray[Any] | None]:
         return self._ask("render", None) if self.render_mode == "rgb_array" else [None] * self.num_envs

@@ -17,8 +17,9 @@ from builders import make_settings, make_tape, random_candles
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor
 
 from mtfscalper.envs import build, worker_env
-from mtfscalper.envs.build import build_vec_env, make_env, underlying
+from mtfscalper.envs.build import build_vec_env, underlying
 from mtfscalper.envs.episodes import EnvSettings
+from mtfscalper.envs.lookback_observation import make_env
 from mtfscalper.envs.worker_env import SupervisedSubprocVecEnv, WorkerDiedError
 from mtfscalper.market.tape import MarketTape, TapeError
 
@@ -114,12 +115,10 @@ def test_each_environment_has_a_start_of_its_own_which_the_seed_repeats() -> Non
 
 
 def test_every_worker_is_a_process_with_one_torch_thread(workers: VecMonitor) -> None:
-    # Functions sent to the workers answer there.
+    # Functions sent to the workers answer there, where torch is imported with the first.
     workers.set_attr("torch_threads", torch.get_num_threads)
-    workers.set_attr("interop_threads", torch.get_num_interop_threads)
     workers.set_attr("pid", os.getpid)
     assert workers.env_method("torch_threads") == [1, 1]
-    assert workers.env_method("interop_threads") == [1, 1]
     assert workers.env_method("pid") == pids(workers)
     assert len({os.getpid(), *pids(workers)}) == 3
 
@@ -130,7 +129,7 @@ def test_workers_get_the_feature_matrix_only_where_they_observe_lookback(
 ) -> None:
     sent: list[MarketTape] = []
 
-    def receive(makers: Sequence[Any], _n_workers: int | None) -> DummyVecEnv:
+    def receive(makers: Sequence[Any], *_: Any) -> DummyVecEnv:
         sent.extend(maker.args[0] for maker in makers)
         return DummyVecEnv([lambda: make_env(*makers[0].args)])
 

@@ -16,11 +16,13 @@ import psutil
 import pytest
 from equivalence import all_rules_settings, assert_equal_trajectories, dummy_env, eventful_tape
 from gymnasium import spaces
+from gymnasium.wrappers import TimeLimit
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import DummyVecEnv, SubprocVecEnv
 
 from mtfscalper.envs import step_memory
-from mtfscalper.envs.build import build_vec_env, make_env, underlying
+from mtfscalper.envs.build import build_vec_env, underlying
+from mtfscalper.envs.lookback_observation import make_env
 from mtfscalper.envs.step_memory import Layout, StepMemory
 from mtfscalper.envs.worker_env import SupervisedSubprocVecEnv
 
@@ -272,6 +274,32 @@ def test_nothing_is_left_however_a_process_with_workers_ends(end: str) -> None:
     _, alive = psutil.wait_procs(workers, timeout=60)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
     assert segments() <= before
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="there is no /proc")
+def test_workers_start_without_torch() -> None:
+    loaded = "['torch' in open(f'/proc/{pid}/maps').read() for pid in [os.getpid(), *underlying(vec_env).pids]]"
+    process = run_program(f"print({loaded}); vec_env.close()")
+    said, _ = process.communicate(timeout=120)
+    assert said.splitlines()[1:] == ["[True, False, False]"]
+
+
+def test_wrappers_are_known_by_their_class_and_what_it_derives_from() -> None:
+    def wrapped() -> Any:
+        return Marked(TimeLimit(Toy(spaces.Discrete(2)), 5))
+
+    dummy = DummyVecEnv([wrapped, *toys(spaces.Discrete(2), 1)])
+    workers = SupervisedSubprocVecEnv([wrapped, *toys(spaces.Discrete(2), 1)], "forkserver")
+    try:
+        answers = [workers.env_is_wrapped(kind) for kind in (Marked, TimeLimit, gymnasium.Wrapper, Monitor, Toy)]
+        assert answers == [dummy.env_is_wrapped(kind) for kind in (Marked, TimeLimit, gymnasium.Wrapper, Monitor, Toy)]
+        assert answers[:4] == [[True, False]] * 3 + [[False, False]]
+    finally:
+        workers.close()
+
+
+class Marked(gymnasium.Wrapper[Any, Any, Any, Any]):
+    """Does nothing."""
 
 
 def test_a_worker_steps_each_of_its_environments_by_its_own_row() -> None:

@@ -10,8 +10,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import DQN, PPO
 from stable_baselines3.common.vec_env import DummyVecEnv
 
-from mtfscalper.envs.build import make_env
-from mtfscalper.envs.lookback_observation import expand_observations
+from mtfscalper.envs.lookback_observation import expand_observations, make_env
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.policy.inference import MAX_BATCH, LookbackDecider, PolicyDecider, decider_for
 
