@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 from freqtrade.data.dataprovider import DataProvider
 from freqtrade.enums import CandleType, RunMode
-from freqtrade.exceptions import FreqtradeException, InvalidOrderException, OperationalException
+from freqtrade.exceptions import InvalidOrderException, OperationalException
 from freqtrade.exchange import Exchange
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
@@ -32,6 +32,7 @@ from mtfscalper.freqai.columns import (
     LONG_ENTER_COLUMN,
     SHORT_ENTER_COLUMN,
 )
+from mtfscalper.freqai.stake_limits import BACKTESTS_STOP, StakeLimits
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.trading_rules import RulesError
 
@@ -180,7 +181,10 @@ class Asked(NamedTuple):
 
 
 class Callbacks:
-    """A strategy's callbacks about entries of one pair and side, asked candle by candle."""
+    """A strategy's callbacks about entries of one pair and side, asked candle by candle.
+
+    :ivar limits: of the exchange, for a stake
+    """
 
     def __init__(
         self,
@@ -191,12 +195,15 @@ class Callbacks:
         candles: DataFrame,
         signals: Signals | None,
         stake: float,
+        stop_ratio: float = BACKTESTS_STOP,
     ) -> None:
         """
         :param candles: ``date`` and open
         :param signals: None where the strategy could not be run for them: there are no tags and no frame then
         :param stake: what an entry stakes, in stake currency
+        :param stop_ratio: the loss that the smallest stake allows for, negative
         """
+        self.limits = StakeLimits(exchange, pair, stop_ratio)
         self._strategy, self._exchange, self._pair, self._side, self._stake = strategy, exchange, pair, side, stake
         self._dates = [date.to_pydatetime() for date in candles["date"]]
         self._opens = candles["open"].tolist()
@@ -249,7 +256,7 @@ class Callbacks:
 
         def question(at: int) -> _Question:
             rate, leverage = self._opens[at], float(leverages[at])
-            least, most = self._stake_limits(rate, leverage)
+            least, most = self.limits.least_and_most(rate, leverage)
 
             def ask(strategy: IStrategy) -> float:
                 asked = strategy.custom_stake_amount(
@@ -268,22 +275,6 @@ class Callbacks:
             return ask
 
         return self._everywhere("custom_stake_amount", question, 1.0)
-
-    def _stake_limits(self, rate: float, leverage: float) -> tuple[float, float]:
-        """The least and the largest stake that the exchange takes at a rate.
-
-        :raises RulesError: if it has none
-        """
-        try:
-            least = self._exchange.get_min_pair_stake_amount(self._pair, rate, 0.0, leverage) or 0.0
-            return least, self._exchange.get_max_pair_stake_amount(self._pair, rate, leverage)
-        except (FreqtradeException, ValueError) as error:
-            # freqtrade's exchange raises a ValueError for a pair that it has no market of.
-            raise RulesError(
-                f"{self._pair}: the exchange names no limits of a stake at the rate {rate:g} and leverage {leverage:g} "
-                f"({error}); accepted: a pair of the exchange's markets, whose limits custom_stake_amount is given; "
-                "remedy: take the pair out of the whitelist, or try again when the exchange answers"
-            ) from error
 
     def _everywhere(self, name: str, question: Callable[[int], _Question], default: float) -> Asked:
         """Ask at every candle.

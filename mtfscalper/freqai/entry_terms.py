@@ -12,13 +12,15 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from freqtrade.enums import MarginMode, TradingMode
+from freqtrade.enums import TRADE_MODES, MarginMode, TradingMode
 from freqtrade.exchange import Exchange
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
 from mtfscalper.freqai.as_traded import Asked, Callbacks, Historic, Signals, signals_of
+from mtfscalper.freqai.stake_limits import BACKTESTS_STOP
 from mtfscalper.freqai.unsimulated import EXITS_OF_COLUMNS
+from mtfscalper.trading.trading_rules import RulesError
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +107,12 @@ class Asker:
                 columns[f"{name}_gate"] = side.gate
             if side.exit.any():
                 columns[f"{name}_exit"] = side.exit
+        if self.strategy.exit_profit_only and any(name.endswith("_exit") for name in columns):
+            self._warn(
+                f"{pair}: exit_profit_only: the strategy's own exit signals are passed over up to a profit of "
+                f"exit_profit_offset ({self.strategy.exit_profit_offset}), and the policy is not asked at those "
+                "candles; in training they close the trade."
+            )
         if signals.exits_vary:
             self._warn(f"{pair}: {EXITS_OF_COLUMNS.name}: {EXITS_OF_COLUMNS.consequence}.")
         if signals.doubled:
@@ -133,8 +141,9 @@ class Asker:
         signals = self.signals(pair, candles, historic)
         columns = candles[["date"]].assign(**self._columns(pair, signals))
         leverages, stakes = [], []
+        stop = self.strategy.stoploss if self.config.get("runmode") in TRADE_MODES else BACKTESTS_STOP
         for side in _SIDES:
-            callbacks = Callbacks(self.strategy, self.exchange, pair, side, candles, signals, stake.proposed)
+            callbacks = Callbacks(self.strategy, self.exchange, pair, side, candles, signals, stake.proposed, stop)
             is_traded = side in self.sides
             leverage = np.ones(len(candles))
             if self.is_futures and is_traded:
@@ -143,6 +152,7 @@ class Asker:
             factor = np.ones(len(candles))
             if is_traded:
                 factor = self._told(pair, "custom_stake_amount", side, callbacks.stakes(leverage, stake.available))
+                self._tell_limits(callbacks, side, candles["open"].to_numpy(), leverage, factor, stake)
             stakes.append(factor)
         if self.is_futures and not self.strategy.can_short:
             leverages[1] = leverages[0]
@@ -161,6 +171,34 @@ class Asker:
             stake_factor=float(factors[0]) if stake_is_one else 1.0,
             columns=columns,
         )
+
+    def _tell_limits(
+        self,
+        callbacks: Callbacks,
+        side: str,
+        rates: npt.NDArray[np.float64],
+        leverages: npt.NDArray[np.float64],
+        factors: npt.NDArray[np.float64],
+        stake: Stake,
+    ) -> None:
+        """Warn of stakes that the exchange's limits and lots change, or do not let be entered."""
+        limits = callbacks.limits
+        try:
+            found = limits.most_altered(
+                rates, leverages, np.minimum(factors * stake.proposed, stake.available), stake[1]
+            )
+        except (RulesError, ArithmeticError, AssertionError):
+            # Of an exchange without limits, or with lots that ccxt cannot count in: a warning is all that they are for.
+            return
+        if found is not None:
+            becomes = "no trade is entered with" if found.entered == 0 else f"{found.entered:g} becomes of"
+            self._warn(
+                f"{limits.pair}: by the exchange's limits and lots {becomes} a stake of {found.wanted:g} "
+                f"{self.config.get('stake_currency', '')} at the rate {found.rate:g} and leverage {found.leverage:g} "
+                f"({side}), the candle at which most is changed; training enters with the stake as it is. Remedy: "
+                "another stake_amount, dry_run_wallet or max_open_trades, or a whitelist without the pair.",
+                f"{limits.pair}: limits {side}",
+            )
 
     def _by_side(
         self, leverages: list[npt.NDArray[np.float64]], stake: Stake

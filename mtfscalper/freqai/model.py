@@ -37,7 +37,7 @@ from mtfscalper.freqai.own_reward import users_reward
 from mtfscalper.freqai.preparation import Preparation, preparation_of
 from mtfscalper.freqai.routine_lines import leave_out_routine
 from mtfscalper.freqai.run_planning import PLAN_ONLY, RunPlanning
-from mtfscalper.freqai.run_watching import BacktestWatch, pairs_of, watch_of
+from mtfscalper.freqai.run_watching import BacktestWatch, watch_of
 from mtfscalper.freqai.sharing import Download, Writers
 from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import UserParts
@@ -45,6 +45,7 @@ from mtfscalper.freqai.trade_decisions import follow_plan
 from mtfscalper.freqai.traded_strategy import TradedStrategy
 from mtfscalper.freqai.training_folder import noted
 from mtfscalper.freqai.training_loop import TrainingLoop
+from mtfscalper.freqai.unconnected import pairs_of
 from mtfscalper.freqai.views import is_view, may_be_view, with_sealed_columns
 from mtfscalper.freqai.written_config import config_in_force
 from mtfscalper.machine import set_torch_threads

@@ -9,13 +9,16 @@ from __future__ import annotations
 import dis
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple, TypeVar
 
-from freqtrade.enums import TRADE_MODES, MarginMode
+from freqtrade.enums import TRADE_MODES, MarginMode, TradingMode
+from freqtrade.exchange import timeframe_to_seconds
 from freqtrade.strategy import IStrategy
 
 from mtfscalper.freqai.expiry import Expiry
+from mtfscalper.freqai.unconnected import pairs_of
 from mtfscalper.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -322,7 +325,7 @@ def _of_every_trade(strategy: IStrategy, config: Mapping[str, Any], settings: Se
 
 
 def _of_entries(strategy: IStrategy, config: Mapping[str, Any]) -> Iterator[Unsimulated]:
-    n_pairs, slots = len(_pairs(strategy, config)), strategy.max_open_trades
+    n_pairs, slots = len(pairs_of(config, strategy)), strategy.max_open_trades
     if slots < n_pairs:
         yield Unsimulated(
             "max_open_trades",
@@ -361,6 +364,11 @@ def _of_bots(strategy: IStrategy, config: Mapping[str, Any]) -> Iterator[Unsimul
         yield bots("order_time_in_force", "orders that do not fill at once are given up, in training each fills")
     if config.get("unfilledtimeout"):
         yield bots("unfilledtimeout", "orders that stay unfilled are given up, in training each fills")
+    if _exit_orders_wait(strategy, config):
+        yield Unsimulated(
+            "unfilledtimeout.exit",
+            "trailing exits beyond their entry candle wait for the next, in training for one candle alone",
+        )
     if config.get("entry_pricing") or config.get("exit_pricing"):
         yield bots(
             "entry_pricing, exit_pricing", "orders are priced by book or ticker after the open, in training at it"
@@ -386,8 +394,21 @@ def _of_bots(strategy: IStrategy, config: Mapping[str, Any]) -> Iterator[Unsimul
         )
 
 
-def _pairs(strategy: IStrategy, config: Mapping[str, Any]) -> list[str]:
-    data = getattr(strategy, "dp", None)
-    if data is not None and data._pairlists is not None:
-        return data.current_whitelist()  # type: ignore[no-any-return]
-    return list(config.get("exchange", {}).get("pair_whitelist", []))
+def _exit_orders_wait(strategy: IStrategy, config: Mapping[str, Any]) -> bool:
+    """Whether an exit order that its candle does not reach waits for later candles in a backtest.
+
+    Of a trade with leverage the worst case of a trailing stop that waits for its offset can lie beyond the entry candle
+    (``Backtesting._get_close_rate_for_stoploss``): there the offset is no share of the stake.
+    """
+    if not (
+        config.get("trading_mode") == TradingMode.FUTURES
+        and strategy.trailing_stop
+        and strategy.trailing_only_offset_is_reached
+        and strategy.trailing_stop_positive
+    ):
+        return False
+    timeouts = config.get("unfilledtimeout") or {}
+    if timeouts.get("exit") is None:
+        return True
+    waits = timedelta(**{timeouts.get("unit", "minutes"): timeouts["exit"]})
+    return waits > timedelta(seconds=timeframe_to_seconds(strategy.timeframe))

@@ -252,14 +252,15 @@ def _unreadable(path: Path, why: str) -> str:
     )
 
 
-def price_scale(candles: pd.DataFrame, exchange_scale: float) -> npt.NDArray[np.float64]:
+def price_scale(candles: pd.DataFrame, exchange_scale: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Price steps in one unit of quote currency: the most decimals seen in a candle's month.
 
     The rule of freqtrade's backtester (``get_tick_size_over_time``). A month of whole prices shows none and keeps the
     steps of the month before, the first ones those of the exchange (``Backtesting.get_pair_precision``).
 
     :param candles: ``date``, open, high, low, close; one row a candle
-    :param exchange_scale: the exchange's price steps in a unit, which matter for whole prices alone
+    :param exchange_scale: the exchange's price steps in a unit, which matter for whole prices alone; one number, or
+        shape (n_candles,)
     :return: shape (n_candles,)
     """
     dates = pd.DatetimeIndex(candles["date"])
@@ -269,7 +270,8 @@ def price_scale(candles: pd.DataFrame, exchange_scale: float) -> npt.NDArray[np.
     most = pd.Series(decimals.max(axis=1))
     months = most.groupby(dates.year * 12 + dates.month).transform("max")
     scale = 10.0 ** months.astype(np.float64)
-    return np.asarray(scale.where(months > 0).ffill().fillna(exchange_scale), dtype=np.float64)
+    shown = scale.where(months > 0).ffill().to_numpy()
+    return np.where(np.isnan(shown), exchange_scale, shown)
 
 
 def _decimals(rate: float) -> int:

@@ -232,7 +232,9 @@ def play_script(arena: Arena, scenario: Scenario, source: str) -> None:
     backtester = arena.backtester(spot=scenario.spot, tick=scenario.tick, stake=scenario.stake)
     random = np.random.default_rng(scenario.recipe.seed)
     mode = "spot" if scenario.spot else "futures"
-    for market in gap_free(synthetic_history(scenario.recipe, exchange_price_scale(backtester.exchange, PAIR))):
+    for market in gap_free(
+        synthetic_history(scenario.recipe, float(exchange_price_scale(backtester.exchange, PAIR, np.ones(1))[0]))
+    ):
         arena.compare(backtester, market, scenario.rules, random_script(random, len(market.tape)), source, mode)
 
 
