@@ -156,8 +156,13 @@ class Asker:
             stakes.append(factor)
         if self.is_futures and not self.strategy.can_short:
             leverages[1] = leverages[0]
-        liquidations = [self._liquidations(pair, side, *of_side) for side, of_side in self._by_side(leverages, stake)]
-        leverage_is_one = all(_is_constant(values) for values in leverages)
+        wanted = [np.minimum(factor * stake.proposed, stake.available) for factor in stakes]
+        liquidations = [
+            # With a stake of nothing nothing is entered.
+            self._liquidations(pair, side, leverage, np.where(staked > 0, staked, stake.proposed))
+            for side, leverage, staked in zip(_SIDES, leverages, wanted, strict=True)
+        ]
+        leverage_is_one = all(_is_constant(values) for values in leverages + liquidations)
         if not leverage_is_one:
             columns = columns.assign(**_named("leverage", leverages), **_named("liquidation", liquidations))
         factors = np.concatenate(stakes[: len(self.sides)])
@@ -200,19 +205,18 @@ class Asker:
                 f"{limits.pair}: limits {side}",
             )
 
-    def _by_side(
-        self, leverages: list[npt.NDArray[np.float64]], stake: Stake
-    ) -> list[tuple[str, tuple[npt.NDArray[np.float64], float]]]:
-        return [(side, (values, stake.proposed)) for side, values in zip(_SIDES, leverages, strict=True)]
-
     def _liquidations(
-        self, pair: str, side: str, leverages: npt.NDArray[np.float64], stake: float
+        self, pair: str, side: str, leverages: npt.NDArray[np.float64], stakes: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.float64]:
-        """Liquidation rates over entry rates, 0 where the stop comes first."""
+        """Liquidation rates over entry rates, 0 where the stop comes first.
+
+        :param leverages: of the entries, shape (n_candles,), as ``stakes``, in stake currency
+        """
         if not self.is_futures or side not in self.sides:
             return np.zeros(len(leverages))
-        different, where = np.unique(leverages, return_inverse=True)
-        ratios = np.array([self._liquidation(pair, side, float(leverage), stake) for leverage in different])
+        different, where = np.unique(np.stack([leverages, stakes]), axis=1, return_inverse=True)
+        ratios = np.array([self._liquidation(pair, side, *of_entry) for of_entry in different.T.tolist()])
+        different = different[0]
         sign = -1.0 if side == "short" else 1.0
         stops = 1 - sign * abs(self.strategy.stoploss) / different
         first = (ratios > 0) & (sign * ratios > sign * stops)

@@ -399,7 +399,7 @@ def test_a_stop_beyond_liquidation_is_the_liquidation_that_freqtrade_trades(
     backtester.use(make_rules(stoploss_ratio=0.99, leverage_long=leverage, leverage_short=leverage))
     asker = Asker(backtester.strategy, backtester.config, backtester.exchange)
     side = "short" if is_short else "long"
-    ratio = float(asker._liquidations(PAIR, side, np.array([leverage]), STAKE)[0])
+    ratio = float(asker._liquidations(PAIR, side, np.array([leverage]), np.array([STAKE]))[0])
     assert ratio > 0
     rules = make_rules(
         stoploss_ratio=0.99,

@@ -85,7 +85,9 @@ def with_liquidations(backtester: Backtester, rules: TradingRules) -> TradingRul
     backtester.use(rules)
     asker = Asker(backtester.strategy, backtester.config, backtester.exchange)
     leverages = {"long": rules.leverage_long, "short": rules.leverage_short}
-    found = {side: asker._liquidations(PAIR, side, np.array([of]), STAKE)[0] for side, of in leverages.items()}
+    found = {
+        side: asker._liquidations(PAIR, side, np.array([of]), np.array([STAKE]))[0] for side, of in leverages.items()
+    }
     return make_rules(**vars(rules) | {f"liquidation_{side}": float(ratio) for side, ratio in found.items()})
 
 
