@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import threading
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +282,29 @@ def test_neither_objects_nor_file_handles_nor_folders_grow_with_trainings(
         if training in (_TRAININGS // 2, _TRAININGS - 1):
             counts[training] = count()
     assert len(set(counts.values())) == 1
+
+
+@pytest.mark.parametrize("failing", ["_journal.close", "_download.end", "dd.save_historic_predictions_to_disk", None])
+def test_each_step_of_a_bots_end_is_taken_whatever_the_others_do(
+    make_bot: Any, failing: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was predicted would be lost for an error of the journal, and a training be left behind."""
+    model = make_bot().model
+    steps = ["_journal.close", "_download.end", "dd.save_historic_predictions_to_disk", "_health.stopped"]
+    taken: list[str] = []
+
+    def take(step: str) -> None:
+        taken.append(step)
+        if step == failing:
+            raise RuntimeError("out of luck")
+
+    for step in steps:
+        holder, name = step.split(".")
+        monkeypatch.setattr(getattr(model, holder), name, partial(take, step))
+    waits = threading.Thread(target=model._stop_event.wait)
+    waits.start()
+    model._threads.append(waits)
+    model.shutdown()
+    assert taken == steps
+    assert not waits.is_alive()
+    assert ("out of luck" in caplog.text) == (failing is not None)
