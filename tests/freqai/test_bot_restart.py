@@ -308,3 +308,14 @@ def test_each_step_of_a_bots_end_is_taken_whatever_the_others_do(
     assert taken == steps
     assert not waits.is_alive()
     assert ("out of luck" in caplog.text) == (failing is not None)
+
+
+def test_a_pair_whose_history_holds_nothing_any_more_is_decided_on(make_bot: Any) -> None:
+    """A clock that was set back takes all candles out of it; without this the pair would be stuck until a restart."""
+    bot = make_bot()
+    running(bot)
+    histories = bot.model.dd.historic_predictions
+    histories[PAIR] = histories[PAIR].iloc[:0]
+    bot.next_candle()
+    assert bot.analyse()["do_predict"].iloc[-1] == 1
+    assert len(histories[PAIR]) == 1
