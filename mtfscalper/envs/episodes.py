@@ -113,7 +113,7 @@ def candles_of(tapes: Sequence[MarketTape]) -> Candle:
         has = [part is not None for part in parts]
         if not any(has):
             continue
-        if name in EXIT_COLUMNS:
+        if name in (*EXIT_COLUMNS, "funding_within"):
             parts = [np.zeros(len(tape)) if part is None else part for tape, part in zip(tapes, parts, strict=True)]
         elif not all(has):
             raise TapeError(

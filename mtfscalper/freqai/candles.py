@@ -28,7 +28,8 @@ class PairCandles(NamedTuple):
     """Candles of one pair, as freqtrade trades on them.
 
     :ivar frame: ``date``, open, high, low, close, ``price_scale`` (price steps in one unit of quote currency) and
-        ``funding`` (due on one unit of the asset at the candle's open); one row a candle
+        ``funding`` (due on one unit of the asset at the candle's open); one row a candle. Where any is due between
+        opens, ``funding_within`` (after the candle's open and before the next one's)
     :ivar signals_needed: whether the entry mode reads the classic signals
     :ivar traded: ``date`` and what the strategy says of its trades at each candle, see
         :class:`mtfscalper.freqai.entry_terms.EntryTerms`; None where it was not asked
@@ -91,6 +92,7 @@ class PairCandles(NamedTuple):
             self.frame["open"].to_numpy(dtype=np.float64),
             self.frame["funding"].to_numpy(dtype=np.float64),
             float(self.frame["close"].iloc[-1]),
+            self.frame["funding_within"].to_numpy(dtype=np.float64) if "funding_within" in self.frame else None,
         )
 
 
@@ -118,11 +120,15 @@ class CandleSource:
         :param frame: ``date``, open, high, low, close of all candles that are known; one row a candle
         """
         candles = frame[["date", *PRICE_COLUMNS]].reset_index(drop=True)
+        timeframe_ms = timeframe_to_msecs(self._config["timeframe"])
         candles = candles.assign(
             price_scale=price_scale(candles, exchange_price_scale(self.exchange, pair, candles["open"].to_numpy())),
             funding=self.funding.due(pair, candles["date"]),
         )
-        return PairCandles(pair, timeframe_to_msecs(self._config["timeframe"]), candles, self.signals_needed)
+        within = self.funding.due_within(pair, candles["date"], timeframe_ms) if len(candles) else None
+        if within is not None:
+            candles = candles.assign(funding_within=within)
+        return PairCandles(pair, timeframe_ms, candles, self.signals_needed)
 
     def startup_candles(self) -> int:
         """How many of the first candles freqtrade only warms up on in a backtest; 0 where there is nobody to ask."""

@@ -65,6 +65,7 @@ class MarketTape:
         it has none
     :ivar long_leverage: of a long entered at the candle's open, float64, and so on, see
         :class:`mtfscalper.trading.account.Candle`; None where the rules have the one for all candles
+    :ivar funding_within: as ``funding``, due between the candle's open and the next one's, float64; None for none
     """
 
     pair: str
@@ -91,6 +92,7 @@ class MarketTape:
     short_liquidation: npt.NDArray[np.float64] | None = None
     long_stake: npt.NDArray[np.float64] | None = None
     short_stake: npt.NDArray[np.float64] | None = None
+    funding_within: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.dates_ms)
@@ -98,6 +100,11 @@ class MarketTape:
     @property
     def n_features(self) -> int:
         return int(self.features.shape[1])
+
+    @property
+    def funding_through(self) -> npt.NDArray[np.float64]:
+        """Funding due on one unit of the asset from each candle's open on and before the next one's; float64."""
+        return self.funding if self.funding_within is None else self.funding + self.funding_within
 
     @classmethod
     def from_frame(
@@ -114,7 +121,7 @@ class MarketTape:
 
         :param frame: ``date``, open, high, low, close, ``price_scale`` (see :func:`price_scale`: it is read off all
             candles of a pair, of which these may be a part) and, for the modes that use them, the classic signals;
-            one row a candle. Without a ``funding`` column none is due. Of :data:`GATE_COLUMNS`,
+            one row a candle. Without a ``funding`` or ``funding_within`` column none is due. Of :data:`GATE_COLUMNS`,
             :data:`EXIT_COLUMNS` and :data:`ENTRY_COLUMNS` those that are not the same for all candles.
         :param features: the pipeline's output for these rows, shape (n_candles, n_features)
         :param signals_needed: whether the entry mode reads the classic signals
@@ -137,6 +144,10 @@ class MarketTape:
             frame["funding"] if "funding" in frame.columns else np.zeros(n), dtype=np.float64
         )
         _check_numbers(pair, dates, "funding", funding, positive=False)
+        within = None
+        if "funding_within" in frame.columns:
+            within = np.ascontiguousarray(frame["funding_within"], dtype=np.float64)
+            _check_numbers(pair, dates, "funding_within", within, positive=False)
         scale = np.ascontiguousarray(frame["price_scale"], dtype=np.float64)
         _check_numbers(pair, dates, "price_scale", scale, positive=True)
         _check_features(pair, dates, matrix, usable_rows)
@@ -153,6 +164,7 @@ class MarketTape:
             dates_ms=dates_ms,
             **prices,
             funding=funding,
+            funding_within=within,
             price_scale=scale,
             long_signal=long_signal,
             short_signal=short_signal,

@@ -138,6 +138,9 @@ def step(xp: Namespace, rules: TradingRules, account: Account, action: Array, ca
     account, reason, close_rate = _test_exits(xp, rules, account, candle, unit, entered, wanted)
     fill = _fill(xp, account, entered, reason, close_rate, _profit_ratio(account, unit, close_rate))
     held = changed(account, held_candles=account.held_candles + (account.side != 0))
+    if candle.funding_within is not None:
+        # Due of those that live through the candle: freqtrade dates an exit within it at its open.
+        held = changed(held, funding=held.funding - held.side * candle.funding_within)
     kept = xp.where_each(fill.exited, FLAT[:-1], held[:-1])
     return Account._make([*kept, _equity(xp, account, fill.profit_ratio, unit.paid)]), fill
 

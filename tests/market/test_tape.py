@@ -365,6 +365,7 @@ CHANGES: dict[str, Callable[[], MarketTape]] = {
     "low": changed("low", 101.49),
     "close": changed("close", 102.26),
     "funding": changed("funding", 1e-12),
+    "funding_within": lambda: tape_of(candles(4, funding_within=1e-12)),
     "price_scale": changed("price_scale", 1000.0),
     "long_signal": changed(LONG_SIGNAL, 1),
     "short_signal": changed(SHORT_SIGNAL, 1),
