@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pandas as pd
 from freqtrade.data.dataprovider import DataProvider
 from freqtrade.enums import TRADE_MODES, CandleType, TradingMode
-from freqtrade.exchange import timeframe_to_seconds
 from freqtrade.util import dt_now, dt_ts
 
 logger = logging.getLogger(__name__)
@@ -49,7 +48,6 @@ class Funding:
         self._not_before: dict[str, pd.Timestamp] = {}
         self._pauses: dict[str, pd.Timedelta] = {}
         self._stale: set[str] = set()
-        self._told_inside: set[str] = set()
         self._asking = threading.Lock()
         self._is_watched = False
 
@@ -60,26 +58,7 @@ class Funding:
         """
         if not self._is_futures:
             return np.zeros(len(dates))
-        known = self._known(pair)
-        self._tell_inside(pair, known)
-        return np.asarray(known.reindex(dates).fillna(0.0), dtype=np.float64)
-
-    def _tell_inside(self, pair: str, known: pd.Series[float]) -> None:
-        """Warn once of funding times that no candle opens at."""
-        candle = pd.Timedelta(seconds=timeframe_to_seconds(self._config["timeframe"]))
-        times = pd.DatetimeIndex(known.index)
-        n_inside = int((times != times.floor(candle)).sum())
-        if n_inside and pair not in self._told_inside:
-            self._told_inside.add(pair)
-            logger.warning(
-                "%s: %d of %d funding times lie inside candles of %s, at no candle's open: trades pay that funding, in "
-                "training they do not. Remedy: a timeframe of at most %s.",
-                pair,
-                n_inside,
-                len(known),
-                self._config["timeframe"],
-                _interval(known),
-            )
+        return np.asarray(self._known(pair).reindex(dates).fillna(0.0), dtype=np.float64)
 
     def due_within(
         self, pair: str, dates: pd.Series[pd.Timestamp], timeframe_ms: int

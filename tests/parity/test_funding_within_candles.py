@@ -35,21 +35,21 @@ def candles_of(frame: pd.DataFrame, timeframe: str, due: pd.Series) -> PairCandl
     return source.candles(PAIR, frame)
 
 
-def market(hours: int) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series]:
-    """Candles of so many hours, and a funding every eight: rates and marks, and what is due of them by date."""
+def market(hours: int, every: int = 8) -> tuple[pd.DataFrame, pd.DataFrame, pd.Series]:
+    """Candles of so many hours, and fundings so many hours apart: rates and marks, and what is due of them by date."""
     candles = random_candles(hours, N, volatility=0.004)
     candles["date"] = pd.date_range("2024-01-10", periods=N, freq=f"{hours}h", tz="UTC")
-    times = pd.date_range(candles["date"].iloc[0], candles["date"].iloc[-1], freq="8h")
+    times = pd.date_range(candles["date"].iloc[0], candles["date"].iloc[-1], freq=f"{every}h")
     rates = np.random.default_rng(hours).normal(0, 0.002, len(times))
     funding = pd.DataFrame({"date": times, "open_mark": 100.0, "open_fund": rates})
     return candles, funding, pd.Series(100.0 * rates, pd.DatetimeIndex(times))
 
 
-@pytest.mark.parametrize(("timeframe", "hours"), [("4h", 4), ("12h", 12), ("1d", 24)])
+@pytest.mark.parametrize(("timeframe", "hours", "every"), [("4h", 4, 8), ("4h", 4, 1), ("12h", 12, 8), ("1d", 24, 8)])
 def test_trades_pay_the_funding_within_the_candles_that_they_live_through(
-    tmp_path: Path, timeframe: str, hours: int
+    tmp_path: Path, timeframe: str, hours: int, every: int
 ) -> None:
-    frame, funding, due = market(hours)
+    frame, funding, due = market(hours, every)
     rules = make_rules(timeframe_minutes=60 * hours, max_trade_duration_candles=5, stoploss_ratio=0.02)
     actions = [Action.NEUTRAL, Action.LONG_ENTER, Action.SHORT_ENTER, Action.LONG_EXIT, Action.SHORT_EXIT]
     script = np.random.default_rng(hours).choice([int(action) for action in actions], N)
@@ -58,7 +58,7 @@ def test_trades_pay_the_funding_within_the_candles_that_they_live_through(
 
     candles = candles_of(frame, timeframe, due)
     tape = candles.tape(frame.assign(**{LONG_SIGNAL: 0, SHORT_SIGNAL: 0}), np.zeros((N, 1)))
-    assert (tape.funding_within is None) == (hours < 8)
+    assert (tape.funding_within is None) == (hours < every)
     trades, _, _ = play_tape(tape, rules, script)
     assert_same_trades(trades, expected, rules)
     assert len(trades) > 60
