@@ -68,6 +68,11 @@ def parse_freqai(section: Mapping[str, Any], complaints: list[str]) -> FreqaiSet
         for key, value in (section.get("data_split_parameters") or {}).items()
         if key not in _SPLIT_ARGUMENTS
     ]
+    if not str(section.get("identifier", "unset")).strip(" ./\\"):
+        complaints.append(
+            f"freqai.identifier is {section['identifier']!r}; accepted: a name, of the folder in user_data/models that "
+            "holds this model alone (freqtrade's analyses remove it whole); remedy: set one"
+        )
     freqai = parse_section(FreqaiSettings, values, complaints, "freqai", elsewhere)
     if freqai is None or freqai.train_size is None:
         return freqai

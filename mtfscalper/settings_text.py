@@ -117,9 +117,17 @@ def _complaint(
         name += f".{rest[0]}"
     default = field.get_default(call_default_factory=True, validated_data={})
     default, received = (list(value) if isinstance(value, tuple) else value for value in (default, received))
-    remedy = "remove the key" if isinstance(default, BaseModel) else f"set it so, or remove it for {default!r}"
+    remedy = (
+        "remove the key" if isinstance(default, BaseModel) else f"set it so, or remove it for {_as_written(default)}"
+    )
     meaning = str(field.description).split(". ")[0]
-    return f"{name} is {received!r}; accepted: {accepted_values(model, str(head))} ({meaning}); remedy: {remedy}"
+    accepted = accepted_values(model, str(head))
+    return f"{name} is {_as_written(received)}; accepted: {accepted} ({meaning}); remedy: {remedy}"
+
+
+def _as_written(value: Any) -> str:
+    """A value as the config's JSON writes it, text as in ``accepted``."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
 
 
 def _lists_to_tuples(values: Mapping[str, Any]) -> dict[str, Any]:

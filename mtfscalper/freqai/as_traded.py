@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -43,8 +44,8 @@ _SAMPLE = 64
 # Which is asked at every candle where that takes no longer, or where it does not answer the same in the sample.
 _CHEAP_SECONDS = 5.0
 
-# What is asked of a strategy at one candle.
-_Question = Callable[[IStrategy], float]
+# What is asked of a strategy at one candle. The answer is the user's: it may be anything.
+_Question = Callable[[IStrategy], Any]
 
 Historic = Mapping[str, Mapping[str, DataFrame]]
 
@@ -226,12 +227,15 @@ class Callbacks:
             ) from error
 
     def leverages(self) -> Asked:
-        """``leverage()`` at every candle, within what the exchange gives."""
+        """``leverage()`` at every candle, within what the exchange gives.
+
+        :raises RulesError: if it answers with no number where an entry may be made
+        """
         largest = self.largest_leverage
 
         def question(at: int) -> _Question:
-            def ask(strategy: IStrategy) -> float:
-                asked = strategy.leverage(
+            def ask(strategy: IStrategy) -> Any:
+                return strategy.leverage(
                     pair=self._pair,
                     current_time=self._dates[at],
                     current_rate=self._opens[at],
@@ -240,26 +244,25 @@ class Callbacks:
                     side=self._side,
                     entry_tag=self._tags[at],
                 )
-                return min(max(float(asked), 1.0), largest)
 
             return ask
 
-        return self._everywhere("leverage", question, 1.0)
+        return self._everywhere("leverage", question, lambda answer: min(max(answer, 1.0), largest), 1.0)
 
     def stakes(self, leverages: npt.NDArray[np.float64], available: float) -> Asked:
         """``custom_stake_amount()`` at every candle, over what it is proposed.
 
         :param leverages: of the entries
         :param available: stake currency that an entry may stake at most
-        :raises RulesError: if the exchange has no limits for a stake
+        :raises RulesError: if the exchange has no limits for a stake, or as :meth:`leverages`
         """
 
         def question(at: int) -> _Question:
             rate, leverage = self._opens[at], float(leverages[at])
             least, most = self.limits.least_and_most(rate, leverage)
 
-            def ask(strategy: IStrategy) -> float:
-                asked = strategy.custom_stake_amount(
+            def ask(strategy: IStrategy) -> Any:
+                return strategy.custom_stake_amount(
                     pair=self._pair,
                     current_time=self._dates[at],
                     current_rate=rate,
@@ -270,33 +273,45 @@ class Callbacks:
                     entry_tag=self._tags[at],
                     side=self._side,
                 )
-                return max(float(asked or 0.0), 0.0) / self._stake
 
             return ask
 
-        return self._everywhere("custom_stake_amount", question, 1.0)
+        def bounded(answer: Any) -> Any:
+            return max(answer or 0.0, 0.0) / self._stake
 
-    def _everywhere(self, name: str, question: Callable[[int], _Question], default: float) -> Asked:
+        return self._everywhere("custom_stake_amount", question, bounded, 1.0)
+
+    def _everywhere(
+        self, name: str, question: Callable[[int], _Question], bounded: Callable[[Any], Any], default: float
+    ) -> Asked:
         """Ask at every candle.
 
         :param question: makes what is asked at a candle; what it raises itself is not the strategy's fault
+        :param bounded: what freqtrade makes of an answer, by its own comparisons
+        :raises RulesError: if an answer is no number; before the first that is one, indicators are not there yet
         """
         n = len(self._opens)
         if getattr(type(self._strategy), name) is getattr(IStrategy, name):
             return Asked(np.full(n, default), 0, None, False)
         failures: list[Exception] = []
         values = np.full(n, np.nan)
+        no_numbers: dict[int, Any] = {}
         with self._frames_up_to() as (strategy, see):
 
             def answer(at: int) -> None:
                 see(at)
                 ask = question(at)
                 try:
-                    values[at] = ask(strategy)
+                    answered = ask(strategy)
                 except Exception as error:
                     # As freqtrade does, which logs it and goes on.
                     failures.append(error)
                     values[at] = default
+                    return
+                value = _number(bounded, answered)
+                if value is None:
+                    no_numbers[at] = answered
+                values[at] = default if value is None else value
 
             # Nothing is entered at the first candle, which has no row before it.
             first = min(1, n - 1)
@@ -305,13 +320,30 @@ class Callbacks:
             for at in sample:
                 answer(at)
             each = (time.perf_counter() - started) / len(sample)
-            same = len(set(values[sample].tolist())) == 1
+            same = not no_numbers and len(set(values[sample].tolist())) == 1
             if same and each * n > _CHEAP_SECONDS:
                 return Asked(np.full(n, values[sample[0]]), len(failures), next(iter(failures), None), True)
             for at in (np.flatnonzero(np.isnan(values[first:])) + first).tolist():
                 answer(at)
             values[0] = values[first]
+        self._check_numbers(name, no_numbers, range(first, n))
         return Asked(values, len(failures), next(iter(failures), None), False)
+
+    def _check_numbers(self, name: str, no_numbers: Mapping[int, Any], asked: range) -> None:
+        """Refuse answers on which freqtrade would fail, or trade what nobody can name.
+
+        :param no_numbers: answers that are none, by candle
+        :raises RulesError: if they are more than those before the first number
+        """
+        first = next((at for at in asked if at not in no_numbers), asked.start)
+        late = [at for at in sorted(no_numbers) if at >= first]
+        if late:
+            default = "1.0 for no leverage" if name == "leverage" else "proposed_stake"
+            raise RulesError(
+                f"{name} of {type(self._strategy).__name__} answers {no_numbers[late[0]]!r} at "
+                f"{self._dates[late[0]]:%Y-%m-%d %H:%M}, the first of {len(late)} such candles, asked about a "
+                f"{self._side}; accepted: a number at every candle; remedy: return one in every case, such as {default}"
+            )
 
     @contextmanager
     def _frames_up_to(self) -> Iterator[tuple[IStrategy, Callable[[int], None]]]:
@@ -329,3 +361,12 @@ class Callbacks:
             provider._set_cached_df(self._pair, self._strategy.timeframe, self._frame, kind)
         # The row before a candle is the last one that has closed at its open.
         yield strategy, lambda at: provider._set_dataframe_max_index(self._pair, at)
+
+
+def _number(bounded: Callable[[Any], Any], answer: Any) -> float | None:
+    """An answer within its bounds, None where it is no number."""
+    try:
+        value = float(bounded(answer))
+    except (TypeError, ValueError):
+        return None
+    return None if math.isnan(value) else value

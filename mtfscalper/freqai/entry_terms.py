@@ -190,7 +190,7 @@ class Asker:
         limits = callbacks.limits
         try:
             found = limits.most_altered(
-                rates, leverages, np.minimum(factors * stake.proposed, stake.available), stake[1]
+                rates, leverages, np.minimum(factors * stake.proposed, stake.available), stake.available
             )
         except (RulesError, ArithmeticError, AssertionError):
             # Of an exchange without limits, or with lots that ccxt cannot count in: a warning is all that they are for.

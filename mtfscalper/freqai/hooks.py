@@ -91,8 +91,16 @@ def check_hooks(model: type, ours: type) -> None:
 
     :param model: the class that freqtrade found
     :param ours: the class it inherits its training from
-    :raises OperationalException: naming such hooks, what does here what they do elsewhere, and the live ones
+    :raises OperationalException: naming such hooks, what does here what they do elsewhere, and the live ones; or
+        another model of freqtrade's among its parents
     """
+    others = [kind.__name__ for kind in model.__mro__ if kind not in ours.__mro__ and _is_freqtrades_model(kind)]
+    if others:
+        raise OperationalException(
+            f"{model.__name__} inherits from {' and '.join(others)} of freqtrade beside {ours.__name__}, and each "
+            f"trains in its own way; accepted: a class that inherits from {ours.__name__} and from none of freqtrade's "
+            f"learners; remedy: take {' and '.join(others)} out of its bases; {_REWARD}"
+        )
     without_effect = sorted(set(_without_effect(model, ours)))
     if not without_effect:
         return
@@ -102,6 +110,10 @@ def check_hooks(model: type, ours: type) -> None:
         f"are called, which are {', '.join(name for name in LIVE_HOOKS if not name.startswith('_'))}; remedy: remove "
         f"{'it' if len(without_effect) == 1 else 'them'}{''.join(f'; {words}' for words in instead)}"
     )
+
+
+def _is_freqtrades_model(kind: type) -> bool:
+    return kind.__module__.startswith("freqtrade.") and issubclass(kind, BaseReinforcementLearningModel)
 
 
 def _without_effect(model: type, ours: type) -> Iterator[str]:

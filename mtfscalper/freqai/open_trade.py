@@ -60,13 +60,9 @@ class PriceHistory(NamedTuple):
         :param at: the candle's position
         :param side: +1 or -1
         """
-        after = before
         # Due at its open, after the decision there, and then until the next.
-        if self.funding[at]:
-            after = after - side * self.funding[at]
-        if self.funding_within and self.funding_within[at]:
-            after = after - side * self.funding_within[at]
-        return after
+        after = before - side * self.funding[at]
+        return after - side * self.funding_within[at] if self.funding_within else after
 
 
 class _Seen(NamedTuple):
@@ -169,9 +165,8 @@ class OpenTrade:
                     account = account._replace(best_profit=asked[2])
                 else:
                     account = see_profit(SCALAR, account, profit_ratio(self._rules, account, open_rate))
-            received = history.received(account.funding, at, account.side)
-            if received != account.funding:
-                account = account._replace(funding=received)
+            if history.funding[at] or history.funding_within:
+                account = account._replace(funding=history.received(account.funding, at, account.side))
             last_ms = date_ms
             at += 1
         followed = account

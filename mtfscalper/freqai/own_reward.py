@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
 import math
 import traceback
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from freqtrade.configuration.config_secrets import sanitize_config
@@ -195,10 +197,12 @@ def users_reward(model: type, config: Mapping[str, Any]) -> UsersReward | None:
 
     :param model: the class that freqtrade found
     :param config: the freqtrade config
-    :raises OperationalException: if the class changes more than its reward, or goes by actions that are not known here
+    :raises OperationalException: if the class changes more than its reward, goes by actions that are not known here, or
+        is no ``MyRLEnv``
     """
     kind = getattr(model, MY_RL_ENV)
     if kind is getattr(BaseReinforcementLearningModel, MY_RL_ENV):
+        _check_unused(model)
         return None
     _check(model, kind)
     rl_config = deepcopy(dict(config["freqai"].get("rl_config") or {}))
@@ -217,6 +221,34 @@ def check_reward_of_strategy(reward: UsersReward | None, can_short: bool) -> Non
             "short at once, which no trade does here; accepted: Base5ActionRLEnv or Base4ActionRLEnv, or a strategy "
             "with can_short = False; remedy: change one of the two"
         )
+
+
+def _check_unused(model: type) -> None:
+    """Refuse a model whose file holds a reward that nothing finds, and whose author believes in it.
+
+    :raises OperationalException: naming the class
+    """
+    file = vars(model).get("__file__")
+    if file is None:
+        # Made by hand, not found by freqtrade, which keeps no module of a model either.
+        return
+    tree = ast.parse(Path(file).read_bytes())
+    of_model = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == model.__name__]
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for node in (node for body in (tree.body, *of_model) for node in body):
+        if isinstance(node, ast.ClassDef) and node.name not in {model.__name__, *used} and _has_reward(node):
+            raise OperationalException(
+                f"{model.__name__} comes with a class {node.name} ({file}, line {node.lineno}), whose {METHOD} nothing "
+                f"calls; accepted: a class of the name {MY_RL_ENV} within {model.__name__}; remedy: name it so and "
+                f"indent it there, write {MY_RL_ENV} = {node.name} there, or remove it"
+            )
+
+
+def _has_reward(node: ast.ClassDef) -> bool:
+    """Whether a class of a file defines a reward of its own, and is no model."""
+    bases = {name for base in node.bases for name in (getattr(base, "id", None), getattr(base, "attr", None)) if name}
+    methods = {each.name for each in node.body if isinstance(each, ast.FunctionDef)}
+    return METHOD in methods and any(base.endswith(("Env", "Environment")) for base in bases)
 
 
 def _check(model: type, kind: Any) -> None:

@@ -190,9 +190,14 @@ def test_hooks_of_a_parent_and_of_a_mixin_count() -> None:
     assert refusal(type("Mixed", (mixin, Model), {})).startswith("Mixed overrides pack_env_dict")
 
 
-def test_a_stock_learner_behind_this_model_has_no_effect_and_is_refused() -> None:
-    message = refusal(type("Both", (Model, ReinforcementLearner), {}))
-    assert message.startswith("Both overrides fit, which nothing calls here")
+@pytest.mark.parametrize("bases", [(Model, ReinforcementLearner), (ReinforcementLearner, Model)])
+def test_a_stock_learner_before_or_behind_this_model_is_refused(bases: tuple[type, ...]) -> None:
+    with pytest.raises(OperationalException) as refused:
+        check_hooks(type("Both", bases, {}), Model)
+    message = str(refused.value)
+    assert message.startswith("Both inherits from ReinforcementLearner of freqtrade beside MtfScalperFreqaiModel, and ")
+    assert "remedy: take ReinforcementLearner out of its bases" in message
+    assert "nested class MyRLEnv" in message
 
 
 def test_a_hook_that_a_models_own_code_calls_has_an_effect() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from builders import PAIR, candle_table, make_settings, make_tape, random_candles
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai.RL.Base5ActionRLEnv import Base5ActionRLEnv
+from freqtrade.resolvers.freqaimodel_resolver import FreqaiModelResolver
 from own_rewards import FEATURE, Documented, Impatient, PaysExits, PaysExits3, PaysExits4, ReadsEverything
 
 from mtfscalper.envs.batched_env import BatchedTradingEnv
@@ -357,3 +359,46 @@ def test_environments_that_step_many_accounts_at_once_refuse_it() -> None:
         BatchedTradingEnv(BY_HAND, paid_by(PaysExits, make_settings()), 2)
     with pytest.raises(ValueError, match="own_reward is given 2 tapes"):
         TradingEnv([BY_HAND, BY_HAND], paid_by(PaysExits, make_settings()))
+
+
+_NESTED = """
+class Mine(MtfScalperFreqaiModel):
+    class {name}(Base5ActionRLEnv):
+        def calculate_reward(self, action):
+            return 1.0
+"""
+_BESIDE = """
+class {name}(Base5ActionRLEnv):
+    def calculate_reward(self, action):
+        return 1.0
+
+class Mine(MtfScalperFreqaiModel):
+    {body}
+"""
+_IMPORTS = """
+from freqtrade.freqai.RL.Base5ActionRLEnv import Base5ActionRLEnv
+from mtfscalper.freqai.model import MtfScalperFreqaiModel
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "unused"),
+    [
+        (_NESTED.format(name="MyRLEnvironment"), "MyRLEnvironment"),
+        (_BESIDE.format(name="MyRLEnv", body="pass"), "MyRLEnv"),
+        (_NESTED.format(name="MyRLEnv"), None),
+        (_BESIDE.format(name="Paid", body="MyRLEnv = Paid"), None),
+        # Of another model in the file.
+        (_NESTED.format(name="MyRLEnv").replace("Mine", "Other") + "class Mine(MtfScalperFreqaiModel): ...", None),
+    ],
+)
+def test_a_reward_that_nothing_would_find_is_refused(tmp_path: Path, source: str, unused: str | None) -> None:
+    (tmp_path / "Mine.py").write_text(_IMPORTS + source)
+    # As freqtrade finds it, which keeps the class and not its module.
+    model, _ = FreqaiModelResolver._search_object(directory=tmp_path, object_name="Mine")
+    assert model is not None
+    if unused is None:
+        assert (users_reward(model, config_with()) is None) == ("Other" in source)
+    else:
+        with pytest.raises(OperationalException, match=rf"^Mine comes with a class {unused} \(.*remedy: name it so"):
+            users_reward(model, config_with())
