@@ -147,6 +147,9 @@ _SWITCHES = {
     "custom_stoploss": "use_custom_stoploss",
 }
 _LOCK = "lock_pair"
+# Asked before a training about every candle, by what is there then.
+_ASKED_BEFORE = ("custom_stake_amount", "leverage")
+_OF_THE_MOMENT = ("LocalTrade", "Trade", "wallets")
 _LIMIT_ORDERS = {"custom_entry_price": "entry", "custom_exit_price": "exit"}
 
 _RETURN_CONST = "RETURN_CONST"
@@ -220,6 +223,16 @@ def unsimulated_methods(strategy: IStrategy) -> Iterator[Unsimulated]:
         own = _users_method(strategy, name)
         if own is not None and _is_called(strategy, name) and not _does_nothing(name, own):
             yield Unsimulated(name, NAMED_METHODS.get(name, _UNKNOWN))
+    for name in _ASKED_BEFORE:
+        own = _users_method(strategy, name)
+        code = getattr(own, "__code__", None)
+        read = [] if code is None else [one for one in _OF_THE_MOMENT if _calls_through(strategy, code, one)]
+        if read:
+            yield Unsimulated(
+                name,
+                f"it looks at {' and '.join(read)}: at all candles of a training it sees wallet and trades as they are when "
+                "the training begins",
+            )
     # It is called rather than changed.
     if any(_calls(code, _LOCK) for code in _users_code(strategy)):
         yield Unsimulated(_LOCK, "pairs that it locks are not entered for a while, in training they are")
@@ -282,8 +295,27 @@ def _users_code(strategy: IStrategy) -> Iterator[CodeType]:
 
 
 def _calls(code: CodeType, name: str) -> bool:
+    return name in _names_in(code)
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """The names of globals and attributes in a function and in those inside it."""
     inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return name in code.co_names or any(_calls(one, name) for one in inner)
+    return set(code.co_names).union(*(_names_in(one) for one in inner))
+
+
+def _calls_through(strategy: IStrategy, code: CodeType, name: str) -> bool:
+    """Whether a name is in a function, or in those of the user's own methods that it calls."""
+    methods: dict[str, list[CodeType]] = {}
+    for own in _users_code(strategy):
+        methods.setdefault(own.co_name, []).append(own)
+    reached: set[CodeType] = set()
+    ahead = [code]
+    while ahead:
+        if (one := ahead.pop()) not in reached:
+            reached.add(one)
+            ahead += [own for called in _names_in(one) for own in methods.get(called, ())]
+    return any(_calls(one, name) for one in reached)
 
 
 # ---------------------------------------------------------------------- switches

@@ -11,6 +11,7 @@ from freqai_runs import ROOT, FreqtradeBacktest, Watch
 from freqtrade.commands.arguments import ARGS_BACKTEST
 from freqtrade.config_schema import CONF_SCHEMA
 from freqtrade.enums import MarginMode, RunMode
+from freqtrade.persistence import Trade
 from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy import IStrategy
 
@@ -351,6 +352,24 @@ def locks_inside(self: Any, **keywords: Any) -> None:
 
 def test_a_strategy_that_locks_pairs_is_told_so(caplog: pytest.LogCaptureFixture) -> None:
     assert "pairs that it locks" in named(caplog, my_helper=locks_inside)[0]["lock_pair"]
+
+
+def leverage_by_open_trades(self: Any, **keywords: Any) -> float:
+    return 1.0 + Trade.get_open_trade_count()
+
+
+def stake_by_the_wallet(self: Any, **keywords: Any) -> float:
+    return self.my_share()  # type: ignore[no-any-return]
+
+
+def my_share(self: Any) -> float:
+    return 0.1 * self.wallets.get_total_stake_amount()  # type: ignore[no-any-return]
+
+
+def test_what_is_asked_before_a_training_and_looks_at_the_moment_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    assert "it looks at Trade: " in named(caplog, leverage=leverage_by_open_trades)[0]["leverage"]
+    told = named(caplog, custom_stake_amount=stake_by_the_wallet, my_share=my_share)[0]
+    assert "it looks at wallets: " in told["custom_stake_amount"]
 
 
 # ---------------------------------------------------------------------- the policy's own callbacks
