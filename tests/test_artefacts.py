@@ -199,6 +199,7 @@ def change(file: Path) -> None:
         "market/tape.py",
         "market/signals.py",
         "trading/rules.py",
+        "trading/exits.py",
         "trading/reward.py",
         "envs/trading_env.py",
         "envs/batched_env.py",

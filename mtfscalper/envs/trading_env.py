@@ -137,7 +137,7 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
         return bool(self._state.terminated or self._state.candle == self._state.last)
 
     def _passes_by_itself(self) -> bool:
-        return not self._ended and bool(enters_by_itself(SCALAR, self._scene, self._state))
+        return bool(enters_by_itself(SCALAR, self._scene, self._state)) and not self._ended
 
     def _run(self, action: int) -> float:
         """Act at this candle, then let the candles without a decision pass.

@@ -230,8 +230,7 @@ def unsimulated_methods(strategy: IStrategy) -> Iterator[Unsimulated]:
         if read:
             yield Unsimulated(
                 name,
-                f"it looks at {' and '.join(read)}: at all candles of a training it sees wallet and trades as they are when "
-                "the training begins",
+                f"it looks at {' and '.join(read)}: at all candles of a training it sees them as they are when it begins",
             )
     # It is called rather than changed.
     if any(_calls(code, _LOCK) for code in _users_code(strategy)):

@@ -143,4 +143,4 @@ def changed(account: Account, **fields: Array) -> Account:
     values = list(account)
     for name, value in fields.items():
         values[_PLACES[name]] = value
-    return Account(*values)
+    return Account._make(values)

@@ -34,6 +34,7 @@ class Namespace(Protocol):
     def floor(self, value: Array) -> Array: ...
     def to_index(self, values: Array) -> Array: ...
     def replace_where(self, mask: Array, group: Any, function: Callable[..., Any], *arguments: Array) -> Array: ...
+    def if_any(self, mask: Array, function: Callable[[], Any], otherwise: Any) -> Any: ...
 
 
 class ScalarNamespace:
@@ -68,8 +69,8 @@ class ScalarNamespace:
 
     @staticmethod
     def log(value: float) -> float:
-        # Not math.log: a single environment and a batch of them agree to the last bit.
-        return float(np.log(value))
+        # Not math.log: a single environment and a batch of them agree to the last bit. When flat it is that of 1.
+        return 0.0 if value == 1.0 else float(np.log(value))
 
     round = staticmethod(round)
     floor = staticmethod(math.floor)
@@ -79,6 +80,12 @@ class ScalarNamespace:
     def replace_where(mask: bool, group: Any, function: Callable[..., Any], *arguments: Any) -> Any:
         """A group, or where the mask holds what a function makes of the arguments."""
         return function(*arguments) if mask else group
+
+    @staticmethod
+    def if_any(mask: bool, function: Callable[[], Any], otherwise: Any) -> Any:
+        """What a function gives, unless the mask holds for nobody: then ``otherwise``, in whose place it would do as
+        well, so that the work is spared."""
+        return function() if mask else otherwise
 
 
 class BatchNamespace(Namespace, Protocol):
@@ -138,6 +145,11 @@ class NumpyNamespace:
         if not len(positions):
             return group
         return put_members(cls, group, positions, function(*take_members(arguments, positions)))
+
+    @staticmethod
+    def if_any(mask: npt.NDArray[np.bool_], function: Callable[[], Any], otherwise: Any) -> Any:
+        """See :meth:`ScalarNamespace.if_any`."""
+        return function() if np.count_nonzero(mask) else otherwise
 
     @staticmethod
     def table(columns: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float64]:

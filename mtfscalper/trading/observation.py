@@ -84,19 +84,20 @@ def observe(
     :param profit: profit ratio of its trade at that open
     :return: within :data:`LOWEST` and :data:`HIGHEST`; what is not shown is 0
     """
+    hidden = 0.0 * account.side
     if not view.state_info:
-        hidden = 0.0 * account.side
         return Observation(row, account.side, hidden, hidden, hidden, long_permitted, short_permitted)
     in_trade = account.side != 0
-    return Observation(
-        row,
-        account.side,
-        xp.where(in_trade, _clipped(xp, profit / view.profit_aim), 0.0),
-        xp.where(in_trade, _clipped(xp, account.best_profit / view.profit_aim), 0.0),
-        xp.minimum(account.held_candles / rules.max_trade_duration_candles, 1.0),
-        long_permitted,
-        short_permitted,
-    )
+
+    def shown() -> tuple[Array, Array, Array]:
+        return (
+            xp.where(in_trade, _clipped(xp, profit / view.profit_aim), 0.0),
+            xp.where(in_trade, _clipped(xp, account.best_profit / view.profit_aim), 0.0),
+            xp.minimum(account.held_candles / rules.max_trade_duration_candles, 1.0),
+        )
+
+    shown_profit, shown_best_profit, held = xp.if_any(in_trade, shown, (hidden, hidden, hidden))
+    return Observation(row, account.side, shown_profit, shown_best_profit, held, long_permitted, short_permitted)
 
 
 def _clipped(xp: Namespace, value: Array) -> Array:

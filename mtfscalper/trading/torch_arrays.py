@@ -90,6 +90,11 @@ class TorchNamespace:
         """
         return map_arrays(lambda new, old: self.where(mask, new, old), function(*arguments), group)
 
+    @staticmethod
+    def if_any(mask: torch.Tensor, function: Callable[[], Any], otherwise: Any) -> Any:
+        """See :meth:`mtfscalper.trading.arrays.ScalarNamespace.if_any`; to ask would stop the device."""
+        return function()
+
     def table(self, columns: Sequence[npt.NDArray[Any]]) -> torch.Tensor:
         """Columns to look rows up in; the numbers of a column lie together, so that one call makes contiguous ones."""
         return self.asarray(np.stack(columns).astype(np.float64))

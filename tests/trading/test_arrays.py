@@ -116,6 +116,16 @@ def test_where_each_is_where_of_each_pair_and_leaves_what_it_is_given(xp: BatchN
         assert [xp.to_numpy(got)[member] for got in chosen] == SCALAR.where_each(condition[member], ours, theirs)
 
 
+@pytest.mark.parametrize("xp", NAMESPACES)
+@pytest.mark.parametrize("holds", [0, 1, 3])
+def test_if_any_spares_only_what_nobody_needs(xp: BatchNamespace, holds: int) -> None:
+    mask = np.arange(3) < holds
+    assert xp.if_any(xp.asarray(mask), lambda: "worked out", "spared") == (
+        "worked out" if holds or isinstance(xp, TorchNamespace) else "spared"
+    )
+    assert SCALAR.if_any(bool(mask[0]), lambda: "worked out", "spared") == ("worked out" if holds else "spared")
+
+
 def test_mark_sees_the_open_and_values_the_trade_there() -> None:
     rules = every_rule(fee_ratio=0.001, leverage_short=3.0)
     account = FLAT._replace(side=-1.0, leverage=3.0, open_rate=100.0, best_profit=0.01, funding=0.2, stake=0.9)
