@@ -230,7 +230,7 @@ def unsimulated_methods(strategy: IStrategy) -> Iterator[Unsimulated]:
         if read:
             yield Unsimulated(
                 name,
-                f"it looks at {' and '.join(read)}: at all candles of a training it sees them as they are when it begins",
+                f"it looks at {' and '.join(read)}: training sees them as they are when it begins, at all candles",
             )
     # It is called rather than changed.
     if any(_calls(code, _LOCK) for code in _users_code(strategy)):
