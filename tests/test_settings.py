@@ -690,6 +690,15 @@ def test_an_argument_another_algorithm_does_not_take_is_refused(
     assert f"did you mean {meant!r}?" in message
 
 
+def test_ppos_arguments_of_another_algorithm_are_not_taken_for_misspellings() -> None:
+    message = refusal({"model_type": "DQN"}, model_training_parameters={"n_epochs": 5})
+    assert "remedy: remove it, for it is PPO's, or set freqai.rl_config.model_type to 'PPO'" in message
+
+
+def test_a_rewards_key_beside_its_section_is_sent_there() -> None:
+    assert "remedy: it stands in freqai.rl_config.model_reward_parameters: move it there" in refusal({"rr": 2})
+
+
 @pytest.mark.parametrize("model_type", ["PPO", "DQN"])
 def test_arguments_that_shape_the_network_are_refused_with_the_place_where_it_is_shaped(model_type: str) -> None:
     given = {"net_arch": [64, 64]}

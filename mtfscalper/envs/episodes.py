@@ -245,6 +245,11 @@ class EpisodeMap:
 
 def _no_decision(tapes: Sequence[MarketTape], settings: EnvSettings, permitted: npt.NDArray[np.bool_]) -> str:
     pairs = ", ".join(tape.pair for tape in tapes)
+    if not permitted.any() and settings.entry_mode == "agent":
+        return (
+            f"{pairs}: at none of {len(permitted)} candles does the strategy enter where the policy would, by its own "
+            "conditions in populate_entry_trend; accepted: at least one; remedy: loosen them, or train on more days"
+        )
     if not permitted.any():
         return (
             f"{pairs}: none of {len(permitted)} candles carries a classic signal, so that entry_mode "

@@ -69,6 +69,7 @@ class Signals(NamedTuple):
     :ivar frames: what the strategy's callbacks see of a pair as they are asked about an entry, by side
     :ivar doubled: rows on which an entry and an own exit of one side meet
     :ivar exits_vary: whether there are exits that depend on what the policy would enter
+    :ivar unasked: rows on which the strategy enters though the policy would not
     """
 
     long: Side
@@ -76,6 +77,7 @@ class Signals(NamedTuple):
     frames: Mapping[str, DataFrame]
     doubled: int
     exits_vary: bool
+    unasked: int
 
 
 class _Everywhere:
@@ -124,7 +126,55 @@ def signals_of(strategy: IStrategy, candles: DataFrame, pair: str, historic: His
         tags = entering["enter_tag"].shift(1) if "enter_tag" in entering else pd.Series([None] * len(entering))
         sides[name] = Side(gate, exits, [tag if isinstance(tag, str) else None for tag in tags])
     frames = {"long": runs[Action.LONG_ENTER], "short": runs[Action.SHORT_ENTER]}
-    return Signals(sides["long"], sides["short"], frames, doubled, exits_vary)
+    neutral = runs[Action.NEUTRAL]
+    unasked = _flag(neutral, "enter_long") | (_flag(neutral, "enter_short") & strategy.can_short)
+    return Signals(sides["long"], sides["short"], frames, doubled, exits_vary, int(unasked.sum()))
+
+
+def why_not_as_asked(
+    strategy: IStrategy, candles: DataFrame, pair: str, signals: Signals, historic: Historic | None = None
+) -> str | None:
+    """Why trades of a strategy cannot be what its policy asks for, None if they can.
+
+    A strategy that never enters a side where the policy asks for it may read other numbers than the policy's, such as
+    those of FreqAI's environment with four actions. One that only trades one side is none of these.
+
+    :param signals: of the same candles
+    :return: what, where, what is accepted and the remedy
+    """
+    name = type(strategy).__name__
+    if len(signals.long.gate) != len(candles):
+        return (
+            f"{name} gives {len(signals.long.gate)} rows for the {len(candles)} candles of {pair}; accepted: one row "
+            "for each candle; remedy: drop none in populate_indicators, populate_entry_trend and populate_exit_trend "
+            "(dropna, an inner merge), for freqtrade refuses such a frame"
+        )
+    sides = ("long", "short") if strategy.can_short else ("long",)
+    never = [side for side in sides if not getattr(signals, side).gate.any()]
+    if not never:
+        return None
+    neutral = _run(strategy, candles, pair, Action.NEUTRAL, historic)
+    others = []
+    for action in (Action.LONG_ENTER, Action.LONG_EXIT, Action.SHORT_ENTER, Action.SHORT_EXIT):
+        frame = _run(strategy, candles, pair, action, historic)
+        entered = [side for side in never if (_flag(frame, f"enter_{side}") & ~_flag(neutral, f"enter_{side}")).any()]
+        others += [f"enter_{side} at {int(action)}" for side in entered]
+    accepted = (
+        f"accepted: enter_long where {ACTION_COLUMN} is 1, exit_long at 2, enter_short at 3, exit_short at 4, whatever "
+        "environment a reward of yours inherits from"
+    )
+    if others:
+        return (
+            f"{name} reads {ACTION_COLUMN} by other numbers than the policy's: for {pair} it sets {', '.join(others)}; "
+            f"{accepted}; remedy: compare with these numbers in populate_entry_trend and populate_exit_trend"
+        )
+    if len(never) == len(sides):
+        return (
+            f"{name} enters {pair} at none of {len(candles)} candles, though the policy would at each of them, so that "
+            f"nothing could be learned; {accepted}, with do_predict 1; remedy: correct populate_entry_trend, loosen "
+            "its own conditions, or take the pair out of the whitelist"
+        )
+    return None
 
 
 def _run(strategy: IStrategy, candles: DataFrame, pair: str, action: Action, historic: Historic | None) -> DataFrame:

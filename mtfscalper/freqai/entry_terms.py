@@ -13,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from freqtrade.enums import TRADE_MODES, MarginMode, TradingMode
+from freqtrade.exceptions import OperationalException
 from freqtrade.exchange import Exchange
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
-from mtfscalper.freqai.as_traded import Asked, Callbacks, Historic, Signals, signals_of
+from mtfscalper.freqai.as_traded import Asked, Callbacks, Historic, Signals, signals_of, why_not_as_asked
+from mtfscalper.freqai.columns import ACTION_COLUMN
 from mtfscalper.freqai.stake_limits import BACKTESTS_STOP
 from mtfscalper.freqai.unsimulated import EXITS_OF_COLUMNS
 from mtfscalper.trading.trading_rules import RulesError
@@ -132,13 +134,35 @@ class Asker:
             self.told.add(name or message)
             logger.warning("%s", message)
 
-    def terms(self, pair: str, candles: DataFrame, stake: Stake, historic: Historic | None = None) -> EntryTerms:
+    def terms(
+        self,
+        pair: str,
+        candles: DataFrame,
+        stake: Stake,
+        historic: Historic | None = None,
+        *,
+        policy_enters: bool = True,
+    ) -> EntryTerms:
         """The terms of a pair's trades on its candles.
 
         :param candles: ``date``, open, high, low, close, volume; one row a candle
+        :param policy_enters: whether the policy decides on entries, as in all entry modes but "classic"
         :raises mtfscalper.trading.trading_rules.RulesError: if the exchange has no leverage for the stake
+        :raises OperationalException: if the strategy does not trade what a policy asks for
         """
         signals = self.signals(pair, candles, historic)
+        if signals is not None:
+            why = why_not_as_asked(self.strategy, candles, pair, signals, historic)
+            if why is not None:
+                raise OperationalException(why)
+            if policy_enters and signals.unasked:
+                self._warn(
+                    f"{pair}: populate_entry_trend of {type(self.strategy).__name__} enters at {signals.unasked} of "
+                    f"{len(candles)} candles whatever the policy says, and in training the policy decides on each "
+                    f"entry. Remedy: enter where {ACTION_COLUMN} is 1 (long) or 3 (short); for entries of the "
+                    "strategy's own, set classic_long and classic_short and freqai.rl_config.entry_mode to 'classic'.",
+                    f"{pair}: unasked",
+                )
         columns = candles[["date"]].assign(**self._columns(pair, signals))
         leverages, stakes = [], []
         stop = self.strategy.stoploss if self.config.get("runmode") in TRADE_MODES else BACKTESTS_STOP

@@ -198,7 +198,9 @@ class PairTerms:
         pair = candles.pair
         try:
             stake = stake_of_config(self._strategy, self._config)
-            terms = self._asker.terms(pair, frame[_CANDLE_COLUMNS].reset_index(drop=True), stake, historic)
+            asked = frame[_CANDLE_COLUMNS].reset_index(drop=True)
+            policy_enters = self.settings.rl.entry_mode != "classic"
+            terms = self._asker.terms(pair, asked, stake, historic, policy_enters=policy_enters)
             rules = rules_of_strategy(self._strategy, self._config, self._exchange, pair, self.settings.rl, terms)
         except RulesError as error:
             raise OperationalException(f"The trades of {pair} cannot be learned: {error}") from error

@@ -242,3 +242,22 @@ def test_a_backtest_stops_at_the_start_of_the_model(
     ):
         FreqtradeBacktest(tmp_path, market, model_path=models)
     assert watch.trained == []
+
+
+class _FitsAsFreqai(Model):
+    def fit(self, data_dictionary: Any, dk: Any, **kwargs: Any) -> Any:
+        return [self.train_env for _ in range(2)]
+
+
+class _MakesItsOwn(Model):
+    def fit(self, data_dictionary: Any, dk: Any, **kwargs: Any) -> Any:
+        self.train_env = object()
+        return [self.train_env for _ in range(2)]
+
+
+def test_a_fit_on_environments_that_nobody_makes_is_refused() -> None:
+    with pytest.raises(OperationalException, match=r"^_FitsAsFreqai reads self\.train_env, which FreqAI fills") as told:
+        check_hooks(_FitsAsFreqai, Model)
+    assert "; accepted: a fit that calls super().fit" in str(told.value)
+    assert "; remedy: " in str(told.value)
+    check_hooks(_MakesItsOwn, Model)
