@@ -126,8 +126,8 @@ class MarketTape:
         :param features: the pipeline's output for these rows, shape (n_candles, n_features)
         :param signals_needed: whether the entry mode reads the classic signals
         :param usable: rows whose features were all there; all of them by default
-        :raises TapeError: if lengths differ, dates do not rise, prices are not positive numbers, or the funding or
-            a used feature is NaN or infinite
+        :raises TapeError: if lengths differ, dates do not rise, prices are not positive numbers, a high is below its low, or the
+            funding or a used feature is NaN or infinite
         """
         matrix = np.ascontiguousarray(features, dtype=np.float32)
         n = len(frame)
@@ -140,6 +140,7 @@ class MarketTape:
         _check_dates(pair, dates)
         for name, values in prices.items():
             _check_numbers(pair, dates, name, values, positive=True)
+        _check_extremes(pair, dates, prices["high"], prices["low"])
         funding = np.ascontiguousarray(
             frame["funding"] if "funding" in frame.columns else np.zeros(n), dtype=np.float64
         )
@@ -326,6 +327,18 @@ def _check_numbers(
         raise TapeError(
             f"{pair}: {name} of the candle at {dates[bad[0]]} is {values[bad[0]]} ({len(bad)} such candles); accepted: "
             f"a {'positive' if positive else 'finite'} number; remedy: download the pair's candles again"
+        )
+
+
+def _check_extremes(
+    pair: str, dates: pd.DatetimeIndex, high: npt.NDArray[np.float64], low: npt.NDArray[np.float64]
+) -> None:
+    bad = np.flatnonzero(high < low)
+    if len(bad):
+        at = bad[0]
+        raise TapeError(
+            f"{pair}: the candle at {dates[at]} has a high of {high[at]} below its low of {low[at]} ({len(bad)} such "
+            "candles); accepted: a high that is no lower; remedy: download the pair's candles again"
         )
 
 
