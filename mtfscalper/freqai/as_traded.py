@@ -137,7 +137,8 @@ def why_not_as_asked(
     """Why trades of a strategy cannot be what its policy asks for, None if they can.
 
     A strategy that never enters a side where the policy asks for it may read other numbers than the policy's, such as
-    those of FreqAI's environment with four actions. One that only trades one side is none of these.
+    those of FreqAI's environment with four actions. One that trades one side alone, or enters nothing in these
+    candles, is none of these: whether a training can begin shows when its candles are known.
 
     :param signals: of the same candles
     :return: what, where, what is accepted and the remedy
@@ -159,22 +160,14 @@ def why_not_as_asked(
         frame = _run(strategy, candles, pair, action, historic)
         entered = [side for side in never if (_flag(frame, f"enter_{side}") & ~_flag(neutral, f"enter_{side}")).any()]
         others += [f"enter_{side} at {int(action)}" for side in entered]
-    accepted = (
+    if not others:
+        return None
+    return (
+        f"{name} reads {ACTION_COLUMN} by other numbers than the policy's: for {pair} it sets {', '.join(others)}; "
         f"accepted: enter_long where {ACTION_COLUMN} is 1, exit_long at 2, enter_short at 3, exit_short at 4, whatever "
-        "environment a reward of yours inherits from"
+        "environment a reward of yours inherits from; remedy: compare with these numbers in populate_entry_trend and "
+        "populate_exit_trend"
     )
-    if others:
-        return (
-            f"{name} reads {ACTION_COLUMN} by other numbers than the policy's: for {pair} it sets {', '.join(others)}; "
-            f"{accepted}; remedy: compare with these numbers in populate_entry_trend and populate_exit_trend"
-        )
-    if len(never) == len(sides):
-        return (
-            f"{name} enters {pair} at none of {len(candles)} candles, though the policy would at each of them, so that "
-            f"nothing could be learned; {accepted}, with do_predict 1; remedy: correct populate_entry_trend, loosen "
-            "its own conditions, or take the pair out of the whitelist"
-        )
-    return None
 
 
 def _run(strategy: IStrategy, candles: DataFrame, pair: str, action: Action, historic: Historic | None) -> DataFrame:

@@ -126,8 +126,8 @@ class MarketTape:
         :param features: the pipeline's output for these rows, shape (n_candles, n_features)
         :param signals_needed: whether the entry mode reads the classic signals
         :param usable: rows whose features were all there; all of them by default
-        :raises TapeError: if lengths differ, dates do not rise, prices are not positive numbers, a high is below its low, or the
-            funding or a used feature is NaN or infinite
+        :raises TapeError: if lengths differ, dates do not rise, prices are not positive numbers, a high is below its
+            low, or the funding or a used feature is NaN or infinite
         """
         matrix = np.ascontiguousarray(features, dtype=np.float32)
         n = len(frame)

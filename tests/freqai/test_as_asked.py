@@ -53,6 +53,7 @@ def why(*arguments: Any, **options: Any) -> str | None:
         ({"enter_short": 3}, {}),
         ({"enter_long": 1, "exit_long": 3, "enter_short": 3, "exit_short": 1}, {}),
         ({}, {"own": True}),
+        ({"exit_long": 2}, {}),
     ],
 )
 def test_who_enters_where_the_policy_asks_for_it_is_learned(numbers: dict[str, int], options: dict[str, Any]) -> None:
@@ -72,12 +73,6 @@ def test_who_reads_other_numbers_is_told_which_are_the_policys(numbers: dict[str
     assert said is not None
     assert f"for BTC/USDT it sets {set_at} accepted: enter_long where &-action is 1" in said
     assert "; remedy: " in said
-
-
-def test_who_never_enters_is_told_so() -> None:
-    said = why({"exit_long": 2})
-    assert said is not None
-    assert said.startswith("_Reads enters BTC/USDT at none of 50 candles, though the policy would at each of them")
 
 
 def test_entries_that_no_policy_asked_for_are_counted() -> None:
