@@ -47,7 +47,7 @@ FREQAI_SECTIONS = {
     "shuffle_after_split": "feature_parameters",
 }
 # FreqAI hands this section on to scikit-learn's train_test_split, which fails at an argument that it does not know.
-_SPLIT_ARGUMENTS = ("random_state", "shuffle", "stratify", "test_size", "train_size")
+SPLIT_ARGUMENTS = ("random_state", "shuffle", "stratify", "test_size", "train_size")
 
 
 def parse_freqai(section: Mapping[str, Any], complaints: list[str]) -> FreqaiSettings | None:
@@ -63,11 +63,16 @@ def parse_freqai(section: Mapping[str, Any], complaints: list[str]) -> FreqaiSet
             values[key] = holder[key]
     elsewhere = {key: f"freqai.{name}" for key, name in FREQAI_SECTIONS.items()}
     complaints += [
-        f"freqai.data_split_parameters.{key} is {value!r}, an unknown key; accepted: {', '.join(_SPLIT_ARGUMENTS)}; "
-        f"remedy: {did_you_mean(key, _SPLIT_ARGUMENTS)}"
+        f"freqai.data_split_parameters.{key} is {value!r}, an unknown key; accepted: {', '.join(SPLIT_ARGUMENTS)}; "
+        f"remedy: {did_you_mean(key, SPLIT_ARGUMENTS)}"
         for key, value in (section.get("data_split_parameters") or {}).items()
-        if key not in _SPLIT_ARGUMENTS
+        if key not in SPLIT_ARGUMENTS
     ]
+    if not str(section.get("identifier", "unset")).strip(" ./\\"):
+        complaints.append(
+            f"freqai.identifier is {section['identifier']!r}; accepted: a name, of the folder in user_data/models that "
+            "holds this model alone (freqtrade's analyses remove it whole); remedy: set one"
+        )
     freqai = parse_section(FreqaiSettings, values, complaints, "freqai", elsewhere)
     if freqai is None or freqai.train_size is None:
         return freqai

@@ -434,7 +434,7 @@ def _exact_without_models(rl: RLSettings, freqai: FreqaiSettings) -> list[str]:
     if rl.decision_mode != "exact" or freqai.save_backtest_models:
         return []
     return [
-        "freqai.save_backtest_models is False and freqai.rl_config.decision_mode is 'exact'; accepted: true, because "
+        "freqai.save_backtest_models is false and freqai.rl_config.decision_mode is 'exact'; accepted: true, because "
         "the policy of each period is asked about open trades after the training; remedy: set save_backtest_models to "
         "true, or decision_mode to 'replay'"
     ]

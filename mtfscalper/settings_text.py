@@ -108,7 +108,8 @@ def _complaint(
     if inner is not None and rest:
         return _complaint(inner, name, tuple(rest), kind, received, sorted(inner.model_fields))
     if kind == "extra_forbidden":
-        remedy = stock_keys.remedy(section, str(head), received, known) or did_you_mean(str(head), known)
+        remedy = stock_keys.remedy(section, str(head), received, known) or _moved_within(model, section, str(head))
+        remedy = remedy or did_you_mean(str(head), known)
         return f"{name} is {received!r}, an unknown key; accepted: {', '.join(known)}; remedy: {remedy}"
     field = model.model_fields[str(head)]
     if rest and isinstance(rest[0], int):
@@ -117,9 +118,26 @@ def _complaint(
         name += f".{rest[0]}"
     default = field.get_default(call_default_factory=True, validated_data={})
     default, received = (list(value) if isinstance(value, tuple) else value for value in (default, received))
-    remedy = "remove the key" if isinstance(default, BaseModel) else f"set it so, or remove it for {default!r}"
+    remedy = (
+        "remove the key" if isinstance(default, BaseModel) else f"set it so, or remove it for {_as_written(default)}"
+    )
     meaning = str(field.description).split(". ")[0]
-    return f"{name} is {received!r}; accepted: {accepted_values(model, str(head))} ({meaning}); remedy: {remedy}"
+    accepted = accepted_values(model, str(head))
+    return f"{name} is {_as_written(received)}; accepted: {accepted} ({meaning}); remedy: {remedy}"
+
+
+def _as_written(value: Any) -> str:
+    """A value as the config's JSON writes it, text as in ``accepted``."""
+    return json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
+
+
+def _moved_within(model: type[BaseModel], section: str, key: str) -> str | None:
+    """The remedy for a key of a section within this one."""
+    for name in model.model_fields:
+        inner = section_of(model, name)
+        if inner is not None and key in inner.model_fields:
+            return f"it stands in {section}.{name}: move it there"
+    return None
 
 
 def _lists_to_tuples(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ nothing about a training is told once; a name of a reward is refused with its co
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -120,7 +121,7 @@ def argument_remedy(key: str) -> str | None:
 class _Counterpart(NamedTuple):
     """A term of the reward that public names mean.
 
-    :ivar words: one of them is in the name
+    :ivar words: one of them begins a part of the name: patterns, for "sentiment" is no time and "window" no win
     :ivar key: its weight
     :ivar meaning: what the weight is one of
     :ivar same_scale: of the names whose number, without its sign, is the weight
@@ -146,7 +147,7 @@ _COUNTERPARTS = (
         ("idle_penalty", "neutral_penalty", "inactivity_penalty", "no_trade_penalty"),
     ),
     _Counterpart(
-        ("drawdown", "dd_"), "drawdown_weight", "minus the distance from the trade's best profit, in `profit_aim`"
+        ("drawdown", "dd(?:_|$)"), "drawdown_weight", "minus the distance from the trade's best profit, in `profit_aim`"
     ),
     _Counterpart(
         ("hold", "duration", "time", "sitting"),
@@ -158,7 +159,7 @@ _COUNTERPARTS = (
         ("timing", "efficiency"), "timing_weight", "how near the favourable end of the recent range a trade is made"
     ),
     _Counterpart(
-        ("win", "profit", "pnl", "exit", "loss", "base_factor", "tier"),
+        ("win(?!dow)", "profit", "pnl", "exit", "loss", "base_factor", "tier"),
         "profit_quality_weight",
         "profit / `profit_aim` at an exit",
     ),
@@ -190,7 +191,7 @@ def reward_remedy(key: str, value: Any, known: Iterable[str]) -> str | None:
     if difflib.get_close_matches(key, list(known), n=1, cutoff=_MISSPELT):
         return None
     for counterpart in _COUNTERPARTS:
-        if any(word in key for word in counterpart.words):
+        if any(re.search(rf"(?:^|_){word}", key.lower()) for word in counterpart.words):
             return f"{_SUM}: {_in_its_place(key, value, counterpart)}"
     return f"{_SUM}: remove it, or write a term of your own and name it in `terms`"
 

@@ -59,6 +59,7 @@ def make_tape(
     long_signal: Any = False,
     short_signal: Any = False,
     features: np.ndarray | None = None,
+    timeframe_ms: int = TIMEFRAME_MS,
 ) -> MarketTape:
     """A tape of candles, with one feature that counts them unless given others.
 
@@ -70,7 +71,7 @@ def make_tape(
     frame[[LONG_SIGNAL, SHORT_SIGNAL]] = frame[[LONG_SIGNAL, SHORT_SIGNAL]].astype(float)
     if "price_scale" not in frame:
         frame["price_scale"] = price_scale(frame, 1.0)
-    return MarketTape.from_frame(frame, features, pair=PAIR, timeframe_ms=TIMEFRAME_MS, signals_needed=True)
+    return MarketTape.from_frame(frame, features, pair=PAIR, timeframe_ms=timeframe_ms, signals_needed=True)
 
 
 def tape_candles(tape: MarketTape) -> list[Candle]:

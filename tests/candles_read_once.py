@@ -1,18 +1,24 @@
 """freqtrade reads a file of candles once for all backtests of this process: hundreds of tests begin with the same ones.
 
 What is remembered goes by the file as it lies there (its inode, size and time of change), and by everything that the
-reading depends on; what it logged is logged again.
+reading depends on; what it logged is logged again. Merges of timeframes go by every byte of both frames.
 """
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import logging
 import os
+import pickle
 from functools import cache, wraps
 from typing import Any
 
+import freqtrade.strategy
+import numpy as np
 import pandas as pd
 from freqtrade.data.history.datahandlers.idatahandler import IDataHandler
+from freqtrade.freqai import data_kitchen
 from freqtrade.optimize import backtesting
 
 _LOGGER = logging.getLogger("freqtrade.data")
@@ -32,6 +38,7 @@ class _Listener(logging.Handler):
 
 
 _candles: dict[Any, tuple[pd.DataFrame, list[logging.LogRecord]]] = {}
+_merges: dict[Any, pd.DataFrame] = {}
 _tick_sizes: dict[Any, tuple[pd.DataFrame, pd.Series]] = {}
 
 
@@ -97,8 +104,37 @@ def _remember_tick_sizes() -> None:
     backtesting.get_tick_size_over_time = get_tick_size_over_time
 
 
+def _digest(frame: pd.DataFrame) -> bytes:
+    """Of a frame's names, types, index and values."""
+    digest = hashlib.blake2b(pickle.dumps((frame.index, frame.columns, [str(one) for one in frame.dtypes])))
+    for block in frame._mgr.blocks:
+        values = getattr(block.values, "asi8", block.values)
+        is_plain = isinstance(values, np.ndarray) and values.dtype != object
+        digest.update(values.tobytes() if is_plain else pickle.dumps(values))
+        digest.update(block.mgr_locs.as_array.tobytes())
+    return digest.digest()
+
+
+def _remember_merges() -> None:
+    real = freqtrade.strategy.merge_informative_pair
+    signature = inspect.signature(real)
+
+    @wraps(real)
+    def merge_informative_pair(*arguments: Any, **named: Any) -> pd.DataFrame:
+        asked = signature.bind(*arguments, **named)
+        asked.apply_defaults()
+        key = tuple(_digest(one) if isinstance(one, pd.DataFrame) else one for one in asked.arguments.values())
+        merged = _merges.pop(key) if key in _merges else real(*arguments, **named)
+        _keep(_merges, key, merged)
+        return merged.copy()
+
+    for module in (freqtrade.strategy, data_kitchen):
+        module.merge_informative_pair = merge_informative_pair  # type: ignore[attr-defined]
+
+
 @cache
 def remember() -> None:
     """Begin to remember, once a process."""
     _remember_candles()
+    _remember_merges()
     _remember_tick_sizes()

@@ -69,6 +69,7 @@ def eventful_tape(n: int = 900, seed: int = 0, gaps: bool = True, features: int 
             candles[f"{side}_leverage"] = rng.choice([1.0, 2.5, 7.0], n)
             candles[f"{side}_liquidation"] = np.where(rng.random(n) < 0.5, liquidation, 0.0)
             candles[f"{side}_stake"] = rng.choice([0.0, 0.5, 1.0, 2.0], n)
+        candles["funding_within"] = np.roll(candles["funding"], 7)
     return make_tape(candles, *signals, features=rng.normal(size=(n, features)).astype(np.float32))
 
 

@@ -1,9 +1,11 @@
-"""What tests remember of files of candles is what freqtrade would read of them now."""
+"""What tests remember of candles is what freqtrade would read and make of them now."""
 
 import logging
 import os
 from pathlib import Path
 
+import freqtrade.strategy
+import numpy as np
 import pandas as pd
 import pytest
 from candles_read_once import remember
@@ -12,6 +14,7 @@ from freqtrade.data.history import load_pair_history
 from freqtrade.data.history.datahandlers import featherdatahandler
 from freqtrade.enums import CandleType
 from freqtrade.optimize import backtesting
+from freqtrade.strategy import strategy_helper
 
 PAIR = "BTC/USDT:USDT"
 
@@ -81,3 +84,29 @@ def test_the_steps_of_prices_are_worked_out_once_and_leave_the_same_columns(file
     assert sizes[0].tolist() == [0.01]
     write(file, 1.5)
     assert backtesting.get_tick_size_over_time(read(file)).tolist() == [0.1]
+
+
+def test_timeframes_are_merged_once_until_a_value_of_theirs_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    remember()
+    dates = pd.date_range("2024-09-01", periods=36, freq="5min", tz="UTC")
+    own = pd.DataFrame({"date": dates, "close": np.arange(36.0), "tag": ["a", None] * 18, "n": np.arange(36)})
+    longer = pd.DataFrame({"date": dates[::3], "rsi": np.random.default_rng(1).normal(size=12)})
+    changed = longer.assign(rsi=longer["rsi"].where(longer["rsi"].index != 5, 0.0))
+    renamed = longer.rename(columns={"rsi": "mfi"})
+    merges: list[int] = []
+    real = strategy_helper._merge_prepared_informative_pair
+    monkeypatch.setattr(
+        strategy_helper,
+        "_merge_prepared_informative_pair",
+        lambda *args, **more: (merges.append(1), real(*args, **more))[1],
+    )
+    frames = [own, own.assign(tag="b"), own.assign(n=1), own.astype({"n": "int32"}), own.set_index(own.index + 1)]
+    for n, (left, right) in enumerate([*((one, longer) for one in frames), (own, changed), (own, renamed)]):
+        plain = strategy_helper.merge_informative_pair(left, right, "5m", "15m", ffill=True)
+        for _ in range(2):
+            merged = freqtrade.strategy.merge_informative_pair(left, right, "5m", "15m", ffill=True)
+            pd.testing.assert_frame_equal(merged, plain)
+            merged["close"] = 0.0
+        assert len(merges) == 2 * (n + 1)
+    without = freqtrade.strategy.merge_informative_pair(own, longer, "5m", "15m", ffill=False)
+    assert without["rsi_15m"].isna().any()

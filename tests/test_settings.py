@@ -108,7 +108,9 @@ def refusal(rl: dict[str, Any] | None = None, **freqai: Any) -> str:
 def assert_one_complaint(message: str, key: str, received: Any) -> None:
     """One line that names key, value received, values accepted and remedy."""
     assert "\n" not in message
-    assert message.startswith(f"{key} is {received!r}")
+    # Text as in Python, what JSON has other words for in those.
+    said = json.dumps(received) if received is None or isinstance(received, bool) else repr(received)
+    assert message.startswith(f"{key} is {said}")
     _, accepted_and_remedy = message.split("accepted: ")
     accepted, remedy = accepted_and_remedy.split("remedy: ")
     assert accepted.strip(" ;")
@@ -355,6 +357,13 @@ def test_an_unknown_key_is_refused_with_the_key_that_was_meant(key: str, meant: 
     message = refusal({key: 1})
     assert_one_complaint(message, f"freqai.rl_config.{key}", 1)
     assert f"did you mean {meant!r}?" in message
+
+
+@pytest.mark.parametrize("identifier", ["", ".", "./", " "])
+def test_a_folder_that_other_models_lie_in_is_no_identifier(identifier: str) -> None:
+    with pytest.raises(SettingsError, match=r"freqai\.identifier is '.*'; accepted: a name, .*; remedy: set one$"):
+        Settings.from_config({"freqai": {"identifier": identifier}})
+    Settings.from_config({"freqai": {"identifier": f"{identifier}model"}})
 
 
 def test_an_unknown_key_like_no_other_is_to_be_removed() -> None:
@@ -679,6 +688,15 @@ def test_an_argument_another_algorithm_does_not_take_is_refused(
     assert_one_complaint(message, f"freqai.model_training_parameters.{key}", value)
     assert f"which {model_type} does not take" in message
     assert f"did you mean {meant!r}?" in message
+
+
+def test_ppos_arguments_of_another_algorithm_are_not_taken_for_misspellings() -> None:
+    message = refusal({"model_type": "DQN"}, model_training_parameters={"n_epochs": 5})
+    assert "remedy: remove it, for it is PPO's, or set freqai.rl_config.model_type to 'PPO'" in message
+
+
+def test_a_rewards_key_beside_its_section_is_sent_there() -> None:
+    assert "remedy: it stands in freqai.rl_config.model_reward_parameters: move it there" in refusal({"rr": 2})
 
 
 @pytest.mark.parametrize("model_type", ["PPO", "DQN"])

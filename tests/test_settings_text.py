@@ -83,6 +83,9 @@ def test_a_constraint_without_words_is_an_error_and_not_left_out(annotation: Any
         ({"inner": {"siz": 1}}, "made.up.inner.siz is 1, an unknown key; accepted: size; remedy: did you mean 'size'?"),
         ({"inner": 3}, "made.up.inner is 3; accepted: object with size (more); remedy: remove the key"),
         ({"fre": 1}, "made.up.fre is 1, an unknown key; accepted: above, "),
+        # In the words of the config's JSON.
+        ({"above": True}, "made.up.above is true; accepted: "),
+        ({"one": None}, "some.where.else.one is null; accepted: 'a' (one); remedy: set it so, or remove it for 'a'"),
         ({"one": "b"}, "some.where.else.one is 'b'; accepted: 'a' (one); remedy: set it so, or remove it for 'a'"),
     ],
 )

@@ -146,7 +146,14 @@ def test_a_penalty_is_refused_with_the_weight_that_is_as_much_and_the_sign_is_ex
         ("efficiency_weight", 1.0, "'timing_weight'"),
         ("base_factor", 100.0, "'profit_quality_weight'"),
         ("tier_multipliers", {"small_win": 8}, "'profit_quality_weight'"),
+        ("max_dd_penalty", 0.5, "'drawdown_weight'"),
+        ("exitBonus", 0.5, "'profit_quality_weight'"),
         ("liquidation_penalty", -1000.0, "`terms`"),
+        # A word within another is another.
+        ("sentiment_bonus", 0.5, "`terms`"),
+        ("volatility_window", 20, "`terms`"),
+        ("reward_threshold", 0.5, "`terms`"),
+        ("add_bonus", 0.5, "`terms`"),
         ("max_trade_duration_candles", 96, "freqai.rl_config.max_trade_duration_candles: move it there"),
     ],
 )

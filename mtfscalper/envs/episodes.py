@@ -113,7 +113,7 @@ def candles_of(tapes: Sequence[MarketTape]) -> Candle:
         has = [part is not None for part in parts]
         if not any(has):
             continue
-        if name in EXIT_COLUMNS:
+        if name in (*EXIT_COLUMNS, "funding_within"):
             parts = [np.zeros(len(tape)) if part is None else part for tape, part in zip(tapes, parts, strict=True)]
         elif not all(has):
             raise TapeError(
@@ -245,6 +245,11 @@ class EpisodeMap:
 
 def _no_decision(tapes: Sequence[MarketTape], settings: EnvSettings, permitted: npt.NDArray[np.bool_]) -> str:
     pairs = ", ".join(tape.pair for tape in tapes)
+    if not permitted.any() and settings.entry_mode == "agent":
+        return (
+            f"{pairs}: at none of {len(permitted)} candles does the strategy enter where the policy would, by its own "
+            "conditions in populate_entry_trend; accepted: at least one; remedy: loosen them, or train on more days"
+        )
     if not permitted.any():
         return (
             f"{pairs}: none of {len(permitted)} candles carries a classic signal, so that entry_mode "

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 from freqtrade.data.dataprovider import DataProvider
 from freqtrade.enums import CandleType, RunMode
-from freqtrade.exceptions import FreqtradeException, InvalidOrderException, OperationalException
+from freqtrade.exceptions import InvalidOrderException, OperationalException
 from freqtrade.exchange import Exchange
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
@@ -32,6 +33,7 @@ from mtfscalper.freqai.columns import (
     LONG_ENTER_COLUMN,
     SHORT_ENTER_COLUMN,
 )
+from mtfscalper.freqai.stake_limits import BACKTESTS_STOP, StakeLimits
 from mtfscalper.trading.actions import Action
 from mtfscalper.trading.trading_rules import RulesError
 
@@ -42,8 +44,8 @@ _SAMPLE = 64
 # Which is asked at every candle where that takes no longer, or where it does not answer the same in the sample.
 _CHEAP_SECONDS = 5.0
 
-# What is asked of a strategy at one candle.
-_Question = Callable[[IStrategy], float]
+# What is asked of a strategy at one candle. The answer is the user's: it may be anything.
+_Question = Callable[[IStrategy], Any]
 
 Historic = Mapping[str, Mapping[str, DataFrame]]
 
@@ -67,6 +69,7 @@ class Signals(NamedTuple):
     :ivar frames: what the strategy's callbacks see of a pair as they are asked about an entry, by side
     :ivar doubled: rows on which an entry and an own exit of one side meet
     :ivar exits_vary: whether there are exits that depend on what the policy would enter
+    :ivar unasked: rows on which the strategy enters though the policy would not
     """
 
     long: Side
@@ -74,6 +77,7 @@ class Signals(NamedTuple):
     frames: Mapping[str, DataFrame]
     doubled: int
     exits_vary: bool
+    unasked: int
 
 
 class _Everywhere:
@@ -122,7 +126,48 @@ def signals_of(strategy: IStrategy, candles: DataFrame, pair: str, historic: His
         tags = entering["enter_tag"].shift(1) if "enter_tag" in entering else pd.Series([None] * len(entering))
         sides[name] = Side(gate, exits, [tag if isinstance(tag, str) else None for tag in tags])
     frames = {"long": runs[Action.LONG_ENTER], "short": runs[Action.SHORT_ENTER]}
-    return Signals(sides["long"], sides["short"], frames, doubled, exits_vary)
+    neutral = runs[Action.NEUTRAL]
+    unasked = _flag(neutral, "enter_long") | (_flag(neutral, "enter_short") & strategy.can_short)
+    return Signals(sides["long"], sides["short"], frames, doubled, exits_vary, int(unasked.sum()))
+
+
+def why_not_as_asked(
+    strategy: IStrategy, candles: DataFrame, pair: str, signals: Signals, historic: Historic | None = None
+) -> str | None:
+    """Why trades of a strategy cannot be what its policy asks for, None if they can.
+
+    A strategy that never enters a side where the policy asks for it may read other numbers than the policy's, such as
+    those of FreqAI's environment with four actions. One that trades one side alone, or enters nothing in these
+    candles, is none of these: whether a training can begin shows when its candles are known.
+
+    :param signals: of the same candles
+    :return: what, where, what is accepted and the remedy
+    """
+    name = type(strategy).__name__
+    if len(signals.long.gate) != len(candles):
+        return (
+            f"{name} gives {len(signals.long.gate)} rows for the {len(candles)} candles of {pair}; accepted: one row "
+            "for each candle; remedy: drop none in populate_indicators, populate_entry_trend and populate_exit_trend "
+            "(dropna, an inner merge), for freqtrade refuses such a frame"
+        )
+    sides = ("long", "short") if strategy.can_short else ("long",)
+    never = [side for side in sides if not getattr(signals, side).gate.any()]
+    if not never:
+        return None
+    neutral = _run(strategy, candles, pair, Action.NEUTRAL, historic)
+    others = []
+    for action in (Action.LONG_ENTER, Action.LONG_EXIT, Action.SHORT_ENTER, Action.SHORT_EXIT):
+        frame = _run(strategy, candles, pair, action, historic)
+        entered = [side for side in never if (_flag(frame, f"enter_{side}") & ~_flag(neutral, f"enter_{side}")).any()]
+        others += [f"enter_{side} at {int(action)}" for side in entered]
+    if not others:
+        return None
+    return (
+        f"{name} reads {ACTION_COLUMN} by other numbers than the policy's: for {pair} it sets {', '.join(others)}; "
+        f"accepted: enter_long where {ACTION_COLUMN} is 1, exit_long at 2, enter_short at 3, exit_short at 4, whatever "
+        "environment a reward of yours inherits from; remedy: compare with these numbers in populate_entry_trend and "
+        "populate_exit_trend"
+    )
 
 
 def _run(strategy: IStrategy, candles: DataFrame, pair: str, action: Action, historic: Historic | None) -> DataFrame:
@@ -180,7 +225,10 @@ class Asked(NamedTuple):
 
 
 class Callbacks:
-    """A strategy's callbacks about entries of one pair and side, asked candle by candle."""
+    """A strategy's callbacks about entries of one pair and side, asked candle by candle.
+
+    :ivar limits: of the exchange, for a stake
+    """
 
     def __init__(
         self,
@@ -191,12 +239,15 @@ class Callbacks:
         candles: DataFrame,
         signals: Signals | None,
         stake: float,
+        stop_ratio: float = BACKTESTS_STOP,
     ) -> None:
         """
         :param candles: ``date`` and open
         :param signals: None where the strategy could not be run for them: there are no tags and no frame then
         :param stake: what an entry stakes, in stake currency
+        :param stop_ratio: the loss that the smallest stake allows for, negative
         """
+        self.limits = StakeLimits(exchange, pair, stop_ratio)
         self._strategy, self._exchange, self._pair, self._side, self._stake = strategy, exchange, pair, side, stake
         self._dates = [date.to_pydatetime() for date in candles["date"]]
         self._opens = candles["open"].tolist()
@@ -219,12 +270,15 @@ class Callbacks:
             ) from error
 
     def leverages(self) -> Asked:
-        """``leverage()`` at every candle, within what the exchange gives."""
+        """``leverage()`` at every candle, within what the exchange gives.
+
+        :raises RulesError: if it answers with no number where an entry may be made
+        """
         largest = self.largest_leverage
 
         def question(at: int) -> _Question:
-            def ask(strategy: IStrategy) -> float:
-                asked = strategy.leverage(
+            def ask(strategy: IStrategy) -> Any:
+                return strategy.leverage(
                     pair=self._pair,
                     current_time=self._dates[at],
                     current_rate=self._opens[at],
@@ -233,26 +287,25 @@ class Callbacks:
                     side=self._side,
                     entry_tag=self._tags[at],
                 )
-                return min(max(float(asked), 1.0), largest)
 
             return ask
 
-        return self._everywhere("leverage", question, 1.0)
+        return self._everywhere("leverage", question, lambda answer: min(max(answer, 1.0), largest), 1.0)
 
     def stakes(self, leverages: npt.NDArray[np.float64], available: float) -> Asked:
         """``custom_stake_amount()`` at every candle, over what it is proposed.
 
         :param leverages: of the entries
         :param available: stake currency that an entry may stake at most
-        :raises RulesError: if the exchange has no limits for a stake
+        :raises RulesError: if the exchange has no limits for a stake, or as :meth:`leverages`
         """
 
         def question(at: int) -> _Question:
             rate, leverage = self._opens[at], float(leverages[at])
-            least, most = self._stake_limits(rate, leverage)
+            least, most = self.limits.least_and_most(rate, leverage)
 
-            def ask(strategy: IStrategy) -> float:
-                asked = strategy.custom_stake_amount(
+            def ask(strategy: IStrategy) -> Any:
+                return strategy.custom_stake_amount(
                     pair=self._pair,
                     current_time=self._dates[at],
                     current_rate=rate,
@@ -263,49 +316,45 @@ class Callbacks:
                     entry_tag=self._tags[at],
                     side=self._side,
                 )
-                return max(float(asked or 0.0), 0.0) / self._stake
 
             return ask
 
-        return self._everywhere("custom_stake_amount", question, 1.0)
+        def bounded(answer: Any) -> Any:
+            return max(answer or 0.0, 0.0) / self._stake
 
-    def _stake_limits(self, rate: float, leverage: float) -> tuple[float, float]:
-        """The least and the largest stake that the exchange takes at a rate.
+        return self._everywhere("custom_stake_amount", question, bounded, 1.0)
 
-        :raises RulesError: if it has none
-        """
-        try:
-            least = self._exchange.get_min_pair_stake_amount(self._pair, rate, 0.0, leverage) or 0.0
-            return least, self._exchange.get_max_pair_stake_amount(self._pair, rate, leverage)
-        except (FreqtradeException, ValueError) as error:
-            # freqtrade's exchange raises a ValueError for a pair that it has no market of.
-            raise RulesError(
-                f"{self._pair}: the exchange names no limits of a stake at the rate {rate:g} and leverage {leverage:g} "
-                f"({error}); accepted: a pair of the exchange's markets, whose limits custom_stake_amount is given; "
-                "remedy: take the pair out of the whitelist, or try again when the exchange answers"
-            ) from error
-
-    def _everywhere(self, name: str, question: Callable[[int], _Question], default: float) -> Asked:
+    def _everywhere(
+        self, name: str, question: Callable[[int], _Question], bounded: Callable[[Any], Any], default: float
+    ) -> Asked:
         """Ask at every candle.
 
         :param question: makes what is asked at a candle; what it raises itself is not the strategy's fault
+        :param bounded: what freqtrade makes of an answer, by its own comparisons
+        :raises RulesError: if an answer is no number; before the first that is one, indicators are not there yet
         """
         n = len(self._opens)
         if getattr(type(self._strategy), name) is getattr(IStrategy, name):
             return Asked(np.full(n, default), 0, None, False)
         failures: list[Exception] = []
         values = np.full(n, np.nan)
+        no_numbers: dict[int, Any] = {}
         with self._frames_up_to() as (strategy, see):
 
             def answer(at: int) -> None:
                 see(at)
                 ask = question(at)
                 try:
-                    values[at] = ask(strategy)
+                    answered = ask(strategy)
                 except Exception as error:
                     # As freqtrade does, which logs it and goes on.
                     failures.append(error)
                     values[at] = default
+                    return
+                value = _number(bounded, answered)
+                if value is None:
+                    no_numbers[at] = answered
+                values[at] = default if value is None else value
 
             # Nothing is entered at the first candle, which has no row before it.
             first = min(1, n - 1)
@@ -314,13 +363,30 @@ class Callbacks:
             for at in sample:
                 answer(at)
             each = (time.perf_counter() - started) / len(sample)
-            same = len(set(values[sample].tolist())) == 1
+            same = not no_numbers and len(set(values[sample].tolist())) == 1
             if same and each * n > _CHEAP_SECONDS:
                 return Asked(np.full(n, values[sample[0]]), len(failures), next(iter(failures), None), True)
             for at in (np.flatnonzero(np.isnan(values[first:])) + first).tolist():
                 answer(at)
             values[0] = values[first]
+        self._check_numbers(name, no_numbers, range(first, n))
         return Asked(values, len(failures), next(iter(failures), None), False)
+
+    def _check_numbers(self, name: str, no_numbers: Mapping[int, Any], asked: range) -> None:
+        """Refuse answers on which freqtrade would fail, or trade what nobody can name.
+
+        :param no_numbers: answers that are none, by candle
+        :raises RulesError: if they are more than those before the first number
+        """
+        first = next((at for at in asked if at not in no_numbers), asked.start)
+        late = [at for at in sorted(no_numbers) if at >= first]
+        if late:
+            default = "1.0 for no leverage" if name == "leverage" else "proposed_stake"
+            raise RulesError(
+                f"{name} of {type(self._strategy).__name__} answers {no_numbers[late[0]]!r} at "
+                f"{self._dates[late[0]]:%Y-%m-%d %H:%M}, the first of {len(late)} such candles, asked about a "
+                f"{self._side}; accepted: a number at every candle; remedy: return one in every case, such as {default}"
+            )
 
     @contextmanager
     def _frames_up_to(self) -> Iterator[tuple[IStrategy, Callable[[int], None]]]:
@@ -338,3 +404,12 @@ class Callbacks:
             provider._set_cached_df(self._pair, self._strategy.timeframe, self._frame, kind)
         # The row before a candle is the last one that has closed at its open.
         yield strategy, lambda at: provider._set_dataframe_max_index(self._pair, at)
+
+
+def _number(bounded: Callable[[Any], Any], answer: Any) -> float | None:
+    """An answer within its bounds, None where it is no number."""
+    try:
+        value = float(bounded(answer))
+    except (TypeError, ValueError):
+        return None
+    return None if math.isnan(value) else value

@@ -268,8 +268,9 @@ class BacktestRun:
         }
         if not self.settings.continual_learning:
             predecessor = None
-        if predecessor is not None:
-            model_fingerprint[BEFORE_IT] = predecessor.model_made
+        else:
+            # A chain's first policy is not one that another run made from an earlier one.
+            model_fingerprint[BEFORE_IT] = "" if predecessor is None else predecessor.model_made
         mode = self.settings.rl.decision_mode
         return BacktestPeriod(
             pair=dk.pair,

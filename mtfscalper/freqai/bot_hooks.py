@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ from mtfscalper.freqai.traded_strategy import NO_STRATEGY_SEEN, TradedStrategy
 from mtfscalper.freqai.training_loop import TrainingLoop
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 
 class BotHooks(BaseReinforcementLearningModel):
@@ -65,7 +69,9 @@ class BotHooks(BaseReinforcementLearningModel):
         self._learn_from(strategy)
         self._owner.reach_by(strategy.dp)
         self._trainings.look_after(strategy)
-        self._door.guard(metadata["pair"], strategy.dp)
+        if self._door.guard(metadata["pair"], strategy.dp):
+            # FreqAI keeps the correlated pairs' features for all pairs of a candle, those made before one came too.
+            self.get_corr_dataframes = True
         if not self._live.has_seen(pair := metadata["pair"]):
             self.traded.compute(dk, dataframe, pair)
         self.traded.source.funding.refresh_unwatched(pair)
@@ -146,13 +152,21 @@ class BotHooks(BaseReinforcementLearningModel):
         return self._live.policies.get(pair)
 
     def _on_stop(self) -> None:
-        if self._journal is not None:
-            self._journal.close()
         # Training ends at its next step (the stop event) and closes its environments itself: here it would hang.
+        steps: list[tuple[str, Callable[[], None]]] = [
+            ("what the bot predicted", self.dd.save_historic_predictions_to_disk),
+            ("its health", self._health.stopped),
+        ]
         if self._download is not None:
-            self._download.end()
-        self.dd.save_historic_predictions_to_disk()
-        self._health.stopped()
+            steps.insert(0, ("its download", self._download.end))
+        if self._journal is not None:
+            steps.insert(0, ("its journal", self._journal.close))
+        for what, step in steps:
+            try:
+                step()
+            except Exception:
+                # Whatever it is, the other steps are taken, and FreqAI waits for its threads after that.
+                logger.exception("The bot stops, and %s could not be brought to an end.", what)
 
     def set_full_path(self) -> None:
         """FreqAI's folder, which is made where something will be written."""

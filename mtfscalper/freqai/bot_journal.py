@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 from freqtrade.enums import TRADE_MODES
 from freqtrade.persistence import LocalTrade, PairLocks, Trade
+from sqlalchemy.exc import SQLAlchemyError
 
 from mtfscalper.freqai.candle_clock import milliseconds
 from mtfscalper.freqai.decision_record import KEPT_FILES, records_folder
@@ -178,6 +179,13 @@ class BotJournal:
         if not hasattr(Trade, "session"):
             # FreqAI's hooks may be called without a bot, and its database, around them.
             return
+        try:
+            self._note_trades(pair)
+        except SQLAlchemyError as error:
+            # The database may be locked for a moment, or its disk be full: freqtrade says the rest.
+            self._tell(error)
+
+    def _note_trades(self, pair: str) -> None:
         now = datetime.now(UTC)
         before = self._noted.get(pair, {})
         # An exchange may say late when it closed a trade, but never before that was opened.
@@ -220,12 +228,15 @@ class BotJournal:
                 start = "\n" if (self._has_failed or not self._has_begun) and file.tell() else ""
                 file.write(start + "".join(f"{json.dumps(line)}\n" for line in lines))
         except OSError as error:
-            if not self._has_failed:
-                logger.warning("The bot's journal cannot be written (%s); the bot goes on.", error)
-            self._has_failed = True
+            self._tell(error)
             return False
         self._has_begun, self._has_failed = True, False
         return True
+
+    def _tell(self, error: Exception) -> None:
+        if not self._has_failed:
+            logger.warning("The bot's journal cannot be written (%s); the bot goes on.", error)
+        self._has_failed = True
 
 
 def has_journal(folder: Path, kind: str) -> bool:
@@ -289,7 +300,7 @@ def _last_ms(folder: Path, kind: str) -> int:
 def _locks(pair: str) -> tuple[str, ...]:
     try:
         locks = [*PairLocks.get_pair_locks(pair), *PairLocks.get_pair_locks("*")]
-    except AttributeError:
-        # Without a bot around the hooks there is no database.
+    except (AttributeError, SQLAlchemyError):
+        # Without a bot around the hooks there is no database; with one it may be locked for a moment.
         return ()
     return tuple(sorted({str(lock.reason) for lock in locks if lock.reason != _AUTO_LOCK}))

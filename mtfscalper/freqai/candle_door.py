@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
 
 import numpy as np
 from freqtrade.data.dataprovider import DataProvider
@@ -35,10 +35,23 @@ logger = logging.getLogger(__name__)
 _BEFORE = 5
 # An exchange may send more than it is asked for, or have no candles of late; freqtrade would fill the whole time since.
 _LONGER_THAN_ASKED = 10
-# How long a pass waits for a pair's longer candles: a share of the strategy's own, and no longer than this.
+# How long a pass waits for the other candles of its features: a share of the strategy's own, and no longer than this.
 _WAITED_SHARE, _WAITED_MOST = 0.2, timedelta(minutes=1)
 
 _Key = tuple[str, str, CandleType]
+
+
+class _Away(NamedTuple):
+    """Candles that stay away.
+
+    :ivar last: the last one that is there
+    :ivar closed_at: when the last candle that was decided on without them closed
+    :ivar n_without: candles that were decided on without them
+    """
+
+    last: datetime
+    closed_at: datetime
+    n_without: int
 
 
 class CandlesRefusedError(ValueError):
@@ -63,19 +76,28 @@ class CandleDoor:
         self._exchange: Exchange | None = None
         # Frames that have been looked at as a whole: what was there before the door was.
         self._sound: dict[_Key, DataFrame] = {}
+        # What was waited for in vain, and has not come yet.
+        self._away: dict[_Key, _Away] = {}
+        # The last candles of the correlated pairs at the last pass.
+        self._seen: list[datetime] = []
 
-    def guard(self, pair: str, data: DataProvider | None) -> None:
+    def guard(self, pair: str, data: DataProvider | None) -> bool:
         """Let a pass over a pair begin: look at what it is going to read, and from now on at what the exchange sends.
 
         :param data: the bot's data provider; without one, or an exchange, there is nothing to guard
         :raises CandlesRefusedError: if what is there from before holds what cannot be true, or nothing; freqtrade then
-            asks the exchange for the whole of it. For a moment also where a longer candle is not there yet
+            asks the exchange for the whole of it. For a moment also where another candle that the features are made of
+            is not there yet: a longer one, or one of a correlated pair
+        :return: whether candles of the correlated pairs have come since the last pass
         """
         exchange = None if data is None else data._exchange
-        if exchange is not None:
-            self._watch(exchange)
-            self._check([pair, *self._other_pairs], exchange)
-            self._await_longer(pair, exchange)
+        if exchange is None:
+            return False
+        self._watch(exchange)
+        self._check([pair, *self._other_pairs], exchange)
+        self._await_others(pair, exchange)
+        before, self._seen = self._seen, self._last_dates(exchange)
+        return self._seen != before
 
     def _watch(self, exchange: Exchange) -> None:
         if exchange is self._exchange:
@@ -115,8 +137,9 @@ class CandleDoor:
                 )
             self._sound[key] = frame
 
-    def _await_longer(self, pair: str, exchange: Exchange) -> None:
-        """See that a pair's longer candles are there which closed with the last one of the strategy's timeframe.
+    def _await_others(self, pair: str, exchange: Exchange) -> None:
+        """See that the other candles that a pair's features are made of are there: of its longer timeframes, and of the
+        correlated pairs, as far as they closed with the last one of the strategy's timeframe or before.
 
         They come in answers of their own, of which one may fail; features would be made of the candles before them.
 
@@ -128,21 +151,61 @@ class CandleDoor:
             return
         length = timedelta(milliseconds=timeframe_to_msecs(timeframe))
         closed_at = frame["date"].iloc[-1].to_pydatetime() + length
-        for longer in self._timeframes:
-            others = exchange._klines.get((pair, longer, kind))
+        may_wait = dt_now() < closed_at + min(_WAITED_SHARE * length, _WAITED_MOST)
+        for key in self._read_with(pair, kind):
+            others = exchange._klines.get(key)
             if others is None or others.empty:
                 continue
             # The last one that had closed by then.
-            needed = candle_open(longer, candle_open(longer, closed_at) - timedelta(microseconds=1))
-            last = others["date"].iloc[-1]
+            its = key[1]
+            needed = candle_open(its, candle_open(its, closed_at) - timedelta(microseconds=1))
+            last = others["date"].iloc[-1].to_pydatetime()
             if last >= needed:
+                self._tell_here(key)
                 continue
+            away = self._away.get(key)
             said = (
-                f"{pair}: its {longer} candles end at {last}, and that of {needed} closed with the last of {timeframe}"
+                f"{key[0]}: its {its} candles end at {last}, and that of {needed} closed with the last of {timeframe} "
+                "or before"
             )
-            if dt_now() < closed_at + min(_WAITED_SHARE * length, _WAITED_MOST):
-                raise CandlesRefusedError(f"{said}; the pair is analysed once it is there, or in a moment without it")
-            logger.warning("%s; what is decided now goes by the candles before it.", said)
+            # Once one was waited for in vain, and none has come since, each further wait would only be lost.
+            if may_wait and (away is None or away.last != last):
+                raise CandlesRefusedError(f"{said}; {pair} is analysed once it is there, or in a moment without it")
+            self._tell_away(key, said, _Away(last, closed_at, 1))
+
+    def _read_with(self, pair: str, kind: CandleType) -> list[_Key]:
+        """The candles that a pair's features are made of."""
+        pairs = dict.fromkeys([pair, *self._other_pairs])
+        return [(other, timeframe, kind) for other in pairs for timeframe in self._timeframes]
+
+    def _last_dates(self, exchange: Exchange) -> list[datetime]:
+        """The last candles of the correlated pairs that are there."""
+        kind = exchange._config.get("candle_type_def", CandleType.SPOT)
+        frames = [exchange._klines.get((pair, name, kind)) for pair in self._other_pairs for name in self._timeframes]
+        return [frame["date"].iloc[-1] for frame in frames if frame is not None and not frame.empty]
+
+    def _tell_away(self, key: _Key, said: str, away: _Away) -> None:
+        """Tell once that candles stay away, and count those that are decided on without them."""
+        before = self._away.get(key)
+        if before is not None:
+            # Several pairs may be decided on without them, and each of them again.
+            away = away._replace(n_without=before.n_without + (before.closed_at != away.closed_at))
+        self._away[key] = away
+        self._owner.trouble(
+            _away_trouble(key),
+            f"{said}; what is decided goes by the candles before it until they come, and this is told once",
+        )
+
+    def _tell_here(self, key: _Key) -> None:
+        away = self._away.pop(key, None)
+        if away is not None:
+            pair, timeframe, _ = key
+            n = away.n_without
+            self._owner.healed(
+                _away_trouble(key),
+                f"{pair}: its {timeframe} candles have come; {n} candle{'s were' if n != 1 else ' was'} decided on "
+                "without them.",
+            )
 
     def _good(self, exchange: Exchange, key: _Key, ticks: list[Any]) -> list[Any]:
         """Those of an answer's candles that can be true."""
@@ -176,6 +239,11 @@ class CandleDoor:
             self._owner.trouble(name, f"{pair} {timeframe}: the exchange sent {'; '.join(found.doubts)}")
         else:
             self._owner.healed(name, f"{pair} {timeframe}: the candles are sound again.")
+
+
+def _away_trouble(key: _Key) -> str:
+    """The name of candles staying away that features are made of."""
+    return f"late candles {key[0]} {key[1]}"
 
 
 def _closes_before(known: DataFrame, rows: Rows) -> list[float]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from ccxt import DECIMAL_PLACES, TICK_SIZE
+from ccxt import SIGNIFICANT_DIGITS, TICK_SIZE
 from freqtrade.data.dataprovider import DataProvider
 from freqtrade.exchange import Exchange, timeframe_to_msecs
 from pandas import DataFrame
@@ -20,12 +20,16 @@ from mtfscalper.freqai.unconnected import exchange_of
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape, TapeError, price_scale
 
+# Where an exchange names no price steps freqtrade rounds no rate: steps too small to matter.
+_UNCOUNTED_SCALE = 1e8
+
 
 class PairCandles(NamedTuple):
     """Candles of one pair, as freqtrade trades on them.
 
     :ivar frame: ``date``, open, high, low, close, ``price_scale`` (price steps in one unit of quote currency) and
-        ``funding`` (due on one unit of the asset at the candle's open); one row a candle
+        ``funding`` (due on one unit of the asset at the candle's open); one row a candle. Where any is due between
+        opens, ``funding_within`` (after the candle's open and before the next one's)
     :ivar signals_needed: whether the entry mode reads the classic signals
     :ivar traded: ``date`` and what the strategy says of its trades at each candle, see
         :class:`mtfscalper.freqai.entry_terms.EntryTerms`; None where it was not asked
@@ -88,6 +92,7 @@ class PairCandles(NamedTuple):
             self.frame["open"].to_numpy(dtype=np.float64),
             self.frame["funding"].to_numpy(dtype=np.float64),
             float(self.frame["close"].iloc[-1]),
+            self.frame["funding_within"].to_numpy(dtype=np.float64) if "funding_within" in self.frame else None,
         )
 
 
@@ -115,11 +120,15 @@ class CandleSource:
         :param frame: ``date``, open, high, low, close of all candles that are known; one row a candle
         """
         candles = frame[["date", *PRICE_COLUMNS]].reset_index(drop=True)
+        timeframe_ms = timeframe_to_msecs(self._config["timeframe"])
         candles = candles.assign(
-            price_scale=price_scale(candles, exchange_price_scale(self.exchange, pair)),
+            price_scale=price_scale(candles, exchange_price_scale(self.exchange, pair, candles["open"].to_numpy())),
             funding=self.funding.due(pair, candles["date"]),
         )
-        return PairCandles(pair, timeframe_to_msecs(self._config["timeframe"]), candles, self.signals_needed)
+        within = self.funding.due_within(pair, candles["date"], timeframe_ms) if len(candles) else None
+        if within is not None:
+            candles = candles.assign(funding_within=within)
+        return PairCandles(pair, timeframe_ms, candles, self.signals_needed)
 
     def startup_candles(self) -> int:
         """How many of the first candles freqtrade only warms up on in a backtest; 0 where there is nobody to ask."""
@@ -137,11 +146,19 @@ class CandleSource:
         ]
 
 
-def exchange_price_scale(exchange: Exchange, pair: str) -> float:
-    """The exchange's price steps in one unit of quote currency, 1 where it counts no steps."""
-    precision = exchange.get_precision_price(pair)
-    if precision is None or exchange.precision_mode_price not in (TICK_SIZE, DECIMAL_PLACES):
-        return 1.0
-    scale = 1 / precision if exchange.precision_mode_price == TICK_SIZE else 10.0**precision
+def exchange_price_scale(exchange: Exchange, pair: str, rates: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The exchange's price steps in one unit of quote currency.
+
+    An exchange that counts significant digits has wider steps at higher rates: a trade keeps those of its entry rate.
+
+    :param rates: quote currency, shape (n_candles,)
+    :return: shape (n_candles,)
+    """
+    precision, mode = exchange.get_precision_price(pair), exchange.precision_mode_price
+    if precision is None:
+        return np.full(len(rates), _UNCOUNTED_SCALE)
+    if mode == SIGNIFICANT_DIGITS:
+        return np.asarray(10.0 ** (int(precision) - 1 - np.floor(np.log10(rates))), dtype=np.float64)
+    scale = 1 / precision if mode == TICK_SIZE else 10.0**precision
     # 1 / 1e-5 is 99999.99999999999.
-    return float(round(scale)) if math.isclose(scale, round(scale)) else float(scale)
+    return np.full(len(rates), float(round(scale)) if math.isclose(scale, round(scale)) else float(scale))

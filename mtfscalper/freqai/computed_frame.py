@@ -18,13 +18,17 @@ from pandas import DataFrame
 from mtfscalper import artefacts
 from mtfscalper.market.signals import LONG_SIGNAL, SHORT_SIGNAL
 
-# In deviations of a column over the rows kept.
+# In deviations of a column over the rows kept; far from its mean, of a tenth of the distance.
 TOLERANCE = 1e-5
 # Kept values are whole numbers of this: as small on disk as float32, and as fine far from the mean as near it.
 _STEP = 1e-6
 _MISSING = np.iinfo(np.int32).min
 # Below this share of its mean, a column's deviation is the rounding of its sum.
 _CONSTANT = 1e-9
+# Of a column whose deviation is as many times the spread of most of its rows, that spread is taken.
+_OUTLYING = 100.0
+# As many scales from the mean differences begin to count by what they are of the distance.
+_FAR = 10.0
 _COLUMNS_NAMED = 3
 
 
@@ -61,8 +65,10 @@ class ComputedFrame(NamedTuple):
     :ivar names: of the columns, shape (n_columns,)
     :ivar dates_ms: of the rows, milliseconds since 1970, shape (n_rows,)
     :ivar means: shape (n_columns,)
-    :ivar scales: the columns' deviations; where there is none a value's own size; shape (n_columns,)
-    :ivar steps: distances to the mean in millionths of the scale, int32, shape (n_rows, n_columns)
+    :ivar scales: the columns' deviations, where few values make them the spread of the others; where there is none a
+        value's own size; shape (n_columns,)
+    :ivar steps: distances to the mean in millionths of the scale, logarithmic where far, int32, shape (n_rows,
+        n_columns)
     """
 
     names: npt.NDArray[np.str_]
@@ -79,8 +85,16 @@ class ComputedFrame(NamedTuple):
         values = _values(rows)
         known = np.isfinite(values)
         counts = np.maximum(known.sum(axis=0), 1)
-        means = np.where(known, values, 0.0).sum(axis=0) / counts
-        deviations = np.sqrt((np.where(known, values - means, 0.0) ** 2).sum(axis=0) / counts)
+        with np.errstate(over="ignore", invalid="ignore"):
+            means = np.where(known, values, 0.0).sum(axis=0) / counts
+            deviations = np.sqrt((np.where(known, values - means, 0.0) ** 2).sum(axis=0) / counts)
+        # Where no value is known, any will do.
+        counted = np.where(known, values, np.where(known.any(axis=0), np.nan, 0.0))
+        low, middle, high = np.nanquantile(counted, (0.1, 0.5, 0.9), axis=0)
+        spreads = (high - low) / 2
+        # A quotient by almost nothing makes a deviation beside which all other rows are alike.
+        is_outlying = (spreads > _CONSTANT * np.abs(middle)) & ~(deviations <= _OUTLYING * spreads)
+        means, deviations = np.where(is_outlying, middle, means), np.where(is_outlying, spreads, deviations)
         sizes = np.where(means != 0.0, np.abs(means), 1.0)
         scales = np.where(deviations > _CONSTANT * np.abs(means), deviations, sizes)
         return cls(np.array(_names(rows), dtype=np.str_), _dates_ms(rows), means, scales, _steps(values, means, scales))
@@ -138,7 +152,10 @@ def _steps(
     """Values in steps from the mean; what is missing or infinite, which FreqAI treats alike, as one number."""
     known = np.isfinite(values)
     largest = np.iinfo(np.int32).max
-    steps = np.rint((np.where(known, values, means) - means) / scales / _STEP).clip(-largest, largest)
+    distances = (np.where(known, values, means) - means) / scales
+    far = np.maximum(np.abs(distances) / _FAR, 1.0)
+    distances = np.where(far > 1.0, np.sign(distances) * _FAR * (1.0 + np.log(far)), distances)
+    steps = np.rint(distances / _STEP).clip(-largest, largest)
     return np.where(known, steps, _MISSING).astype(np.int32)
 
 

@@ -173,7 +173,11 @@ class DecisionRecord:
         is_other = _day(now_ms) != _day(self._last_ms) if self.is_bots else now_ms < self._last_ms
         if self._last_ms and is_other:
             # The next day of a bot; or the same strategy is backtested again.
-            self.close()
+            self.flush()
+            waiting = self._rows if self.is_bots else []
+            self._forget_run()
+            # What found no room on the old day goes into the new one's file.
+            self._rows = waiting
         self._rows.append(question)
         self._last_ms, self._end_ms = now_ms, end_ms
         if self.is_bots or len(self._rows) >= BUFFERED_ROWS or now_ms >= end_ms:

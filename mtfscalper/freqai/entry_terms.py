@@ -12,13 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from freqtrade.enums import MarginMode, TradingMode
+from freqtrade.enums import TRADE_MODES, MarginMode, TradingMode
+from freqtrade.exceptions import OperationalException
 from freqtrade.exchange import Exchange
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
-from mtfscalper.freqai.as_traded import Asked, Callbacks, Historic, Signals, signals_of
+from mtfscalper.freqai.as_traded import Asked, Callbacks, Historic, Signals, signals_of, why_not_as_asked
+from mtfscalper.freqai.columns import ACTION_COLUMN
+from mtfscalper.freqai.stake_limits import BACKTESTS_STOP
 from mtfscalper.freqai.unsimulated import EXITS_OF_COLUMNS
+from mtfscalper.trading.trading_rules import RulesError
 
 logger = logging.getLogger(__name__)
 
@@ -105,6 +109,12 @@ class Asker:
                 columns[f"{name}_gate"] = side.gate
             if side.exit.any():
                 columns[f"{name}_exit"] = side.exit
+        if self.strategy.exit_profit_only and any(name.endswith("_exit") for name in columns):
+            self._warn(
+                f"{pair}: exit_profit_only: the strategy's own exit signals are passed over up to a profit of "
+                f"exit_profit_offset ({self.strategy.exit_profit_offset}), and the policy is not asked at those "
+                "candles; in training they close the trade."
+            )
         if signals.exits_vary:
             self._warn(f"{pair}: {EXITS_OF_COLUMNS.name}: {EXITS_OF_COLUMNS.consequence}.")
         if signals.doubled:
@@ -124,17 +134,40 @@ class Asker:
             self.told.add(name or message)
             logger.warning("%s", message)
 
-    def terms(self, pair: str, candles: DataFrame, stake: Stake, historic: Historic | None = None) -> EntryTerms:
+    def terms(
+        self,
+        pair: str,
+        candles: DataFrame,
+        stake: Stake,
+        historic: Historic | None = None,
+        *,
+        policy_enters: bool = True,
+    ) -> EntryTerms:
         """The terms of a pair's trades on its candles.
 
         :param candles: ``date``, open, high, low, close, volume; one row a candle
+        :param policy_enters: whether the policy decides on entries, as in all entry modes but "classic"
         :raises mtfscalper.trading.trading_rules.RulesError: if the exchange has no leverage for the stake
+        :raises OperationalException: if the strategy does not trade what a policy asks for
         """
         signals = self.signals(pair, candles, historic)
+        if signals is not None:
+            why = why_not_as_asked(self.strategy, candles, pair, signals, historic)
+            if why is not None:
+                raise OperationalException(why)
+            if policy_enters and signals.unasked:
+                self._warn(
+                    f"{pair}: populate_entry_trend of {type(self.strategy).__name__} enters at {signals.unasked} of "
+                    f"{len(candles)} candles whatever the policy says, and in training the policy decides on each "
+                    f"entry. Remedy: enter where {ACTION_COLUMN} is 1 (long) or 3 (short); for entries of the "
+                    "strategy's own, set classic_long and classic_short and freqai.rl_config.entry_mode to 'classic'.",
+                    f"{pair}: unasked",
+                )
         columns = candles[["date"]].assign(**self._columns(pair, signals))
         leverages, stakes = [], []
+        stop = self.strategy.stoploss if self.config.get("runmode") in TRADE_MODES else BACKTESTS_STOP
         for side in _SIDES:
-            callbacks = Callbacks(self.strategy, self.exchange, pair, side, candles, signals, stake.proposed)
+            callbacks = Callbacks(self.strategy, self.exchange, pair, side, candles, signals, stake.proposed, stop)
             is_traded = side in self.sides
             leverage = np.ones(len(candles))
             if self.is_futures and is_traded:
@@ -143,11 +176,17 @@ class Asker:
             factor = np.ones(len(candles))
             if is_traded:
                 factor = self._told(pair, "custom_stake_amount", side, callbacks.stakes(leverage, stake.available))
+                self._tell_limits(callbacks, side, candles["open"].to_numpy(), leverage, factor, stake)
             stakes.append(factor)
         if self.is_futures and not self.strategy.can_short:
             leverages[1] = leverages[0]
-        liquidations = [self._liquidations(pair, side, *of_side) for side, of_side in self._by_side(leverages, stake)]
-        leverage_is_one = all(_is_constant(values) for values in leverages)
+        wanted = [np.minimum(factor * stake.proposed, stake.available) for factor in stakes]
+        liquidations = [
+            # With a stake of nothing nothing is entered.
+            self._liquidations(pair, side, leverage, np.where(staked > 0, staked, stake.proposed))
+            for side, leverage, staked in zip(_SIDES, leverages, wanted, strict=True)
+        ]
+        leverage_is_one = all(_is_constant(values) for values in leverages + liquidations)
         if not leverage_is_one:
             columns = columns.assign(**_named("leverage", leverages), **_named("liquidation", liquidations))
         factors = np.concatenate(stakes[: len(self.sides)])
@@ -162,19 +201,46 @@ class Asker:
             columns=columns,
         )
 
-    def _by_side(
-        self, leverages: list[npt.NDArray[np.float64]], stake: Stake
-    ) -> list[tuple[str, tuple[npt.NDArray[np.float64], float]]]:
-        return [(side, (values, stake.proposed)) for side, values in zip(_SIDES, leverages, strict=True)]
+    def _tell_limits(
+        self,
+        callbacks: Callbacks,
+        side: str,
+        rates: npt.NDArray[np.float64],
+        leverages: npt.NDArray[np.float64],
+        factors: npt.NDArray[np.float64],
+        stake: Stake,
+    ) -> None:
+        """Warn of stakes that the exchange's limits and lots change, or do not let be entered."""
+        limits = callbacks.limits
+        try:
+            found = limits.most_altered(
+                rates, leverages, np.minimum(factors * stake.proposed, stake.available), stake.available
+            )
+        except (RulesError, ArithmeticError, AssertionError):
+            # Of an exchange without limits, or with lots that ccxt cannot count in: a warning is all that they are for.
+            return
+        if found is not None:
+            becomes = "no trade is entered with" if found.entered == 0 else f"{found.entered:g} becomes of"
+            self._warn(
+                f"{limits.pair}: by the exchange's limits and lots {becomes} a stake of {found.wanted:g} "
+                f"{self.config.get('stake_currency', '')} at the rate {found.rate:g} and leverage {found.leverage:g} "
+                f"({side}), the candle at which most is changed; training enters with the stake as it is. Remedy: "
+                "another stake_amount, dry_run_wallet or max_open_trades, or a whitelist without the pair.",
+                f"{limits.pair}: limits {side}",
+            )
 
     def _liquidations(
-        self, pair: str, side: str, leverages: npt.NDArray[np.float64], stake: float
+        self, pair: str, side: str, leverages: npt.NDArray[np.float64], stakes: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.float64]:
-        """Liquidation rates over entry rates, 0 where the stop comes first."""
+        """Liquidation rates over entry rates, 0 where the stop comes first.
+
+        :param leverages: of the entries, shape (n_candles,), as ``stakes``, in stake currency
+        """
         if not self.is_futures or side not in self.sides:
             return np.zeros(len(leverages))
-        different, where = np.unique(leverages, return_inverse=True)
-        ratios = np.array([self._liquidation(pair, side, float(leverage), stake) for leverage in different])
+        different, where = np.unique(np.stack([leverages, stakes]), axis=1, return_inverse=True)
+        ratios = np.array([self._liquidation(pair, side, *of_entry) for of_entry in different.T.tolist()])
+        different = different[0]
         sign = -1.0 if side == "short" else 1.0
         stops = 1 - sign * abs(self.strategy.stoploss) / different
         first = (ratios > 0) & (sign * ratios > sign * stops)

@@ -209,6 +209,8 @@ class ExitPolicy:
         rows = [row for row in takewhile(lambda row: row is not None, found) if row is not None]
         n = len(rows)
         due = np.array(history.funding[first : first + n - 1])
+        if history.funding_within:
+            due = due + np.array(history.funding_within[first : first + n - 1])
         accounts = now._replace(
             funding=np.cumsum(np.append(now.funding, -now.side * due)),
             held_candles=now.held_candles + np.arange(n),

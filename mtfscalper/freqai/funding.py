@@ -60,6 +60,26 @@ class Funding:
             return np.zeros(len(dates))
         return np.asarray(self._known(pair).reindex(dates).fillna(0.0), dtype=np.float64)
 
+    def due_within(
+        self, pair: str, dates: pd.Series[pd.Timestamp], timeframe_ms: int
+    ) -> npt.NDArray[np.float64] | None:
+        """Funding due on one unit of the asset between each candle's open and the next one's, as far as it is known.
+
+        :param dates: of at least one candle, in rising order
+        :return: quote currency, shape (n_candles,); None where there is none, as in candles no longer than a funding
+            interval
+        """
+        if not self._is_futures:
+            return None
+        opens, known = pd.DatetimeIndex(dates), self._known(pair).fillna(0.0)
+        stop = opens[-1] + pd.Timedelta(milliseconds=timeframe_ms)
+        within = known[(known.index > opens[0]) & (known.index < stop) & ~known.index.isin(opens) & (known != 0)]
+        if within.empty:
+            return None
+        candle = opens.searchsorted(pd.DatetimeIndex(within.index), side="right") - 1
+        due = np.bincount(candle, weights=within.to_numpy(), minlength=len(opens))
+        return np.asarray(due, dtype=np.float64)
+
     def start_watching(self, stop: threading.Event) -> threading.Thread:
         """Start a thread that asks for new rates of every pair met so far, as they are due, until an event is set."""
         self._is_watched = True

@@ -5,6 +5,7 @@ A hook that nothing calls would be ignored in silence, and its author believe in
 
 from __future__ import annotations
 
+import dis
 from collections.abc import Iterable, Iterator
 from types import CodeType
 from typing import Any
@@ -77,6 +78,10 @@ def dead_hooks() -> frozenset[str]:
     return frozenset((of_models | of_environments) - {*LIVE_HOOKS, _ENVIRONMENT})
 
 
+# What FreqAI's models find their environments and callbacks in, and nothing here fills.
+_UNFILLED = ("train_env", "eval_env", "eval_callback", "tensorboard_callback", "progressbar_callback", "df_raw")
+
+
 def own_trainings(model: type, ours: type) -> list[str]:
     """The hooks in which a model trains in its own way, and which it wants called for each training.
 
@@ -91,8 +96,24 @@ def check_hooks(model: type, ours: type) -> None:
 
     :param model: the class that freqtrade found
     :param ours: the class it inherits its training from
-    :raises OperationalException: naming such hooks, what does here what they do elsewhere, and the live ones
+    :raises OperationalException: naming such hooks, what does here what they do elsewhere, and the live ones; or
+        another model of freqtrade's among its parents, or what a hook reads that nothing here fills
     """
+    others = [kind.__name__ for kind in model.__mro__ if kind not in ours.__mro__ and _is_freqtrades_model(kind)]
+    if others:
+        raise OperationalException(
+            f"{model.__name__} inherits from {' and '.join(others)} of freqtrade beside {ours.__name__}, and each "
+            f"trains in its own way; accepted: a class that inherits from {ours.__name__} and from none of freqtrade's "
+            f"learners; remedy: take {' and '.join(others)} out of its bases; {_REWARD}"
+        )
+    unfilled = sorted(set(_unfilled(model.__mro__[: model.__mro__.index(ours)])))
+    if unfilled:
+        raise OperationalException(
+            f"{model.__name__} reads {', '.join(f'self.{name}' for name in unfilled)}, which FreqAI fills and nothing "
+            "here does, for training makes its environments and callbacks itself; accepted: a fit that calls "
+            "super().fit, or one that trains on train_tape and evaluation_tape of its data_dictionary; remedy: call "
+            f"super().fit, and say the rest in freqai.rl_config; {_ENVIRONMENTS}"
+        )
     without_effect = sorted(set(_without_effect(model, ours)))
     if not without_effect:
         return
@@ -102,6 +123,30 @@ def check_hooks(model: type, ours: type) -> None:
         f"are called, which are {', '.join(name for name in LIVE_HOOKS if not name.startswith('_'))}; remedy: remove "
         f"{'it' if len(without_effect) == 1 else 'them'}{''.join(f'; {words}' for words in instead)}"
     )
+
+
+def _is_freqtrades_model(kind: type) -> bool:
+    return kind.__module__.startswith("freqtrade.") and issubclass(kind, BaseReinforcementLearningModel)
+
+
+def _unfilled(kinds: Iterable[type]) -> Iterator[str]:
+    """Names of :data:`_UNFILLED` that the methods of classes read and none of them sets."""
+    codes = [code for kind in kinds for value in vars(kind).values() for code in _codes_of(value)]
+    steps = [step for code in codes for step in dis.get_instructions(code)]
+    kept = {step.argval for step in steps if step.opname == "STORE_ATTR"}
+    for step in steps:
+        if step.opname in ("LOAD_ATTR", "LOAD_METHOD") and step.argval in _UNFILLED and step.argval not in kept:
+            yield step.argval
+
+
+def _codes_of(value: Any) -> Iterator[CodeType]:
+    """The code of a class's attribute and of the functions inside it; none of what has no code."""
+    code = getattr(getattr(value, "fget", None) or getattr(value, "__func__", value), "__code__", None)
+    waiting = [] if code is None else [code]
+    while waiting:
+        code = waiting.pop()
+        yield code
+        waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
 
 
 def _without_effect(model: type, ours: type) -> Iterator[str]:
@@ -123,14 +168,5 @@ def _names_used(kinds: Iterable[type], without: set[str]) -> Iterator[str]:
     """Names of attributes that the methods of classes use, but for those of some names."""
     for kind in kinds:
         for name, value in vars(kind).items():
-            code = getattr(getattr(value, "fget", None) or getattr(value, "__func__", value), "__code__", None)
-            if name not in without and code is not None:
-                yield from _names_in(code)
-
-
-def _names_in(code: CodeType) -> Iterator[str]:
-    yield from code.co_names
-    constants: tuple[Any, ...] = code.co_consts
-    for constant in constants:
-        if isinstance(constant, CodeType):
-            yield from _names_in(constant)
+            if name not in without:
+                yield from (used for code in _codes_of(value) for used in code.co_names)

@@ -208,7 +208,7 @@ class LivePasses:
         """Take a decision on the last candle into the history, unless that candle has one."""
         pair, histories = dk.pair, self._drawer.historic_predictions
         date = pd.to_datetime(frame["date"].iloc[-1:], utc=True).iloc[0]
-        if histories[pair][DATE].iloc[-1] > date:
+        if len(histories[pair]) and histories[pair][DATE].iloc[-1] > date:
             # The exchange lags behind, or the clock was set back: what is yet to come goes.
             histories[pair] = tidied(pair, histories[pair], pd.Timestamp.now("UTC"))
         history = histories[pair]

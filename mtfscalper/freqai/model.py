@@ -37,14 +37,15 @@ from mtfscalper.freqai.own_reward import users_reward
 from mtfscalper.freqai.preparation import Preparation, preparation_of
 from mtfscalper.freqai.routine_lines import leave_out_routine
 from mtfscalper.freqai.run_planning import PLAN_ONLY, RunPlanning
-from mtfscalper.freqai.run_watching import BacktestWatch, pairs_of, watch_of
+from mtfscalper.freqai.run_watching import BacktestWatch, watch_of
 from mtfscalper.freqai.sharing import Download, Writers
 from mtfscalper.freqai.start_checks import checked_settings
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.trade_decisions import follow_plan
 from mtfscalper.freqai.traded_strategy import TradedStrategy
-from mtfscalper.freqai.training_folder import noted
+from mtfscalper.freqai.training_folder import noted, says_all
 from mtfscalper.freqai.training_loop import TrainingLoop
+from mtfscalper.freqai.unconnected import pairs_of
 from mtfscalper.freqai.views import is_view, may_be_view, with_sealed_columns
 from mtfscalper.freqai.written_config import config_in_force
 from mtfscalper.machine import set_torch_threads
@@ -158,10 +159,11 @@ class MtfScalperFreqaiModel(BotHooks):
         try:
             return self._train(unfiltered_df, pair, dk)
         except Exception as error:
-            if isinstance(dk, PeriodKitchen) and dk.run.leaves_out(dk, error):
+            is_left_out = (in_backtest := isinstance(dk, PeriodKitchen)) and dk.run.leaves_out(dk, error)
+            # FreqAI goes on with neutral predictions: _append_null_backtesting_predictions does not.
+            self._training_failure = None if is_left_out else error
+            if is_left_out or (in_backtest and says_all(error)):
                 return None
-            # FreqAI logs and goes on with neutral predictions; see _append_null_backtesting_predictions.
-            self._training_failure = error
             raise
 
     def fit(self, data_dictionary: dict[str, Any], dk: FreqaiDataKitchen, **kwargs: Any) -> BaseAlgorithm:
@@ -171,8 +173,7 @@ class MtfScalperFreqaiModel(BotHooks):
         else:
             initial_model = self._live.initial_model(self.dd.model_dictionary.get(dk.pair))
         job = self.traded.job(data_dictionary, dk, tensorboard=self.activate_tensorboard, initial_model=initial_model)
-        progress = self._trainings.progress_of(dk.pair) if self.live else None
-        if progress is None:
+        if (progress := self._trainings.progress_of(dk.pair) if self.live else None) is None:
             self._watched.begin_training(job)
             [outcome] = run_all(executor_here(self.settings), [job], None, self._watched.watch)
         else:

@@ -19,7 +19,7 @@ from mtfscalper.trading.trading_rules import TradingRules
 
 
 class PriceHistory(NamedTuple):
-    """What trades have lived through: the opens of a pair's candles, and the funding due at them.
+    """What trades have lived through: the opens of a pair's candles, and the funding due at them and between them.
 
     Python's numbers: a trade looks at them one by one.
 
@@ -27,6 +27,7 @@ class PriceHistory(NamedTuple):
     :ivar open: quote currency
     :ivar funding: due on one unit of the asset at each open
     :ivar last_close: of the last candle: for a bot it stands for the open of the candle that is forming
+    :ivar funding_within: due on one unit of the asset after each open and before the next; empty where none is
     """
 
     timeframe_ms: int
@@ -34,6 +35,7 @@ class PriceHistory(NamedTuple):
     open: Sequence[float]
     funding: Sequence[float]
     last_close: float
+    funding_within: Sequence[float] = ()
 
     @classmethod
     def from_arrays(
@@ -43,11 +45,24 @@ class PriceHistory(NamedTuple):
         open_rates: npt.NDArray[np.float64],
         funding: npt.NDArray[np.float64],
         last_close: float,
+        funding_within: npt.NDArray[np.float64] | None = None,
     ) -> PriceHistory:
         """
         :param dates_ms: shape (n_candles,), as the other arrays
         """
-        return cls(timeframe_ms, dates_ms.tolist(), open_rates.tolist(), funding.tolist(), last_close)
+        within = () if funding_within is None else funding_within.tolist()
+        return cls(timeframe_ms, dates_ms.tolist(), open_rates.tolist(), funding.tolist(), last_close, within)
+
+    def received(self, before: float, at: int, side: float) -> float:
+        """What one unit of the asset in a trade has received (negative: paid) as the candle after one opens.
+
+        :param before: the same, before this candle
+        :param at: the candle's position
+        :param side: +1 or -1
+        """
+        # Due at its open, after the decision there, and then until the next.
+        after = before - side * self.funding[at]
+        return after - side * self.funding_within[at] if self.funding_within else after
 
 
 class _Seen(NamedTuple):
@@ -131,9 +146,9 @@ class OpenTrade:
             # A rate may be published late: a history that knows other fundings is followed from the entry again.
             first, stop = bisect_left(history.dates_ms, entry_ms), bisect_right(history.dates_ms, seen.last_ms)
             due = 0.0
-            for funding in history.funding[first:stop]:
+            for past in range(first, stop):
                 # The sum below, to the last bit.
-                due = due - seen.account.side * funding if funding else due
+                due = history.received(due, past, seen.account.side)
             if due != seen.account.funding:
                 seen = self._entered
         self._history = history
@@ -150,9 +165,8 @@ class OpenTrade:
                     account = account._replace(best_profit=asked[2])
                 else:
                     account = see_profit(SCALAR, account, profit_ratio(self._rules, account, open_rate))
-            if history.funding[at]:
-                # Due at this open, after the decision there.
-                account = account._replace(funding=account.funding - account.side * history.funding[at])
+            if history.funding[at] or history.funding_within:
+                account = account._replace(funding=history.received(account.funding, at, account.side))
             last_ms = date_ms
             at += 1
         followed = account

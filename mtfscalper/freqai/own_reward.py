@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+import inspect
 import math
 import traceback
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from freqtrade.configuration.config_secrets import sanitize_config
@@ -18,7 +21,7 @@ from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcement
 from pandas import DataFrame
 
 from mtfscalper.artefacts import value_hash
-from mtfscalper.freqai.reward_env import NEUTRAL, NUMBERS, base_of, numbers_of, reward_env
+from mtfscalper.freqai.reward_env import METHOD, NEUTRAL, NUMBERS, NotShownError, base_of, numbers_of, reward_env
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.settings import RLSettings
 from mtfscalper.trading.account import Fill
@@ -28,7 +31,6 @@ from mtfscalper.trading.trading_rules import TradingRules
 from mtfscalper.user_code import UserCode, class_code
 
 MY_RL_ENV = "MyRLEnv"
-METHOD = "calculate_reward"
 # Where the parents stand that every such class has.
 _NOT_THE_USERS = ("freqtrade", "gymnasium", "typing", "builtins")
 # What such a class would change besides its reward, and what does that here.
@@ -145,6 +147,8 @@ class FreqaiEpisodes:
             if fill.exited:
                 reward += env.reward_of(numbers.exits[side], ends_in, fill.profit_ratio, best, fill.close_rate)
             reward = float(reward)
+        except OwnRewardError:
+            raise
         except Exception as error:
             raise self._failed(error) from error
         if not math.isfinite(reward):
@@ -176,15 +180,15 @@ class FreqaiEpisodes:
         own = [getattr(value, "__code__", None) for kind in kinds for value in vars(kind).values()]
         files = {code.co_filename for code in own if code is not None}
         frame = next((each for each in reversed(frames) if each.filename in files), frames[-1])
-        said = f"{type(error).__name__}: {error}"
+        kind = AttributeError if isinstance(error, NotShownError) else type(error)
+        said = f"{kind.__name__}: {error}"
         if isinstance(error, KeyError) and self._features is not None:
             close = difflib.get_close_matches(str(error.args[0]), map(str, self._features.columns), n=1, cutoff=0.3)
             said += f" (of the features, the nearest is {close[0]!r})" if close else ""
+        if not isinstance(error, NotShownError):
+            said += "; accepted: a finite number for every action at every candle; remedy: correct that line"
         where = f"{frame.filename}, line {frame.lineno} ({frame.line})"
-        return OwnRewardError(
-            f"{MY_RL_ENV}.{frame.name} fails in {where}: {said}; accepted: a finite number for every action at every "
-            "candle; remedy: correct that line"
-        )
+        return OwnRewardError(f"{MY_RL_ENV}.{frame.name} fails in {where}: {said}")
 
 
 # ---------------------------------------------------------------------- at the start
@@ -195,10 +199,12 @@ def users_reward(model: type, config: Mapping[str, Any]) -> UsersReward | None:
 
     :param model: the class that freqtrade found
     :param config: the freqtrade config
-    :raises OperationalException: if the class changes more than its reward, or goes by actions that are not known here
+    :raises OperationalException: if the class changes more than its reward, goes by actions that are not known here, or
+        is no ``MyRLEnv``
     """
     kind = getattr(model, MY_RL_ENV)
     if kind is getattr(BaseReinforcementLearningModel, MY_RL_ENV):
+        _check_unused(model)
         return None
     _check(model, kind)
     rl_config = deepcopy(dict(config["freqai"].get("rl_config") or {}))
@@ -219,6 +225,34 @@ def check_reward_of_strategy(reward: UsersReward | None, can_short: bool) -> Non
         )
 
 
+def _check_unused(model: type) -> None:
+    """Refuse a model whose file holds a reward that nothing finds, and whose author believes in it.
+
+    :raises OperationalException: naming the class
+    """
+    file = vars(model).get("__file__")
+    if file is None:
+        # Made by hand, not found by freqtrade, which keeps no module of a model either.
+        return
+    tree = ast.parse(Path(file).read_bytes())
+    of_model = [node.body for node in tree.body if isinstance(node, ast.ClassDef) and node.name == model.__name__]
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for node in (node for body in (tree.body, *of_model) for node in body):
+        if isinstance(node, ast.ClassDef) and node.name not in {model.__name__, *used} and _has_reward(node):
+            raise OperationalException(
+                f"{model.__name__} comes with a class {node.name} ({file}, line {node.lineno}), whose {METHOD} nothing "
+                f"calls; accepted: a class of the name {MY_RL_ENV} within {model.__name__}; remedy: name it so and "
+                f"indent it there, write {MY_RL_ENV} = {node.name} there, or remove it"
+            )
+
+
+def _has_reward(node: ast.ClassDef) -> bool:
+    """Whether a class of a file defines a reward of its own, and is no model."""
+    bases = {name for base in node.bases for name in (getattr(base, "id", None), getattr(base, "attr", None)) if name}
+    methods = {each.name for each in node.body if isinstance(each, ast.FunctionDef)}
+    return METHOD in methods and any(base.endswith(("Env", "Environment")) for base in bases)
+
+
 def _check(model: type, kind: Any) -> None:
     name = f"{model.__name__}.{MY_RL_ENV}"
     known = " or ".join(base.__name__ for base in NUMBERS)
@@ -232,6 +266,11 @@ def _check(model: type, kind: Any) -> None:
             f"{name} has no {METHOD}; accepted: a class that defines it; remedy: define it, or remove the class to "
             "train on the reward of freqai.rl_config.model_reward_parameters"
         )
+    if (signature := _unfit_signature(kind)) is not None:
+        raise OperationalException(
+            f"{name}.{METHOD} takes {signature}; accepted: (self, action), for it is asked with the action alone; "
+            "remedy: write it so, and read the rest from self"
+        )
     refused = sorted({name for name in _names_of_the_users(kind) if name in _REFUSED})
     if refused:
         instead = dict.fromkeys(_REFUSED[each] for each in refused)
@@ -239,6 +278,20 @@ def _check(model: type, kind: Any) -> None:
             f"{name} overrides {', '.join(refused)}, which nothing calls here; accepted: {METHOD}, __init__ and "
             f"methods of your own; remedy: remove {'it' if len(refused) == 1 else 'them'}; {'; '.join(instead)}"
         )
+
+
+def _unfit_signature(kind: type) -> str | None:
+    """What the method takes, if it cannot be called with an action; None if it can, or nobody knows."""
+    try:
+        signature = inspect.signature(getattr(kind, METHOD))
+        arguments = (NEUTRAL,) if isinstance(inspect.getattr_static(kind, METHOD), staticmethod) else (None, NEUTRAL)
+    except (TypeError, ValueError):
+        return None
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        return str(signature)
+    return None
 
 
 def _names_of_the_users(kind: type) -> Iterable[str]:

@@ -22,6 +22,7 @@ from freqtrade.strategy import IStrategy
 from mtfscalper.freqai.bot_record import take_bots_timerange
 from mtfscalper.freqai.candle_clock import candle_open, candles_between
 from mtfscalper.freqai.exit_policy import ExitDecision
+from mtfscalper.freqai.result_cache import never_reuse_results
 from mtfscalper.freqai.strategy_parameters import set_parameters
 from mtfscalper.freqai.strategy_rules import settings_of_strategy
 from mtfscalper.freqai.trade_decisions import DecisionLostError, TradeDecisions, trade_decisions_of
@@ -166,6 +167,7 @@ class PolicyExits(IStrategy, metaclass=_MixinFirst):
     def __init__(self, config: dict[str, Any]) -> None:
         super().__init__(config)
         take_bots_timerange(config)
+        never_reuse_results(config)
         # Here already: freqtrade makes the FreqAI model, which checks too, only after loading all candles.
         self.prepare_to_ask()
 

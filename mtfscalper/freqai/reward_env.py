@@ -10,8 +10,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from enum import Enum
+from numbers import Real
 from typing import Any, NamedTuple
 
+import numpy as np
 from freqtrade.freqai.RL.Base3ActionRLEnv import Actions as Actions3
 from freqtrade.freqai.RL.Base3ActionRLEnv import Base3ActionRLEnv
 from freqtrade.freqai.RL.Base4ActionRLEnv import Actions as Actions4
@@ -22,6 +24,7 @@ from freqtrade.freqai.RL.BaseEnvironment import BaseEnvironment, Positions
 from pandas import DataFrame
 
 from mtfscalper.market.tape import PRICE_COLUMNS, MarketTape
+from mtfscalper.trading.own_reward import OwnRewardError
 
 
 class ActionNumbers(NamedTuple):
@@ -54,6 +57,11 @@ SHOWN = (
 )
 # Of all of them.
 NEUTRAL = 0
+METHOD = "calculate_reward"
+
+
+class NotShownError(AttributeError):
+    """A reward reads what it is not shown here. Names what, what it may read, and the remedy."""
 
 
 class RewardEnv:
@@ -172,10 +180,29 @@ class RewardEnv:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        raise AttributeError(
+        raise NotShownError(
             f"self.{name} is nothing that a reward is shown here; accepted: attributes of your own that MyRLEnv sets, "
             f"and {', '.join(SHOWN)}; remedy: read one of these"
         )
+
+
+class CheckedReward:
+    """Stands before a user's ``MyRLEnv``: FreqAI's ``step`` would fail in its own lines at what is no number."""
+
+    def calculate_reward(self, action: int) -> Any:
+        """What the user's method gives.
+
+        :raises OwnRewardError: if that is no number
+        """
+        reward = super().calculate_reward(action)  # type: ignore[misc]
+        is_number = isinstance(reward, Real | np.generic) or getattr(reward, "ndim", None) == 0
+        if not is_number or isinstance(reward, np.str_):
+            raise OwnRewardError(
+                f"MyRLEnv.{METHOD} gives {reward!r} of type {type(reward).__name__} for the action {action}; accepted: "
+                "a finite number for every action at every candle; remedy: correct the method, whose every branch "
+                "has to return one"
+            )
+        return reward
 
 
 def reward_env(kind: type[BaseEnvironment], tape: MarketTape, arguments: Mapping[str, Any]) -> Any:
@@ -188,7 +215,7 @@ def reward_env(kind: type[BaseEnvironment], tape: MarketTape, arguments: Mapping
     base = base_of(kind)
     assert base is not None, f"{kind} was refused at the start"
     between = type(base.__name__, (RewardEnv, base), {})
-    shown = type(kind.__name__, (kind, between), {"__module__": kind.__module__})
+    shown = type(kind.__name__, (CheckedReward, kind, between), {"__module__": kind.__module__})
     prices = DataFrame({name: getattr(tape, name) for name in PRICE_COLUMNS})
     return shown(df=prices, prices=prices, starting_point=True, seed=1, live=False, **arguments)
 

@@ -26,10 +26,11 @@ from mtfscalper.freqai.fingerprint import frame_hash
 from mtfscalper.freqai.frame_shelf import FrameShelf
 from mtfscalper.freqai.kept_trainings import KeptTrainings
 from mtfscalper.freqai.planned_trainings import MakeJob, PlannedPair, PlannedTrainings, Trainer, plan_pair
-from mtfscalper.freqai.run_watching import BacktestWatch, pairs_of
+from mtfscalper.freqai.run_watching import BacktestWatch
 from mtfscalper.freqai.sharing import Writers
 from mtfscalper.freqai.strategy_frame import StrategyFrame
 from mtfscalper.freqai.traded_strategy import TradedStrategy
+from mtfscalper.freqai.unconnected import pairs_of
 from mtfscalper.seals import Seals
 from mtfscalper.settings import Settings
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from copy import copy
 from datetime import UTC, datetime
-from typing import Any
 
 from freqtrade.enums import RunMode
-from freqtrade.exceptions import OperationalException
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.loggers import error_console
-from freqtrade.strategy import IStrategy
 from stable_baselines3.common.utils import get_device
 
 from mtfscalper import artefacts
@@ -39,15 +36,6 @@ def day_name(seconds: int) -> str:
     """
     ends_at = datetime.fromtimestamp(seconds, UTC)
     return f"{ends_at:%Y-%m-%d}" if seconds % 86_400 == 0 else f"{ends_at:%Y-%m-%dT%H:%M}"
-
-
-def pairs_of(config: Mapping[str, Any], strategy: IStrategy) -> Sequence[str]:
-    """The pairs of a whole run, as far as they are known."""
-    try:
-        return strategy.dp.current_whitelist()
-    except (AttributeError, OperationalException):
-        # FreqAI's hooks may be called by hand, with a strategy that has no pairlist.
-        return list(config["exchange"].get("pair_whitelist", ()))
 
 
 def watch_of(settings: Settings, runmode: RunMode | None, jobs: Sequence[TrainingJob] = ()) -> RunWatch:

@@ -16,9 +16,11 @@ from mtfscalper.freqai.deployed_config import why_not_as_deployed
 from mtfscalper.freqai.own_reward_keys import for_own_reward, tell_own_reward, why_not_for_own_reward
 from mtfscalper.freqai.strategy_rules import settings_of_config
 from mtfscalper.freqai.written_config import as_written
+from mtfscalper.freqai_settings import SPLIT_ARGUMENTS
 from mtfscalper.machine import memory_bytes, why_device_is_missing
 from mtfscalper.policy.recurrent import RECURRENT_PPO
-from mtfscalper.settings import Settings, SettingsError
+from mtfscalper.ppo_settings import PPOSettings
+from mtfscalper.settings import RLSettings, Settings, SettingsError
 from mtfscalper.stock_keys import unread_keys
 from mtfscalper.training.memory import check_memory
 from mtfscalper.training.trial_model import why_it_cannot_be_made
@@ -52,7 +54,8 @@ def checked_settings(config: dict[str, Any], *, own_reward: bool = False) -> Set
     :raises OperationalException: naming every wrong key, the value, the values accepted and the remedy
     """
     settings = settings_of_config(config, own_reward=own_reward)
-    complaints = [*_device_complaints(settings), *_recurrent_complaints(settings)]
+    written = as_written(config)
+    complaints = [*misplaced_keys(written), *_device_complaints(settings), *_recurrent_complaints(settings)]
     if own_reward:
         complaints += why_not_for_own_reward(settings)
     if not complaints:
@@ -64,7 +67,6 @@ def checked_settings(config: dict[str, Any], *, own_reward: bool = False) -> Set
         complaints.append(why)
     if complaints:
         raise OperationalException("The config cannot be used:\n" + "\n".join(complaints))
-    written = as_written(config)
     for warning in misspelt_keys(config["freqai"]):
         logger.warning("%s", warning)
     others = [
@@ -94,6 +96,45 @@ def checked_settings(config: dict[str, Any], *, own_reward: bool = False) -> Set
     return settings
 
 
+def misplaced_keys(config: Mapping[str, Any]) -> Iterator[str]:
+    """A complaint about every setting that stands where nobody reads it, though another section has its name.
+
+    The strategy may have keys of its own in ``freqai`` and ``feature_parameters``, by names that no setting has.
+
+    :param config: the freqtrade config, as its user wrote it
+    """
+    freqai, features = config["freqai"], config["freqai"].get("feature_parameters") or {}
+    of_freqai, of_features = known_keys("freqai"), known_keys("feature_parameters")
+    of_split = set(SPLIT_ARGUMENTS)
+    places = {
+        **dict.fromkeys(of_freqai, "freqai"),
+        **dict.fromkeys(of_features, "freqai.feature_parameters"),
+        **dict.fromkeys(of_split, "freqai.data_split_parameters"),
+        **dict.fromkeys({*RLSettings.model_fields, *PPOSettings.model_fields}, "freqai.rl_config"),
+    }
+    sections = {key: places[key] for key in places if key.endswith("_parameters") or key == "rl_config"}
+    for where, section, looked_for in (
+        ("", config, sections),
+        ("freqai.", freqai, {key: places[key] for key in places if key not in of_freqai}),
+        ("freqai.feature_parameters.", features, {key: places[key] for key in places if key not in of_features}),
+    ):
+        for key in sorted(set(section) & set(looked_for)):
+            place = f"{looked_for[key]}.{key}"
+            yield (
+                f"{where}{key} is {section[key]!r}, and nobody reads it there; accepted: {place}; remedy: move it "
+                "there, or remove it"
+            )
+
+
+def known_keys(section: str) -> set[str]:
+    """The keys that FreqAI reads or documents in its section ``freqai``, or ``feature_parameters``."""
+    definitions: Any = CONF_SCHEMA["definitions"]
+    schema = definitions["freqai"]["properties"]
+    if section != "freqai":
+        schema = schema[section]["properties"]
+    return {*schema, *_BEYOND_SCHEMA[section]}
+
+
 def misspelt_keys(freqai: Mapping[str, Any]) -> Iterator[str]:
     """A warning for every key of FreqAI's sections that nobody knows and that is nearly one that is known.
 
@@ -101,12 +142,8 @@ def misspelt_keys(freqai: Mapping[str, Any]) -> Iterator[str]:
 
     :param freqai: the section ``freqai`` of a config
     """
-    definitions: Any = CONF_SCHEMA["definitions"]
-    schema = definitions["freqai"]["properties"]
-    sections = {"freqai": (freqai, schema)}
-    sections["feature_parameters"] = freqai["feature_parameters"], schema["feature_parameters"]["properties"]
-    for name, (section, known_to_schema) in sections.items():
-        known = sorted({*known_to_schema, *_BEYOND_SCHEMA[name]})
+    for name, section in (("freqai", freqai), ("feature_parameters", freqai["feature_parameters"])):
+        known = sorted(known_keys(name))
         for key in sorted(set(section) - set(known)):
             close = difflib.get_close_matches(key, known, n=1, cutoff=0.75)
             if close:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from freqtrade.constants import UNLIMITED_STAKE_AMOUNT
+from freqtrade.enums import TRADE_MODES
 from freqtrade.exceptions import OperationalException
 from freqtrade.exchange import Exchange, timeframe_to_minutes, timeframe_to_seconds
 from freqtrade.strategy import IStrategy
@@ -23,6 +24,7 @@ from mtfscalper.freqai.candles import PairCandles
 from mtfscalper.freqai.entry_terms import Asker, EntryTerms, Stake
 from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.own_reward_keys import without_own_keys
+from mtfscalper.freqai.unconnected import pairs_of
 from mtfscalper.freqai.written_config import as_written, not_written
 from mtfscalper.market.tape import EXIT_COLUMNS, GATE_COLUMNS
 from mtfscalper.settings import RLSettings, Settings, SettingsError
@@ -196,7 +198,9 @@ class PairTerms:
         pair = candles.pair
         try:
             stake = stake_of_config(self._strategy, self._config)
-            terms = self._asker.terms(pair, frame[_CANDLE_COLUMNS].reset_index(drop=True), stake, historic)
+            asked = frame[_CANDLE_COLUMNS].reset_index(drop=True)
+            policy_enters = self.settings.rl.entry_mode != "classic"
+            terms = self._asker.terms(pair, asked, stake, historic, policy_enters=policy_enters)
             rules = rules_of_strategy(self._strategy, self._config, self._exchange, pair, self.settings.rl, terms)
         except RulesError as error:
             raise OperationalException(f"The trades of {pair} cannot be learned: {error}") from error
@@ -292,7 +296,7 @@ def rules_of_strategy(
     stake = min(stake_of_config(strategy, config).proposed * terms.stake_factor / wallet, available)
     is_fixed = config.get("stake_amount", UNLIMITED_STAKE_AMOUNT) != UNLIMITED_STAKE_AMOUNT
     return TradingRules(
-        fee_ratio=fee_ratio(config, exchange, pair),
+        fee_ratio=fee_ratio(config, exchange, pair, pairs_of(config, strategy)),
         stoploss_ratio=abs(strategy.stoploss),
         max_trade_duration_candles=rl.max_trade_duration_candles,
         timeframe_minutes=timeframe_to_minutes(strategy.timeframe),
@@ -347,10 +351,17 @@ def differences_to_training(
     }
 
 
-def fee_ratio(config: dict[str, Any], exchange: Exchange, pair: str) -> float:
-    """The fee the backtester takes: the config's, else the dearer of taker and maker (``Backtesting.set_fee``)."""
+def fee_ratio(config: dict[str, Any], exchange: Exchange, pair: str, pairs: Sequence[str] = ()) -> float:
+    """The fee of a trade: the config's, else the dearer of taker and maker.
+
+    A backtest takes that of the run's first pair for all of them (``Backtesting.set_fee``), a bot each pair's own.
+
+    :param pairs: of the whole run, as far as they are known
+    """
     if config.get("fee") is not None:
         return float(config["fee"])
+    if pairs and config.get("runmode") not in TRADE_MODES:
+        pair = pairs[0]
     asked = (exchange.get_fee(symbol=pair, taker_or_maker=kind) for kind in ("taker", "maker"))
     fees = [float(fee) for fee in asked if isinstance(fee, int | float)]
     if not fees:

@@ -25,6 +25,7 @@ from mtfscalper.freqai.decision_record import DecisionRecord, Question
 from mtfscalper.freqai.exit_policy import ExitDecision, ExitPolicy, leaves
 from mtfscalper.freqai.open_trade import OpenTrade, funding_received
 from mtfscalper.freqai.policy_store import PolicyStore
+from mtfscalper.freqai.result_cache import never_reuse_results
 from mtfscalper.freqai.sharing import Readers
 from mtfscalper.freqai.strategy_rules import differences_to_training, settings_of_strategy
 from mtfscalper.seals import Seals
@@ -124,6 +125,7 @@ class TradeDecisions:
         self._repeated: dict[str, tuple[tuple[Any, ...], int]] = {}
         self._warned: set[str] = set()
         take_bots_timerange(config)
+        never_reuse_results(config)
         self._record = DecisionRecord.from_config(config, type(strategy).__name__)
         self._begin()
 

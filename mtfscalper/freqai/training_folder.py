@@ -8,6 +8,7 @@ from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from freqtrade.exceptions import FreqtradeException
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from stable_baselines3.common.base_class import BaseAlgorithm
 
@@ -17,6 +18,9 @@ from mtfscalper.freqai.backtest_run import PeriodKitchen
 from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.fallback import judged_by
 from mtfscalper.freqai.run_watching import period_name
+from mtfscalper.market.tape import TapeError
+from mtfscalper.trading.own_reward import OwnRewardError
+from mtfscalper.trading.trading_rules import RulesError
 from mtfscalper.training.paired_result import PairedResult
 from mtfscalper.training.report import TrainingReport, doubts
 
@@ -40,6 +44,11 @@ class Origin(NamedTuple):
     stands_in: bool = False
     judged: PairedResult | str = "its folder is unknown"
     report: TrainingReport | None = None
+
+
+def says_all(error: Exception) -> bool:
+    """Whether the message of what a training raised says what to change, so that no traceback has to."""
+    return isinstance(error, OwnRewardError | TapeError | RulesError | FreqtradeException)
 
 
 def noted(

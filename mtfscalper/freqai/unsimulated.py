@@ -9,13 +9,16 @@ from __future__ import annotations
 import dis
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import timedelta
 from types import CodeType, FunctionType
 from typing import Any, NamedTuple, TypeVar
 
-from freqtrade.enums import TRADE_MODES, MarginMode
+from freqtrade.enums import TRADE_MODES, MarginMode, TradingMode
+from freqtrade.exchange import timeframe_to_seconds
 from freqtrade.strategy import IStrategy
 
 from mtfscalper.freqai.expiry import Expiry
+from mtfscalper.freqai.unconnected import pairs_of
 from mtfscalper.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -144,6 +147,9 @@ _SWITCHES = {
     "custom_stoploss": "use_custom_stoploss",
 }
 _LOCK = "lock_pair"
+# Asked before a training about every candle, by what is there then.
+_ASKED_BEFORE = ("custom_stake_amount", "leverage")
+_OF_THE_MOMENT = ("LocalTrade", "Trade", "wallets")
 _LIMIT_ORDERS = {"custom_entry_price": "entry", "custom_exit_price": "exit"}
 
 _RETURN_CONST = "RETURN_CONST"
@@ -217,6 +223,15 @@ def unsimulated_methods(strategy: IStrategy) -> Iterator[Unsimulated]:
         own = _users_method(strategy, name)
         if own is not None and _is_called(strategy, name) and not _does_nothing(name, own):
             yield Unsimulated(name, NAMED_METHODS.get(name, _UNKNOWN))
+    for name in _ASKED_BEFORE:
+        own = _users_method(strategy, name)
+        code = getattr(own, "__code__", None)
+        read = [] if code is None else [one for one in _OF_THE_MOMENT if _calls_through(strategy, code, one)]
+        if read:
+            yield Unsimulated(
+                name,
+                f"it looks at {' and '.join(read)}: training sees them as they are when it begins, at all candles",
+            )
     # It is called rather than changed.
     if any(_calls(code, _LOCK) for code in _users_code(strategy)):
         yield Unsimulated(_LOCK, "pairs that it locks are not entered for a while, in training they are")
@@ -279,8 +294,27 @@ def _users_code(strategy: IStrategy) -> Iterator[CodeType]:
 
 
 def _calls(code: CodeType, name: str) -> bool:
+    return name in _names_in(code)
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """The names of globals and attributes in a function and in those inside it."""
     inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return name in code.co_names or any(_calls(one, name) for one in inner)
+    return set(code.co_names).union(*(_names_in(one) for one in inner))
+
+
+def _calls_through(strategy: IStrategy, code: CodeType, name: str) -> bool:
+    """Whether a name is in a function, or in those of the user's own methods that it calls."""
+    methods: dict[str, list[CodeType]] = {}
+    for own in _users_code(strategy):
+        methods.setdefault(own.co_name, []).append(own)
+    reached: set[CodeType] = set()
+    ahead = [code]
+    while ahead:
+        if (one := ahead.pop()) not in reached:
+            reached.add(one)
+            ahead += [own for called in _names_in(one) for own in methods.get(called, ())]
+    return any(_calls(one, name) for one in reached)
 
 
 # ---------------------------------------------------------------------- switches
@@ -322,7 +356,7 @@ def _of_every_trade(strategy: IStrategy, config: Mapping[str, Any], settings: Se
 
 
 def _of_entries(strategy: IStrategy, config: Mapping[str, Any]) -> Iterator[Unsimulated]:
-    n_pairs, slots = len(_pairs(strategy, config)), strategy.max_open_trades
+    n_pairs, slots = len(pairs_of(config, strategy)), strategy.max_open_trades
     if slots < n_pairs:
         yield Unsimulated(
             "max_open_trades",
@@ -361,6 +395,11 @@ def _of_bots(strategy: IStrategy, config: Mapping[str, Any]) -> Iterator[Unsimul
         yield bots("order_time_in_force", "orders that do not fill at once are given up, in training each fills")
     if config.get("unfilledtimeout"):
         yield bots("unfilledtimeout", "orders that stay unfilled are given up, in training each fills")
+    if _exit_orders_wait(strategy, config):
+        yield Unsimulated(
+            "unfilledtimeout.exit",
+            "trailing exits beyond their entry candle wait for the next, in training for one candle alone",
+        )
     if config.get("entry_pricing") or config.get("exit_pricing"):
         yield bots(
             "entry_pricing, exit_pricing", "orders are priced by book or ticker after the open, in training at it"
@@ -386,8 +425,21 @@ def _of_bots(strategy: IStrategy, config: Mapping[str, Any]) -> Iterator[Unsimul
         )
 
 
-def _pairs(strategy: IStrategy, config: Mapping[str, Any]) -> list[str]:
-    data = getattr(strategy, "dp", None)
-    if data is not None and data._pairlists is not None:
-        return data.current_whitelist()  # type: ignore[no-any-return]
-    return list(config.get("exchange", {}).get("pair_whitelist", []))
+def _exit_orders_wait(strategy: IStrategy, config: Mapping[str, Any]) -> bool:
+    """Whether an exit order that its candle does not reach waits for later candles in a backtest.
+
+    Of a trade with leverage the worst case of a trailing stop that waits for its offset can lie beyond the entry candle
+    (``Backtesting._get_close_rate_for_stoploss``): there the offset is no share of the stake.
+    """
+    if not (
+        config.get("trading_mode") == TradingMode.FUTURES
+        and strategy.trailing_stop
+        and strategy.trailing_only_offset_is_reached
+        and strategy.trailing_stop_positive
+    ):
+        return False
+    timeouts = config.get("unfilledtimeout") or {}
+    if timeouts.get("exit") is None:
+        return True
+    waits = timedelta(**{timeouts.get("unit", "minutes"): timeouts["exit"]})
+    return waits > timedelta(seconds=timeframe_to_seconds(strategy.timeframe))

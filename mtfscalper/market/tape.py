@@ -65,6 +65,7 @@ class MarketTape:
         it has none
     :ivar long_leverage: of a long entered at the candle's open, float64, and so on, see
         :class:`mtfscalper.trading.account.Candle`; None where the rules have the one for all candles
+    :ivar funding_within: as ``funding``, due between the candle's open and the next one's, float64; None for none
     """
 
     pair: str
@@ -91,6 +92,7 @@ class MarketTape:
     short_liquidation: npt.NDArray[np.float64] | None = None
     long_stake: npt.NDArray[np.float64] | None = None
     short_stake: npt.NDArray[np.float64] | None = None
+    funding_within: npt.NDArray[np.float64] | None = None
 
     def __len__(self) -> int:
         return len(self.dates_ms)
@@ -98,6 +100,11 @@ class MarketTape:
     @property
     def n_features(self) -> int:
         return int(self.features.shape[1])
+
+    @property
+    def funding_through(self) -> npt.NDArray[np.float64]:
+        """Funding due on one unit of the asset from each candle's open on and before the next one's; float64."""
+        return self.funding if self.funding_within is None else self.funding + self.funding_within
 
     @classmethod
     def from_frame(
@@ -114,13 +121,13 @@ class MarketTape:
 
         :param frame: ``date``, open, high, low, close, ``price_scale`` (see :func:`price_scale`: it is read off all
             candles of a pair, of which these may be a part) and, for the modes that use them, the classic signals;
-            one row a candle. Without a ``funding`` column none is due. Of :data:`GATE_COLUMNS`,
+            one row a candle. Without a ``funding`` or ``funding_within`` column none is due. Of :data:`GATE_COLUMNS`,
             :data:`EXIT_COLUMNS` and :data:`ENTRY_COLUMNS` those that are not the same for all candles.
         :param features: the pipeline's output for these rows, shape (n_candles, n_features)
         :param signals_needed: whether the entry mode reads the classic signals
         :param usable: rows whose features were all there; all of them by default
-        :raises TapeError: if lengths differ, dates do not rise, prices are not positive numbers, or the funding or
-            a used feature is NaN or infinite
+        :raises TapeError: if lengths differ, dates do not rise, prices are not positive numbers, a high is below its
+            low, or the funding or a used feature is NaN or infinite
         """
         matrix = np.ascontiguousarray(features, dtype=np.float32)
         n = len(frame)
@@ -133,10 +140,15 @@ class MarketTape:
         _check_dates(pair, dates)
         for name, values in prices.items():
             _check_numbers(pair, dates, name, values, positive=True)
+        _check_extremes(pair, dates, prices["high"], prices["low"])
         funding = np.ascontiguousarray(
             frame["funding"] if "funding" in frame.columns else np.zeros(n), dtype=np.float64
         )
         _check_numbers(pair, dates, "funding", funding, positive=False)
+        within = None
+        if "funding_within" in frame.columns:
+            within = np.ascontiguousarray(frame["funding_within"], dtype=np.float64)
+            _check_numbers(pair, dates, "funding_within", within, positive=False)
         scale = np.ascontiguousarray(frame["price_scale"], dtype=np.float64)
         _check_numbers(pair, dates, "price_scale", scale, positive=True)
         _check_features(pair, dates, matrix, usable_rows)
@@ -153,6 +165,7 @@ class MarketTape:
             dates_ms=dates_ms,
             **prices,
             funding=funding,
+            funding_within=within,
             price_scale=scale,
             long_signal=long_signal,
             short_signal=short_signal,
@@ -252,14 +265,15 @@ def _unreadable(path: Path, why: str) -> str:
     )
 
 
-def price_scale(candles: pd.DataFrame, exchange_scale: float) -> npt.NDArray[np.float64]:
+def price_scale(candles: pd.DataFrame, exchange_scale: float | npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Price steps in one unit of quote currency: the most decimals seen in a candle's month.
 
     The rule of freqtrade's backtester (``get_tick_size_over_time``). A month of whole prices shows none and keeps the
     steps of the month before, the first ones those of the exchange (``Backtesting.get_pair_precision``).
 
     :param candles: ``date``, open, high, low, close; one row a candle
-    :param exchange_scale: the exchange's price steps in a unit, which matter for whole prices alone
+    :param exchange_scale: the exchange's price steps in a unit, which matter for whole prices alone; one number, or
+        shape (n_candles,)
     :return: shape (n_candles,)
     """
     dates = pd.DatetimeIndex(candles["date"])
@@ -269,7 +283,8 @@ def price_scale(candles: pd.DataFrame, exchange_scale: float) -> npt.NDArray[np.
     most = pd.Series(decimals.max(axis=1))
     months = most.groupby(dates.year * 12 + dates.month).transform("max")
     scale = 10.0 ** months.astype(np.float64)
-    return np.asarray(scale.where(months > 0).ffill().fillna(exchange_scale), dtype=np.float64)
+    shown = scale.where(months > 0).ffill().to_numpy()
+    return np.where(np.isnan(shown), exchange_scale, shown)
 
 
 def _decimals(rate: float) -> int:
@@ -312,6 +327,18 @@ def _check_numbers(
         raise TapeError(
             f"{pair}: {name} of the candle at {dates[bad[0]]} is {values[bad[0]]} ({len(bad)} such candles); accepted: "
             f"a {'positive' if positive else 'finite'} number; remedy: download the pair's candles again"
+        )
+
+
+def _check_extremes(
+    pair: str, dates: pd.DatetimeIndex, high: npt.NDArray[np.float64], low: npt.NDArray[np.float64]
+) -> None:
+    bad = np.flatnonzero(high < low)
+    if len(bad):
+        at = bad[0]
+        raise TapeError(
+            f"{pair}: the candle at {dates[at]} has a high of {high[at]} below its low of {low[at]} ({len(bad)} such "
+            "candles); accepted: a high that is no lower; remedy: download the pair's candles again"
         )
 
 

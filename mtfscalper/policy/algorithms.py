@@ -40,9 +40,12 @@ def unknown_arguments(model_type: str, arguments: Mapping[str, Any]) -> list[str
     complaints: list[str] = []
     for key, value in arguments.items():
         if key not in accepted:
+            remedy = argument_remedy(key) or did_you_mean(key, accepted)
+            if key in PPOSettings.model_fields:
+                remedy = "remove it, for it is PPO's, or set freqai.rl_config.model_type to 'PPO'"
             complaints.append(
                 f"{_SECTION}.{key} is {value!r}, which {model_type} does not take; accepted: {', '.join(accepted)}; "
-                f"remedy: {argument_remedy(key) or did_you_mean(key, accepted)}"
+                f"remedy: {remedy}"
             )
         elif value is None and _fits(parameters[key].annotation, None):
             continue

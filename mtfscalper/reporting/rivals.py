@@ -241,7 +241,7 @@ def _buy_and_hold(bench: _Bench) -> Rival:
     )
     last = [tape.open[-1] for tape in tapes.values()]
     fee = entries["fee_ratio"].to_numpy()
-    due = np.array([tape.funding.sum() for tape in tapes.values()])
+    due = np.array([tape.funding_through[:-1].sum() + tape.funding[-1] for tape in tapes.values()])
     opened = entries["open_rate"].to_numpy() * (1 + fee)
     exits = pd.DataFrame(
         {
@@ -265,7 +265,7 @@ def _equal_weight(bench: _Bench) -> Rival:
     rates = np.array([tape.open[days] for tape, days in zip(bench.tapes.values(), at, strict=True)])
     dues = np.array(
         [
-            np.diff(np.concatenate([[0.0], np.cumsum(tape.funding)])[days])
+            np.diff(np.concatenate([[0.0], np.cumsum(tape.funding_through)])[days])
             for tape, days in zip(bench.tapes.values(), at, strict=True)
         ]
     )

@@ -94,11 +94,17 @@ def with_exits(entries: pd.DataFrame, tapes: dict[str, MarketTape], exits: pd.Da
 def funding_due(
     tape: MarketTape, first_ms: npt.NDArray[np.int64], last_ms: npt.NDArray[np.int64]
 ) -> npt.NDArray[np.float64]:
-    """Funding due on one unit of the asset at the opens of the candles from a first to a last one, both included.
+    """Funding due on one unit of the asset from the open of a first candle to that of a last one, both included.
 
     :return: quote currency, a long's to pay, shape (n,)
     """
     total = np.concatenate([[0.0], np.cumsum(tape.funding)])
     first = np.searchsorted(tape.dates_ms, first_ms)
     stop = np.searchsorted(tape.dates_ms, last_ms, side="right")
-    return np.asarray(total[stop] - total[first])
+    due = total[stop] - total[first]
+    if tape.funding_within is not None:
+        within = np.concatenate([[0.0], np.cumsum(tape.funding_within)])
+        # Of the candles that were over by then.
+        over = np.searchsorted(tape.dates_ms + tape.timeframe_ms - 1, last_ms, side="right")
+        due = due + within[np.maximum(over, first)] - within[first]
+    return np.asarray(due)

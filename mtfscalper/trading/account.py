@@ -42,6 +42,8 @@ class Candle(NamedTuple):
         comes first, as ``short_liquidation``; None as above
     :ivar long_stake: what the strategy stakes on such a long, over what it is proposed, as ``short_stake``; None as
         above
+    :ivar funding_within: as ``funding``, due after this candle's open and before the next one's: of candles longer than
+        a funding interval; None where there is none
     """
 
     open: Array
@@ -58,6 +60,7 @@ class Candle(NamedTuple):
     short_liquidation: Array = None
     long_stake: Array = None
     short_stake: Array = None
+    funding_within: Array = None
 
 
 class Account(NamedTuple):

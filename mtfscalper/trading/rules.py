@@ -125,6 +125,9 @@ def _go_through(
     wanted = action == xp.where(tested.side < 0, _SHORT_EXIT, _LONG_EXIT)
     tested, reason, close_rate = exits_in_candle(xp, rules, tested, candle, unit, in_trade, entered, wanted)
     held = changed(tested, held_candles=tested.held_candles + in_trade)
+    if candle.funding_within is not None:
+        # Due of those that live through the candle: freqtrade dates an exit within it at its open.
+        held = changed(held, funding=held.funding - held.side * candle.funding_within)
     exited = reason != _NONE
 
     def closed() -> tuple[Account, Fill]:

@@ -232,7 +232,9 @@ def play_script(arena: Arena, scenario: Scenario, source: str) -> None:
     backtester = arena.backtester(spot=scenario.spot, tick=scenario.tick, stake=scenario.stake)
     random = np.random.default_rng(scenario.recipe.seed)
     mode = "spot" if scenario.spot else "futures"
-    for market in gap_free(synthetic_history(scenario.recipe, exchange_price_scale(backtester.exchange, PAIR))):
+    for market in gap_free(
+        synthetic_history(scenario.recipe, float(exchange_price_scale(backtester.exchange, PAIR, np.ones(1))[0]))
+    ):
         arena.compare(backtester, market, scenario.rules, random_script(random, len(market.tape)), source, mode)
 
 
@@ -397,7 +399,7 @@ def test_a_stop_beyond_liquidation_is_the_liquidation_that_freqtrade_trades(
     backtester.use(make_rules(stoploss_ratio=0.99, leverage_long=leverage, leverage_short=leverage))
     asker = Asker(backtester.strategy, backtester.config, backtester.exchange)
     side = "short" if is_short else "long"
-    ratio = float(asker._liquidations(PAIR, side, np.array([leverage]), STAKE)[0])
+    ratio = float(asker._liquidations(PAIR, side, np.array([leverage]), np.array([STAKE]))[0])
     assert ratio > 0
     rules = make_rules(
         stoploss_ratio=0.99,

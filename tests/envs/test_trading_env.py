@@ -407,6 +407,13 @@ def test_candles_without_a_signal_are_refused_with_the_remedy() -> None:
         TradingEnv(quiet_tape(30), make_settings("gated"))
 
 
+def test_a_strategy_that_enters_nowhere_is_not_sent_to_the_mode_it_is_in() -> None:
+    nowhere = np.zeros(30, dtype=bool)
+    with pytest.raises(TapeError, match="does the strategy enter where the policy would") as refused:
+        TradingEnv(replace(quiet_tape(30), long_gate=nowhere, short_gate=nowhere), make_settings("agent"))
+    assert "'agent'" not in str(refused.value)
+
+
 def test_short_signals_are_no_signals_without_can_short() -> None:
     with pytest.raises(TapeError, match="none of 30 candles carries a classic signal"):
         TradingEnv(quiet_tape(30, short_at=(5, 10)), make_settings("classic", can_short=False))

@@ -214,3 +214,39 @@ def test_an_exchange_without_limits_of_a_stake_is_not_the_strategys_fault(limit:
         asked(**{**limits, limit: refuse})
     # What the strategy raises is still the strategy's.
     assert isinstance(asked(**limits).failure, KeyError)
+
+
+@pytest.mark.parametrize(
+    ("answers", "said"),
+    [
+        ([None] * 4, r"answers None at 2024-09-01 00:05, the first of 3 such candles"),
+        ([2.0, 2.0, 2.0, None], r"answers None at 2024-09-01 00:15, the first of 1 such candles"),
+        ([2.0, 2.0, float("nan"), 2.0], r"answers nan at 2024-09-01 00:10"),
+        ([2.0, 2.0, "3", 2.0], r"answers '3' at 2024-09-01 00:10"),
+        # Until an indicator has its candles.
+        ([float("nan"), np.float64("nan"), 2.0, 2.0], None),
+        ([None, None, np.int64(3), True], None),
+    ],
+)
+@pytest.mark.parametrize("name", ["leverage", "custom_stake_amount"])
+def test_an_answer_that_is_no_number_is_refused_before_the_training(name: str, answers: list[Any], said: str) -> None:
+    dates = pd.date_range("2024-09-01", periods=len(answers), freq="5min", tz="UTC")
+    candles = pd.DataFrame({"date": dates, "open": 1.0})
+    by_date = dict(zip(dates.to_pydatetime(), answers, strict=True))
+    own = SimpleNamespace(**{name: lambda **asked: by_date[asked["current_time"]]})
+    exchange: Any = SimpleNamespace(
+        get_max_leverage=lambda *_: 20.0,
+        get_min_pair_stake_amount=lambda *_: 1.0,
+        get_max_pair_stake_amount=lambda *_: 100.0,
+    )
+    of_class = type("Answers", (), {name: lambda self, **asked: vars(own)[name](**asked)})
+    callbacks = as_traded.Callbacks(cast(Any, of_class()), exchange, PAIR, "long", candles, None, 1.0)
+    ask = callbacks.leverages if name == "leverage" else lambda: callbacks.stakes(np.ones(len(answers)), 100.0)
+    # A stake of nothing is freqtrade's word for no trade.
+    if said is not None and not (name == "custom_stake_amount" and "None" in said):
+        with pytest.raises(RulesError, match=f"{name} of Answers {said}.*accepted: a number at every candle; remedy"):
+            ask()
+    else:
+        asked = ask()
+        assert np.isfinite(asked.values).all()
+        assert asked.failures == 0

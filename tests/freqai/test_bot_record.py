@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from freqtrade.persistence import LocalTrade
+from sqlalchemy.exc import SQLAlchemyError
 
 from mtfscalper.freqai import bot_journal, bot_record
 from mtfscalper.freqai.bot_journal import NOT_FILLED, BotJournal, Journal, Pass, has_journal, read_journal
@@ -273,6 +274,32 @@ def test_what_of_a_trade_could_not_be_written_is_written_later(tmp_path: Path, m
     assert [one.closed_ms for one in read_journal(tmp_path, "dry_run").trades] == [None]
     journal.note_trades(PAIR)
     assert [one.close_rate for one in read_journal(tmp_path, "dry_run").trades] == [2.0]
+
+
+def test_a_database_that_fails_stops_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Locked:
+        """freqtrade's trades, or locks of pairs."""
+
+        session = None
+
+        @staticmethod
+        def get_trades_proxy(**_: object) -> list[LocalTrade]:
+            raise SQLAlchemyError("database is locked")
+
+        @staticmethod
+        def get_pair_locks(_: str) -> list[object]:
+            raise SQLAlchemyError("database is locked")
+
+    monkeypatch.setattr(bot_journal, "Trade", Locked)
+    monkeypatch.setattr(bot_journal, "PairLocks", Locked)
+    journal = BotJournal(tmp_path, "dry_run")
+    frame = pd.DataFrame({name: [1.0] for name in ("open", "high", "low", "close", ACTION_COLUMN, "do_predict")})
+    journal.note_pass(PAIR, frame.assign(date=pd.Timestamp(at(2), unit="ms", tz="UTC")), "b")
+    journal.close()
+    assert [one.row_ms for one in read_journal(tmp_path, "dry_run").passes] == [at(2)]
+    assert caplog.text.count("database is locked") == 1
 
 
 @pytest.mark.parametrize("lacking", [["policy", "falls_back"], ["falls_back"]])

@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import threading
 from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -280,3 +282,40 @@ def test_neither_objects_nor_file_handles_nor_folders_grow_with_trainings(
         if training in (_TRAININGS // 2, _TRAININGS - 1):
             counts[training] = count()
     assert len(set(counts.values())) == 1
+
+
+@pytest.mark.parametrize("failing", ["_journal.close", "_download.end", "dd.save_historic_predictions_to_disk", None])
+def test_each_step_of_a_bots_end_is_taken_whatever_the_others_do(
+    make_bot: Any, failing: str | None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was predicted would be lost for an error of the journal, and a training be left behind."""
+    model = make_bot().model
+    steps = ["_journal.close", "_download.end", "dd.save_historic_predictions_to_disk", "_health.stopped"]
+    taken: list[str] = []
+
+    def take(step: str) -> None:
+        taken.append(step)
+        if step == failing:
+            raise RuntimeError("out of luck")
+
+    for step in steps:
+        holder, name = step.split(".")
+        monkeypatch.setattr(getattr(model, holder), name, partial(take, step))
+    waits = threading.Thread(target=model._stop_event.wait)
+    waits.start()
+    model._threads.append(waits)
+    model.shutdown()
+    assert taken == steps
+    assert not waits.is_alive()
+    assert ("out of luck" in caplog.text) == (failing is not None)
+
+
+def test_a_pair_whose_history_holds_nothing_any_more_is_decided_on(make_bot: Any) -> None:
+    """A clock that was set back takes all candles out of it; without this the pair would be stuck until a restart."""
+    bot = make_bot()
+    running(bot)
+    histories = bot.model.dd.historic_predictions
+    histories[PAIR] = histories[PAIR].iloc[:0]
+    bot.next_candle()
+    assert bot.analyse()["do_predict"].iloc[-1] == 1
+    assert len(histories[PAIR]) == 1

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from freqai_runs import PAIR, Watch
+from freqai_runs import OTHER_PAIR, PAIR, Watch
 from freqtrade.enums import CandleType
 from live_bot import FIVE_MINUTES, LENGTHS, MOST_CANDLES, LiveBot
 
@@ -239,7 +239,7 @@ def test_a_pass_waits_a_moment_for_the_longer_candles_that_closed_with_the_last_
     bot.now += FIVE_MINUTES / 10
     assert decided(bot.loop(), bot)
     assert bot.strategy.trade_decisions.decide(trade, bot.now, 1.0) is not None
-    assert "goes by the candles before it" not in caplog.text
+    assert bot.troubles == {}
     # Not for ever: a pair without decisions would be worse.
     bot.now -= FIVE_MINUTES / 10
     bot.next_candle(3)
@@ -247,7 +247,119 @@ def test_a_pass_waits_a_moment_for_the_longer_candles_that_closed_with_the_last_
     assert not decided(bot.loop(), bot)
     bot.now += FIVE_MINUTES / 4
     assert decided(bot.loop(), bot)
-    assert caplog.text.count("what is decided now goes by the candles before it") == 1
+    assert f"late candles {PAIR} 15m" in bot.troubles
+    assert caplog.text.count("what is decided goes by the candles before it") == 1
+
+
+def test_candles_that_stay_away_are_told_and_waited_for_once_and_counted_when_they_come(
+    bot: SentBot, caplog: pytest.LogCaptureFixture
+) -> None:
+    ready(bot)
+    bot.next_candle()
+    bot.late = ("15m",)
+    bot.now += FIVE_MINUTES / 4
+    assert decided(bot.loop(), bot)
+    bot.now -= FIVE_MINUTES / 4
+    for _ in range(2):
+        bot.next_candle()
+        # None has come since: nothing is waited for.
+        assert decided(bot.loop(), bot)
+    assert caplog.text.count("what is decided goes by the candles before it") == 1
+    bot.late = ()
+    bot.next_candle()
+    assert decided(bot.loop(), bot)
+    assert bot.troubles == {}
+    assert f"{PAIR}: its 15m candles have come; 3 candles were decided on without them." in caplog.text
+    # The next one that is late is waited for again.
+    bot.next_candle(3)
+    bot.late = ("15m",)
+    assert not decided(bot.loop(), bot)
+
+
+class CorrelatedBot(SentBot):
+    """A bot whose features are made of another pair's candles too.
+
+    :ivar late_others: timeframes of which the other pair's candle that closed last is not there yet
+    :ivar others: the other pair's candles, by timeframe
+    """
+
+    late_others: tuple[str, ...] = ()
+    others: dict[str, pd.DataFrame]
+
+    def loop(self) -> pd.DataFrame:
+        for timeframe, length in LENGTHS.items():
+            candles = self.others[timeframe]
+            closed = candles[candles["date"] + length <= self.now].tail(MOST_CANDLES)
+            if timeframe in self.late_others:
+                closed = closed.iloc[:-1]
+            self.exchange._klines[OTHER_PAIR, timeframe, CandleType.FUTURES] = closed.reset_index(drop=True)
+        return super().loop()
+
+
+@pytest.fixture
+def correlated(tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch) -> CorrelatedBot:
+    Watch(monkeypatch)
+    freqai = {
+        "rl_config": {"decision_mode": "exact", "entry_mode": "agent"},
+        "feature_parameters": {"include_corr_pairlist": [OTHER_PAIR]},
+    }
+    bot = CorrelatedBot(tmp_path, market, monkeypatch, freqai=freqai)
+    bot.others = {
+        timeframe: pd.read_feather(market / "futures" / f"ETH_USDT_USDT-{timeframe}-futures.feather")
+        for timeframe in LENGTHS
+    }
+    return bot
+
+
+@pytest.mark.parametrize("timeframe", ["5m", "15m"])
+def test_a_pass_waits_a_moment_for_the_candles_of_correlated_pairs(
+    correlated: CorrelatedBot, caplog: pytest.LogCaptureFixture, timeframe: str
+) -> None:
+    """The features of the newest candle would be made of an older one of theirs, and nothing would show it."""
+    bot = ready(correlated)
+    bot.next_candle()
+    bot.late_others = (timeframe,)
+    assert not decided(bot.loop(), bot)
+    assert f"{OTHER_PAIR}: its {timeframe} candles end at" in caplog.text
+    bot.late_others = ()
+    bot.now += FIVE_MINUTES / 10
+    assert decided(bot.loop(), bot)
+    assert bot.troubles == {}
+    bot.now -= FIVE_MINUTES / 10
+    bot.next_candle(3)
+    bot.late_others = (timeframe,)
+    bot.now += FIVE_MINUTES / 4
+    assert decided(bot.loop(), bot)
+    assert list(bot.troubles) == [f"late candles {OTHER_PAIR} {timeframe}"]
+
+
+def test_features_of_correlated_pairs_are_made_again_once_their_candles_have_come(correlated: CorrelatedBot) -> None:
+    """FreqAI keeps them for the other pairs of the candle, which would get those of before in silence."""
+    bot = ready(correlated)
+    made: list[str] = []
+    real = bot.strategy.feature_engineering_expand_basic
+
+    def expand(frame: pd.DataFrame, metadata: dict[str, Any], **named: Any) -> pd.DataFrame:
+        made.append(metadata["pair"])
+        result: pd.DataFrame = real(frame, metadata=metadata, **named)
+        return result
+
+    bot.strategy.feature_engineering_expand_basic = expand  # type: ignore[method-assign]
+    bot.next_candle()
+    bot.late_others = ("5m",)
+    bot.now += FIVE_MINUTES / 4
+    assert decided(bot.loop(), bot)
+    n_made = made.count(OTHER_PAIR)
+    assert n_made
+    # The next pair of the list, for which a pass over the same one stands here.
+    again = bot.strategy._IStrategy__last_candle_seen_per_pair  # type: ignore[attr-defined]
+    again.clear()
+    bot.loop()
+    assert made.count(OTHER_PAIR) == n_made
+    bot.late_others = ()
+    again.clear()
+    bot.loop()
+    assert made.count(OTHER_PAIR) == 2 * n_made
 
 
 def test_the_owner_is_told_once_however_often_it_is_met(bot: SentBot) -> None:

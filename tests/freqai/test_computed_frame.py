@@ -96,6 +96,20 @@ def test_a_value_far_outside_is_a_difference_and_no_overflow(tmp_path: Path) -> 
     assert kept(changed, tmp_path).difference(changed) is None
 
 
+@pytest.mark.parametrize("outlier", [1e6, 1e9, 1e200])
+def test_one_outlier_does_not_hide_what_the_other_rows_are(tmp_path: Path, outlier: float) -> None:
+    """A quotient by almost nothing: by the column's own deviation a whole other column would be the same."""
+    frame = computed()
+    frame.loc[9, "%-return"] = outlier
+    then = kept(frame, tmp_path)
+    assert then.difference(frame.assign(**{"%-return": frame["%-return"] * (1 + 3e-8)})) is None
+    others = frame.assign(**{"%-return": frame["%-return"].to_numpy()[::-1]})
+    others.loc[9, "%-return"] = outlier
+    assert "computed %-return (in " in (then.difference(others) or "")
+    if outlier < 1e90:
+        assert then.difference(frame.replace({"%-return": {outlier: 1.01 * outlier}})) is not None
+
+
 def test_other_columns_another_order_and_other_rows_are_named(tmp_path: Path) -> None:
     frame = computed()
     now = kept(frame, tmp_path)

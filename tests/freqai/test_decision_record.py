@@ -13,7 +13,14 @@ from freqtrade.enums import RunMode
 
 from mtfscalper import artefacts
 from mtfscalper.freqai import decision_record
-from mtfscalper.freqai.decision_record import KEPT_FILES, SCHEMA, DecisionRecord, Question, newest_decisions
+from mtfscalper.freqai.decision_record import (
+    KEPT_FILES,
+    SCHEMA,
+    DecisionRecord,
+    Question,
+    bots_decisions,
+    newest_decisions,
+)
 
 PAIR, OTHER_PAIR = "BTC/USDT:USDT", "ETH/USDT:USDT"
 START_MS = 1_725_235_200_000
@@ -159,6 +166,25 @@ def test_a_record_that_cannot_be_written_stops_nothing_and_is_told_of_once(
     record.at_loop(0)
     record.at_loop(0)
     assert 50 in pd.read_feather(files(tmp_path)[-1])["held_candles"].tolist()
+
+
+def test_what_found_no_room_before_midnight_is_written_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bot's answers would be lost in silence, and a backtest of what it did would ask other policies."""
+    record = DecisionRecord(tmp_path, "live", "Mine")
+    per_day = DAY_MS // CANDLE_MS
+    with monkeypatch.context() as patch:
+
+        def full(*_: Any) -> None:
+            raise OSError(28, "No space left on device")
+
+        patch.setattr(artefacts, "write_atomically", full)
+        for number in (per_day - 2, per_day - 1, per_day):
+            record.add(question(number))
+    record.add(question(per_day + 1))
+    asked = [one.held_candles for one in bots_decisions(tmp_path, "live")]
+    assert asked == [per_day - 2, per_day - 1, per_day, per_day + 1]
 
 
 @pytest.mark.parametrize(

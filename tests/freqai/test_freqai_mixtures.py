@@ -155,6 +155,15 @@ def test_an_earlier_start_trains_the_whole_chain_anew(tmp_path: Path, market: Pa
     assert updates(run) == [UPDATES, 2 * UPDATES, 3 * UPDATES]
 
 
+def test_a_later_start_begins_a_chain_of_its_own(tmp_path: Path, market: Path, watch: Watch) -> None:
+    """Its first policy must not depend on what an earlier run had gone on from."""
+    continual(tmp_path, market)
+    watch.forget()
+    run = continual(tmp_path, market, "20240906-20240908")
+    assert len(watch.trained) == 2
+    assert updates(run, PERIODS[1:]) == [UPDATES, 2 * UPDATES]
+
+
 def test_without_saved_models_a_chain_is_trained_whole_each_time_and_goes_on_all_the_same(
     tmp_path: Path, market: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:

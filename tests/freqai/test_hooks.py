@@ -190,9 +190,14 @@ def test_hooks_of_a_parent_and_of_a_mixin_count() -> None:
     assert refusal(type("Mixed", (mixin, Model), {})).startswith("Mixed overrides pack_env_dict")
 
 
-def test_a_stock_learner_behind_this_model_has_no_effect_and_is_refused() -> None:
-    message = refusal(type("Both", (Model, ReinforcementLearner), {}))
-    assert message.startswith("Both overrides fit, which nothing calls here")
+@pytest.mark.parametrize("bases", [(Model, ReinforcementLearner), (ReinforcementLearner, Model)])
+def test_a_stock_learner_before_or_behind_this_model_is_refused(bases: tuple[type, ...]) -> None:
+    with pytest.raises(OperationalException) as refused:
+        check_hooks(type("Both", bases, {}), Model)
+    message = str(refused.value)
+    assert message.startswith("Both inherits from ReinforcementLearner of freqtrade beside MtfScalperFreqaiModel, and ")
+    assert "remedy: take ReinforcementLearner out of its bases" in message
+    assert "nested class MyRLEnv" in message
 
 
 def test_a_hook_that_a_models_own_code_calls_has_an_effect() -> None:
@@ -237,3 +242,22 @@ def test_a_backtest_stops_at_the_start_of_the_model(
     ):
         FreqtradeBacktest(tmp_path, market, model_path=models)
     assert watch.trained == []
+
+
+class _FitsAsFreqai(Model):
+    def fit(self, data_dictionary: Any, dk: Any, **kwargs: Any) -> Any:
+        return [self.train_env for _ in range(2)]
+
+
+class _MakesItsOwn(Model):
+    def fit(self, data_dictionary: Any, dk: Any, **kwargs: Any) -> Any:
+        self.train_env = object()
+        return [self.train_env for _ in range(2)]
+
+
+def test_a_fit_on_environments_that_nobody_makes_is_refused() -> None:
+    with pytest.raises(OperationalException, match=r"^_FitsAsFreqai reads self\.train_env, which FreqAI fills") as told:
+        check_hooks(_FitsAsFreqai, Model)
+    assert "; accepted: a fit that calls super().fit" in str(told.value)
+    assert "; remedy: " in str(told.value)
+    check_hooks(_MakesItsOwn, Model)

@@ -19,7 +19,8 @@ N = 1200
 
 
 def history_of(tape: MarketTape) -> PriceHistory:
-    return PriceHistory.from_arrays(tape.timeframe_ms, tape.dates_ms, tape.open, tape.funding, float(tape.close[-1]))
+    arrays = tape.dates_ms, tape.open, tape.funding
+    return PriceHistory.from_arrays(tape.timeframe_ms, *arrays, float(tape.close[-1]), tape.funding_within)
 
 
 def open_trade(is_short: bool, open_ms: int, open_rate: float) -> OpenTrade:
@@ -37,7 +38,8 @@ def open_trade(is_short: bool, open_ms: int, open_rate: float) -> OpenTrade:
 def test_the_account_of_a_trade_is_the_one_that_the_rules_hold(is_short: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     tape, policy = random_tape(N), random_policy()
     # Funding of a size that shows, and at any candle.
-    tape = replace(tape, funding=np.random.default_rng(5).normal(0, 1, N) * (np.arange(N) % 5 == 0))
+    due = np.random.default_rng(5).normal(0, 1, (2, N)) * (np.arange(N) % 5 == 0)
+    tape = replace(tape, funding=due[0], funding_within=np.roll(due[1], 2))
     held: dict[int, tuple[float, ...]] = {}
 
     def advance(xp, scene, state, action):

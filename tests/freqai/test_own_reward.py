@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import pytest
 from builders import PAIR, candle_table, make_settings, make_tape, random_candles
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai.RL.Base5ActionRLEnv import Base5ActionRLEnv
+from freqtrade.resolvers.freqaimodel_resolver import FreqaiModelResolver
 from own_rewards import FEATURE, Documented, Impatient, PaysExits, PaysExits3, PaysExits4, ReadsEverything
 
 from mtfscalper.envs.batched_env import BatchedTradingEnv
@@ -306,7 +308,7 @@ class Misnames(Base5ActionRLEnv):
         (Curious, r"line \d+ \(return float\(self.signal_features.*AttributeError: self.signal_features is nothing"),
         (Divides, r"test_own_reward.py, line \d+ \(return 1 / zero\): ZeroDivisionError: division by zero"),
         (NotANumber, "gives nan at candle 1; accepted: a finite number"),
-        (Nothing, "TypeError: unsupported operand"),
+        (Nothing, "gives None of type NoneType for the action 0; accepted: a finite number"),
         (Misnames, f"KeyError: .*of the features, the nearest is '{FEATURE}'"),
     ],
 )
@@ -317,7 +319,39 @@ def test_what_cannot_be_computed_is_said_with_the_users_line(kind: type, said: s
         rewards_of(env, [NEUTRAL])
 
 
+@pytest.mark.parametrize("given", [None, "1.0", [1.0], (1,), {"reward": 1.0}])
+def test_a_reward_that_is_no_number_is_named_with_what_it_is(given: Any) -> None:
+    kind = type("MyRLEnv", (Base5ActionRLEnv,), {"calculate_reward": lambda self, action: given})
+    with pytest.raises(OwnRewardError) as told:
+        rewards_of(TradingEnv(BY_HAND, paid_by(kind, make_settings())), [NEUTRAL])
+    assert str(told.value).startswith(f"MyRLEnv.calculate_reward gives {given!r} of type {type(given).__name__} for")
+    assert "site-packages" not in str(told.value)
+
+
+@pytest.mark.parametrize("given", [1, True, 0.5, np.float32(0.5), np.int64(2), np.array(0.5)])
+def test_whatever_is_a_number_is_a_reward(given: Any) -> None:
+    kind = type("MyRLEnv", (Base5ActionRLEnv,), {"calculate_reward": staticmethod(lambda action: given)})
+    assert rewards_of(TradingEnv(BY_HAND, paid_by(kind, make_settings())), [NEUTRAL]) == [float(given)]
+
+
+def test_what_is_not_shown_is_said_with_one_remedy() -> None:
+    kind = type("MyRLEnv", (Base5ActionRLEnv,), {"calculate_reward": lambda self, action: self.pnl})
+    with pytest.raises(OwnRewardError, match=r"self\.pnl is nothing that a reward is shown here") as told:
+        rewards_of(TradingEnv(BY_HAND, paid_by(kind, make_settings())), [NEUTRAL])
+    assert str(told.value).count("; accepted: ") == str(told.value).count("; remedy: ") == 1
+
+
 # ---------------------------------------------------------------------- what is refused at the start
+
+
+@pytest.mark.parametrize(
+    ("asked", "takes"), [(lambda self: 0.0, "(self)"), (lambda self, action, pnl: 0.0, "(self, action, pnl)")]
+)
+def test_a_reward_that_cannot_be_asked_with_an_action_is_refused(asked: Any, takes: str) -> None:
+    kind = type("MyRLEnv", (Base5ActionRLEnv,), {"calculate_reward": asked})
+    with pytest.raises(OperationalException, match=r"accepted: .self, action., for it is asked") as told:
+        users_reward(model_with(kind), config_with())
+    assert f"Mine.MyRLEnv.calculate_reward takes {takes}; " in str(told.value)
 
 
 def method(*_: Any, **__: Any) -> float:
@@ -357,3 +391,46 @@ def test_environments_that_step_many_accounts_at_once_refuse_it() -> None:
         BatchedTradingEnv(BY_HAND, paid_by(PaysExits, make_settings()), 2)
     with pytest.raises(ValueError, match="own_reward is given 2 tapes"):
         TradingEnv([BY_HAND, BY_HAND], paid_by(PaysExits, make_settings()))
+
+
+_NESTED = """
+class Mine(MtfScalperFreqaiModel):
+    class {name}(Base5ActionRLEnv):
+        def calculate_reward(self, action):
+            return 1.0
+"""
+_BESIDE = """
+class {name}(Base5ActionRLEnv):
+    def calculate_reward(self, action):
+        return 1.0
+
+class Mine(MtfScalperFreqaiModel):
+    {body}
+"""
+_IMPORTS = """
+from freqtrade.freqai.RL.Base5ActionRLEnv import Base5ActionRLEnv
+from mtfscalper.freqai.model import MtfScalperFreqaiModel
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "unused"),
+    [
+        (_NESTED.format(name="MyRLEnvironment"), "MyRLEnvironment"),
+        (_BESIDE.format(name="MyRLEnv", body="pass"), "MyRLEnv"),
+        (_NESTED.format(name="MyRLEnv"), None),
+        (_BESIDE.format(name="Paid", body="MyRLEnv = Paid"), None),
+        # Of another model in the file.
+        (_NESTED.format(name="MyRLEnv").replace("Mine", "Other") + "class Mine(MtfScalperFreqaiModel): ...", None),
+    ],
+)
+def test_a_reward_that_nothing_would_find_is_refused(tmp_path: Path, source: str, unused: str | None) -> None:
+    (tmp_path / "Mine.py").write_text(_IMPORTS + source)
+    # As freqtrade finds it, which keeps the class and not its module.
+    model, _ = FreqaiModelResolver._search_object(directory=tmp_path, object_name="Mine")
+    assert model is not None
+    if unused is None:
+        assert (users_reward(model, config_with()) is None) == ("Other" in source)
+    else:
+        with pytest.raises(OperationalException, match=rf"^Mine comes with a class {unused} \(.*remedy: name it so"):
+            users_reward(model, config_with())

@@ -107,7 +107,7 @@ def test_all_tapes_of_a_backtest_agree_on_every_candle(
     run.run()
     # Of each period: training, evaluation, prediction.
     assert len(tapes) == 9
-    scale = exchange_price_scale(run.backtesting.exchange, PAIR)
+    (scale,) = exchange_price_scale(run.backtesting.exchange, PAIR, np.ones(1))
     assert scale > 1.0
     known: dict[int, tuple[float, ...]] = {}
     met_again = 0
@@ -128,10 +128,12 @@ def test_all_tapes_of_a_backtest_agree_on_every_candle(
         (0.25, TICK_SIZE, 4.0),
         (5.0, TICK_SIZE, 0.2),
         (3, DECIMAL_PLACES, 1000.0),
-        (5, SIGNIFICANT_DIGITS, 1.0),
-        (None, TICK_SIZE, 1.0),
+        # 123.45, as five digits.
+        (5, SIGNIFICANT_DIGITS, 100.0),
+        # freqtrade rounds no rate.
+        (None, TICK_SIZE, 1e8),
     ],
 )
 def test_the_exchanges_price_steps_are_counted_in_a_unit(precision: float | None, mode: int, scale: float) -> None:
     exchange = SimpleNamespace(get_precision_price=lambda pair: precision, precision_mode_price=mode)
-    assert exchange_price_scale(exchange, PAIR) == scale  # type: ignore[arg-type]
+    assert exchange_price_scale(exchange, PAIR, np.array([123.45])).tolist() == [scale]  # type: ignore[arg-type]

@@ -296,3 +296,27 @@ def test_a_guard_on_a_short_period_is_refused_with_the_candles_that_it_needs() -
     assert message.startswith("freqai.rl_config.fallback is 'classic', with which a training needs 2002 candles")
     assert "the 864 candles of 5m in freqai.train_period_days 3" in message
     assert checked(rl_config={"device": "cpu", "fallback": "classic"}).rl.fallback == "classic"
+
+
+@pytest.mark.parametrize(
+    ("freqai", "said"),
+    [
+        ({"train_cycles": 5}, "freqai.train_cycles is 5, and nobody reads it there; accepted: freqai.rl_config.train"),
+        ({"n_steps": 64}, "freqai.n_steps is 64, and nobody reads it there; accepted: freqai.rl_config.n_steps"),
+        ({"test_size": 0.3}, "freqai.test_size is 0.3, and nobody reads it there; accepted: freqai.data_split_param"),
+        ({"weight_factor": 1}, "freqai.weight_factor is 1, and nobody reads it there; accepted: freqai.feature_par"),
+        ({"model_reward_parameters": {"rr": 3}}, "; accepted: freqai.rl_config.model_reward_parameters; remedy"),
+    ],
+)
+def test_a_setting_in_another_section_is_refused_with_the_one_that_it_stands_in(freqai: Any, said: str) -> None:
+    assert said in refusal(**freqai)
+
+
+def test_a_section_of_freqai_beside_it_is_refused() -> None:
+    config = {"timeframe": "5m", "rl_config": {"train_cycles": 9}, "seed": 3, "freqai": copy.deepcopy(FREQAI)}
+    with pytest.raises(
+        OperationalException, match=r"rl_config is .*nobody reads it there; accepted: freqai.rl_config;"
+    ):
+        checked_settings(config)
+    features = {**FREQAI["feature_parameters"], "conv_width": 5, "my_own": 3}
+    assert "freqai.feature_parameters.conv_width is 5" in refusal(feature_parameters=features)

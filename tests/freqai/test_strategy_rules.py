@@ -1,10 +1,11 @@
 """What is trained is what will be traded: fee, leverage, stop, ROI and durations come from config and strategy."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
 import pytest
-from freqtrade.enums import TradingMode
+from freqtrade.enums import RunMode, TradingMode
 from freqtrade.exceptions import OperationalException
 
 from mtfscalper.freqai.entry_terms import EntryTerms
@@ -121,6 +122,16 @@ def test_the_fee_is_the_dearer_of_taker_and_maker_as_in_the_backtester() -> None
     assert fee_ratio({}, StubExchange(taker=0.0005, maker=0.0002), PAIR) == 0.0005
     assert fee_ratio({}, StubExchange(taker=0.0001, maker=0.0002), PAIR) == 0.0002
     assert fee_ratio({}, StubExchange(taker=None, maker=0.0002), PAIR) == 0.0002
+
+
+@pytest.mark.parametrize(("runmode", "asked"), [(RunMode.BACKTEST, "ETH/USDT:USDT"), (RunMode.DRY_RUN, PAIR)])
+def test_a_backtest_takes_the_fee_of_the_runs_first_pair_for_all_and_a_bot_each_pairs_own(
+    runmode: RunMode, asked: str
+) -> None:
+    fees = {"ETH/USDT:USDT": 0.001, PAIR: 0.003}
+    exchange: Any = SimpleNamespace(get_fee=lambda symbol, taker_or_maker: fees[symbol])
+    config = {"runmode": runmode, "exchange": {"pair_whitelist": list(fees)}}
+    assert rules(config, exchange=exchange).fee_ratio == fees[asked]
 
 
 @pytest.mark.parametrize("fee", [0.001, 0.0])

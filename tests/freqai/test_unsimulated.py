@@ -11,6 +11,7 @@ from freqai_runs import ROOT, FreqtradeBacktest, Watch
 from freqtrade.commands.arguments import ARGS_BACKTEST
 from freqtrade.config_schema import CONF_SCHEMA
 from freqtrade.enums import MarginMode, RunMode
+from freqtrade.persistence import Trade
 from freqtrade.resolvers import StrategyResolver
 from freqtrade.strategy import IStrategy
 
@@ -251,7 +252,8 @@ def test_a_method_that_training_follows_or_that_no_trade_depends_on_is_not_named
 
 def test_a_strategy_of_columns_alone_is_simulated_whole(caplog: pytest.LogCaptureFixture) -> None:
     trailing = {"trailing_stop": True, "trailing_stop_positive": 0.01, "trailing_stop_positive_offset": 0.02}
-    warned, _ = named(caplog, minimal_roi={"0": 0.1}, trailing_only_offset_is_reached=True, **trailing)
+    lapses = {"unfilledtimeout": {"entry": 5, "exit": 5}}
+    warned, _ = named(caplog, lapses, minimal_roi={"0": 0.1}, trailing_only_offset_is_reached=True, **trailing)
     assert warned == {}
 
 
@@ -352,6 +354,24 @@ def test_a_strategy_that_locks_pairs_is_told_so(caplog: pytest.LogCaptureFixture
     assert "pairs that it locks" in named(caplog, my_helper=locks_inside)[0]["lock_pair"]
 
 
+def leverage_by_open_trades(self: Any, **keywords: Any) -> float:
+    return 1.0 + Trade.get_open_trade_count()
+
+
+def stake_by_the_wallet(self: Any, **keywords: Any) -> float:
+    return self.my_share()  # type: ignore[no-any-return]
+
+
+def my_share(self: Any) -> float:
+    return 0.1 * self.wallets.get_total_stake_amount()  # type: ignore[no-any-return]
+
+
+def test_what_is_asked_before_a_training_and_looks_at_the_moment_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    assert "it looks at Trade: " in named(caplog, leverage=leverage_by_open_trades)[0]["leverage"]
+    told = named(caplog, custom_stake_amount=stake_by_the_wallet, my_share=my_share)[0]
+    assert "it looks at wallets: " in told["custom_stake_amount"]
+
+
 # ---------------------------------------------------------------------- the policy's own callbacks
 
 
@@ -442,6 +462,36 @@ def test_exits_in_profit_only_are_named_where_the_policy_leaves_by_columns(caplo
     assert "exit_profit_offset (0.01)" in warned["exit_profit_only"]
     # freqtrade does not ask custom_exit for a profit.
     assert named(caplog, decision_mode="exact", **profit_only)[0] == {}
+
+
+WAITING: dict[str, Any] = {
+    "trailing_stop": True,
+    "trailing_stop_positive": 0.005,
+    "trailing_stop_positive_offset": 0.01,
+    "trailing_only_offset_is_reached": True,
+}
+
+
+@pytest.mark.parametrize(
+    ("timeouts", "told"),
+    [
+        (None, True),
+        ({"entry": 5}, True),
+        ({"exit": 10}, True),
+        ({"exit": 301, "unit": "seconds"}, True),
+        ({"exit": 300, "unit": "seconds"}, False),
+        ({"exit": 5, "unit": "minutes"}, False),
+    ],
+)
+def test_exit_orders_that_wait_for_a_later_candle_are_named_in_backtests(
+    timeouts: dict[str, Any] | None, told: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """tests/parity/test_odd_markets.py shows the trade that is another one then."""
+    config = {} if timeouts is None else {"unfilledtimeout": timeouts}
+    assert ("unfilledtimeout.exit" in named(caplog, config, **WAITING)[0]) == told
+    # Without leverage, or an offset that the stop waits for, it lies inside its candle.
+    assert "unfilledtimeout.exit" not in named(caplog, config | {"trading_mode": "spot"}, can_short=False, **WAITING)[0]
+    assert "unfilledtimeout.exit" not in named(caplog, config, trailing_stop=True, trailing_stop_positive=0.005)[0]
 
 
 def test_as_many_slots_as_pairs_are_enough(caplog: pytest.LogCaptureFixture) -> None:

@@ -201,6 +201,15 @@ def test_a_price_that_is_no_positive_number_is_refused_with_its_candle(column: s
     assert "remedy: download the pair's candles again" in message
 
 
+def test_a_candle_whose_high_is_below_its_low_is_refused() -> None:
+    frame = candles(4)
+    frame.loc[1:2, ["high", "low"]] = [[100.0, 100.5], [102.0, 102.5]]
+    message = refusal(frame)
+    assert "the candle at 2024-10-01 00:05:00+00:00 has a high of 100.0 below its low of 100.5 (2 such" in message
+    # Of one rate it has no extent, and is a candle all the same.
+    assert len(tape_of(candles(4, high=100.0, low=100.0))) == 4
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e39])
 def test_a_used_feature_that_float32_cannot_hold_is_refused_with_its_candle(value: float) -> None:
     features = np.ones((4, 3))
@@ -365,6 +374,7 @@ CHANGES: dict[str, Callable[[], MarketTape]] = {
     "low": changed("low", 101.49),
     "close": changed("close", 102.26),
     "funding": changed("funding", 1e-12),
+    "funding_within": lambda: tape_of(candles(4, funding_within=1e-12)),
     "price_scale": changed("price_scale", 1000.0),
     "long_signal": changed(LONG_SIGNAL, 1),
     "short_signal": changed(SHORT_SIGNAL, 1),

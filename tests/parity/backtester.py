@@ -98,6 +98,7 @@ class Backtester:
     :param stake_ratio: share of the wallet that may be staked
     :param fixed_stake_ratio: the stake of every trade as a share of the first wallet; None stakes all that may be
     :param tick: the exchange's price tick, for months whose candles show no decimals
+    :param timeframe: of the candles
     """
 
     def __init__(
@@ -108,6 +109,7 @@ class Backtester:
         fixed_stake_ratio: float | None = STAKE / WALLET,
         spot: bool = False,
         tick: float = 1e-8,
+        timeframe: str = "5m",
     ) -> None:
         self._spot = spot
         config: dict[str, Any] = {
@@ -120,7 +122,7 @@ class Backtester:
             "amend_last_stake_amount": False,
             "last_stake_amount_min_ratio": 0.5,
             "max_open_trades": 1,
-            "timeframe": "5m",
+            "timeframe": timeframe,
             "trading_mode": "spot" if spot else "futures",
             "margin_mode": "" if spot else "isolated",
             "fee": 0.0005,

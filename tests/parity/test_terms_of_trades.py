@@ -59,7 +59,9 @@ def liquidation_terms(
 ) -> dict[str, np.ndarray]:
     backtester.use(rules)
     asker = Asker(backtester.strategy, backtester.config, backtester.exchange)
-    return {side: asker._liquidations(PAIR, side, values, STAKE) for side, values in leverages.items()}
+    return {
+        side: asker._liquidations(PAIR, side, values, np.full(len(values), STAKE)) for side, values in leverages.items()
+    }
 
 
 @pytest.mark.parametrize("trailing", [False, True])
@@ -174,3 +176,29 @@ def test_the_terms_of_a_pair_are_read_of_the_strategy(backtester: Backtester, mo
     assert varying.stake_factor == 0.5
     pd.testing.assert_series_equal(varying.columns["long_leverage"][1:], strategy.terms["long_leverage"][1:])
     assert (varying.columns["short_leverage"] == 2.0).all()
+
+
+def test_a_liquidation_is_that_of_the_tier_of_the_strategys_own_stake(tmp_path: Path) -> None:
+    backtester = Backtester(tmp_path)
+    exchange, strategy = backtester.exchange, backtester.strategy
+    (tier,) = exchange._leverage_tiers[PAIR]
+    # The dearer tier begins below the stake that is proposed.
+    exchange._leverage_tiers[PAIR] = [
+        tier | {"maxNotional": STAKE / 2},
+        tier | {"minNotional": STAKE / 2, "maintenanceMarginRate": 0.05, "maintAmt": 0.023 * STAKE},
+    ]
+    reasons = Counter[str]()
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        candles = random_candles(seed, N, volatility=0.02)
+        terms = candles[["date"]].assign(long_leverage=10.0, short_leverage=10.0)
+        for side in ("long", "short"):
+            terms[f"{side}_stake"] = rng.choice([0.0, 0.25, 1.0], N)
+        rules = make_rules(stoploss_ratio=0.99, leverage_long=None, leverage_short=None, **FIXED)
+        backtester.use(rules)
+        strategy.terms, strategy.actions = terms, np.full(N, Action.NEUTRAL)
+        read = Asker(strategy, backtester.config, exchange).terms(PAIR, candles, Stake(STAKE, 10 * STAKE))
+        assert len(set(read.columns["long_liquidation"])) == 2
+        trades = compare(backtester, candles, rules, script_of(rng, candles), read.columns)
+        reasons.update(trade.exit_reason for trade in trades)
+    assert reasons["liquidation"] > 20

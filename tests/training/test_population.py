@@ -7,6 +7,7 @@ import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -152,6 +153,12 @@ def test_a_job_says_where_it_trains_and_what_else_does(caplog: pytest.LogCapture
     _, report = job(activation="tanh").run()
     assert report.vec_env == "BatchedTradingEnv"
     assert "vec_env 'torch' does not train this (activation is 'tanh', and only 'relu' does)" in caplog.text
+
+
+def test_members_leave_nothing_among_temporary_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    train_population([job(1), job(2)])
+    assert [path for path in tmp_path.iterdir() if not path.name.startswith("torchinductor")] == []
 
 
 def test_trainings_of_different_shapes_are_refused() -> None:

@@ -19,8 +19,8 @@ from soak.plan import Plan
 from mtfscalper.offline.stage import StageHome
 
 CANDLE = pd.Timedelta(minutes=5)
-# A trade ends after 96 candles at the latest; then its order has to be filled.
-LONGEST_TRADE = 97 * CANDLE
+# rl_config.max_trade_duration_candles, its default: so many candles after that of its entry a trade is to leave.
+LONGEST_CANDLES = 96
 # Of a life's beginning, what growth is not judged by: caches fill. The candles that freqtrade keeps of a pair are full
 # after 31 hours (899 of five minutes), SQLite's caches after some 40.
 WARM_UP, LONG_WARM_UP = pd.Timedelta(hours=2), pd.Timedelta(hours=42)
@@ -130,19 +130,14 @@ def _why(
 ) -> str:
     if n_asked == 1:
         return "once"
-    # A bot that ends, or is down, within the candle.
-    was_down = any(begin < candle + CANDLE and end >= candle for begin, end in down)
+    was_down = _was_down(candle, down)
     if n_asked > 1:
         return "again by the next bot" if was_down else "TWICE"
     if was_down:
         return "no bot ran"
     if candle == last and not pd.isna(trade.close_date) and trade.exit_reason != "rl_exit":
         return "closed first"
-    symbol = trade.pair.split(":")[0].replace("/", "")
-    near = faults[(faults["time"] >= candle) & (faults["time"] < candle + CANDLE)]
-    if near["target"].str.contains(symbol).any():
-        return "the exchange failed"
-    return "NOT"
+    return "the exchange failed" if _failed(trade.pair, candle, faults) else "NOT"
 
 
 # ---------------------------------------------------------------------- what is asked
@@ -166,34 +161,51 @@ def _repairs(events: list[dict[str, Any]], stopped: list[pd.Timestamp]) -> Findi
     return Finding("no bot needed a repair by hand", not counts["ended"] and not stopped, text)
 
 
+def overdue(
+    trades: pd.DataFrame, down: list[tuple[pd.Timestamp, pd.Timestamp]], faults: pd.DataFrame, stop: datetime
+) -> pd.DataFrame:
+    """The trades that outlived their longest duration: they were still open when they had to be closed.
+
+    A trade has to be closed in the candle in which its longest duration is over. A candle in which no bot ran, be it
+    for a moment, or in which the exchange failed the trade's pair, is passed over: then it is the next one.
+    """
+    by = [_has_to_close_by(trade, down, faults) for trade in trades.itertuples()]
+    closed = trades["close_date"].fillna(pd.Timestamp(stop))
+    late: pd.DataFrame = trades[closed > pd.Series(by, index=trades.index, dtype=closed.dtype)]
+    return late
+
+
+def _has_to_close_by(trade: Any, down: list[tuple[pd.Timestamp, pd.Timestamp]], faults: pd.DataFrame) -> pd.Timestamp:
+    """The end of the first candle in which a trade has to leave, and can."""
+    candle = trade.open_date.floor(CANDLE) + LONGEST_CANDLES * CANDLE
+    while _was_down(candle, down) or _failed(trade.pair, candle, faults):
+        candle += CANDLE
+    by: pd.Timestamp = candle + CANDLE
+    return by
+
+
+def _was_down(candle: pd.Timestamp, down: list[tuple[pd.Timestamp, pd.Timestamp]]) -> bool:
+    """Whether a bot ended, or was down, within a candle."""
+    return any(begin < candle + CANDLE and end >= candle for begin, end in down)
+
+
+def _failed(pair: str, candle: pd.Timestamp, faults: pd.DataFrame) -> bool:
+    """Whether the exchange failed a pair within a candle."""
+    symbol = pair.split(":")[0].replace("/", "")
+    near = faults[(faults["time"] >= candle) & (faults["time"] < candle + CANDLE)]
+    return bool(near["target"].str.contains(symbol).any())
+
+
 def _stuck_trades(
     trades: pd.DataFrame, down: list[tuple[pd.Timestamp, pd.Timestamp]], plan: Plan, faults: pd.DataFrame
 ) -> Finding:
-    out = _outages(faults)
-    longest = pd.Timedelta(0)
-    for trade in trades.itertuples():
-        closed = pd.Timestamp(plan.stop) if pd.isna(trade.close_date) else trade.close_date
-        lost = sum(
-            (max(pd.Timedelta(0), min(end, closed) - max(begin, trade.open_date)) for begin, end in [*down, *out]),
-            pd.Timedelta(0),
-        )
-        longest = max(longest, closed - trade.open_date - lost)
-    return Finding(
-        "no trade outlives its longest duration",
-        len(trades) > 0 and longest <= LONGEST_TRADE,
-        f"{len(trades)} trades, the longest {longest.total_seconds() / 3600:.2f} h without outages",
-    )
-
-
-def _outages(faults: pd.DataFrame) -> list[tuple[pd.Timestamp, pd.Timestamp]]:
-    """Spans in which requests failed one after the other, with a candle on both sides."""
-    spans: list[tuple[pd.Timestamp, pd.Timestamp]] = []
-    for moment in faults["time"].sort_values():
-        if spans and moment <= spans[-1][1]:
-            spans[-1] = (spans[-1][0], moment + CANDLE)
-        else:
-            spans.append((moment, moment + CANDLE))
-    return spans
+    late = overdue(trades, down, faults, plan.stop)
+    lived = (trades["close_date"].fillna(pd.Timestamp(plan.stop)) - trades["open_date"]).max()
+    text = f"{len(trades)} trades, the longest {lived.total_seconds() / 3600:.2f} h" if len(trades) else "no trades"
+    if len(late):
+        named = ", ".join(f"{trade.pair} of {trade.open_date:%Y-%m-%d %H:%M}" for trade in late.itertuples())
+        text += f"; closed too late, or not at all: {named}"
+    return Finding("no trade outlives its longest duration", len(trades) > 0 and not len(late), text)
 
 
 def _trained(home: StageHome, pair: str, plan: Plan) -> Finding:
