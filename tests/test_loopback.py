@@ -18,7 +18,12 @@ PLACES = ("mtfscalper", "strategies", "user_data/freqaimodels", "benchmarks", ".
 LISTENS = {"bind", "listen", "create_server", "start_server", "HTTPServer", "ThreadingHTTPServer", "serve_forever"}
 # Who listens, and on what.
 # The dashboard's addresses beyond this machine need a token: tests/monitoring/test_dashboard.py.
-KNOWN = {("mtfscalper/offline/exchange.py", "bind"), ("mtfscalper/monitoring/dashboard.py", "serve_forever")}
+KNOWN = {
+    ("mtfscalper/offline/exchange.py", "bind"),
+    ("mtfscalper/monitoring/dashboard.py", "serve_forever"),
+    # A method's arguments to its signature.
+    ("mtfscalper/freqai/own_reward.py", "bind"),
+}
 HOSTS = re.compile(r"^(?:\w+://)?(\[[0-9a-fA-F:]+\]|\d{1,3}(?:\.\d{1,3}){3}|::1?|localhost)(?::\d+)?(?:/.*)?$")
 
 

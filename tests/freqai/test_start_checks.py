@@ -45,8 +45,9 @@ def refusal(**freqai: Any) -> str:
 
 @pytest.mark.parametrize("days", [0, -1, 0.0, "7", None, True, float("nan"), float("inf"), 1e300])
 def test_periods_that_no_loop_would_end_are_refused(days: Any) -> None:
+    written = {None: "null", True: "true"}.get(days, repr(days))
     assert refusal(backtest_period_days=days).startswith(
-        f"freqai.backtest_period_days is {days!r}; accepted: number in"
+        f"freqai.backtest_period_days is {written}; accepted: number in"
     )
 
 
