@@ -11,10 +11,10 @@ import importlib
 import importlib.util
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
 from typing import Any
 
 import cloudpickle
@@ -43,6 +43,14 @@ class UserCode:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpacked, (self.name, self.source_sha256, cloudpickle.dumps(self.value))
+
+
+def codes_inside(code: CodeType) -> Iterator[CodeType]:
+    """The code of a function, and of every function inside it."""
+    yield code
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from codes_inside(constant)
 
 
 def class_sources_sha256(kind: type) -> str:

@@ -95,6 +95,7 @@ class _Worker:
                 self._answer(self._step)
             else:
                 name, arguments = self._requests.recv()
+                _limit_torch_threads()
                 self._answer(getattr(self, name), *arguments)
 
     def close(self) -> None:
@@ -117,10 +118,7 @@ class _Worker:
 
     def _make(self, makers: bytes) -> tuple[Any, Any]:
         self._envs = [make() for make in pickle.loads(makers)]
-        if "torch" in sys.modules:
-            from mtfscalper.machine import set_torch_threads
-
-            set_torch_threads(1, 1)
+        _limit_torch_threads()
         return self._envs[0].observation_space, self._envs[0].action_space
 
     def share(self, name: str, layout: Layout) -> None:
@@ -162,6 +160,14 @@ class _Worker:
         """Ask environments, by their indices among all, the same thing one after the other."""
         ask = _QUESTIONS[what]
         return [ask(self._envs[index - self._first], *arguments) for index in indices]
+
+
+def _limit_torch_threads() -> None:
+    """Let torch have one thread of each kind, once something that was sent here has imported it."""
+    if "torch" in sys.modules:
+        from mtfscalper.machine import set_torch_threads
+
+        set_torch_threads(1, 1)
 
 
 def name_of(kind: type[Any]) -> str:

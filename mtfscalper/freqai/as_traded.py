@@ -11,7 +11,7 @@ import copy
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple, cast
 
@@ -70,6 +70,7 @@ class Signals(NamedTuple):
     :ivar doubled: rows on which an entry and an own exit of one side meet
     :ivar exits_vary: whether there are exits that depend on what the policy would enter
     :ivar unasked: rows on which the strategy enters though the policy would not
+    :ivar elsewhere: of sides that are never entered where the policy would, where they are: ``enter_long at 2``
     """
 
     long: Side
@@ -78,6 +79,7 @@ class Signals(NamedTuple):
     doubled: int
     exits_vary: bool
     unasked: int
+    elsewhere: Sequence[str]
 
 
 class _Everywhere:
@@ -126,14 +128,23 @@ def signals_of(strategy: IStrategy, candles: DataFrame, pair: str, historic: His
         tags = entering["enter_tag"].shift(1) if "enter_tag" in entering else pd.Series([None] * len(entering))
         sides[name] = Side(gate, exits, [tag if isinstance(tag, str) else None for tag in tags])
     frames = {"long": runs[Action.LONG_ENTER], "short": runs[Action.SHORT_ENTER]}
-    neutral = runs[Action.NEUTRAL]
-    unasked = _flag(neutral, "enter_long") | (_flag(neutral, "enter_short") & strategy.can_short)
-    return Signals(sides["long"], sides["short"], frames, doubled, exits_vary, int(unasked.sum()))
+    traded = ("long", "short") if strategy.can_short else ("long",)
+    unasked = {side: _flag(runs[Action.NEUTRAL], f"enter_{side}") for side in traded}
+    elsewhere = []
+    if never := [side for side in traded if not sides[side].gate.any()]:
+        for action in (Action.LONG_EXIT, Action.SHORT_EXIT):
+            runs[action] = _run(strategy, candles, pair, action, historic)
+        elsewhere = [
+            f"enter_{side} at {int(action)}"
+            for action in sorted(runs)
+            for side in never
+            if (_flag(runs[action], f"enter_{side}") & ~unasked[side]).any()
+        ]
+    n_unasked = int(np.logical_or.reduce(list(unasked.values())).sum())
+    return Signals(sides["long"], sides["short"], frames, doubled, exits_vary, n_unasked, elsewhere)
 
 
-def why_not_as_asked(
-    strategy: IStrategy, candles: DataFrame, pair: str, signals: Signals, historic: Historic | None = None
-) -> str | None:
+def why_not_as_asked(strategy: IStrategy, candles: DataFrame, pair: str, signals: Signals) -> str | None:
     """Why trades of a strategy cannot be what its policy asks for, None if they can.
 
     A strategy that never enters a side where the policy asks for it may read other numbers than the policy's, such as
@@ -150,23 +161,13 @@ def why_not_as_asked(
             "for each candle; remedy: drop none in populate_indicators, populate_entry_trend and populate_exit_trend "
             "(dropna, an inner merge), for freqtrade refuses such a frame"
         )
-    sides = ("long", "short") if strategy.can_short else ("long",)
-    never = [side for side in sides if not getattr(signals, side).gate.any()]
-    if not never:
-        return None
-    neutral = _run(strategy, candles, pair, Action.NEUTRAL, historic)
-    others = []
-    for action in (Action.LONG_ENTER, Action.LONG_EXIT, Action.SHORT_ENTER, Action.SHORT_EXIT):
-        frame = _run(strategy, candles, pair, action, historic)
-        entered = [side for side in never if (_flag(frame, f"enter_{side}") & ~_flag(neutral, f"enter_{side}")).any()]
-        others += [f"enter_{side} at {int(action)}" for side in entered]
-    if not others:
+    if not signals.elsewhere:
         return None
     return (
-        f"{name} reads {ACTION_COLUMN} by other numbers than the policy's: for {pair} it sets {', '.join(others)}; "
-        f"accepted: enter_long where {ACTION_COLUMN} is 1, exit_long at 2, enter_short at 3, exit_short at 4, whatever "
-        "environment a reward of yours inherits from; remedy: compare with these numbers in populate_entry_trend and "
-        "populate_exit_trend"
+        f"{name} reads {ACTION_COLUMN} by other numbers than the policy's: for {pair} it sets "
+        f"{', '.join(signals.elsewhere)}; accepted: enter_long where {ACTION_COLUMN} is 1, exit_long at 2, enter_short "
+        "at 3, exit_short at 4, whatever environment a reward of yours inherits from; remedy: compare with these "
+        "numbers in populate_entry_trend and populate_exit_trend"
     )
 
 

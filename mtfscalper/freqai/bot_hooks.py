@@ -153,14 +153,13 @@ class BotHooks(BaseReinforcementLearningModel):
 
     def _on_stop(self) -> None:
         # Training ends at its next step (the stop event) and closes its environments itself: here it would hang.
-        steps: list[tuple[str, Callable[[], None]]] = [
-            ("what the bot predicted", self.dd.save_historic_predictions_to_disk),
-            ("its health", self._health.stopped),
-        ]
-        if self._download is not None:
-            steps.insert(0, ("its download", self._download.end))
+        steps: list[tuple[str, Callable[[], None]]] = []
         if self._journal is not None:
-            steps.insert(0, ("its journal", self._journal.close))
+            steps.append(("its journal", self._journal.close))
+        if self._download is not None:
+            steps.append(("its download", self._download.end))
+        steps.append(("what the bot predicted", self.dd.save_historic_predictions_to_disk))
+        steps.append(("its health", self._health.stopped))
         for what, step in steps:
             try:
                 step()

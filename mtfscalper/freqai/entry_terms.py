@@ -152,7 +152,7 @@ class Asker:
         """
         signals = self.signals(pair, candles, historic)
         if signals is not None:
-            why = why_not_as_asked(self.strategy, candles, pair, signals, historic)
+            why = why_not_as_asked(self.strategy, candles, pair, signals)
             if why is not None:
                 raise OperationalException(why)
             if policy_enters and signals.unasked:
@@ -164,7 +164,7 @@ class Asker:
                     f"{pair}: unasked",
                 )
         columns = candles[["date"]].assign(**self._columns(pair, signals))
-        leverages, stakes = [], []
+        leverages, stakes, wanted = [], [], []
         stop = self.strategy.stoploss if self.config.get("runmode") in TRADE_MODES else BACKTESTS_STOP
         for side in _SIDES:
             callbacks = Callbacks(self.strategy, self.exchange, pair, side, candles, signals, stake.proposed, stop)
@@ -176,11 +176,12 @@ class Asker:
             factor = np.ones(len(candles))
             if is_traded:
                 factor = self._told(pair, "custom_stake_amount", side, callbacks.stakes(leverage, stake.available))
-                self._tell_limits(callbacks, side, candles["open"].to_numpy(), leverage, factor, stake)
             stakes.append(factor)
+            wanted.append(np.minimum(factor * stake.proposed, stake.available))
+            if is_traded:
+                self._tell_limits(callbacks, side, candles["open"].to_numpy(), leverage, wanted[-1], stake.available)
         if self.is_futures and not self.strategy.can_short:
             leverages[1] = leverages[0]
-        wanted = [np.minimum(factor * stake.proposed, stake.available) for factor in stakes]
         liquidations = [
             # With a stake of nothing nothing is entered.
             self._liquidations(pair, side, leverage, np.where(staked > 0, staked, stake.proposed))
@@ -207,15 +208,18 @@ class Asker:
         side: str,
         rates: npt.NDArray[np.float64],
         leverages: npt.NDArray[np.float64],
-        factors: npt.NDArray[np.float64],
-        stake: Stake,
+        stakes: npt.NDArray[np.float64],
+        available: float,
     ) -> None:
-        """Warn of stakes that the exchange's limits and lots change, or do not let be entered."""
+        """Warn of stakes that the exchange's limits and lots change, or do not let be entered.
+
+        :param rates: opens, shape (n_candles,), as the other arrays
+        :param stakes: wanted, stake currency
+        :param available: stake currency at most
+        """
         limits = callbacks.limits
         try:
-            found = limits.most_altered(
-                rates, leverages, np.minimum(factors * stake.proposed, stake.available), stake.available
-            )
+            found = limits.most_altered(rates, leverages, stakes, available)
         except (RulesError, ArithmeticError, AssertionError):
             # Of an exchange without limits, or with lots that ccxt cannot count in: a warning is all that they are for.
             return

@@ -18,6 +18,8 @@ from freqtrade.freqai.RL.Base5ActionRLEnv import Base5ActionRLEnv
 from freqtrade.freqai.RL.BaseEnvironment import BaseEnvironment
 from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcementLearningModel
 
+from mtfscalper.user_code import codes_inside
+
 # Of FreqAI's methods those that are called here, in a backtest or by a bot.
 LIVE_HOOKS = (
     # What a model of one's own changes.
@@ -142,11 +144,8 @@ def _unfilled(kinds: Iterable[type]) -> Iterator[str]:
 def _codes_of(value: Any) -> Iterator[CodeType]:
     """The code of a class's attribute and of the functions inside it; none of what has no code."""
     code = getattr(getattr(value, "fget", None) or getattr(value, "__func__", value), "__code__", None)
-    waiting = [] if code is None else [code]
-    while waiting:
-        code = waiting.pop()
-        yield code
-        waiting += [constant for constant in code.co_consts if isinstance(constant, CodeType)]
+    if code is not None:
+        yield from codes_inside(code)
 
 
 def _without_effect(model: type, ours: type) -> Iterator[str]:

@@ -133,8 +133,7 @@ class MtfScalperFreqaiModel(BotHooks):
         self._learn_from(strategy)
         pair = metadata["pair"]
         frame, self._run, _ = self._planning.begin_pair(self.traded, dk, dataframe, pair)
-        kitchen = PeriodKitchen(self._run, self.config)
-        self.dk = kitchen
+        self.dk = kitchen = PeriodKitchen(self._run, self.config)
         kitchen.take(frame)
         with (
             Writers(self._archive).of_pair(pair),
@@ -159,10 +158,11 @@ class MtfScalperFreqaiModel(BotHooks):
         try:
             return self._train(unfiltered_df, pair, dk)
         except Exception as error:
-            is_left_out = (in_backtest := isinstance(dk, PeriodKitchen)) and dk.run.leaves_out(dk, error)
+            kitchen = dk if isinstance(dk, PeriodKitchen) else None
+            is_left_out = kitchen is not None and kitchen.run.leaves_out(kitchen, error)
             # FreqAI goes on with neutral predictions: _append_null_backtesting_predictions does not.
             self._training_failure = None if is_left_out else error
-            if is_left_out or (in_backtest and says_all(error)):
+            if is_left_out or (kitchen is not None and says_all(error)):
                 return None
             raise
 

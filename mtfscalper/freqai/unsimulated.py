@@ -20,6 +20,7 @@ from freqtrade.strategy import IStrategy
 from mtfscalper.freqai.expiry import Expiry
 from mtfscalper.freqai.unconnected import pairs_of
 from mtfscalper.settings import Settings
+from mtfscalper.user_code import codes_inside
 
 logger = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ _SWITCHES = {
 _LOCK = "lock_pair"
 # Asked before a training about every candle, by what is there then.
 _ASKED_BEFORE = ("custom_stake_amount", "leverage")
-_OF_THE_MOMENT = ("LocalTrade", "Trade", "wallets")
+_OF_THE_MOMENT = {"LocalTrade", "Trade", "wallets"}
 _LIMIT_ORDERS = {"custom_entry_price": "entry", "custom_exit_price": "exit"}
 
 _RETURN_CONST = "RETURN_CONST"
@@ -226,14 +227,14 @@ def unsimulated_methods(strategy: IStrategy) -> Iterator[Unsimulated]:
     for name in _ASKED_BEFORE:
         own = _users_method(strategy, name)
         code = getattr(own, "__code__", None)
-        read = [] if code is None else [one for one in _OF_THE_MOMENT if _calls_through(strategy, code, one)]
+        read = [] if code is None else sorted(_OF_THE_MOMENT & _names_reached(strategy, code))
         if read:
             yield Unsimulated(
                 name,
                 f"it looks at {' and '.join(read)}: training sees them as they are when it begins, at all candles",
             )
     # It is called rather than changed.
-    if any(_calls(code, _LOCK) for code in _users_code(strategy)):
+    if any(_LOCK in _names_in(code) for code in _users_code(strategy)):
         yield Unsimulated(_LOCK, "pairs that it locks are not entered for a while, in training they are")
 
 
@@ -293,28 +294,23 @@ def _users_code(strategy: IStrategy) -> Iterator[CodeType]:
             yield from (function.__code__ for function in functions)
 
 
-def _calls(code: CodeType, name: str) -> bool:
-    return name in _names_in(code)
-
-
 def _names_in(code: CodeType) -> set[str]:
     """The names of globals and attributes in a function and in those inside it."""
-    inner = (constant for constant in code.co_consts if isinstance(constant, CodeType))
-    return set(code.co_names).union(*(_names_in(one) for one in inner))
+    return {name for one in codes_inside(code) for name in one.co_names}
 
 
-def _calls_through(strategy: IStrategy, code: CodeType, name: str) -> bool:
-    """Whether a name is in a function, or in those of the user's own methods that it calls."""
+def _names_reached(strategy: IStrategy, code: CodeType) -> set[str]:
+    """The names in a function, and in those of the user's own methods that it calls."""
     methods: dict[str, list[CodeType]] = {}
     for own in _users_code(strategy):
         methods.setdefault(own.co_name, []).append(own)
-    reached: set[CodeType] = set()
+    names: set[str] = set()
     ahead = [code]
     while ahead:
-        if (one := ahead.pop()) not in reached:
-            reached.add(one)
-            ahead += [own for called in _names_in(one) for own in methods.get(called, ())]
-    return any(_calls(one, name) for one in reached)
+        new = _names_in(ahead.pop()) - names
+        names |= new
+        ahead += [own for called in new for own in methods.get(called, ())]
+    return names
 
 
 # ---------------------------------------------------------------------- switches

@@ -29,6 +29,7 @@ class Unit(NamedTuple):
 
 
 def unit_of(rules: TradingRules, account: Account) -> Unit:
+    """What one unit in an account's trade is worth; quote currency."""
     side = account.side
     fee = side * rules.fee_ratio
     paid = 1 + fee
@@ -36,10 +37,12 @@ def unit_of(rules: TradingRules, account: Account) -> Unit:
 
 
 def unit_profit_ratio(account: Account, unit: Unit, rate: Array) -> Array:
+    """The profit of a trade that is closed at a rate, over what it staked."""
     return value_ratio(account, unit, rate * unit.kept + unit.received)
 
 
 def value_ratio(account: Account, unit: Unit, close_value: Array) -> Array:
+    """The same for the value that closing leaves, Vc."""
     return account.side * (close_value / unit.open_value - 1) * account.leverage
 
 

@@ -117,8 +117,10 @@ def test_each_environment_has_a_start_of_its_own_which_the_seed_repeats() -> Non
 def test_every_worker_is_a_process_with_one_torch_thread(workers: VecMonitor) -> None:
     # Functions sent to the workers answer there, where torch is imported with the first.
     workers.set_attr("torch_threads", torch.get_num_threads)
+    workers.set_attr("interop_threads", torch.get_num_interop_threads)
     workers.set_attr("pid", os.getpid)
     assert workers.env_method("torch_threads") == [1, 1]
+    assert workers.env_method("interop_threads") == [1, 1]
     assert workers.env_method("pid") == pids(workers)
     assert len({os.getpid(), *pids(workers)}) == 3
 

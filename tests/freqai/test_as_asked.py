@@ -23,8 +23,10 @@ class _Reads:
     def __init__(self, numbers: dict[str, int], *, can_short: bool = True, kept: int = 50, own: bool = False) -> None:
         self.can_short = can_short
         self._numbers, self._kept, self._own = numbers, kept, own
+        self.runs: list[Any] = []
 
     def advise_indicators(self, frame: pd.DataFrame, metadata: dict[str, Any]) -> pd.DataFrame:
+        self.runs.append(self.freqai)
         computed: pd.DataFrame = self.freqai.start(frame, metadata, self)
         return computed.iloc[: self._kept]
 
@@ -73,6 +75,16 @@ def test_who_reads_other_numbers_is_told_which_are_the_policys(numbers: dict[str
     assert said is not None
     assert f"for BTC/USDT it sets {set_at} accepted: enter_long where &-action is 1" in said
     assert "; remedy: " in said
+
+
+@pytest.mark.parametrize(("numbers", "runs"), [(AS_HERE, 3), ({"enter_long": 1}, 5), (FOUR_ACTIONS, 5)])
+def test_a_strategy_is_run_where_the_policy_leaves_only_if_it_does_not_enter_where_it_should(
+    numbers: dict[str, int], runs: int
+) -> None:
+    strategy: Any = _Reads(numbers)
+    signals = signals_of(strategy, CANDLES, "BTC/USDT")
+    why_not_as_asked(strategy, CANDLES, "BTC/USDT", signals)
+    assert len(strategy.runs) == runs
 
 
 def test_entries_that_no_policy_asked_for_are_counted() -> None:

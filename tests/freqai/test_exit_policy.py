@@ -33,11 +33,11 @@ class Counted:
         return DECIDER.decide(observations)
 
 
-def exit_policy() -> tuple[ExitPolicy, Counted]:
+def exit_policy(history: PriceHistory = HISTORY) -> tuple[ExitPolicy, Counted]:
     decider = Counted()
     rows = PeriodRows(TAPE.dates_ms, np.ones(N, dtype=bool), TAPE.long_signal, TAPE.short_signal, TAPE.features)
     period = DecidingPeriod(int(TAPE.dates_ms[0]), int(TAPE.dates_ms[-1]) + 1, rows, decider)
-    return ExitPolicy(TradeTerms(RULES, VIEW, 1, "PPO"), HISTORY, period), decider
+    return ExitPolicy(TradeTerms(RULES, VIEW, 1, "PPO"), history, period), decider
 
 
 def open_trade() -> OpenTrade:
@@ -74,6 +74,15 @@ def test_the_questions_to_come_are_answered_in_one_go_while_the_trade_goes_as_th
         rate = float(TAPE.open[candle])
         decision = asked_at(policy, trade, candle, rate)
         assert decision.probability == pytest.approx(answer(candle, rate, None).exit_probability, abs=1e-6)
+    assert decider.asked == [32]
+
+
+def test_funding_within_candles_is_foreseen() -> None:
+    due = np.random.default_rng(3).normal(0.0, 0.01, (2, N)).tolist()
+    policy, decider = exit_policy(HISTORY._replace(funding=due[0], funding_within=due[1]))
+    trade = open_trade()
+    for candle in range(ENTRY + 1, ENTRY + 31):
+        asked_at(policy, trade, candle, float(TAPE.open[candle]))
     assert decider.asked == [32]
 
 
