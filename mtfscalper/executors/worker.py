@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import multiprocessing
 import os
@@ -156,6 +157,9 @@ def _run(request: Request, tell: Callable[[Told], None]) -> Outcome:
 
 def _settle(manner: Manner) -> None:
     """Leave nothing behind, and give way to what matters more."""
+    # What is imported stays to the end: Python need not go through it whenever it looks for what nobody holds, nor take
+    # it apart object by object as the process ends, which took 0.8 of the 3 seconds that one costs.
+    gc.freeze()
     os.makedirs(manner.scratch, exist_ok=True)
     tempfile.tempdir = manner.scratch
     threading.Thread(target=_end_with_parent, args=(manner.shared_scratch,), daemon=True).start()
