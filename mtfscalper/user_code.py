@@ -11,13 +11,15 @@ import importlib
 import importlib.util
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
 
 import cloudpickle
+
+from mtfscalper.user_values import values_sha256
 
 # What a config names, ``module:name``.
 IMPORT_PATH = r"^(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)$"
@@ -34,7 +36,8 @@ class UserCode:
     """A function or class of the user's; pickled with its code, not by its name.
 
     :ivar name: as the config names it, ``module:name``
-    :ivar source_sha256: of the files that its code stands in; two are equal where names and files are
+    :ivar source_sha256: of the files that its code stands in, and of what these took up as they were imported; two are
+        equal where names and both are
     """
 
     name: str
@@ -56,9 +59,11 @@ def codes_inside(code: CodeType) -> Iterator[CodeType]:
 def class_sources_sha256(kind: type) -> str:
     """A hash of the files that a class, its parents and what they use stand in, as far as they are not installed.
 
+    What these files took up as they were imported belongs to it, see :mod:`mtfscalper.user_values`.
+
     :param kind: also one whose module freqtrade loaded from a file without making it known to Python
     """
-    return _hash_of_files(files_used(kind))
+    return _hash_of(_own_modules(_modules_of(kind, kind)))
 
 
 def files_used(*found: Any) -> dict[str, Path]:
@@ -70,7 +75,7 @@ def files_used(*found: Any) -> dict[str, Path]:
     modules: list[ModuleType] = []
     for each in found:
         modules += _modules_of(each, each) if isinstance(each, type) else [sys.modules[each.__module__]]
-    return _files_used(modules)
+    return _files(_own_modules(modules))
 
 
 def class_code(kind: type, found: type) -> UserCode:
@@ -85,8 +90,9 @@ def class_code(kind: type, found: type) -> UserCode:
             if sys.modules.get(used.__name__) is used:
                 cloudpickle.register_pickle_by_value(used)
     # An installed one is found everywhere, but an update of its package changes it.
-    files = _files_used(modules) | _files(one for one in modules if not _is_counted_by_version(one))
-    return UserCode(f"{kind.__module__}:{kind.__qualname__}", _hash_of_files(files), kind)
+    installed = [one for one in modules if _is_installed(one) and not _is_counted_by_version(one)]
+    source_sha256 = _hash_of(_own_modules(modules), _files(installed))
+    return UserCode(f"{kind.__module__}:{kind.__qualname__}", source_sha256, kind)
 
 
 def _modules_of(kind: type, found: type) -> list[ModuleType]:
@@ -101,6 +107,8 @@ def _modules_of(kind: type, found: type) -> list[ModuleType]:
         if unlisted is None or each.__module__ != unlisted.__name__:
             modules.append(sys.modules[each.__module__])
             continue
+        # By way of its functions, of which it may have none.
+        setattr(unlisted, each.__name__, each)
         for value in vars(each).values():
             function = getattr(value, "fget", None) or getattr(value, "__func__", None) or value
             vars(unlisted).update(getattr(function, "__globals__", {}))
@@ -149,7 +157,8 @@ def load_user_code(name: str, user_data: Path, key: str) -> UserCode:
             f"{key} names {name!r}, and {module.__file__} defines no function or class {attribute}; accepted: a name "
             "that the module defines; remedy: correct the name"
         )
-    return UserCode(name, _hash_of_files(_files(needed or [module])), getattr(module, attribute))
+    source_sha256 = _hash_of(needed) if needed else _hash_of([], _files([module]))
+    return UserCode(name, source_sha256, getattr(module, attribute))
 
 
 def _imported(module_name: str, folders: list[Path]) -> ModuleType:
@@ -216,20 +225,29 @@ def _is_counted_by_version(module: ModuleType) -> bool:
     return module.__name__.partition(".")[0] in ("freqtrade", "gymnasium") or getattr(module, "__file__", None) is None
 
 
-def _files_used(modules: Iterable[ModuleType]) -> dict[str, Path]:
-    """The files of modules and of those they use, as far as they are not installed."""
-    files: dict[str, Path] = {}
+def _own_modules(modules: Iterable[ModuleType]) -> list[ModuleType]:
+    """Modules and those they use, as far as they are not installed."""
+    used: dict[str, ModuleType] = {}
     for module in modules:
-        files |= _files(_modules_used(module, lambda one: not _is_installed(one)))
-    return files
+        used |= {one.__name__: one for one in _modules_used(module, lambda each: not _is_installed(each))}
+    return list(used.values())
 
 
 def _files(modules: Iterable[ModuleType]) -> dict[str, Path]:
     return {module.__name__: Path(str(module.__file__)) for module in modules}
 
 
-def _hash_of_files(files: Mapping[str, Path]) -> str:
+def _hash_of(own: Sequence[ModuleType], installed: Mapping[str, Path] | None = None) -> str:
+    """A hash of files, and of the values that modules of the user's hold.
+
+    :param own: the user's modules
+    :param installed: further files by module
+    """
+    files = _files(own)
+    sources = {name: path.read_bytes() for name, path in sorted({**files, **(installed or {})}.items())}
     hasher = hashlib.sha256()
-    for name, path in sorted(files.items()):
-        hasher.update(name.encode() + b"\0" + path.read_bytes())
+    for name, source in sources.items():
+        hasher.update(name.encode() + b"\0" + source)
+    in_python = [sources[name] for name, path in files.items() if path.suffix == ".py"]
+    hasher.update(values_sha256(own, in_python).encode())
     return hasher.hexdigest()
