@@ -18,12 +18,12 @@ import sysconfig
 import tarfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Container, Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -36,7 +36,7 @@ _SETTLED_NS = 2_000_000_000
 _CODE = (".py", ".pyc", ".so", ".pyd")
 _PACKAGE = str(Path(__file__).parent) + os.sep
 _lock = threading.RLock()
-_watched: list[MutableMapping[str, str]] = []
+_watches: list[_Watch] = []
 # Python's own, while it is watched, and what NumPy reads texts by, which holds on to Python's.
 _open: Any = io.open
 _open_datasource: Any = np.lib.npyio.DataSource.open
@@ -48,29 +48,43 @@ _known: dict[str, tuple[tuple[int, ...], str]] = {}
 _written: set[str] = set()
 
 
+class _Watch(NamedTuple):
+    """Who wants to know.
+
+    :ivar thread: of the code that is watched
+    :ivar sources: files that this code stands in, None for any of the user's
+    """
+
+    read: MutableMapping[str, str]
+    thread: int
+    sources: Container[str] | None
+
+
 @contextmanager
-def watched(read: MutableMapping[str, str]) -> Iterator[None]:
-    """Note the files that code of the user's opens to read, in all threads.
+def watched(read: MutableMapping[str, str], sources: Container[str] | None = None) -> Iterator[None]:
+    """Note the files that code of the user's opens to read in this thread: in a bot's others its strategy runs.
 
     :param read: gets the hash of each by its absolute path, as it was when it was opened
+    :param sources: the files that this code stands in, None for any of the user's
     """
+    watch = _Watch(read, threading.get_ident(), sources)
     with _lock:
-        _watched.append(read)
+        _watches.append(watch)
         _replace_open(_noting_open, _noting_datasource)
     try:
         yield
     finally:
         with _lock:
-            _watched[:] = [each for each in _watched if each is not read]
-            if not _watched:
+            _watches[:] = [each for each in _watches if each is not watch]
+            if not _watches:
                 _replace_open(_open, _open_datasource)
                 _written.clear()
 
 
 def read_so_far() -> dict[str, str]:
-    """What has been noted in this process by all who watch now."""
+    """What has been noted in this thread by all who watch now."""
     with _lock:
-        return {path: found for read in _watched for path, found in read.items()}
+        return {path: found for watch in _of_this_thread() for path, found in watch.read.items()}
 
 
 def note_all(read: MutableMapping[str, str], found: Mapping[str, str]) -> None:
@@ -107,40 +121,49 @@ def _replace_open(instead: Any, of_datasource: Any) -> None:
 
 def _noting_datasource(source: Any, path: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
     """NumPy's ``DataSource.open``, noted first."""
-    if isinstance(path, str | os.PathLike) and _is_users(sys._getframe(1)):
-        _note(os.path.abspath(path), mode)
+    if isinstance(path, str | os.PathLike):
+        _note(os.path.abspath(path), mode, sys._getframe(1))
     return _open_datasource(source, path, mode, *args, **kwargs)
 
 
 def _noting_open(file: Any, mode: str = "r", *args: Any, **kwargs: Any) -> Any:
     """Python's ``open``, noted first."""
-    if isinstance(file, str | bytes | os.PathLike) and isinstance(mode, str) and _is_users(sys._getframe(1)):
-        _note(os.path.abspath(os.fsdecode(file)), mode)
+    if isinstance(file, str | bytes | os.PathLike) and isinstance(mode, str):
+        _note(os.path.abspath(os.fsdecode(file)), mode, sys._getframe(1))
     return _open(file, mode, *args, **kwargs)
 
 
-def _note(path: str, mode: str) -> None:
-    if path.endswith(_CODE) or path.startswith(("/dev/", "/proc/", "/sys/", *_places())):
+def _note(path: str, mode: str, frame: FrameType) -> None:
+    watches = _of_this_thread()
+    if not watches or path.endswith(_CODE) or path.startswith(("/dev/", "/proc/", "/sys/", *_places())):
+        return
+    source = _users_file(frame)
+    if source is None:
         return
     with _lock:
         if "r" not in mode:
             _written.add(path)
         elif path not in _written:
             found = _hash_of(path)
-            for read in _watched:
-                note_all(read, {path: found})
+            for watch in watches:
+                if watch.sources is None or source in watch.sources:
+                    note_all(watch.read, {path: found})
 
 
-def _is_users(frame: FrameType | None) -> bool:
-    """Whether the code that opens a file is the user's, or a library's that the user's called for it."""
+def _of_this_thread() -> list[_Watch]:
+    return [watch for watch in _watches if watch.thread == threading.get_ident()]
+
+
+def _users_file(frame: FrameType | None) -> str | None:
+    """The file of the user's that opens another, or lets a library open it; None where it is nobody's of the user's."""
     while frame is not None:
         file = frame.f_code.co_filename
         if file.startswith((_PACKAGE, _freqtrade())):
-            return False
+            return None
         if not file.startswith(("<", *_places())):
-            return True
+            return file
         frame = frame.f_back
-    return False
+    return None
 
 
 @cache

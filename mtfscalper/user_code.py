@@ -11,15 +11,15 @@ import importlib
 import importlib.util
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import CodeType, ModuleType
+from types import ModuleType
 from typing import Any
 
 import cloudpickle
 
-from mtfscalper.user_values import values_sha256
+from mtfscalper.user_values import values_sha256, words_in
 
 # What a config names, ``module:name``.
 IMPORT_PATH = r"^(?P<module>[A-Za-z_][\w.]*):(?P<name>[A-Za-z_]\w*)$"
@@ -46,14 +46,6 @@ class UserCode:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpacked, (self.name, self.source_sha256, cloudpickle.dumps(self.value))
-
-
-def codes_inside(code: CodeType) -> Iterator[CodeType]:
-    """The code of a function, and of every function inside it."""
-    yield code
-    for constant in code.co_consts:
-        if isinstance(constant, CodeType):
-            yield from codes_inside(constant)
 
 
 def class_sources_sha256(kind: type) -> str:
@@ -93,6 +85,16 @@ def class_code(kind: type, found: type) -> UserCode:
     installed = [one for one in modules if _is_installed(one) and not _is_counted_by_version(one)]
     source_sha256 = _hash_of(_own_modules(modules), _files(installed))
     return UserCode(f"{kind.__module__}:{kind.__qualname__}", source_sha256, kind)
+
+
+def words_said(kind: type, found: type) -> set[str]:
+    """Every string in the user's files that a class stands in and uses: the keys that it reads of a config among them.
+
+    :param kind: see :func:`class_code`, as ``found``
+    """
+    files = _files(_own_modules(_modules_of(kind, found))).values()
+    codes = (compile(file.read_bytes(), str(file), "exec") for file in files if file.suffix == ".py")
+    return {word for code in codes for word in words_in(code)}
 
 
 def _modules_of(kind: type, found: type) -> list[ModuleType]:

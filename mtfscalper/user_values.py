@@ -43,15 +43,29 @@ def values_sha256(modules: Sequence[ModuleType], sources: Iterable[bytes]) -> st
     return hasher.hexdigest()
 
 
-def _names_in(code: CodeType) -> set[str]:
-    """The names of globals and attributes in a function and in those inside it, those that are only strings too."""
-    names = set(code.co_names)
+def codes_inside(code: CodeType) -> Iterator[CodeType]:
+    """The code of a function, and of every function inside it."""
+    yield code
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            names |= _names_in(constant)
+            yield from codes_inside(constant)
+
+
+def words_in(code: CodeType) -> set[str]:
+    """The strings in code and in the functions inside it, as they stand there."""
+    words, ahead = set[str](), list(code.co_consts)
+    while ahead:
+        constant = ahead.pop()
+        if isinstance(constant, CodeType | tuple | frozenset):
+            ahead += constant.co_consts if isinstance(constant, CodeType) else constant
         elif isinstance(constant, str):
-            names.add(constant)
-    return names
+            words.add(constant)
+    return words
+
+
+def _names_in(code: CodeType) -> set[str]:
+    """The names of globals and attributes in a function and in those inside it, those that are only strings too."""
+    return words_in(code).union(*(each.co_names for each in codes_inside(code)))
 
 
 def _stands_in(value: Any, module: ModuleType) -> bool:

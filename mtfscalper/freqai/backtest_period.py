@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mtfscalper import artefacts
-from mtfscalper.files_read import FILES_READ, under, why_changed
+from mtfscalper.files_read import FILES_READ, note_all, read_so_far, under, why_changed
 from mtfscalper.freqai.archive import Versions
 from mtfscalper.freqai.computed_frame import ComputedFrame, FrameSlice
 from mtfscalper.freqai.fallback import falls_back, judged_in, why_fallen
@@ -290,7 +290,7 @@ class BacktestPeriod:
             account_before=list(self.account_before),
             account_after=list(self.account_after),
             **{_FALLS_BACK: self.falls_back, TRAINED_WITH: dict(self.trained_with)},
-            **{FILES_READ: under(self.files_read, self._user_dir)},
+            **{FILES_READ: self._all_files_read()},
             written=datetime.now(UTC).isoformat(),
         )
         self.version = self.versions.add(self.folder)
@@ -338,6 +338,12 @@ class BacktestPeriod:
         read = (artefacts.read_manifest(folder) or {}).get(FILES_READ, {})
         differs = why_changed(read, self._user_dir)
         return differs and f"changed since: {differs}"
+
+    def _all_files_read(self) -> dict[str, str]:
+        """Those of the policy's training, and what hooks of the user's model have read in this process."""
+        read = under(self.files_read, self._user_dir)
+        note_all(read, under(read_so_far(), self._user_dir))
+        return read
 
     @property
     def _user_dir(self) -> Path:

@@ -27,8 +27,9 @@ _NOT_COMPARED = {*NO_PART_OF_A_POLICY, "decision_mode", "threads_per_job", "prec
 _ONLY_SHOWN = {"plot_feature_importances"}
 _RULES = "the trade's "
 _CODE = "your code "
+_READ = "what your reward reads of "
 # Sections in which a name that is missing has a meaning.
-_OPEN_SECTIONS = ("freqai.model_training_parameters.", "freqai.feature_parameters.", _CODE)
+_OPEN_SECTIONS = ("freqai.model_training_parameters.", "freqai.feature_parameters.", _CODE, _READ)
 _MISSING = "not set"
 # Of those that differ, as many are named.
 _NAMED = 4
@@ -62,6 +63,7 @@ def trained_with(
         },
         _RULES: asdict(rules),
         _CODE: {code.name: code.source_sha256 for code in user.codes},
+        _READ: {} if user.reward is None else user.reward.config_read,
     }
     values = {f"{section}{name}": value for section, named in sections.items() for name, value in named.items()}
     plain: dict[str, Any] = artefacts.plain_json(values)

@@ -13,7 +13,14 @@ from freqai_runs import FreqtradeBacktest, Watch
 from test_freqai_own_reward import TAPE, model_of_a_file, settings_of
 from tiny_training import env_settings_of, tiny_settings
 
+from mtfscalper.artefacts import file_hash
+from mtfscalper.freqai.archive import Archive
+from mtfscalper.freqai.policy_folders import PolicyFolders
+from mtfscalper.freqai.policy_places import PolicyName
+from mtfscalper.freqai.standing import Standing
+from mtfscalper.freqai.trained_with import DROPS_PRICES, ENTRY_MODE
 from mtfscalper.policy.user_network import UserNetwork
+from mtfscalper.seals import Seals
 from mtfscalper.trading.reward import RewardSettings, load_own_terms
 from mtfscalper.training.job import TrainingJob
 
@@ -85,6 +92,18 @@ class Net(torch.nn.Module):
     def forward(self, candles, account):
         return self.layer(torch.cat([candles.flatten(1), account], dim=1))
 """
+SCALED = """
+from pathlib import Path
+
+from mtfscalper.freqai.model import MtfScalperFreqaiModel
+
+
+class MtfScalperRLModel(MtfScalperFreqaiModel):
+    def define_data_pipeline(self, threads=-1):
+        with open(Path(__file__).with_name("scale.txt")) as file:
+            file.read()
+        return super().define_data_pipeline(threads)
+"""
 OWN: dict[str, Any] = {"rl_config": {"vec_env": "dummy", "model_reward_parameters": {}}}
 
 
@@ -116,6 +135,37 @@ def test_a_changed_file_that_its_reward_reads_trains_anew(
         caplog.clear()
         assert trained() == 3
         assert f"is trained anew: changed since: what your code read of freqaimodels/{name}." in caplog.text
+
+
+def test_a_changed_file_that_a_hook_of_the_model_reads_trains_anew(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = tmp_path / "freqaimodels"
+    models.mkdir()
+    (models / "MtfScalperRLModel.py").write_text(SCALED)
+    watch, trained = Watch(monkeypatch), list[int]()
+    for scale in "112":
+        (models / "scale.txt").write_text(scale)
+        FreqtradeBacktest(tmp_path, market, model_path=models).run()
+        trained.append(len(watch.trained))
+    assert trained == [3, 3, 6]
+
+
+def test_a_bot_enters_nothing_by_a_policy_whose_reward_read_what_has_changed(tmp_path: Path) -> None:
+    (tmp_path / "limits.json").write_text("1")
+    folders = PolicyFolders(
+        tmp_path / "test", Archive("test", tmp_path / "sealed", tmp_path / "locks"), Seals(tmp_path)
+    )
+    name = PolicyName(tmp_path / "test" / "sub-train-BTC_1", "cb_btc_1")
+    name.folder.mkdir(parents=True)
+    read = {str(tmp_path / "limits.json"): file_hash(tmp_path / "limits.json")}
+    then = {ENTRY_MODE: "agent", DROPS_PRICES: False}
+    folders.seal(name, "BTC/USDT", then, read)
+    settings = tiny_settings(entry_mode="agent")
+    standing = Standing.in_force(env_settings_of(settings), settings.rl)
+    assert standing.since(folders.origin(name), then, [], []).changes == ()
+    (tmp_path / "limits.json").write_text("2")
+    assert standing.since(folders.origin(name), then, [], []).changes == ("what your code read of limits.json changed",)
 
 
 def names_read(job: TrainingJob) -> set[str]:
