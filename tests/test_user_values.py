@@ -93,7 +93,7 @@ def test_a_set_has_one_hash_in_all_processes(tmp_path: Path) -> None:
     )
     code = (
         "import sys; from pathlib import Path; from mtfscalper.user_code import load_user_code; "
-        "print(load_user_code('users_set:term', Path(sys.argv[1]), 'terms').source_sha256)"
+        "print(load_user_code('users_set:term', Path(sys.argv[1]), 'terms').values_sha256)"
     )
     hashes = {
         subprocess.run(
@@ -116,7 +116,7 @@ def test_what_a_term_takes_up_counts(tmp_path: Path, monkeypatch: pytest.MonkeyP
     def hash_of(cap: int) -> str:
         write_limits(tmp_path, cap, monkeypatch)
         forget_user_code()
-        return load_user_code("users_terms:term", tmp_path, "terms").source_sha256
+        return load_user_code("users_terms:term", tmp_path, "terms").values_sha256
 
     assert hash_of(2) == hash_of(2) != hash_of(3)
     forget_user_code()

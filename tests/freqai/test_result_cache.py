@@ -11,8 +11,8 @@ from freqtrade.configuration import TimeRange
 from freqtrade.enums import RunMode
 from freqtrade.optimize import backtesting
 
-from mtfscalper.freqai.model import MtfScalperFreqaiModel
 from mtfscalper.freqai.result_cache import never_reuse_results, tell_of_reused_results
+from mtfscalper.freqai.run_planning import RunPlanning
 
 CONFIG = {"runmode": RunMode.BACKTEST, "freqai": {"enabled": True}, "backtest_cache": "day"}
 
@@ -74,9 +74,9 @@ def test_a_strategy_that_only_reads_the_action_column_gets_that_warning_before_t
 ) -> None:
     strategy = {"strategy": "ColumnOnlyStrategy", "strategy_path": Path(__file__).parent / "strategies"}
     run = FreqtradeBacktest(tmp_path, market, **strategy, freqai={"rl_config": {"entry_mode": "agent"}})
-    run.strategy.config["backtest_cache"] = "day"
-    monkeypatch.setattr(MtfScalperFreqaiModel, "train", refuse)
-    with pytest.raises(Exception, match="no training"):
+    run.strategy.freqai.config["backtest_cache"] = "day"
+    monkeypatch.setattr(RunPlanning, "begin_pair", refuse)
+    with pytest.raises(RuntimeError, match="no training"):
         run.run()
     assert "ColumnOnlyStrategy has neither PolicyExits nor TradeDecisions" in caplog.text
 

@@ -48,7 +48,7 @@ def test_rows_that_are_removed_stop_the_run_before_the_training(
         run.run()
     assert watch.trained == []
     # The look at it takes few candles.
-    assert seen[1:] == [1_000]
+    assert seen.count(1_000) == 1
 
 
 @pytest.mark.parametrize("fails", [False, True])
@@ -63,4 +63,4 @@ def test_others_run_and_one_that_cannot_be_looked_at_so_too(
     run, watch, seen = run_of(tmp_path, market, monkeypatch, after)
     run.run()
     assert len(watch.trained) == 3
-    assert seen[1:] == [1_000]
+    assert seen.count(1_000) == 1
