@@ -21,6 +21,8 @@ LAYERS = (
     "sent_errors",
     "seals",
     "artefacts",
+    "user_values",
+    "files_read",
     "user_code",
     "market",
     "trading",

@@ -13,7 +13,7 @@ import cloudpickle
 import pytest
 
 import mtfscalper
-from mtfscalper.user_code import UserCodeError, class_sources_sha256, forget_user_code, load_user_code
+from mtfscalper.user_code import UserCodeError, class_code, class_sources_sha256, forget_user_code, load_user_code
 
 KEY = "freqai.rl_config.network"
 
@@ -171,3 +171,42 @@ def test_a_class_without_functions_is_known_by_its_file(tmp_path: Path) -> None:
 
 def test_installed_classes_have_no_file_of_the_users() -> None:
     assert class_sources_sha256(dict) == class_sources_sha256(Path)
+
+
+def test_what_it_imports_only_once_it_runs_is_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "lib").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    (tmp_path / "lib" / "users_late.py").write_text("import users_later\n\nLIMIT = 1\n")
+    (tmp_path / "lib" / "users_later.py").write_text("MORE = 1\n")
+    source = "class Child:\n    def limit(self):\n        from users_late import LIMIT\n        return LIMIT\n"
+
+    def hashes() -> tuple[str, str]:
+        importlib.invalidate_caches()
+        child = resolved(tmp_path / "model", {"users_model": source})
+        return class_sources_sha256(child), class_code(child, child).source_sha256
+
+    found = [hashes(), hashes()]
+    for name in ("users_late", "users_later"):
+        (tmp_path / "lib" / f"{name}.py").write_text("LIMIT = MORE = 2\nimport users_later\n")
+        found.append(hashes())
+    assert [len(set(each)) for each in zip(*found, strict=True)] == [3, 3]
+    assert not {"users_late", "users_later"} & sys.modules.keys()
+
+
+def test_what_a_named_function_uses_beside_the_user_directory_is_part_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "user_data").mkdir()
+    monkeypatch.syspath_prepend(str(tmp_path / "lib"))
+    (tmp_path / "user_data" / "users_near.py").write_text(
+        "from users_far import far\n\n\ndef near():\n    return far()\n"
+    )
+    found = set()
+    for number in (1, 1, 2):
+        (tmp_path / "lib" / "users_far.py").write_text(f"def far():\n    return {number}\n")
+        sys.modules.pop("users_far", None)
+        forget_user_code()
+        found.add(load_user_code("users_near:near", tmp_path / "user_data", KEY).source_sha256)
+    assert len(found) == 2
+    sys.modules.pop("users_far", None)

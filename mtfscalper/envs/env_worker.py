@@ -17,6 +17,7 @@ import cloudpickle
 import gymnasium
 
 from mtfscalper.envs.step_memory import Layout, StepMemory
+from mtfscalper.files_read import watched
 from mtfscalper.sent_errors import SentError
 
 Env = gymnasium.Env[Any, Any]
@@ -74,7 +75,8 @@ def serve(requests: Connection, answers: Connection, makers: bytes, first: int) 
         signal.signal(stop, signal.SIG_IGN)
     worker = _Worker(requests, answers, first)
     try:
-        worker.serve(makers)
+        with watched({}):
+            worker.serve(makers)
     except (EOFError, BrokenPipeError):
         # The parent is gone.
         pass

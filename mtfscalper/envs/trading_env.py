@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gymnasium import spaces
 
 from mtfscalper.envs.episodes import EnvSettings, EpisodeMap, Start
+from mtfscalper.files_read import read_so_far
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.trading.account import FLAT
 from mtfscalper.trading.actions import N_ACTIONS, Action, valid_actions
@@ -113,6 +114,10 @@ class TradingEnv(gymnasium.Env[npt.NDArray[np.float32], np.int64]):
     def reward_metrics(self) -> dict[str, float]:
         """Figures for TensorBoard by tag, of an ``own_reward`` that keeps some."""
         return {} if self._own_reward is None else self._own_reward.metrics()
+
+    def files_read(self) -> dict[str, str]:
+        """Files that code of the user's has read in this process, see :mod:`mtfscalper.files_read`."""
+        return read_so_far()
 
     def _flat_at(self, start: Start) -> EpisodeState:
         """A flat account at the first candle from a start on where an entry is permitted."""

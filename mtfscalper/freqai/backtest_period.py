@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mtfscalper import artefacts
+from mtfscalper.files_read import FILES_READ, note_all, read_so_far, under, why_changed
 from mtfscalper.freqai.archive import Versions
 from mtfscalper.freqai.computed_frame import ComputedFrame, FrameSlice
 from mtfscalper.freqai.fallback import falls_back, judged_in, why_fallen
@@ -65,6 +66,7 @@ class BacktestPeriod:
     :ivar is_guarded: whether its policy was judged (``rl_config.fallback``)
     :ivar falls_back: whether it was judged not to beat classic exits, so that the rules end its trades
     :ivar judged: how it was judged, or why that is not known, in words; None while nothing has asked
+    :ivar files_read: by the user's own code in the policy's training, see :mod:`mtfscalper.files_read`
     :ivar account_before: the account that it was predicted from, as ``account_after``
     """
 
@@ -95,6 +97,7 @@ class BacktestPeriod:
     reuses_model: bool = False
     version: Path | None = None
     was_put_back: bool = False
+    files_read: dict[str, str] = field(default_factory=dict)
     account_before: Account = FLAT
     account_after: Account = FLAT
     _told: set[str] = field(default_factory=set)
@@ -162,6 +165,7 @@ class BacktestPeriod:
         self.reuses_model = source is not None
         if source is not None:
             self._install(source, lambda role: role in self._model_roles)
+            self.files_read = (artefacts.read_manifest(source) or {}).get(FILES_READ, {})
             if self.is_guarded:
                 self.judged = judged_in(self.folder)
                 self.falls_back = falls_back(self.judged, self.pair)
@@ -236,7 +240,7 @@ class BacktestPeriod:
         # The report of a guarded period says whether its policy falls back.
         roles = (*roles, "report") if self.is_guarded else roles
         stale = artefacts.why_stale(folder, self.model_fingerprint, roles, self.seals)
-        return stale or self._why_computed_differs(folder, _TRAINED)
+        return stale or self._why_files_differ(folder) or self._why_computed_differs(folder, _TRAINED)
 
     def _why_predictions_are_stale(self, folder: Path, account: Account | None) -> str | None:
         """Why the predictions in a folder cannot be used, None if they can.
@@ -246,6 +250,7 @@ class BacktestPeriod:
         needed = {"model": self.needs_model, "decisions": self.decision_mode == "exact"}
         roles = ("predictions", "metadata", _TRAINED, _PREDICTED, *(role for role, needs in needed.items() if needs))
         stale = artefacts.why_stale(folder, self.fingerprint, roles, self.seals)
+        stale = stale or self._why_files_differ(folder)
         stale = stale or self._why_computed_differs(folder, _TRAINED) or self._why_computed_differs(folder, _PREDICTED)
         if stale is not None:
             return stale
@@ -285,6 +290,7 @@ class BacktestPeriod:
             account_before=list(self.account_before),
             account_after=list(self.account_after),
             **{_FALLS_BACK: self.falls_back, TRAINED_WITH: dict(self.trained_with)},
+            **{FILES_READ: self._all_files_read()},
             written=datetime.now(UTC).isoformat(),
         )
         self.version = self.versions.add(self.folder)
@@ -327,6 +333,21 @@ class BacktestPeriod:
     @property
     def _model_roles(self) -> set[str]:
         return {*artefacts.policy_files(self.folder, self.name), _TRAINED, *_REPORTS}
+
+    def _why_files_differ(self, folder: Path) -> str | None:
+        read = (artefacts.read_manifest(folder) or {}).get(FILES_READ, {})
+        differs = why_changed(read, self._user_dir)
+        return differs and f"changed since: {differs}"
+
+    def _all_files_read(self) -> dict[str, str]:
+        """Those of the policy's training, and what hooks of the user's model have read in this process."""
+        read = under(self.files_read, self._user_dir)
+        note_all(read, under(read_so_far(), self._user_dir))
+        return read
+
+    @property
+    def _user_dir(self) -> Path:
+        return self.seals.key_path.parent
 
     def _why_computed_differs(self, folder: Path, role: str) -> str | None:
         kept = ComputedFrame.from_file(artefacts.sealed_path(folder, role))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ from freqtrade.commands.arguments import Arguments
 from freqtrade.commands.optimize_commands import setup_optimize_configuration
 from freqtrade.configuration import TimeRange
 from freqtrade.enums import RunMode
-from freqtrade.exceptions import OperationalException
+from freqtrade.exceptions import ConfigurationError, OperationalException
 from freqtrade.exchange import Exchange
 from freqtrade.loggers import setup_logging_pre
 from freqtrade.optimize.backtesting import Backtesting
@@ -55,13 +56,29 @@ def config_of_parsed(parsed: dict[str, Any]) -> dict[str, Any]:
     """
     setup_logging_pre()
     set_mp_start_method()  # type: ignore[no-untyped-call]
-    config: dict[str, Any] = setup_optimize_configuration(parsed, RunMode.BACKTEST)
+    try:
+        config: dict[str, Any] = setup_optimize_configuration(parsed, RunMode.BACKTEST)
+    except ConfigurationError as error:
+        raise ConfigurationError(_with_key(error)) from error
     if not config.get("freqai", {}).get("enabled", False):
         raise OperationalException(
             "freqai.enabled is not true, so that there is nothing to train; accepted: a config with a section freqai; "
             "remedy: name it with --config"
         )
     return config
+
+
+def _with_key(error: ConfigurationError) -> str:
+    """What freqtrade says of a config; where its schema refuses a value, with the key, which freqtrade leaves out."""
+    # jsonschema's, in whose place freqtrade raises its own.
+    refused: Any = error.__context__
+    if not getattr(refused, "absolute_path", None):
+        return str(error)
+    key, value = ".".join(map(str, refused.absolute_path)), json.dumps(refused.instance, default=str)
+    return (
+        f"{key} is {value}, and freqtrade refuses that ({refused.message}); accepted: {refused.validator} "
+        f"{json.dumps(refused.validator_value, default=str)}; remedy: correct or remove it"
+    )
 
 
 @contextmanager

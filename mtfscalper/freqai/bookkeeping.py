@@ -221,7 +221,8 @@ class Bookkeeper(HistoryDrawer):
                     # They may have found no space as the training ended.
                     write_notes(name.folder, origin.report, origin.terms)
                 super().save_data(model, coin, dk)
-                self._folders.seal(name, coin, self.trained_with(coin))
+                read = origin.report.files_read if origin.report is not None else {}
+                self._folders.seal(name, coin, self.trained_with(coin), read)
                 self._is_saving = False
                 self.save_drawer_to_disk()
             except OSError as error:

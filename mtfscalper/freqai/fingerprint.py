@@ -13,6 +13,7 @@ from pandas import DataFrame
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.strategy_rules import UserParts
+from mtfscalper.freqai.trained_with import ONLY_SHOWN
 from mtfscalper.settings import Settings
 from mtfscalper.trading.trading_rules import TradingRules
 from mtfscalper.user_code import class_sources_sha256
@@ -56,12 +57,15 @@ def run_fingerprint(
     }
     shown |= {"train_period_days": True, "backtest_period_days": True}
     reward = {"own reward's config": user.reward.parameters_sha256} if user.reward is not None else {}
-    features = [freqai["feature_parameters"], freqai["data_split_parameters"]]
+    parameters = {name: value for name, value in freqai["feature_parameters"].items() if name not in ONLY_SHOWN}
+    features = [parameters, freqai["data_split_parameters"]]
     return {
         "versions": artefacts.value_hash(artefacts.library_versions()),
         "code": code,
         "settings": artefacts.value_hash(settings.model_dump(exclude=shown)),
-        "your own code": artefacts.value_hash([(code.name, code.source_sha256) for code in user.codes]),
+        "your own code": artefacts.value_hash(
+            [(code.name, code.source_sha256, code.values_sha256) for code in user.codes]
+        ),
         "rules": artefacts.value_hash(asdict(rules)),
         "features": artefacts.value_hash(features),
         "model class": class_sources_sha256(model),

@@ -6,9 +6,10 @@ A hook that nothing calls would be ignored in silence, and its author believe in
 from __future__ import annotations
 
 import dis
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator
 from types import CodeType
-from typing import Any
+from typing import Any, TypeVar
 
 import gymnasium
 from freqtrade.exceptions import OperationalException
@@ -18,7 +19,9 @@ from freqtrade.freqai.RL.Base5ActionRLEnv import Base5ActionRLEnv
 from freqtrade.freqai.RL.BaseEnvironment import BaseEnvironment
 from freqtrade.freqai.RL.BaseReinforcementLearningModel import BaseReinforcementLearningModel
 
-from mtfscalper.user_code import codes_inside
+from mtfscalper.files_read import watched
+from mtfscalper.user_code import files_used
+from mtfscalper.user_values import codes_inside
 
 # Of FreqAI's methods those that are called here, in a backtest or by a bot.
 LIVE_HOOKS = (
@@ -36,6 +39,9 @@ LIVE_HOOKS = (
     # Once, when the model is made.
     *("assert_config", "set_full_path", "unset_outlier_removal"),
 )
+
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+_NOT_THE_USERS = ("mtfscalper", "freqtrade", "abc", "builtins")
 
 # What is found by its name, and asked in training: see mtfscalper.freqai.own_reward.
 _ENVIRONMENT = "MyRLEnv"
@@ -91,6 +97,24 @@ def own_trainings(model: type, ours: type) -> list[str]:
     :param ours: the class it inherits its training from
     """
     return [name for name in ("train", "fit") if getattr(model, name) is not getattr(ours, name)]
+
+
+def noting_files(method: _Method) -> _Method:
+    """Let a method of a model note which files the model's own hooks read meanwhile, see :mod:`mtfscalper.files_read`.
+
+    What a strategy reads is not among it: what it computes is compared by its values.
+    """
+
+    @functools.wraps(method)
+    def noting(model: Any, *args: Any, **kwargs: Any) -> Any:
+        users = [kind for kind in type(model).__mro__ if kind.__module__.partition(".")[0] not in _NOT_THE_USERS]
+        if not any(name in vars(kind) for kind in users for name in LIVE_HOOKS):
+            return method(model, *args, **kwargs)
+        sources = {str(path) for path in files_used(type(model)).values()}
+        with watched(vars(model).setdefault("hooks_read", {}), sources):
+            return method(model, *args, **kwargs)
+
+    return noting  # type: ignore[return-value]
 
 
 def check_hooks(model: type, ours: type) -> None:

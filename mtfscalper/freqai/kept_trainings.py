@@ -17,6 +17,7 @@ from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from mtfscalper import artefacts
+from mtfscalper.files_read import why_changed
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.backtest_period import BEFORE_IT, BacktestPeriod
 from mtfscalper.freqai.computed_frame import computed_columns
@@ -107,7 +108,12 @@ class KeptTrainings:
             logger.warning("%s is not what this user directory sealed; the period is trained again.", path)
             path.unlink(missing_ok=True)
             return None
-        return Kept(*pickle.loads(content))
+        kept = Kept(*pickle.loads(content))
+        differs = why_changed(kept.report.files_read, path.parent)
+        if differs is not None:
+            logger.info("%s: the finished training of %s is not used: changed since: %s.", pair, period, differs)
+            return None
+        return kept
 
     def forget(self, pair: str, period: str) -> None:
         """Remove the trainings of a period: what came of one lies sealed now."""

@@ -30,7 +30,7 @@ from mtfscalper.freqai.bot_record import repeats_bot
 from mtfscalper.freqai.candle_door import CandleDoor
 from mtfscalper.freqai.fallen_periods import FallenPeriods
 from mtfscalper.freqai.health_writer import HealthWriter
-from mtfscalper.freqai.hooks import check_hooks, own_trainings
+from mtfscalper.freqai.hooks import check_hooks, noting_files, own_trainings
 from mtfscalper.freqai.live import LivePairs
 from mtfscalper.freqai.live_pass import LivePasses
 from mtfscalper.freqai.own_reward import users_reward
@@ -101,8 +101,7 @@ class MtfScalperFreqaiModel(BotHooks):
             *(config, self._archive, self._seals, self._watched, self._own),
             *(lambda: executor_for(self.settings), self._run_of, self._planned_job),
         )
-        self._fallen = FallenPeriods()
-        self._live = LivePairs(self.settings)
+        self._fallen, self._live = FallenPeriods(), LivePairs(self.settings)
         self._journal = BotJournal.from_config(config)
         self._replay = None
         self._owner = self.dd.owner
@@ -126,6 +125,7 @@ class MtfScalperFreqaiModel(BotHooks):
         self._learn_from(strategy)
         return super().start(dataframe, metadata, strategy)
 
+    @noting_files
     def start_backtesting(
         self, dataframe: DataFrame, metadata: dict[str, Any], dk: FreqaiDataKitchen, strategy: IStrategy
     ) -> FreqaiDataKitchen:

@@ -7,10 +7,10 @@ import difflib
 import inspect
 import math
 import traceback
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
 from typing import Any
 
 from freqtrade.configuration.config_secrets import sanitize_config
@@ -28,11 +28,13 @@ from mtfscalper.trading.account import Fill
 from mtfscalper.trading.episode import EpisodeState, exit_candle
 from mtfscalper.trading.own_reward import OwnRewardError
 from mtfscalper.trading.trading_rules import TradingRules
-from mtfscalper.user_code import UserCode, class_code
+from mtfscalper.user_code import UserCode, class_code, words_said
 
 MY_RL_ENV = "MyRLEnv"
 # Where the parents stand that every such class has.
 _NOT_THE_USERS = ("freqtrade", "gymnasium", "typing", "builtins")
+# Sections of a config of which other parts of a fingerprint are made.
+_HASHED_ELSEWHERE = ("freqai", "rl_config", "feature_parameters", "data_split_parameters", "model_training_parameters")
 # What such a class would change besides its reward, and what does that here.
 _TRADES = "trades follow freqtrade's rules, whatever the reward"
 _OBSERVES = "the policy is shown features and its trade (docs/clock.md)"
@@ -53,16 +55,23 @@ class UsersReward:
 
     :ivar code: the class, by value
     :ivar rl_config: the section ``freqai.rl_config`` as FreqAI would hand it over
+    :ivar config: hashes of whatever else of the config its files name, by path
     """
 
     code: UserCode
     rl_config: Mapping[str, Any]
+    config: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def config_read(self) -> dict[str, str]:
+        """Hashes of what only the method reads of the config, by path; its parameters are not among it."""
+        own = {key: value for key, value in self.rl_config.items() if key not in RLSettings.model_fields}
+        return {f"freqai.rl_config.{key}": value_hash(value) for key, value in own.items()} | dict(self.config)
 
     @property
     def parameters_sha256(self) -> str:
-        """A hash of what only the method reads of the config: its parameters, and keys that are no settings."""
-        settings = set(RLSettings.model_fields) - {"model_reward_parameters"}
-        return value_hash({key: value for key, value in self.rl_config.items() if key not in settings})
+        """A hash of what only the method reads of the config, its parameters included."""
+        return value_hash([self.rl_config["model_reward_parameters"], self.config_read])
 
     def of_pair(
         self,
@@ -209,7 +218,7 @@ def users_reward(model: type, config: Mapping[str, Any]) -> UsersReward | None:
     _check(model, kind)
     rl_config = deepcopy(dict(config["freqai"].get("rl_config") or {}))
     rl_config["model_reward_parameters"] = dict(rl_config.get("model_reward_parameters") or {})
-    return UsersReward(class_code(kind, model), rl_config)
+    return UsersReward(class_code(kind, model), rl_config, dict(_named_in(config, words_said(kind, model))))
 
 
 def check_reward_of_strategy(reward: UsersReward | None, can_short: bool) -> None:
@@ -300,6 +309,16 @@ def _names_of_the_users(kind: type) -> Iterable[str]:
         if each in NUMBERS:
             return
         yield from vars(each)
+
+
+def _named_in(config: Mapping[str, Any], words: Container[str]) -> Iterator[tuple[str, str]]:
+    """Hashes of the keys that a reward's files name of the config and of its section ``freqai``, by path."""
+    plain = _without_secrets(config)
+    for prefix, section in (("", plain), ("freqai.", plain["freqai"])):
+        for key, value in section.items():
+            # Where files lie changes nothing.
+            if key in words and key not in _HASHED_ELSEWHERE and not isinstance(value, PurePath):
+                yield f"{prefix}{key}", value_hash(value)
 
 
 def _without_secrets(config: Mapping[str, Any]) -> dict[str, Any]:

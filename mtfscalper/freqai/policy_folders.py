@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mtfscalper import artefacts
+from mtfscalper.files_read import FILES_READ, under, why_changed
 from mtfscalper.freqai.fallback import judged_in
 from mtfscalper.freqai.policy_places import PolicyName, PolicyPlaces
 from mtfscalper.freqai.trained_with import TRAINED_WITH
@@ -34,10 +35,13 @@ class PolicyFolders(PolicyPlaces):
             return None
         return PolicyName(self._full_path / Path(entry["data_path"]).name, Path(entry["model_filename"]).name)
 
-    def seal(self, name: PolicyName, pair: str, trained_with: Mapping[str, Any]) -> None:
+    def seal(
+        self, name: PolicyName, pair: str, trained_with: Mapping[str, Any], files_read: Mapping[str, str] | None = None
+    ) -> None:
         """Seal what FreqAI has written of a policy, and give it second names.
 
         :param trained_with: see :mod:`mtfscalper.freqai.trained_with`
+        :param files_read: in its training, see :mod:`mtfscalper.files_read`; None where nobody knows
         :raises OSError: if something cannot be written
         """
         folder = name.folder
@@ -48,7 +52,7 @@ class PolicyFolders(PolicyPlaces):
             # FreqAI leaves it to the system when its files reach the disk; a power cut would leave them empty.
             with path.open("rb+") as file:
                 os.fsync(file.fileno())
-        more = {"pair": pair, TRAINED_WITH: dict(trained_with)}
+        more = {"pair": pair, TRAINED_WITH: dict(trained_with), FILES_READ: under(files_read or {}, self._user_dir)}
         artefacts.write_manifest(folder, {}, files, self._seals, **more)
         for path in (*files.values(), folder / artefacts.MANIFEST_NAME):
             artefacts.link(path, self._kept / folder.name / path.name)
@@ -63,7 +67,12 @@ class PolicyFolders(PolicyPlaces):
             from_disk=True,
             stands_in=stands_in,
             judged=judged_in(name.folder),
+            files_changed=why_changed(manifest.get(FILES_READ, {}), self._user_dir),
         )
+
+    @property
+    def _user_dir(self) -> Path:
+        return self._seals.key_path.parent
 
     def why_refused(self, name: PolicyName, pair: str) -> str | None:
         """Why a policy must not be loaded for a pair, None if it may.

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from freqtrade.enums import RunMode
+from freqtrade.strategy import IStrategy
 
 logger = logging.getLogger(__name__)
 
@@ -39,3 +41,23 @@ def never_reuse_results(config: dict[str, Any]) -> None:
     if config.get("strategy_list"):
         # Each strategy has a copy of the config, and the one that says whether results are reused is out of reach.
         config[_BEGUN] = datetime.now(UTC).isoformat()
+
+
+def tell_of_reused_results(strategy: IStrategy, config: Mapping[str, Any]) -> None:
+    """Warn where nothing has switched freqtrade's cache of results off.
+
+    A strategy with neither the mixin nor :class:`~mtfscalper.freqai.trade_decisions.TradeDecisions` is made before
+    anything of this package is: freqtrade looks for an earlier result before it loads a FreqAI model.
+
+    :param config: the freqtrade config
+    """
+    age = config.get(_KEY, _OFF)
+    if config.get("runmode") != RunMode.BACKTEST or age == _OFF:
+        return
+    logger.warning(
+        "freqtrade's --cache is '%s': it prints this result again for as long, whatever becomes of candles, policies, "
+        "rewards and helpers, for %s has neither PolicyExits nor TradeDecisions, which switch that off. Remedy: give "
+        "--cache none.",
+        age,
+        type(strategy).__name__,
+    )

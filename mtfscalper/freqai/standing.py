@@ -57,6 +57,7 @@ class Standing(NamedTuple):
         :param columns: of the strategy's frame as it is made now
         """
         changes = changes_since(origin.trained_with, now)
+        changes += [f"{origin.files_changed} changed"] if origin.files_changed else []
         changes += features_apart(features, [name for name in columns if "%" in name])
         then = {**now, **origin.trained_with}
         needed = [*features, *([LONG_SIGNAL, SHORT_SIGNAL] if then[ENTRY_MODE] != "agent" else [])]

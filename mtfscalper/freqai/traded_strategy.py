@@ -19,6 +19,8 @@ from mtfscalper.freqai.environments_note import EnvironmentsNote
 from mtfscalper.freqai.fingerprint import run_fingerprint
 from mtfscalper.freqai.own_reward import check_reward_of_strategy
 from mtfscalper.freqai.preparation import training_data
+from mtfscalper.freqai.result_cache import tell_of_reused_results
+from mtfscalper.freqai.returned_rows import check_rows_returned
 from mtfscalper.freqai.run_watching import period_name
 from mtfscalper.freqai.strategy_frame import StrategyFrame, bots_stop_too, check_strategy
 from mtfscalper.freqai.strategy_parameters import check_parameters_are_read
@@ -57,6 +59,7 @@ class TradedStrategy:
         with bots_stop_too(config):
             check_reward_of_strategy(user.reward, bool(strategy.can_short))
             check_parameters_are_read(strategy, config)
+        tell_of_reused_results(strategy, config)
         name_unsimulated(strategy, config, asked)
         self.strategy, self.settings = strategy, asked
         self._config, self._asked, self._user = config, asked, user
@@ -74,6 +77,8 @@ class TradedStrategy:
         :param strategy: a copy that computes them in its place
         :raises OperationalException: if it cannot be learned as it is; in a bot a StrategyRefusedError
         """
+        if self.settings is self._asked:
+            check_rows_returned(self.strategy, self._config, pair)
         computed = StrategyFrame.of(dk, strategy or self.strategy, frame, pair)
         self._settle(computed)
         return computed

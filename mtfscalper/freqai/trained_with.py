@@ -24,9 +24,13 @@ FALLBACK = "freqai.rl_config.fallback"
 DROPS_PRICES = "freqai.rl_config.drop_ohlc_from_features"
 # How its decisions are asked for, and how its sums are rounded.
 _NOT_COMPARED = {*NO_PART_OF_A_POLICY, "decision_mode", "threads_per_job", "precision"}
-_ONLY_SHOWN = {"plot_feature_importances"}
+# Of feature_parameters.
+ONLY_SHOWN = {"plot_feature_importances"}
 _RULES = "the trade's "
 _CODE = "your code "
+# Neither is known of a policy that an earlier version of this package trained.
+_TAKEN_UP = "what is taken up by your code "
+_READ = "what your reward reads of "
 # Sections in which a name that is missing has a meaning.
 _OPEN_SECTIONS = ("freqai.model_training_parameters.", "freqai.feature_parameters.", _CODE)
 _MISSING = "not set"
@@ -58,10 +62,12 @@ def trained_with(
         "freqai.rl_config.model_reward_parameters.": rewarded,
         "freqai.model_training_parameters.": settings.other_algorithm_kwargs,
         "freqai.feature_parameters.": {
-            name: value for name, value in feature_parameters.items() if name not in _ONLY_SHOWN
+            name: value for name, value in feature_parameters.items() if name not in ONLY_SHOWN
         },
         _RULES: asdict(rules),
         _CODE: {code.name: code.source_sha256 for code in user.codes},
+        _TAKEN_UP: {code.name: code.values_sha256 for code in user.codes},
+        _READ: {} if user.reward is None else {"the config": user.reward.config_read},
     }
     values = {f"{section}{name}": value for section, named in sections.items() for name, value in named.items()}
     plain: dict[str, Any] = artefacts.plain_json(values)

@@ -36,6 +36,8 @@ class Origin(NamedTuple):
     :ivar stands_in: whether it decides in place of a later one that cannot be used
     :ivar judged: see :func:`mtfscalper.freqai.fallback.judged_in`
     :ivar report: of a training of this process
+    :ivar files_changed: which files that the user's code read are others now, in words, see
+        :func:`mtfscalper.files_read.why_changed`
     """
 
     terms: TradeTerms | None
@@ -44,6 +46,7 @@ class Origin(NamedTuple):
     stands_in: bool = False
     judged: PairedResult | str = "its folder is unknown"
     report: TrainingReport | None = None
+    files_changed: str | None = None
 
 
 def says_all(error: Exception) -> bool:
@@ -78,6 +81,7 @@ def noted(
     if isinstance(dk, PeriodKitchen):
         # A backtest tells its doubts once, of all its trainings.
         dk.run.reports.append(report)
+        dk.period.files_read = dict(report.files_read)
         if report.judged is not None:
             dk.period.judge(report.judged)
     elif doubted := doubts([report]):

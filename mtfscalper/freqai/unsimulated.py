@@ -20,7 +20,7 @@ from freqtrade.strategy import IStrategy
 from mtfscalper.freqai.expiry import Expiry
 from mtfscalper.freqai.unconnected import pairs_of
 from mtfscalper.settings import Settings
-from mtfscalper.user_code import codes_inside
+from mtfscalper.user_values import codes_inside
 
 logger = logging.getLogger(__name__)
 

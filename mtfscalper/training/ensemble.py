@@ -11,6 +11,7 @@ from dataclasses import replace
 from stable_baselines3 import PPO
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from mtfscalper.files_read import note_all
 from mtfscalper.policy.joined_model import join_models, n_members_of_zip, split_model
 from mtfscalper.training.evaluation import can_evaluate, evaluate
 from mtfscalper.training.fit import model_zip
@@ -93,6 +94,9 @@ def _joined_report(job: TrainingJob, model: PPO, members: Sequence[TrainingRepor
     terms: Counter[str] = Counter()
     for member in members:
         terms.update(member.reward_terms)
+    read: dict[str, str] = {}
+    for member in members:
+        note_all(read, member.files_read)
     # Members that trained at once did so in the same seconds.
     in_turn = members if members[0].population == 1 else members[:1]
     return replace(
@@ -106,6 +110,7 @@ def _joined_report(job: TrainingJob, model: PPO, members: Sequence[TrainingRepor
         evaluations=[evaluation] if evaluation is not None else [],
         best_evaluation=evaluation,
         members=list(members),
+        files_read=read,
     )
 
 

@@ -15,6 +15,7 @@ from stable_baselines3.common.utils import get_device, set_random_seed
 
 from mtfscalper.envs.build import build_vec_env, underlying
 from mtfscalper.envs.worker_env import SupervisedSubprocVecEnv
+from mtfscalper.files_read import note_all, watched
 from mtfscalper.machine import memory_bytes
 from mtfscalper.policy.network import MaskedActorCriticPolicy, features_extractor
 from mtfscalper.training.callbacks import Door, OnEvaluation, PhaseClock
@@ -68,10 +69,19 @@ class TrainingJob(TrainingRequest):
         :raises mtfscalper.training.reward_check.RewardTermError: if a term of the user's cannot be used
         :raises mtfscalper.trading.own_reward.OwnRewardError: if a reward of the user's cannot be computed
         """
+        if not self.has_users_code:
+            return self._run(on_evaluation, watch)
+        read: dict[str, str] = {}
+        with watched(read):
+            model, report = self._run(on_evaluation, watch)
+        note_all(report.files_read, read)
+        return model, report
+
+    def _run(self, on_evaluation: OnEvaluation | None, watch: Watch | None) -> tuple[BaseAlgorithm, TrainingReport]:
         if self.settings.rl.n_envs == "auto":
             network = network_arguments(self.settings, self.train.n_features, self.network)
             decided = environments_decided(self.settings, self.train, self.env, network)
-            return replace(self, settings=decided).run(on_evaluation, watch)
+            return replace(self, settings=decided)._run(on_evaluation, watch)
         settings, train = self.seeded().settings, self.train
         rl, name = settings.rl, str(settings.rl.vec_env)
         if name == "torch":
@@ -119,6 +129,9 @@ class TrainingJob(TrainingRequest):
             if on_evaluation is not None:
                 callbacks.append(Door(on_evaluation))
             learn(model, timesteps, callbacks, self.board_name)
+            if self.has_users_code and isinstance(inner, SupervisedSubprocVecEnv):
+                for read in vec_env.env_method("files_read"):
+                    note_all(report.files_read, read)
             # The model outlives its environments, their candles, and what only training needed.
             model.env = None
             if isinstance(model, FusedPPO):

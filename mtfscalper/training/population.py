@@ -11,6 +11,7 @@ import logging
 import math
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from stable_baselines3.common.utils import get_device
 from torch import Tensor
 
 from mtfscalper.envs.device_env import RolloutSums
+from mtfscalper.files_read import note_all, watched
 from mtfscalper.machine import compiles_on, memory_bytes
 from mtfscalper.policy.network import features_extractor
 from mtfscalper.settings import Settings
@@ -259,11 +261,16 @@ def train_population(
     device = get_device(jobs[0].settings.rl.device)
     _tell_memory(jobs, device)
     started = time.perf_counter()
+    read: dict[str, str] = {}
     try:
-        members = [Member(job, door, watch) for job, door in zip(jobs, doors, strict=True)]
-        Population(members).train()
-        seconds = time.perf_counter() - started
-        return [member.finish(len(members), seconds) for member in members]
+        with watched(read) if any(job.has_users_code for job in jobs) else nullcontext():
+            members = [Member(job, door, watch) for job, door in zip(jobs, doors, strict=True)]
+            Population(members).train()
+            seconds = time.perf_counter() - started
+            trained = [member.finish(len(members), seconds) for member in members]
+        for _, report in trained:
+            note_all(report.files_read, read)
+        return trained
     except torch.OutOfMemoryError:
         if len(jobs) == 1:
             raise

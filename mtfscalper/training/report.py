@@ -29,6 +29,7 @@ class TrainingReport:
     :ivar judged: where ``rl_config.fallback`` is set, the policy beside classic exits, on trades that chose nothing
     :ivar members: of an ensemble, one report for each. Its own counts and times are then sums over them, its
         evaluation is one of all together
+    :ivar files_read: by the user's own code, each with its hash, see :mod:`mtfscalper.files_read`
     """
 
     pair: str
@@ -58,6 +59,7 @@ class TrainingReport:
     reward_profit_correlation: float = 0.0
     judged: PairedResult | None = None
     members: list[TrainingReport] = field(default_factory=list)
+    files_read: dict[str, str] = field(default_factory=dict)
 
     @property
     def timesteps_planned(self) -> int:

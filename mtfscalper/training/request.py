@@ -60,6 +60,11 @@ class TrainingRequest:
         """The folder of its files for TensorBoard, to which stable-baselines3 adds a number."""
         return self.period.replace(":", "") or self.settings.rl.model_type
 
+    @property
+    def has_users_code(self) -> bool:
+        """Whether code of the user's takes part, which may read files."""
+        return bool(self.env.own_terms) or self.env.own_reward is not None or self.network is not None
+
     def seeded(self) -> Self:
         """The same training, its seed among its settings."""
         if self.seed is None:

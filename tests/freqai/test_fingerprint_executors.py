@@ -41,3 +41,14 @@ def test_another_executor_of_the_same_device_is_none_either() -> None:
 def test_threads_are_as_they_are_written() -> None:
     assert fingerprint(threads_per_job=1) != fingerprint()
     assert fingerprint(threads_per_job=2) != fingerprint(threads_per_job=1)
+
+
+def test_what_freqai_only_shows_is_none() -> None:
+    def of(**parameters: Any) -> dict[str, str]:
+        freqai = {**FREQAI, "feature_parameters": parameters}
+        return run_fingerprint(
+            "", tiny_settings(), UserParts((), None), make_settings("gated").rules, freqai, UserParts
+        )
+
+    assert of(plot_feature_importances=3) == of()
+    assert of(indicator_periods_candles=[3]) != of()

@@ -26,7 +26,7 @@ from tiny_training import env_settings_of, parameters, random_tape, same, tiny_s
 from mtfscalper.envs.build import build_vec_env, underlying
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.freqai.model import MtfScalperFreqaiModel
-from mtfscalper.freqai.own_reward import users_reward
+from mtfscalper.freqai.own_reward import UsersReward, users_reward
 from mtfscalper.freqai.reward_env import SHOWN
 from mtfscalper.trading.own_reward import OwnRewardError
 from mtfscalper.trading.reward import RewardSettings, load_own_terms
@@ -121,6 +121,40 @@ def test_its_parameters_and_keys_that_are_no_settings_are_part_of_what_a_policy_
     shown["freqai"]["rl_config"]["progress_bar"] = False
     assert len({hash_of(config), hash_of(config_with(idle={"each_candle": -1})), hash_of(keyed)}) == 3
     assert hash_of(shown) == hash_of(config)
+
+
+READS_CONFIG = """
+from freqtrade.freqai.RL.Base5ActionRLEnv import Base5ActionRLEnv
+
+from mtfscalper.freqai.model import MtfScalperFreqaiModel
+
+KEYS = ("my_factor", "my_other")
+
+
+class Reading(MtfScalperFreqaiModel):
+    class MyRLEnv(Base5ActionRLEnv):
+        def calculate_reward(self, action):
+            own = self.config[KEYS[0]] * self.config["freqai"][KEYS[1]]
+            return own * self.get_unrealized_profit() / self.config.get("max_open_trades", 1)
+"""
+
+
+def test_whatever_of_the_config_its_file_names_is_part_of_what_a_policy_is_made_from(tmp_path: Path) -> None:
+    model = model_of_a_file(tmp_path, READS_CONFIG, "Reading")
+
+    def reward_with(freqai: dict[str, Any] | None = None, **top: Any) -> UsersReward:
+        config = {**config_with(), "my_factor": 1.0, "not_named": 1, **top}
+        config["freqai"] = {**config["freqai"], "my_other": 1.0, **(freqai or {})}
+        reward = users_reward(model, config)
+        assert reward is not None
+        return reward
+
+    same = reward_with()
+    for changed in (reward_with(my_factor=2.0), reward_with({"my_other": 2.0}), reward_with(max_open_trades=3)):
+        assert changed.parameters_sha256 != same.parameters_sha256
+        assert changed.config_read != same.config_read
+    assert reward_with(not_named=2).parameters_sha256 == same.parameters_sha256
+    assert set(same.config_read) == {"my_factor", "freqai.my_other"}
 
 
 def test_what_cannot_be_trained_stops_before_any_candle_is_used(tmp_path: Path, market: Path, models: Path) -> None:

@@ -81,6 +81,20 @@ def test_what_another_installation_sealed_is_not_unpickled(
     assert not KeptTrainings(archive, seals).any_of(PAIR, PERIOD)
 
 
+def test_one_whose_users_code_read_what_has_changed_is_not_used(
+    archive: Archive, seals: Seals, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, trainings, training = tmp_path / "limits.json", KeptTrainings(archive, seals), kept(small_model())
+    path.write_text("1")
+    training.report.files_read[str(path)] = artefacts.file_hash(path)
+    trainings.keep(PAIR, PERIOD, KEY, training)
+    assert trainings.find(PAIR, PERIOD, KEY) is not None
+    path.write_text("2")
+    with caplog.at_level(logging.INFO):
+        assert trainings.find(PAIR, PERIOD, KEY) is None
+    assert f"is not used: changed since: what your code read of {path}." in caplog.text
+
+
 def test_on_a_full_disk_a_training_is_kept_in_memory_and_one_line_says_so(
     archive: Archive, seals: Seals, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
-from freqai_runs import TIMERANGE, configuration
+from freqai_runs import TIMERANGE, FreqtradeBacktest, configuration
 from freqtrade.configuration import TimeRange
 from freqtrade.enums import RunMode
 from freqtrade.optimize import backtesting
 
-from mtfscalper.freqai.result_cache import never_reuse_results
+from mtfscalper.freqai.result_cache import never_reuse_results, tell_of_reused_results
+from mtfscalper.freqai.run_planning import RunPlanning
 
 CONFIG = {"runmode": RunMode.BACKTEST, "freqai": {"enabled": True}, "backtest_cache": "day"}
 
@@ -56,3 +57,29 @@ def test_without_policies_freqtrade_does_as_it_is_told(other: dict[str, Any]) ->
     config = {**CONFIG, **other}
     never_reuse_results(config)
     assert config == {**CONFIG, **other}
+
+
+@pytest.mark.parametrize(
+    ("changes", "warns"), [({}, True), ({"backtest_cache": "none"}, False), ({"runmode": RunMode.DRY_RUN}, False)]
+)
+def test_where_nothing_switches_it_off_a_warning_says_how(
+    changes: dict[str, Any], warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    tell_of_reused_results(cast(Any, object()), {**CONFIG, **changes})
+    assert ("Remedy: give --cache none." in caplog.text) == warns
+
+
+def test_a_strategy_that_only_reads_the_action_column_gets_that_warning_before_the_training(
+    tmp_path: Path, market: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    strategy = {"strategy": "ColumnOnlyStrategy", "strategy_path": Path(__file__).parent / "strategies"}
+    run = FreqtradeBacktest(tmp_path, market, **strategy, freqai={"rl_config": {"entry_mode": "agent"}})
+    run.strategy.freqai.config["backtest_cache"] = "day"
+    monkeypatch.setattr(RunPlanning, "begin_pair", refuse)
+    with pytest.raises(RuntimeError, match="no training"):
+        run.run()
+    assert "ColumnOnlyStrategy has neither PolicyExits nor TradeDecisions" in caplog.text
+
+
+def refuse(*_: Any, **__: Any) -> None:
+    raise RuntimeError("no training")
