@@ -98,11 +98,14 @@ def start_pool(
             pool.close()
 
 
-def threads_of_job(rl: RLSettings, workers: int) -> int:
-    """torch's intra-op threads of a training that is one of several at a time."""
+def threads_of_job(rl: RLSettings, workers: int, processors: int | None = None) -> int:
+    """torch's intra-op threads of a training that is one of several at a time.
+
+    :param processors: of the machine; this one's by default
+    """
     if rl.threads_per_job is not None:
         return rl.threads_per_job
-    return max(1, min(rl.cpu_count, usable_processors()) // workers)
+    return max(1, min(rl.cpu_count, processors or usable_processors()) // workers)
 
 
 @dataclass(eq=False)
