@@ -17,7 +17,7 @@ from mtfscalper.executors.executor import Running
 from mtfscalper.executors.inline import InlineExecutor
 from mtfscalper.executors.process_pool import PoolPlan, start_pool, threads_of_job
 from mtfscalper.machine import usable_processors
-from mtfscalper.settings import RLSettings, Settings
+from mtfscalper.settings import OUTSIDE_A_TRAINING, RLSettings, Settings
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.memory import memory_needed
 from mtfscalper.training.vec_env_choice import cache_path, read_measured
@@ -179,7 +179,7 @@ def _told(figures: list[Measured], when: str) -> int:
 
 def _key(job: TrainingJob) -> str:
     rl: RLSettings = job.settings.rl
-    alike = {"train_cycles", "seed", "ensemble", "workers", "executor", "progress_bar", "trust_models", "kept_runs"}
+    alike = {*OUTSIDE_A_TRAINING, "decision_mode", "train_cycles", "seed", "ensemble"}
     return artefacts.value_hash(
         [
             platform.node(),
