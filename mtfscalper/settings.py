@@ -49,11 +49,15 @@ _ImportPath = Annotated[str, Field(pattern=IMPORT_PATH)]
 # A section of ``rl_config`` that says what a study searches. It changes nothing about a run, and
 # :mod:`mtfscalper.search.space` reads it.
 SEARCH_SPACE = "search_space"
-# Of rl_config, what is no part of a policy: where and how fast it is trained, what is shown, admitted and kept. A
-# backtest, which repeats bit for bit, trains anew all the same where sums are rounded otherwise.
+# Of rl_config, what changes nothing about how a training computes: where it runs, what is shown, admitted and kept.
+OUTSIDE_A_TRAINING = (
+    *("executor", "workers", "ray_address", "live_training", "trust_models", "kept_runs", "progress_bar"),
+)
+# Of rl_config, what is no part of a policy: that, and how fast it is trained. A backtest, which repeats bit for bit,
+# trains anew all the same where sums are rounded otherwise.
 NO_PART_OF_A_POLICY = (
-    *("executor", "workers", "env_workers", "ray_address", "cpu_count", "interop_threads", "device", "vec_env"),
-    *("compile", "live_training", "trust_models", "kept_runs", "progress_bar"),
+    *OUTSIDE_A_TRAINING,
+    *("env_workers", "cpu_count", "interop_threads", "device", "vec_env", "compile"),
 )
 # As many environments, of ``n_steps`` steps each, make the rollouts of ``n_envs`` "auto".
 _N_ENVS = 8

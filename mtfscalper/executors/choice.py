@@ -28,8 +28,12 @@ def executor_for(settings: Settings) -> Executor:
 
 def executor_here(settings: Settings) -> Executor:
     """The executor of trainings that stay in this process, as one by itself does."""
-    on_device = settings.rl.vec_env == "torch" and why_not_on_device(settings) is None
-    return EnsembleExecutor(PopulationExecutor() if on_device else InlineExecutor())
+    return EnsembleExecutor(PopulationExecutor() if trains_as_one_batch(settings) else InlineExecutor())
+
+
+def trains_as_one_batch(settings: Settings) -> bool:
+    """Whether trainings that stay in this process run together, on the device that the settings name."""
+    return settings.rl.vec_env == "torch" and why_not_on_device(settings) is None
 
 
 def bots_executor(settings: Settings, check: Callable[[], None]) -> Executor:

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from mtfscalper.executors.executor import Executor, Outcome, run_all
 from mtfscalper.executors.followed import Followed
+from mtfscalper.executors.outcomes import WAIT_SECONDS, Outcomes
 from mtfscalper.executors.sent_jobs import TapeFiles
 from mtfscalper.executors.worker import Request, Told
 from mtfscalper.executors.worker_process import Endable, WorkerLostError, WorkerProcess, end_all, write_log
@@ -28,8 +29,6 @@ logger = logging.getLogger(__name__)
 
 # How often it is looked whether to end what runs, and whether there is something new to run.
 _LOOK_SECONDS = 0.1
-# How long whoever waits does so at a time: on Windows no Ctrl-C breaks into a wait.
-_WAIT_SECONDS = 1.0
 # Jobs that are held for each process, so that one that has finished need not wait for the next: with the one it runs.
 _JOBS_AHEAD = 2
 # How often a training is begun whose process is lost.
@@ -98,11 +97,14 @@ def start_pool(
             pool.close()
 
 
-def threads_of_job(rl: RLSettings, workers: int) -> int:
-    """torch's intra-op threads of a training that is one of several at a time."""
+def threads_of_job(rl: RLSettings, workers: int, processors: int | None = None) -> int:
+    """torch's intra-op threads of a training that is one of several at a time.
+
+    :param processors: of the machine; this one's by default
+    """
     if rl.threads_per_job is not None:
         return rl.threads_per_job
-    return max(1, min(rl.cpu_count, usable_processors()) // workers)
+    return max(1, min(rl.cpu_count, processors or usable_processors()) // workers)
 
 
 @dataclass(eq=False)
@@ -150,11 +152,10 @@ class ProcessPool:
         self._watch, self._is_watched = Followed(watch), watch is not None
         self._scratch, self._start_worker = scratch, start_worker
         self._tapes = TapeFiles(scratch)
-        self._changed = threading.Condition()
+        self._outcomes = Outcomes()
+        self._changed = self._outcomes.changed
         # Of these, all but the hands change where the condition is held.
         self._waiting: deque[_Task] = deque()
-        self._finished: deque[tuple[TrainingJob, Outcome]] = deque()
-        self._unreturned = 0
         self._hands: list[_Hand] = []
         self._n_started = 0
         # Processes that were asked for, and how many of them can be started.
@@ -169,7 +170,7 @@ class ProcessPool:
         """See :attr:`mtfscalper.executors.executor.Running.room`."""
         with self._changed:
             most = 1 if self._is_inline or not self._n_workers else _JOBS_AHEAD * self._n_workers
-            return most - self._unreturned
+            return most - self._outcomes.unreturned
 
     def submit(self, job: TrainingJob) -> None:
         """See :meth:`mtfscalper.executors.executor.Running.submit`."""
@@ -178,34 +179,20 @@ class ProcessPool:
             self._thread.start()
         with self._changed:
             self._waiting.append(_Task(job))
-            self._unreturned += 1
-            self._changed.notify_all()
+            self._outcomes.expect()
 
     def next_finished(self) -> tuple[TrainingJob, Outcome]:
         """See :meth:`mtfscalper.executors.executor.Running.next_finished`."""
-        with self._changed:
-            if not self._unreturned:
-                raise LookupError("no job was submitted that has not been returned")
-            while not self._finished:
-                if self._is_inline and self._waiting:
-                    task = self._waiting.popleft()
-                    break
-                self._changed.wait(_WAIT_SECONDS)
-            else:
-                self._unreturned -= 1
-                return self._finished.popleft()
-        [outcome] = run_all(self._plan.executor, [task.job], self._on_evaluation, self._watch)
-        with self._changed:
-            self._unreturned -= 1
-        return task.job, outcome
+        while (ended := self._outcomes.next(lambda: self._is_inline and bool(self._waiting))) is None:
+            with self._changed:
+                job = self._waiting.popleft().job
+            [outcome] = run_all(self._plan.executor, [job], self._on_evaluation, self._watch)
+            self._outcomes.add(job, outcome)
+        return ended
 
     def take_finished(self) -> list[tuple[TrainingJob, Outcome]]:
         """See :meth:`mtfscalper.executors.executor.Running.take_finished`."""
-        with self._changed:
-            taken = list(self._finished)
-            self._finished.clear()
-            self._unreturned -= len(taken)
-            return taken
+        return self._outcomes.take()
 
     def close(self) -> None:
         """End all processes, whatever they do."""
@@ -213,7 +200,7 @@ class ProcessPool:
             self._is_closed = True
             self._changed.notify_all()
         if self._thread.is_alive():
-            self._thread.join(_WAIT_SECONDS)
+            self._thread.join(WAIT_SECONDS)
         # If the thread still goes on, it waits for one of these.
         end_all([hand.worker for hand in self._hands])
         if self._thread.is_alive():
@@ -280,24 +267,29 @@ class ProcessPool:
             hand.worker.send(sent)
 
     def _hear(self, hand: _Hand) -> None:
-        told = hand.worker.hear()
-        if told is None:
-            self._lose(hand)
-            return
         try:
-            if told.record is not None:
-                write_log(told.record)
-            elif told.state is not None:
-                self._watch(told.state)
-            elif told.outcome is not None:
-                self._finish(hand, told.outcome)
-            elif told.is_life:
-                if self._on_evaluation is not None:
-                    self._on_evaluation(told.evaluation)
-            else:
-                hand.is_ready = True
+            # It may be what cannot be unpickled here.
+            told = hand.worker.hear()
+            if told is not None:
+                self._take(hand, told)
+                return
         except Exception as error:
             self._give_up([hand], error)
+            return
+        self._lose(hand)
+
+    def _take(self, hand: _Hand, told: Told) -> None:
+        if told.record is not None:
+            write_log(told.record)
+        elif told.state is not None:
+            self._watch(told.state)
+        elif told.outcome is not None:
+            self._finish(hand, told.outcome)
+        elif told.is_life:
+            if self._on_evaluation is not None:
+                self._on_evaluation(told.evaluation)
+        else:
+            hand.is_ready = True
 
     def _finish(self, hand: _Hand, outcome: Outcome) -> None:
         """Note what became of the job that a process runs."""
@@ -305,9 +297,7 @@ class ProcessPool:
         assert task is not None
         self._tapes.let_go(task)
         self._watch.end(task.job)
-        with self._changed:
-            self._finished.append((task.job, outcome))
-            self._changed.notify_all()
+        self._outcomes.add(task.job, outcome)
 
     def _give_up(self, hands: list[_Hand], error: Exception) -> None:
         """End trainings with their processes."""
@@ -360,6 +350,5 @@ class ProcessPool:
 
     def _fail_waiting(self, error: Exception) -> None:
         with self._changed:
-            self._finished.extend((task.job, error) for task in self._waiting)
-            self._waiting.clear()
-            self._changed.notify_all()
+            while self._waiting:
+                self._outcomes.add(self._waiting.popleft().job, error)

@@ -6,7 +6,6 @@ import logging
 import math
 import pickle
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any
 from mtfscalper.executors.executor import Outcome
 from mtfscalper.executors.followed import Followed
 from mtfscalper.executors.inline import InlineExecutor
+from mtfscalper.executors.outcomes import Outcomes
 from mtfscalper.executors.ray_cluster import Cluster, JobNeeds, connected, installed
 from mtfscalper.executors.ray_task import BoardFiles, train
 from mtfscalper.executors.sent_jobs import SharedTapes, dumps_without_tapes
@@ -30,8 +30,6 @@ logger = logging.getLogger(__name__)
 
 # How often it is looked whether to end what runs, and whether there is something new to hear.
 _LOOK_SECONDS = 0.1
-# How long whoever waits does so at a time: on Windows no Ctrl-C breaks into a wait.
-_WAIT_SECONDS = 1.0
 # How often the nodes are counted, which come and go.
 _COUNT_SECONDS = 5.0
 # Of the trainings that run at once, how many more are at hand, so that no node waits for the next.
@@ -113,10 +111,9 @@ class RayTasks:
         self._tapes: SharedTapes[Any] = SharedTapes(self._ray.put, lambda _: None)
         self._here = installed()
         self._slots = cluster.slots(needs)
-        self._changed = threading.Condition()
+        self._outcomes = Outcomes()
+        self._changed = self._outcomes.changed
         self._streams: dict[Any, _Task] = {}
-        self._finished: deque[tuple[TrainingJob, Outcome]] = deque()
-        self._unreturned = 0
         self._failure: Exception | None = None
         self._closing = threading.Event()
         self._threads = [
@@ -131,7 +128,7 @@ class RayTasks:
         """See :attr:`mtfscalper.executors.executor.Running.room`; as the nodes come and go."""
         with self._changed:
             # Where no node is there at the moment one more job waits for it.
-            return max(math.ceil(self._slots * (1 + AHEAD)), 1) - self._unreturned
+            return max(math.ceil(self._slots * (1 + AHEAD)), 1) - self._outcomes.unreturned
 
     def submit(self, job: TrainingJob) -> None:
         """See :meth:`mtfscalper.executors.executor.Running.submit`."""
@@ -148,28 +145,18 @@ class RayTasks:
         level = logging.getLogger("mtfscalper").getEffectiveLevel()
         task.arguments = [sent, self._here, level, *tapes]
         with self._changed:
-            self._unreturned += 1
+            self._outcomes.expect()
             self._begin(task)
 
     def next_finished(self) -> tuple[TrainingJob, Outcome]:
         """See :meth:`mtfscalper.executors.executor.Running.next_finished`."""
-        with self._changed:
-            if not self._unreturned:
-                raise LookupError("no job was submitted that has not been returned")
-            while not self._finished:
-                if self._failure is not None:
-                    raise self._failure
-                self._changed.wait(_WAIT_SECONDS)
-            self._unreturned -= 1
-            return self._finished.popleft()
+        ended = self._outcomes.next(self._fails)
+        assert ended is not None
+        return ended
 
     def take_finished(self) -> list[tuple[TrainingJob, Outcome]]:
         """See :meth:`mtfscalper.executors.executor.Running.take_finished`."""
-        with self._changed:
-            taken = list(self._finished)
-            self._finished.clear()
-            self._unreturned -= len(taken)
-            return taken
+        return self._outcomes.take()
 
     def close(self) -> None:
         """End all tasks, with the processes that they run in."""
@@ -180,6 +167,11 @@ class RayTasks:
             self._ray.cancel(stream, force=True)
 
     # ---------------------------------------------------------------------- the threads'
+
+    def _fails(self) -> bool:
+        if self._failure is not None:
+            raise self._failure
+        return False
 
     def _begin(self, task: _Task) -> None:
         task.tries += 1
@@ -251,8 +243,7 @@ class RayTasks:
         with self._changed:
             task = self._streams.pop(stream)
             self._tapes.let_go(task)
-            self._finished.append((task.job, outcome))
-            self._changed.notify_all()
+            self._outcomes.add(task.job, outcome)
         self._watch.end(task.job)
 
     def _lose(self, stream: Any, how: str) -> None:

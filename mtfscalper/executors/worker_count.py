@@ -17,7 +17,7 @@ from mtfscalper.executors.executor import Running
 from mtfscalper.executors.inline import InlineExecutor
 from mtfscalper.executors.process_pool import PoolPlan, start_pool, threads_of_job
 from mtfscalper.machine import usable_processors
-from mtfscalper.settings import RLSettings
+from mtfscalper.settings import OUTSIDE_A_TRAINING, RLSettings, Settings
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.memory import memory_needed
 from mtfscalper.training.vec_env_choice import cache_path, read_measured
@@ -56,7 +56,7 @@ class Measured(NamedTuple):
 def worker_count(job: TrainingJob) -> int:
     """How many processes train at a time, of a run with trainings like one."""
     asked = job.settings.rl.workers
-    fitting = _fitting(job)
+    fitting = fitting_processes(job.settings, job.train.n_features)
     n = _fastest(job, fitting) if asked == "auto" else asked
     if n > fitting:
         logger.warning(
@@ -64,22 +64,29 @@ def worker_count(job: TrainingJob) -> int:
             "Remedy: free memory, or lower n_envs, n_steps or net_arch.",
             n,
             fitting,
-            _bytes_needed(job) / 1e9,
+            _bytes_needed(job.settings, job.train.n_features) / 1e9,
             fitting,
         )
     return min(n, fitting)
 
 
-def _fitting(job: TrainingJob) -> int:
-    """Processes that free memory holds; one at least, for a training in this process would need as much."""
-    return max(1, int(psutil.virtual_memory().available / _bytes_needed(job)))
+def fitting_processes(settings: Settings, n_features: int) -> int:
+    """Processes that free memory holds; one at least, for a training in this process would need as much.
+
+    :param n_features: of a candle
+    """
+    return max(1, int(psutil.virtual_memory().available / _bytes_needed(settings, n_features)))
 
 
-def _bytes_needed(job: TrainingJob) -> float:
-    settings = job.settings
+def counts_to_time(most: int) -> list[int]:
+    """The numbers of processes that ``workers`` 'auto' chooses from."""
+    return [*(2**k for k in range(most.bit_length()) if 2**k < most), most]
+
+
+def _bytes_needed(settings: Settings, n_features: int) -> float:
     n_processes = settings.rl.env_workers or settings.rl.environments
     envs = n_processes * _ENV_PROCESS_BYTES if settings.rl.vec_env == "subproc" else 0.0
-    training = sum(need.n_bytes for need in memory_needed(settings, job.train.n_features))
+    training = sum(need.n_bytes for need in memory_needed(settings, n_features))
     return _PROCESS_BYTES + envs + training
 
 
@@ -114,9 +121,8 @@ def measured(job: TrainingJob, most: int, clock: Callable[[], float] = time.perf
     :return: nothing where one fails, or no process starts
     """
     figures: list[Measured] = []
-    counts = [*(2**k for k in range(most.bit_length()) if 2**k < most), most]
     with start_pool(PoolPlan(InlineExecutor(), lambda _: most, is_quiet=True), None, None) as running:
-        for workers in counts:
+        for workers in counts_to_time(most):
             threads = threads_of_job(job.settings.rl, workers)
             short = short_training(job, threads)
             # At first processes are started and warm up.
@@ -173,7 +179,7 @@ def _told(figures: list[Measured], when: str) -> int:
 
 def _key(job: TrainingJob) -> str:
     rl: RLSettings = job.settings.rl
-    alike = {"train_cycles", "seed", "ensemble", "workers", "executor", "progress_bar", "trust_models", "kept_runs"}
+    alike = {*OUTSIDE_A_TRAINING, "decision_mode", "train_cycles", "seed", "ensemble"}
     return artefacts.value_hash(
         [
             platform.node(),

@@ -14,7 +14,7 @@ from pandas import DataFrame
 from mtfscalper import artefacts
 from mtfscalper.freqai.strategy_rules import UserParts
 from mtfscalper.freqai.trained_with import ONLY_SHOWN
-from mtfscalper.settings import Settings
+from mtfscalper.settings import OUTSIDE_A_TRAINING, Settings
 from mtfscalper.trading.trading_rules import TradingRules
 from mtfscalper.user_code import class_sources_sha256
 
@@ -37,21 +37,10 @@ def run_fingerprint(
     :param freqai: the section ``freqai`` of the config
     :param model: the class of the FreqAI model, which the user may have given other hooks
     """
-    # Whatever changes nothing about the policy: how progress is shown, how its decisions are asked for, what is
-    # admitted and kept, where trainings run, and how long periods are, whose dates stand in each period's own
-    # fingerprint.
+    # Whatever changes no bit of the policy: what is outside its training, how its decisions are asked for, how many
+    # processes its environments share, and how long periods are, whose dates stand in each period's own fingerprint.
     shown: Any = {
-        "rl": {
-            "progress_bar",
-            "decision_mode",
-            "trust_models",
-            "kept_runs",
-            "live_training",
-            "executor",
-            "workers",
-            "env_workers",
-            "ray_address",
-        },
+        "rl": {*OUTSIDE_A_TRAINING, "decision_mode", "env_workers"},
         "tensorboard": True,
         "ppo": {"verbose"},
     }

@@ -15,7 +15,7 @@ from mtfscalper.settings import Settings
 
 # Imports and loading candles; trading and reading what was saved: of the project's configuration on two processors.
 START_SECONDS, END_SECONDS = 12.0, 12.0
-# The strategy is not known yet: as many as the project's.
+# Of a candle, where the strategy is not known yet: as many as the project's.
 N_FEATURES = 54
 # What updates reach of the machine's products (docs/benchmark-training.md), and environment steps a second
 # (docs/benchmarks.md).
@@ -34,17 +34,18 @@ def training_count(config: Mapping[str, Any], timerange: str, n_pairs: int, sett
     return n_pairs * max(1, math.ceil(days / settings.backtest_period_days))
 
 
-def training_seconds(settings: Settings, timeframe: str, peak_flops: float) -> float:
-    """About how long one training takes on processors that are free.
+def training_seconds(settings: Settings, timeframe: str, n_features: int, peak_flops: float) -> float:
+    """About how long one training takes on processors that are free, the members of an ensemble one after the other.
 
     :param timeframe: as freqtrade writes it
+    :param n_features: of a candle
     :param peak_flops: of matrix products by second
     """
     rl, ppo = settings.rl, settings.ppo
     candles = settings.train_period_days * 1440 / timeframe_to_minutes(timeframe) * (1 - settings.test_size)
     rollout = rl.environments * ppo.n_steps
     steps = math.ceil(rl.train_cycles * candles / rollout) * rollout * rl.ensemble
-    update, _ = network_operations(N_FEATURES * settings.lookback, rl.net_arch, rl.net_arch_value)
+    update, _ = network_operations(n_features * settings.lookback, rl.net_arch, rl.net_arch_value)
     by_step = 1 / STEPS_PER_SECOND + ppo.n_epochs * update / (ROOFLINE_SHARE * peak_flops)
     return OVERHEAD * steps * by_step
 

@@ -8,7 +8,9 @@ import torch
 from rich.console import Console
 from stable_baselines3.common.utils import get_device
 
+from mtfscalper.machine import usable_processors
 from mtfscalper.monitoring.roofline import Roofline
+from mtfscalper.monitoring.run_estimate import Machine
 from mtfscalper.monitoring.train_run import config_of, plan_run, train_run
 from mtfscalper.monitoring.train_tables import print_plan, print_trained
 
@@ -27,8 +29,13 @@ def train(arguments: Sequence[str], workers: int | None, *, plans_only: bool, co
         print_trained(trained, console)
         return 0 if trained.is_whole else 1
     plans = plan_run(config)
-    roofline = Roofline([torch.float32], get_device(plans[0].settings.rl.device) if plans else "cpu")
-    roofline.measure()
     for plan in plans:
-        print_plan(plan, 1e9 * roofline.peak(torch.float32), console)
+        print_plan(plan, _this_machine(get_device(plan.settings.rl.device)), console)
     return 0
+
+
+def _this_machine(device: torch.device) -> Machine:
+    roofline = Roofline([torch.float32], device)
+    roofline.measure()
+    peak_flops = 1e9 * roofline.peak(torch.float32)
+    return Machine(usable_processors(), peak_flops, torch.get_num_threads(), device.type != "cpu")

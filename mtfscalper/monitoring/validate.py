@@ -203,6 +203,7 @@ def expected_time(plan: Plan, seconds: float, others: Others) -> TimeLeft:
     from mtfscalper.machine import usable_processors
     from mtfscalper.monitoring.estimate import (
         END_SECONDS,
+        N_FEATURES,
         START_SECONDS,
         TimeLeft,
         slowed,
@@ -216,7 +217,8 @@ def expected_time(plan: Plan, seconds: float, others: Others) -> TimeLeft:
     count = training_count(plan.config, plan.timerange, len(plan.pairs), plan.settings)
     processors = usable_processors()
     slower = slowed(min(plan.settings.rl.torch_threads, processors), others, processors)
-    each = training_seconds(plan.settings, plan.config["timeframe"], 1e9 * roofline.peak(torch.float32))
+    peak_flops = 1e9 * roofline.peak(torch.float32)
+    each = training_seconds(plan.settings, plan.config["timeframe"], N_FEATURES, peak_flops)
     freqtrade = slower * (START_SECONDS + count * each + END_SECONDS)
     return TimeLeft(count, each, after=max(slower * TIMING_SECONDS_MIN, seconds - freqtrade), slower=slower)
 

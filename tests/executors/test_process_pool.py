@@ -249,6 +249,35 @@ def test_what_a_listener_raises_ends_that_training_alone() -> None:
     assert crew.workers[0].requests[0].is_asked
 
 
+class FailsToUnpickle:
+    """Can be pickled, and not unpickled."""
+
+    def __reduce__(self) -> tuple[object, tuple[str, ...]]:
+        return _refuse, ("no such class here",)
+
+
+def _refuse(why: str) -> None:
+    raise ImportError(why)
+
+
+def test_an_outcome_that_cannot_be_unpickled_ends_that_training_alone() -> None:
+    crew = FakeCrew()
+    with pool_of(crew, 2) as pool:
+        for name in "abc":
+            pool.submit(job(name))
+        crew.wait_begun(2)
+        first, second = crew.workers
+        first.tell(Told(outcome=FailsToUnpickle()))  # type: ignore[arg-type]
+        done, outcome = pool.next_finished()
+        assert (done.period, str(outcome)) == ("a", "no such class here")
+        assert isinstance(outcome, ImportError)
+        # What waits is trained by another process in its place.
+        crew.wait_begun(1)
+        second.finish()
+        crew.workers[2].finish()
+        assert outcomes(pool, 2) == {"b": (2, "b"), "c": (3, "c")}
+
+
 def test_what_is_checked_ends_all_that_run_and_wait() -> None:
     crew = FakeCrew()
     stopped: list[bool] = []

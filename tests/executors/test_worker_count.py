@@ -88,8 +88,13 @@ def test_the_number_that_trains_most_is_measured_once(
     assert len(machine.timed) == 10
     assert f"measured before, from {tmp_path}" in caplog.text
     assert len(json.loads((tmp_path / "mtfscalper" / "workers.json").read_text())) == 1
+    # What trains no faster and no slower is not timed anew; what does, is.
+    worker_count(asked(live_training="thread", ray_address="auto", decision_mode="exact", kept_runs=9))
+    assert len(machine.timed) == 10
     worker_count(asked(net_arch=[9]))
     assert len(machine.timed) == 20
+    worker_count(asked(interop_threads=2))
+    assert len(machine.timed) == 30
 
 
 def test_more_are_not_tried_once_they_gain_nothing(machine: Machine) -> None:

@@ -429,7 +429,7 @@ def test_trainings_are_counted_by_pair_and_period(datadir: Path, configs: tuple[
     assert training_count(plan.config, "20241001-20241016", 2, plan.settings) == 6
     assert training_count(plan.config, "20241001-", 2, plan.settings) == 2
     # Twice the machine, half the updates' time; the environments take as long.
-    slow, fast = (training_seconds(plan.settings, "5m", rate) for rate in (1e9, 2e9))
+    slow, fast = (training_seconds(plan.settings, "5m", 54, rate) for rate in (1e9, 2e9))
     assert slow / 2 < fast < slow
 
 
