@@ -27,6 +27,7 @@ from mtfscalper.search.storage import open_storage, open_study
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
 from mtfscalper.search.study_run import Opened, check_storage
 from mtfscalper.search.trial_config import overlay_hash, study_config
+from mtfscalper.user_code import UserCodeError
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -71,7 +72,7 @@ def deploy_study(request: DeployRequest, console: Console) -> Deployed:
     check_storage(folder, request.storage)
     study = open_study(open_storage(request.storage, folder), spec, [spec.sampler_seed])
     trial = finished_trial(study.get_trials(deepcopy=False), request.trial)
-    deployed = _deploy(deployments, folder, spec, trial, request, changed=_why_changed(spec, console))
+    deployed = _deploy(deployments, folder, spec, trial, request, changed=_why_changed(spec))
     _tell(deployed, "deployed", spec.arguments, console)
     _reload(deployments, deployed, url, console)
     return deployed
@@ -144,7 +145,7 @@ def _deploy_by_itself(
     refusal = why_refused(opened.spec.name, trial.number, judgement)
     if request.limits is not None and judgement.limits != request.limits.model_dump():
         refusal = f"trial {trial.number} was judged by other limits than are asked for now"
-    refusal = refusal or _why_changed(opened.spec, console)
+    refusal = refusal or _why_changed(opened.spec)
     if refusal is not None:
         console.print(f"Not deployed by itself: {refusal}", style="yellow", markup=False)
         return
@@ -171,22 +172,20 @@ def _checked(request: DeployRequest) -> str | None:
     return None if request.reload is None else checked_url(request.reload)
 
 
-def _why_changed(spec: StudySpec, console: Console) -> str | None:
-    """Why a bot would trade otherwise than what was judged, None where it would not, or that cannot be seen."""
+def _why_changed(spec: StudySpec) -> str | None:
+    """Why a bot would trade otherwise than what was judged, or that this cannot be seen; None where it would not."""
     try:
         with only_what_goes_wrong():
             config = study_config(spec.arguments)
-            strategy = StrategyResolver.load_strategy(deepcopy(config))
-    except OperationalException as error:
-        console.print(
-            "Whether config and strategy are still those of the study cannot be seen from here: "
-            f"{' '.join(str(error).split())}",
-            style="yellow",
-            markup=False,
+            same = SameStudy(spec, spec.arguments, config, StrategyResolver.load_strategy(deepcopy(config)))
+    except (OperationalException, UserCodeError, StudyError) as error:
+        return (
+            f"whether config and strategy are still those of the study {spec.name} cannot be seen from here: "
+            f"{' '.join(str(error).split())}; accepted: what was judged; remedy: put it back, run the command in the "
+            "folder where the study was begun"
         )
-        return None
     try:
-        SameStudy(spec, spec.arguments, config, strategy).check_users(config)
+        same.check_users(config)
     except ChangedError as error:
         return str(error)
     return None

@@ -58,6 +58,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFolder:
 def watched(folder: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """What watches a study to its end: it is given trials by look, and how good each trial's policies are."""
 
+    # Whose config is that of no study.
+    monkeypatch.setattr(deploy_command, "_why_changed", lambda _: None)
+
     def watched(*looks: list[FrozenTrial], skill: dict[int, float], **asked: Any) -> str:
         study, text = GrowingStudy(*looks), io.StringIO()
         opened = Opened(folder, folder.spec, study, (), {"user_data_dir": folder.path.parents[1]})  # type: ignore[arg-type]
@@ -134,9 +137,27 @@ def test_what_was_edited_since_its_judgement_is_not_deployed_by_itself(
 ) -> None:
     trials, best = make_study(folder)
     judge(folder, trials, best, lambda seed: locked_run(seed, 1.0))
-    monkeypatch.setattr(deploy_command, "_why_changed", lambda *_: "Mine.py changed since the study small began")
+    monkeypatch.setattr(deploy_command, "_why_changed", lambda _: "Mine.py changed since the study small began")
     assert "Not deployed by itself: Mine.py changed" in watched(trials, trials, skill={})
     assert Deployments(folder.path.parents[1]).log.records() == []
+
+
+def test_what_cannot_be_compared_with_what_was_judged_is_deployed_for_a_reason_alone(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials, best = make_study(folder)
+    judge(folder, trials, best, lambda seed: locked_run(seed, 1.0))
+    monkeypatch.setattr(deploy_command, "open_storage", lambda *_: None)
+    monkeypatch.setattr(deploy_command, "open_study", lambda *_: GrowingStudy(trials))
+    # The study's config.json is not there.
+    request = DeployRequest("small", "line", folder.path.parents[1])
+    with pytest.raises(StudyError, match="cannot be seen from here"):
+        deploy_command.deploy_study(request, Console(file=io.StringIO()))
+    deployments = Deployments(folder.path.parents[1])
+    assert not deployments.path("line").exists()
+    assert [record["action"] for record in deployments.log.records()] == ["refuse"]
+    deployed = deploy_command.deploy_study(request._replace(force="I know it"), Console(file=io.StringIO()))
+    assert json.loads(deployed.path.read_text())[SECTION]["passed"] is False
 
 
 def test_a_judgement_by_other_code_does_not_end_the_watch(
