@@ -17,7 +17,7 @@ from rich.console import Console
 
 from mtfscalper.reporting.quiet import only_what_goes_wrong
 from mtfscalper.search.deployment import Deployed, Deployments, identifier_of, overlay_for, why_refused
-from mtfscalper.search.errors import ChangedError, StudyError
+from mtfscalper.search.errors import ChangedError, NotFollowedError, StudyError
 from mtfscalper.search.gates import Limits
 from mtfscalper.search.judge import Judgement, Judgements, best_of, finished_trial, overlay_of_trial
 from mtfscalper.search.judge_command import judge_trial, open_study_there
@@ -63,7 +63,8 @@ class DeployRequest(NamedTuple):
 def deploy_study(request: DeployRequest, console: Console) -> Deployed:
     """Deploy a trial that has passed its gates.
 
-    :raises StudyError: if it has not and no reason is given, or a bot does not follow
+    :raises NotFollowedError: if it is deployed and a bot does not follow
+    :raises StudyError: if it has not passed and no reason is given
     """
     url, deployments = _checked(request), Deployments(request.user_data_dir)
     assert request.study is not None
@@ -81,7 +82,8 @@ def deploy_study(request: DeployRequest, console: Console) -> Deployed:
 def rollback(request: DeployRequest, console: Console) -> Deployed:
     """Put back what was deployed before.
 
-    :raises StudyError: if there is nothing before, or a bot does not follow
+    :raises NotFollowedError: if it is put back and a bot does not follow
+    :raises StudyError: if there is nothing before
     """
     url, deployments = _checked(request), Deployments(request.user_data_dir)
     deployed = deployments.rollback(request.line)
@@ -146,16 +148,14 @@ def _deploy_by_itself(
     if request.limits is not None and judgement.limits != request.limits.model_dump():
         refusal = f"trial {trial.number} was judged by other limits than are asked for now"
     refusal = refusal or _why_changed(opened.spec)
-    if refusal is not None:
-        console.print(f"Not deployed by itself: {refusal}", style="yellow", markup=False)
-        return
-    if judgement.loses:
-        console.print(
-            f"Trial {trial.number} is not deployed by itself, as its run lost. If you want it all the same: "
-            f"mtfscalper study deploy --study {opened.spec.name} --trial {trial.number}",
-            style="yellow",
-            markup=False,
+    if refusal is None and judgement.loses:
+        refusal = (
+            f"the run of trial {trial.number} lost. If you want it all the same: mtfscalper study deploy --study "
+            f"{opened.spec.name} --trial {trial.number}"
         )
+    if refusal is not None:
+        deployments.note("refuse", request.line, study=opened.spec.name, trial=trial.number, why=refusal)
+        console.print(f"Not deployed by itself: {refusal}", style="yellow", markup=False)
         return
     deployed = _deploy(deployments, opened.folder, opened.spec, trial, request)
     _tell(deployed, "deployed", opened.arguments, console)
@@ -246,7 +246,7 @@ def _reload(deployments: Deployments, deployed: Deployed, url: str | None, conso
         done = reload_bot(url, strategy)
     except StudyError as error:
         deployments.note("reload", deployed.line, version=deployed.version, url=url, ok=False, error=str(error))
-        raise
+        raise NotFollowedError(f"{deployed.path} is in place, and no bot follows it yet: {error}") from error
     deployments.note("reload", deployed.line, version=deployed.version, url=url, ok=True, bot=done.bot_name)
     console.print(
         f"The bot {done.bot_name} at {url} has read its config again and runs after {done.seconds:.0f} s.",
