@@ -86,7 +86,10 @@ OWN_STATUS: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "dry-run": {FAILED: "the bot ended before its time"},
         "audit": {FAILED: "some trades are not what training assumed"},
         "train": {FAILED: "some trainings failed"},
-        "study": {FAILED: "judge: a gate is not passed", "3": "run: it stopped, for trials or workers failed"},
+        "study": {
+            FAILED: "judge: a gate is not passed",
+            "3": "run: it stopped, for trials or workers failed; deploy: it is deployed, and the bot does not follow",
+        },
         "status": {DONE: "well", FAILED: "warning", REFUSED: "critical", "3": "unknown, or no bot has run there"},
     }
 )

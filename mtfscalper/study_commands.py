@@ -252,8 +252,8 @@ def _deploy_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-drawdown", type=_share, metavar="SHARE", help="with --watch: see mtfscalper study judge (default: 0.25)"
     )
     parser.epilog = (
-        "Exit status: 0 deployed, 2 refused or it cannot be done. Everything that is done is appended to "
-        "user_data/deployed/deployments.jsonl."
+        "Exit status: 0 deployed, 2 refused or it cannot be done, 3 deployed or put back, and the bot of --reload does "
+        "not follow. What is done, or refused to a line, is appended to user_data/deployed/deployments.jsonl."
     )
 
 
@@ -340,10 +340,13 @@ def _told(work: Callable[[], int]) -> int:
     """Do what is asked for, and tell in one line why it cannot be."""
     from freqtrade.exceptions import FreqtradeException
 
-    from mtfscalper.search.errors import StudyError
+    from mtfscalper.search.errors import NotFollowedError, StudyError
 
     try:
         return work()
+    except NotFollowedError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 3
     except (StudyError, FreqtradeException, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2

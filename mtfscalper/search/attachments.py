@@ -1,14 +1,17 @@
 """What a dashboard shows of a trial beside Optuna's own figures: pictures in Optuna's artifact store, and a note.
 
 Pictures are attached before a trial is told, for Optuna changes nothing of one that has ended; its note is kept with
-the study, and is written anew when the trial is judged.
+the study, and is written anew when the trial is judged. Neither may cost a result: what cannot be drawn or written is
+told of once, and all goes on.
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -31,11 +34,15 @@ if TYPE_CHECKING:
 
     from mtfscalper.search.run_figures import RunFigures
 
+logger = logging.getLogger(__name__)
+
 ARTIFACTS_FOLDER = "artifacts"
 # Where the dashboard shows TensorBoard, whatever address it has itself.
 TENSORBOARD_PATH = "/tensorboard/"
 _TITLES = {EQUITY_NAME: "Equity", CURVES_NAME: "Learning curves"}
 NOTHING = "–"
+# What could not be made in this process, which is told of once.
+_TOLD: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -59,18 +66,40 @@ def artifact_store(folder: StudyFolder) -> FileSystemArtifactStore:
     return FileSystemArtifactStore(artifacts_of(folder))
 
 
+@contextmanager
+def _for_looking_alone(what: str) -> Iterator[None]:
+    """Go on whatever goes wrong: hours of backtests are worth more than what a dashboard shows of them.
+
+    :param what: what cannot be made, for the warning
+    """
+    try:
+        yield
+    except Exception as error:
+        # Of a disk, a database, a damaged file or a library that draws.
+        if what not in _TOLD:
+            _TOLD.add(what)
+            said = " ".join(f"{type(error).__name__}: {error}".split())
+            logger.warning("%s: %s. No figure and no verdict is touched by that; a dashboard shows less.", what, said)
+
+
 def attach_pictures(
     trial: optuna.Trial, folder: StudyFolder, runs: Sequence[RunFigures], curves: Sequence[LearningCurve]
 ) -> None:
     """Draw a trial's pictures and attach them to it; call it before the trial is told.
 
-    Where no dashboard is installed nothing is drawn.
+    Where no dashboard is installed nothing is drawn. What cannot be drawn gets a warning.
 
     :param runs: that the trial has made
     :param curves: of all its trainings
     """
-    if not is_dashboard_installed():
-        return
+    if is_dashboard_installed():
+        with _for_looking_alone("The pictures of trials cannot be attached"):
+            _attach_pictures(trial, folder, runs, curves)
+
+
+def _attach_pictures(
+    trial: optuna.Trial, folder: StudyFolder, runs: Sequence[RunFigures], curves: Sequence[LearningCurve]
+) -> None:
     from optuna.artifacts import upload_artifact
 
     artifacts_of(folder).mkdir(parents=True, exist_ok=True)
@@ -88,10 +117,14 @@ def attach_pictures(
 def write_note(study: optuna.Study, folder: StudyFolder, number: int) -> None:
     """Write the note of a trial that has ended, or was judged; one that says the same already is left.
 
-    Where no dashboard is installed nothing is written.
+    Where no dashboard is installed nothing is written. What cannot be written gets a warning.
     """
-    if not is_dashboard_installed():
-        return
+    if is_dashboard_installed():
+        with _for_looking_alone("The notes of trials cannot be written"):
+            _write_note(study, folder, number)
+
+
+def _write_note(study: optuna.Study, folder: StudyFolder, number: int) -> None:
     from optuna.artifacts import get_all_artifact_meta
     from optuna_dashboard import get_note, save_note
 

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from mtfscalper.reporting.quiet import only_what_goes_wrong
 from mtfscalper.search.deployment import Deployed, Deployments, identifier_of, overlay_for, why_refused
-from mtfscalper.search.errors import ChangedError, StudyError
+from mtfscalper.search.errors import ChangedError, NotFollowedError, StudyError
 from mtfscalper.search.gates import Limits
 from mtfscalper.search.judge import Judgement, Judgements, best_of, finished_trial, overlay_of_trial
 from mtfscalper.search.judge_command import judge_trial, open_study_there
@@ -27,6 +27,7 @@ from mtfscalper.search.storage import open_storage, open_study
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
 from mtfscalper.search.study_run import Opened, check_storage
 from mtfscalper.search.trial_config import overlay_hash, study_config
+from mtfscalper.user_code import UserCodeError
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -62,7 +63,8 @@ class DeployRequest(NamedTuple):
 def deploy_study(request: DeployRequest, console: Console) -> Deployed:
     """Deploy a trial that has passed its gates.
 
-    :raises StudyError: if it has not and no reason is given, or a bot does not follow
+    :raises NotFollowedError: if it is deployed and a bot does not follow
+    :raises StudyError: if it has not passed and no reason is given
     """
     url, deployments = _checked(request), Deployments(request.user_data_dir)
     assert request.study is not None
@@ -71,7 +73,7 @@ def deploy_study(request: DeployRequest, console: Console) -> Deployed:
     check_storage(folder, request.storage)
     study = open_study(open_storage(request.storage, folder), spec, [spec.sampler_seed])
     trial = finished_trial(study.get_trials(deepcopy=False), request.trial)
-    deployed = _deploy(deployments, folder, spec, trial, request, changed=_why_changed(spec, console))
+    deployed = _deploy(deployments, folder, spec, trial, request, changed=_why_changed(spec))
     _tell(deployed, "deployed", spec.arguments, console)
     _reload(deployments, deployed, url, console)
     return deployed
@@ -80,7 +82,8 @@ def deploy_study(request: DeployRequest, console: Console) -> Deployed:
 def rollback(request: DeployRequest, console: Console) -> Deployed:
     """Put back what was deployed before.
 
-    :raises StudyError: if there is nothing before, or a bot does not follow
+    :raises NotFollowedError: if it is put back and a bot does not follow
+    :raises StudyError: if there is nothing before
     """
     url, deployments = _checked(request), Deployments(request.user_data_dir)
     deployed = deployments.rollback(request.line)
@@ -144,17 +147,15 @@ def _deploy_by_itself(
     refusal = why_refused(opened.spec.name, trial.number, judgement)
     if request.limits is not None and judgement.limits != request.limits.model_dump():
         refusal = f"trial {trial.number} was judged by other limits than are asked for now"
-    refusal = refusal or _why_changed(opened.spec, console)
-    if refusal is not None:
-        console.print(f"Not deployed by itself: {refusal}", style="yellow", markup=False)
-        return
-    if judgement.loses:
-        console.print(
-            f"Trial {trial.number} is not deployed by itself, as its run lost. If you want it all the same: "
-            f"mtfscalper study deploy --study {opened.spec.name} --trial {trial.number}",
-            style="yellow",
-            markup=False,
+    refusal = refusal or _why_changed(opened.spec)
+    if refusal is None and judgement.loses:
+        refusal = (
+            f"the run of trial {trial.number} lost. If you want it all the same: mtfscalper study deploy --study "
+            f"{opened.spec.name} --trial {trial.number}"
         )
+    if refusal is not None:
+        deployments.note("refuse", request.line, study=opened.spec.name, trial=trial.number, why=refusal)
+        console.print(f"Not deployed by itself: {refusal}", style="yellow", markup=False)
         return
     deployed = _deploy(deployments, opened.folder, opened.spec, trial, request)
     _tell(deployed, "deployed", opened.arguments, console)
@@ -171,22 +172,20 @@ def _checked(request: DeployRequest) -> str | None:
     return None if request.reload is None else checked_url(request.reload)
 
 
-def _why_changed(spec: StudySpec, console: Console) -> str | None:
-    """Why a bot would trade otherwise than what was judged, None where it would not, or that cannot be seen."""
+def _why_changed(spec: StudySpec) -> str | None:
+    """Why a bot would trade otherwise than what was judged, or that this cannot be seen; None where it would not."""
     try:
         with only_what_goes_wrong():
             config = study_config(spec.arguments)
-            strategy = StrategyResolver.load_strategy(deepcopy(config))
-    except OperationalException as error:
-        console.print(
-            "Whether config and strategy are still those of the study cannot be seen from here: "
-            f"{' '.join(str(error).split())}",
-            style="yellow",
-            markup=False,
+            same = SameStudy(spec, spec.arguments, config, StrategyResolver.load_strategy(deepcopy(config)))
+    except (OperationalException, UserCodeError, StudyError) as error:
+        return (
+            f"whether config and strategy are still those of the study {spec.name} cannot be seen from here: "
+            f"{' '.join(str(error).split())}; accepted: what was judged; remedy: put it back, run the command in the "
+            "folder where the study was begun"
         )
-        return None
     try:
-        SameStudy(spec, spec.arguments, config, strategy).check_users(config)
+        same.check_users(config)
     except ChangedError as error:
         return str(error)
     return None
@@ -247,7 +246,7 @@ def _reload(deployments: Deployments, deployed: Deployed, url: str | None, conso
         done = reload_bot(url, strategy)
     except StudyError as error:
         deployments.note("reload", deployed.line, version=deployed.version, url=url, ok=False, error=str(error))
-        raise
+        raise NotFollowedError(f"{deployed.path} is in place, and no bot follows it yet: {error}") from error
     deployments.note("reload", deployed.line, version=deployed.version, url=url, ok=True, bot=done.bot_name)
     console.print(
         f"The bot {done.bot_name} at {url} has read its config again and runs after {done.seconds:.0f} s.",

@@ -162,6 +162,13 @@ class Deployments:
 
         :raises StudyError: if there is nothing before it
         """
+        try:
+            return self._rollback(line)
+        except StudyError as error:
+            self.note("refuse", line, asked="rollback", why=str(error))
+            raise
+
+    def _rollback(self, line: str) -> Deployed:
         with self._lock(line):
             current = self.current(line)
             if current is None:

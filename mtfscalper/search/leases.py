@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 LEASE = "mtfscalper:lease"
 # User attributes of a trial.
 AGAIN_OF, ATTEMPT, ERROR = "again_of", "attempt", "error"
+# Of the trial that a study begins with, the config as it is.
+FIRST = "first"
 # Why a failed trial is no failure of its parameters: its worker is gone or was stopped; it was enqueued twice; it was
 # one more than was asked for; no such settings can be.
 SET_ASIDE = "set_aside"
@@ -168,14 +170,16 @@ def enqueue_again(study: Study) -> None:
 
 
 def duplicate_of(trials: Sequence[FrozenTrial], number: int) -> int | None:
-    """The trial that runs, or has run, the same parameters again as this one; None where there is none.
+    """The trial that runs, or has run, the same enqueued parameters as this one; None where there is none.
 
-    Two processes that took a trial back at once may both have enqueued it. The one with the lower number counts.
+    Two processes that took a trial back at once may both have enqueued it, and two that began a study its first trial.
+    The one with the lower number counts.
     """
-    again_of = trials[number].user_attrs.get(AGAIN_OF)
-    if again_of is None:
+    attrs = trials[number].user_attrs
+    same = next(({name: attrs[name]} for name in (AGAIN_OF, FIRST) if name in attrs), None)
+    if same is None:
         return None
     for trial in trials[:number]:
-        if trial.user_attrs.get(AGAIN_OF) == again_of and trial.user_attrs.get(SET_ASIDE) not in (DUPLICATE, SURPLUS):
+        if same.items() <= trial.user_attrs.items() and trial.user_attrs.get(SET_ASIDE) not in (DUPLICATE, SURPLUS):
             return trial.number
     return None

@@ -72,7 +72,7 @@ class Traded(NamedTuple):
 
 
 def begin_study(folder: StudyFolder, arguments: Sequence[str], config: dict[str, Any], asked: Asked) -> StudySpec:
-    """Check what a study would search, copy its candles and write its spec.
+    """Check what a study would search, copy its candles and make its spec, which is for the caller to write.
 
     :param arguments: of ``freqtrade backtesting``
     :param config: that they give
@@ -85,9 +85,7 @@ def begin_study(folder: StudyFolder, arguments: Sequence[str], config: dict[str,
         with_settings(spec, config, space)
         datadir = Path(config["datadir"])
         candles = copy_candles(folder, config, datadir, traded.candle_pairs, spec.lock_ms)
-    spec = StudySpec(**{**vars(spec), "candles": candles})
-    folder.write_spec(spec)
-    return spec
+    return StudySpec(**{**vars(spec), "candles": candles})
 
 
 def join_study(folder: StudyFolder, arguments: Sequence[str], config: dict[str, Any], shared: StudySpec) -> StudySpec:

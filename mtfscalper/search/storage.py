@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import os
+import time
 import warnings
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from mtfscalper.search.errors import StudyError
+from mtfscalper.search.installed import check_installed
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
 
 if TYPE_CHECKING:
@@ -21,7 +22,8 @@ logger = logging.getLogger(__name__)
 # Where a storage with a password may be named: command lines are seen by everybody on a machine.
 STORAGE_VARIABLE = "MTFSCALPER_STORAGE"
 SPEC = "mtfscalper:spec"
-SPEC_SHA256 = "mtfscalper:spec_sha256"
+# Between a study's name in a storage and its spec there are milliseconds, if its process lives.
+SPEC_SECONDS, _LOOK_SECONDS = 10.0, 0.2
 # Of the pruner: a trial is given up where the same instances went worse than the best trial's by less chance than this.
 P_THRESHOLD = 0.1
 # Fewer instances than these never give a trial up.
@@ -34,12 +36,7 @@ def check_optuna() -> None:
     """
     :raises StudyError: if a package is missing that only studies need
     """
-    for package, needed_for in (("optuna", "keeps the trials of a study"), ("arch", "draws the intervals of trials")):
-        if find_spec(package) is None:
-            raise StudyError(
-                f"the package {package} is not installed, which {needed_for}; accepted: what the extra names; remedy: "
-                "pip install 'mtfscalper[search]'"
-            )
+    check_installed("optuna", "arch")
     import optuna
 
     # Each trial is told of by the study's own lines.
@@ -182,6 +179,13 @@ def open_study(storage: BaseStorage, spec: StudySpec, seed: list[int]) -> Study:
     import numpy as np
     import optuna
 
+    if put_spec(storage, spec).shared_sha256 != spec.shared_sha256:
+        raise StudyError(
+            f"the storage holds another study of the name {spec.name!r}, which searches or measures otherwise; "
+            "accepted: the study of this folder; remedy: choose another name with --study, or another storage; to take "
+            f"part in the one that it holds, move the folder studies/{spec.name} of this user directory away and run "
+            "the command again"
+        )
     sampler_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
     study = optuna.create_study(
         study_name=spec.name,
@@ -193,25 +197,57 @@ def open_study(storage: BaseStorage, spec: StudySpec, seed: list[int]) -> Study:
         ),
         pruner=optuna.pruners.WilcoxonPruner(p_threshold=P_THRESHOLD, n_startup_steps=STARTUP_INSTANCES),
     )
-    known = study.user_attrs.get(SPEC_SHA256)
-    if known is None:
-        study.set_user_attr(SPEC, spec.as_json())
-        study.set_user_attr(SPEC_SHA256, spec.shared_sha256)
+    if not study.metric_names:
         # As a dashboard writes it beside the axis.
         study.set_metric_names(["paired difference a day"])
-    elif known != spec.shared_sha256:
-        raise StudyError(
-            f"the storage holds another study of the name {spec.name!r}, which searches or measures otherwise; "
-            "accepted: the study of this folder; remedy: choose another name with --study, or another storage"
-        )
     return study
 
 
 def spec_in(storage: BaseStorage, name: str) -> StudySpec | None:
-    """The spec of a study that another machine has begun; None where there is none."""
+    """The spec of a study that has begun in a storage; None where there is none.
+
+    :raises StudyError: if it cannot be read
+    """
     try:
         study_id = storage.get_study_id_from_name(name)
     except KeyError:
         return None
     values = storage.get_study_user_attrs(study_id).get(SPEC)
-    return None if values is None else StudySpec.from_json(values)
+    try:
+        return None if values is None else StudySpec.from_json(values)
+    except TypeError as error:
+        raise StudyError(
+            f"the storage holds a study of the name {name!r} that this version cannot read ({error}); accepted: one "
+            "that it began; remedy: choose another name with --study, or another storage"
+        ) from None
+
+
+def put_spec(storage: BaseStorage, spec: StudySpec) -> StudySpec:
+    """Begin a study in its storage, if nobody has.
+
+    Of two that begin the same study at once the storage takes one name: whoever comes second gets the other's spec.
+
+    :return: the spec that the storage has now, another than the one given where somebody else was first
+    :raises StudyError: if it cannot be read
+    """
+    from optuna.exceptions import DuplicatedStudyError
+    from optuna.study import StudyDirection
+
+    try:
+        study_id = storage.create_new_study([StudyDirection.MAXIMIZE], spec.name)
+    except DuplicatedStudyError:
+        if (begun := _awaited_spec(storage, spec.name)) is not None:
+            return begun
+        # Whoever had the name is gone; of several that see so the last one to write it is obeyed.
+        storage.set_study_user_attr(storage.get_study_id_from_name(spec.name), SPEC, spec.as_json())
+        time.sleep(5 * _LOOK_SECONDS)
+    else:
+        storage.set_study_user_attr(study_id, SPEC, spec.as_json())
+    return spec_in(storage, spec.name) or spec
+
+
+def _awaited_spec(storage: BaseStorage, name: str) -> StudySpec | None:
+    end = time.monotonic() + SPEC_SECONDS
+    while (begun := spec_in(storage, name)) is None and time.monotonic() < end:
+        time.sleep(_LOOK_SECONDS)
+    return begun

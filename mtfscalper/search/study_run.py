@@ -29,7 +29,7 @@ from mtfscalper.search.errors import StudyError
 from mtfscalper.search.new_study import Asked, begin_study, check_begun, join_study
 from mtfscalper.search.same_study import SameStudy
 from mtfscalper.search.space import SearchSpace
-from mtfscalper.search.storage import STORAGE_VARIABLE, check_optuna, open_storage, open_study, shown, spec_in
+from mtfscalper.search.storage import STORAGE_VARIABLE, check_optuna, open_storage, open_study, put_spec, shown, spec_in
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
 from mtfscalper.search.trial import best_trial
 from mtfscalper.search.trial_attributes import ASKED, INTERVAL, SECONDS, SEEDS_DONE, TRADES
@@ -145,17 +145,12 @@ def open_or_begin(request: Request, console: Console) -> Opened:
                 markup=False,
             )
         console.print(f"Beginning the study {request.name}: checking the space and copying candles ...", markup=False)
-        shared = _shared_spec(folder, request)
-        if shared is None:
-            spec = begin_study(folder, arguments, config, request.asked)
-        else:
-            check_begun(shared, request.given)
-            spec = join_study(folder, arguments, config, shared)
+        spec = _begin_or_join(folder, arguments, config, request)
         _note_storage(folder, request.storage)
         study = _study(folder, spec, request.storage)
     if not study.get_trials(deepcopy=False):
         # The config as it is: whatever the search finds has to be better.
-        study.enqueue_trial(spec.first, user_attrs={"first": True})
+        study.enqueue_trial(spec.first, user_attrs={leases.FIRST: True})
     return Opened(folder, spec, study, arguments, config)
 
 
@@ -163,9 +158,26 @@ def _study(folder: StudyFolder, spec: StudySpec, url: str | None) -> Study:
     return open_study(open_storage(url, folder), spec, [spec.sampler_seed, os.getpid()])
 
 
+def _begin_or_join(
+    folder: StudyFolder, arguments: tuple[str, ...], config: dict[str, Any], request: Request
+) -> StudySpec:
+    shared = _shared_spec(folder, request)
+    if shared is None:
+        spec = begin_study(folder, arguments, config, request.asked)
+        # In the storage first: another machine may have begun the study while candles were copied here.
+        shared = put_spec(open_storage(request.storage, folder), spec)
+        if shared.shared_sha256 == spec.shared_sha256:
+            folder.write_spec(spec)
+            return spec
+    check_begun(shared, request.given)
+    return join_study(folder, arguments, config, shared)
+
+
 def _shared_spec(folder: StudyFolder, request: Request) -> StudySpec | None:
-    """The spec of a study that another machine has begun in the same database."""
-    return None if request.storage is None else spec_in(open_storage(request.storage, folder), request.name)
+    """The spec of a study that has begun in its storage: by another machine, or here, where that was cut off."""
+    if request.storage is None and not folder.journal.is_file():
+        return None
+    return spec_in(open_storage(request.storage, folder), request.name)
 
 
 def _storage_note(folder: StudyFolder) -> Path:

@@ -58,6 +58,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyFolder:
 def watched(folder: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """What watches a study to its end: it is given trials by look, and how good each trial's policies are."""
 
+    # Whose config is that of no study.
+    monkeypatch.setattr(deploy_command, "_why_changed", lambda _: None)
+
     def watched(*looks: list[FrozenTrial], skill: dict[int, float], **asked: Any) -> str:
         study, text = GrowingStudy(*looks), io.StringIO()
         opened = Opened(folder, folder.spec, study, (), {"user_data_dir": folder.path.parents[1]})  # type: ignore[arg-type]
@@ -74,6 +77,13 @@ def watched(folder: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         return text.getvalue()
 
     return watched
+
+
+def refusals(folder: StudyFolder) -> list[str]:
+    """Why each line of the log says that nothing was done; every line does."""
+    records = Deployments(folder.path.parents[1]).log.records()
+    assert {record["action"] for record in records} <= {"refuse"}
+    return [record["why"] for record in records]
 
 
 def test_each_new_best_is_judged_once_and_deployed_when_it_passes(
@@ -103,8 +113,10 @@ def test_a_winner_whose_run_lost_is_left_to_whoever_wants_it(
     monkeypatch.setattr(Judgement, "loses", property(lambda _: True))
     told = watched(trials, trials, skill={0: 1.0})
     assert "That is no profit" in told
-    assert "Trial 0 is not deployed by itself, as its run lost" in told
-    assert [record["action"] for record in Deployments(folder.path.parents[1]).log.records()] == ["judge"]
+    assert "Not deployed by itself: the run of trial 0 lost" in told
+    judged, refused = Deployments(folder.path.parents[1]).log.records()
+    assert (judged["action"], refused["action"], refused["trial"]) == ("judge", "refuse", 0)
+    assert "run of trial 0 lost" in refused["why"]
 
 
 @pytest.mark.parametrize("limit", [None, 0.25, 0.2])
@@ -121,6 +133,7 @@ def test_a_best_trial_that_has_passed_before_is_deployed_without_another_look(
     if limit == 0.2:
         assert "judged by other limits than are asked for now" in told
         assert not deployments.path("line").exists()
+        assert len(refusals(folder)) == 1
         return
     assert [record["action"] for record in deployments.log.records()] == ["deploy"]
     # What its owner has taken back, another watch does not put back.
@@ -134,9 +147,27 @@ def test_what_was_edited_since_its_judgement_is_not_deployed_by_itself(
 ) -> None:
     trials, best = make_study(folder)
     judge(folder, trials, best, lambda seed: locked_run(seed, 1.0))
-    monkeypatch.setattr(deploy_command, "_why_changed", lambda *_: "Mine.py changed since the study small began")
+    monkeypatch.setattr(deploy_command, "_why_changed", lambda _: "Mine.py changed since the study small began")
     assert "Not deployed by itself: Mine.py changed" in watched(trials, trials, skill={})
-    assert Deployments(folder.path.parents[1]).log.records() == []
+    assert refusals(folder) == ["Mine.py changed since the study small began"]
+
+
+def test_what_cannot_be_compared_with_what_was_judged_is_deployed_for_a_reason_alone(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trials, best = make_study(folder)
+    judge(folder, trials, best, lambda seed: locked_run(seed, 1.0))
+    monkeypatch.setattr(deploy_command, "open_storage", lambda *_: None)
+    monkeypatch.setattr(deploy_command, "open_study", lambda *_: GrowingStudy(trials))
+    # The study's config.json is not there.
+    request = DeployRequest("small", "line", folder.path.parents[1])
+    with pytest.raises(StudyError, match="cannot be seen from here"):
+        deploy_command.deploy_study(request, Console(file=io.StringIO()))
+    deployments = Deployments(folder.path.parents[1])
+    assert not deployments.path("line").exists()
+    assert [record["action"] for record in deployments.log.records()] == ["refuse"]
+    deployed = deploy_command.deploy_study(request._replace(force="I know it"), Console(file=io.StringIO()))
+    assert json.loads(deployed.path.read_text())[SECTION]["passed"] is False
 
 
 def test_a_judgement_by_other_code_does_not_end_the_watch(
@@ -146,7 +177,8 @@ def test_a_judgement_by_other_code_does_not_end_the_watch(
     judge(folder, trials, best, lambda seed: locked_run(seed, 1.0))
     monkeypatch.setattr(artefacts, "code_hash", lambda: "other")
     assert "was judged with code c0de, and other is installed" in watched(trials, trials, skill={})
-    assert Deployments(folder.path.parents[1]).log.records() == []
+    [why] = refusals(folder)
+    assert "was judged with code c0de" in why
 
 
 def test_a_bot_that_does_not_follow_does_not_end_the_watch(
@@ -159,9 +191,35 @@ def test_a_bot_that_does_not_follow_does_not_end_the_watch(
 
     monkeypatch.setattr(deploy_command, "reload_bot", reload)
     told = watched(trials, trials, skill={0: 1.0}, reload="http://127.0.0.1:1")
-    assert "error: nobody answers" in told
+    assert "no bot follows it yet: nobody answers" in told
     [*_, last] = Deployments(folder.path.parents[1]).log.records()
     assert (last["action"], last["ok"], last["version"]) == ("reload", False, 1)
+
+
+def test_what_is_deployed_without_a_bot_that_follows_has_a_status_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = StudyFolder.of(tmp_path, "small")
+    trials, best = make_study(folder)
+    monkeypatch.setattr(artefacts, "code_hash", lambda: CODE)
+    judge(folder, trials, best, lambda seed: locked_run(seed, 1.0))
+    monkeypatch.setattr(deploy_command, "open_storage", lambda *_: None)
+    monkeypatch.setattr(deploy_command, "open_study", lambda *_: GrowingStudy(trials))
+    monkeypatch.setattr(deploy_command, "_why_changed", lambda _: None)
+
+    def reload(*_: Any) -> None:
+        raise StudyError("nobody answers at http://127.0.0.1:1")
+
+    monkeypatch.setattr(deploy_command, "reload_bot", reload)
+    words = ["study", "deploy", "--userdir", str(tmp_path), "--reload", "http://127.0.0.1:1"]
+    for _ in range(2):
+        assert main([*words, "--study", "small"]) == 3
+        assert "is in place, and no bot follows it yet: nobody answers" in capsys.readouterr().err
+    assert main([*words, "--rollback", "--name", "small"]) == 3
+    # There is nothing before the first version.
+    assert main([*words, "--rollback", "--name", "small"]) == 2
+    actions = [record["action"] for record in Deployments(tmp_path).log.records()]
+    assert actions == [*("deploy", "reload") * 2, "rollback", "reload", "refuse"]
 
 
 @pytest.mark.parametrize(

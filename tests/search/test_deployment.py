@@ -155,11 +155,14 @@ def test_every_version_is_kept_and_put_back_one_by_one(deployments: Deployments)
     assert (again.version, again.previous) == (4, 1)
     assert deployments.rollback(LINE).version == 1
     assert deployments.version_file(LINE, 3).read_bytes() == kept
-    actions = [(record["action"], record["version"]) for record in log(deployments)]
+    [refused] = [record for record in log(deployments) if record["action"] == "refuse"]
+    actions = [(record["action"], record["version"]) for record in log(deployments) if record != refused]
     assert actions == [
         *[("deploy", 1), ("deploy", 2), ("deploy", 3), ("rollback", 2), ("rollback", 1)],
         *[("deploy", 4), ("rollback", 1)],
     ]
+    assert refused["why"].startswith("btc has version 1 and none before it")
+    assert refused["asked"] == "rollback"
 
 
 def test_the_identifier_of_a_line_is_one_whatever_is_deployed(deployments: Deployments) -> None:

@@ -78,6 +78,15 @@ def test_of_two_that_were_enqueued_for_the_same_trial_the_first_one_counts(study
     assert duplicate_of(study.trials, 2) == 1
 
 
+def test_of_two_that_began_one_study_at_once_the_first_trial_runs_once(study: optuna.Study) -> None:
+    for _ in range(2):
+        study.enqueue_trial({"x": 0.5}, user_attrs={leases.FIRST: True})
+    study.ask(X)
+    # Another one of these parameters, which nobody enqueued.
+    study.enqueue_trial({"x": 0.5})
+    assert [duplicate_of(study.trials, number) for number in range(3)] == [None, 0, None]
+
+
 def test_a_trial_that_ends_after_all_is_not_tried_again(study: optuna.Study) -> None:
     trial = leased(study, 0.0)
     frozen = study.trials[trial.number]

@@ -19,7 +19,7 @@ from studies import CONFIG, HOLDOUT_DAYS, StudyHome, spec_of, write_candles
 from mtfscalper import artefacts
 from mtfscalper.cli import main
 from mtfscalper.freqai.backtester import backtest_config
-from mtfscalper.search import deploy_command, new_study, study_run
+from mtfscalper.search import deploy_command, leases, new_study, study_run
 from mtfscalper.search.errors import ChangedError, StudyError
 from mtfscalper.search.new_study import Asked, Traded, check_begun
 from mtfscalper.search.same_study import SameStudy, compared_config, files_of, hashes_of, study_code
@@ -242,20 +242,20 @@ def test_whatever_of_the_users_code_decides_what_a_trial_is_worth_may_not_change
 
 
 def test_what_has_changed_is_told_where_a_trial_is_deployed_too(home: StudyHome) -> None:
-    config, told = config_of(home), io.StringIO()
+    config = config_of(home)
     strategy = study_run.StrategyResolver.load_strategy(deepcopy(config))
     sources = hashes_of(files_of(strategy, config, SearchSpace.from_config(config).as_json()))
     # Another version of this package, which only its policies could show.
     spec = spec_now(config, sources=sources, arguments=tuple(home.arguments), code="other")
-    console = Console(file=told, width=400)
-    assert deploy_command._why_changed(spec, console) is None
+    assert deploy_command._why_changed(spec) is None
     written = json.loads(home.overlay.read_text())
     home.overlay.write_text(json.dumps({**written, "stoploss": -0.02}))
-    assert "stoploss was None and is -0.02" in str(deploy_command._why_changed(spec, console))
-    assert told.getvalue() == ""
+    assert "stoploss was None and is -0.02" in str(deploy_command._why_changed(spec))
+    # What cannot be seen is no reason to deploy it.
+    home.overlay.write_text("{")
+    assert "cannot be seen from here" in str(deploy_command._why_changed(spec))
     home.overlay.unlink()
-    assert deploy_command._why_changed(spec, console) is None
-    assert "cannot be seen from here" in told.getvalue()
+    assert "cannot be seen from here" in str(deploy_command._why_changed(spec))
 
 
 def test_options_that_a_study_could_no_longer_obey_are_refused() -> None:
@@ -279,13 +279,18 @@ def begin(
 ) -> StudySpec:
     """Begin a study without asking an exchange for its markets."""
     config = config or config_of(home)
+    trade_offline(config, monkeypatch, own_reward)
+    folder = StudyFolder(home.user / "studies" / "small")
+    return new_study.begin_study(folder, home.arguments, config, Asked(**{"holdout_days": HOLDOUT_DAYS, **asked}))
+
+
+def trade_offline(config: dict[str, Any], monkeypatch: pytest.MonkeyPatch, own_reward: bool = False) -> None:
+    """Let a study know what a config trades without asking an exchange."""
     strategy = study_run.StrategyResolver.load_strategy(deepcopy(config))
     strategy.ft_bot_start()
     traded = Traded(strategy, own_reward, ("BTC/USDT:USDT",), ("BTC/USDT:USDT",), 976)
     # The context manager's place is taken by one that has nothing to close.
     monkeypatch.setattr(new_study, "_traded", lambda _: _Given(traded))
-    folder = StudyFolder(home.user / "studies" / "small")
-    return new_study.begin_study(folder, home.arguments, config, Asked(**{"holdout_days": HOLDOUT_DAYS, **asked}))
 
 
 class _Given:
@@ -318,7 +323,6 @@ def test_a_study_begins_with_candles_that_end_before_what_is_locked(
         "strategy.exit_probability_min": 0.5,
     }
     folder = StudyFolder(home.user / "studies" / "small")
-    assert folder.spec == spec
     assert (folder.candles / "futures" / "BTC_USDT_USDT-5m-futures.feather").is_file()
 
 
@@ -363,6 +367,48 @@ def test_a_space_that_cannot_be_is_refused_before_candles_are_copied(
         begin(home, monkeypatch)
     assert told in str(refused.value)
     assert not (home.user / "studies").exists()
+
+
+@pytest.mark.parametrize("seed", [None, 4])
+def test_two_machines_that_begin_one_study_at_once_share_it(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, seed: int | None
+) -> None:
+    homes = [StudyHome(tmp_path / name, "http://127.0.0.1:1", market=market) for name in ("one", "two")]
+    # What takes no notice of the address, and is good enough where nobody writes at once.
+    storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'shared.db'}")
+    monkeypatch.setattr(study_run, "open_storage", lambda *_: storage)
+    trade_offline(config_of(homes[0]), monkeypatch)
+    given = {} if seed is None else {"seed": seed}
+
+    def opened(home: StudyHome) -> study_run.Opened:
+        asked = Asked(holdout_days=HOLDOUT_DAYS, **given)
+        request = study_run.Request("small", home.arguments, 4, 1, asked, "postgresql://me@host/db", given=given)
+        return study_run.open_or_begin(request, Console(file=io.StringIO()))
+
+    real, first = study_run.begin_study, list[study_run.Opened]()
+
+    def begin_last(*of: Any) -> StudySpec:
+        """While the second one copies its candles, the first one begins."""
+        spec = real(*of)
+        if not first:
+            first.append(Any)  # type: ignore[arg-type]
+            first[:] = [opened(homes[0])]
+        return spec
+
+    monkeypatch.setattr(study_run, "begin_study", begin_last)
+    second = opened(homes[1])
+    for one in (*first, second, opened(homes[0]), opened(homes[1])):
+        assert one.spec.shared_sha256 == one.folder.spec.shared_sha256 == second.spec.shared_sha256
+    assert [trial.user_attrs for trial in second.study.trials] == [{leases.FIRST: True}]
+
+
+def test_a_study_whose_beginning_was_cut_off_begins_as_it_did(home: StudyHome, monkeypatch: pytest.MonkeyPatch) -> None:
+    trade_offline(config_of(home), monkeypatch)
+    request = study_run.Request("small", home.arguments, 4, 1, Asked(holdout_days=HOLDOUT_DAYS))
+    begun = study_run.open_or_begin(request, Console(file=io.StringIO()))
+    begun.folder.spec_file.unlink()
+    again = study_run.open_or_begin(request, Console(file=io.StringIO()))
+    assert again.spec == begun.spec == again.folder.spec
 
 
 def test_a_holdout_that_leaves_no_period_is_refused(home: StudyHome, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ import pytest
 from studies import spec_of
 
 from mtfscalper.search.errors import StudyError
-from mtfscalper.search.storage import open_storage, open_study, shown, spec_in
+from mtfscalper.search.storage import SPEC, open_storage, open_study, put_spec, shown, spec_in
 from mtfscalper.search.study_folder import StudyFolder
 
 HALF = '{"op_code":4,"worker_id":"abc","study_id":0,"datetime_sta'
@@ -94,5 +94,25 @@ def test_another_study_of_the_same_name_is_refused(folder: StudyFolder) -> None:
     # On another machine it lies elsewhere and may have begun later.
     open_study(storage, spec_of(datadir="elsewhere", arguments=("--config", "mine.json")), [2])
     assert spec_in(storage, "small") == spec_of()
-    with pytest.raises(StudyError, match=r"holds another study of the name 'small'"):
+    with pytest.raises(StudyError, match=r"holds another study of the name 'small'.*move the folder studies/small"):
         open_study(storage, spec_of(lock_ms=1), [1])
+    assert spec_in(storage, "small") == spec_of()
+
+
+def test_a_name_whose_process_died_before_it_had_a_spec_is_taken_over(
+    folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mtfscalper.search.storage.SPEC_SECONDS", 0.0)
+    storage = open_storage(None, folder)
+    storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "small")
+    assert put_spec(storage, spec_of()) == spec_of()
+    assert put_spec(storage, spec_of(lock_ms=1)) == spec_of()
+
+
+def test_a_study_of_another_version_is_told_of_in_one_line(folder: StudyFolder) -> None:
+    storage = open_storage(None, folder)
+    storage.set_study_user_attr(
+        storage.create_new_study([optuna.study.StudyDirection.MAXIMIZE], "small"), SPEC, {"name": "small"}
+    )
+    with pytest.raises(StudyError, match="that this version cannot read"):
+        open_study(storage, spec_of(), [1])

@@ -20,7 +20,7 @@ import pytest
 from optuna.storages.journal import JournalFileOpenLock
 from studies import run_of, spec_of
 
-from mtfscalper.search import leases, trial, worker
+from mtfscalper.search import attachments, leases, trial, worker
 from mtfscalper.search.errors import ChangedError
 from mtfscalper.search.leases import LeaseTimes
 from mtfscalper.search.run_figures import Instance, Run, RunFigures
@@ -165,6 +165,23 @@ def test_a_trial_that_fails_says_why_and_three_in_a_row_stop_the_study(
     # Whoever runs it again has corrected something.
     assert made.work(Plan(5, None, datetime.now())) is None
     assert worker.finished_of(bench.study.trials) == 5
+
+
+def test_neither_a_note_nor_a_picture_costs_a_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(attachments, "is_dashboard_installed", lambda: True)
+    monkeypatch.setattr(attachments, "_TOLD", set())
+    monkeypatch.setattr(attachments, "_attach_pictures", fail)
+    monkeypatch.setattr(attachments, "_write_note", fail)
+    bench = Bench(tmp_path, monkeypatch, lambda rate, seed: rate)
+    assert bench.work(4) is None
+    assert [trial.state.name for trial in bench.study.trials] == ["COMPLETE"] * 4
+    told = [record.message for record in caplog.records if "no space left" in record.message]
+    assert [message.split(" cannot")[0] for message in told] == ["The pictures of trials", "The notes of trials"]
 
 
 def test_settings_that_cannot_be_are_set_aside_and_stop_the_study_only_if_nearly_all_are(
