@@ -42,7 +42,7 @@ def port(made: MadeUp) -> Iterator[int]:
 @pytest.fixture
 def guarded(made: MadeUp, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
-    with served("--userdir", str(made.userdir)) as at:
+    with served("--userdir", str(made.userdir), "--study", NAME) as at:
         yield at
 
 
