@@ -121,6 +121,17 @@ def test_the_test_that_is_named_for_a_command_has_its_options(form: str) -> None
     )
 
 
+def test_until_there_is_a_release_what_is_installed_is_a_clone() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    is_released = re.search(r"^## v?\d", changes, re.MULTILINE) is not None
+    by_name = [
+        str(command)
+        for command in COMMANDS_IN_DOCS
+        if any(word.startswith("mtfscalper[") for word in command.words[1:])
+    ]
+    assert is_released or by_name == []
+
+
 def test_no_command_hides_in_a_block_that_is_not_marked_as_a_shells() -> None:
     hidden = [
         f"{path.name}: {line}"
