@@ -1,8 +1,8 @@
 """Times and sizes of each command of a newcomer's first hour, from a fresh clone to the audit of a backtest.
 
-It clones this repository, sets the clone up as ``make demo`` does, installs the wheel into an environment of its own, and
-gives the tutorial's commands in an empty folder, on the synthetic market. Packages are downloaded where pip has not kept
-them (``--no-cache`` lets it keep none). Let nothing else run beside it.
+It clones this repository, sets the clone up as ``make demo`` does, installs the wheel into an environment of its own,
+and gives the tutorial's commands in an empty folder, on the synthetic market. Packages are downloaded where pip has not
+kept them (``--no-cache`` lets it keep none). Let nothing else run beside it.
 
     python benchmarks/first_hour.py
 """
