@@ -32,7 +32,7 @@ def served(*words: str) -> Iterator[int]:
 
 def ask(port: int, path: str, method: str = "GET", body: str | None = None, **headers: str) -> tuple[int, str, Any]:
     """Status, body and headers of an answer."""
-    connection = HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = HTTPConnection("127.0.0.1", port, timeout=120)
     connection.request(method, path, body, headers)
     answer = connection.getresponse()
     text = answer.read().decode("utf-8", "replace")

@@ -2,124 +2,30 @@
 
 import json
 import re
-import shlex
 import sys
 import tomllib
 from collections.abc import Iterator
-from pathlib import Path
-from typing import NamedTuple
 
 import pytest
+from docs_commands import (
+    AS_PRINTED,
+    BLOCK,
+    COMMAND_WORDS,
+    COMMANDS_IN_DOCS,
+    DOCS,
+    NOT_RUN,
+    PAGES,
+    ROOT,
+    RUN_BY,
+    Command,
+    commands_of,
+)
 from freqtrade.commands import Arguments
 
 from mtfscalper.cli import COMMANDS, build_parser
 
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
-PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-
-BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
-COMMAND_WORDS = {
-    "mtfscalper",
-    "freqtrade",
-    "make",
-    "python",
-    "python3",
-    "pip",
-    "tensorboard",
-    "docker",
-    "ray",
-    "export",
-}
-
-# Which test runs a command of this kind. Each of these files names what it runs.
-RUN_BY = {
-    "mtfscalper init": "tests/test_first_commands.py",
-    "mtfscalper completion": "tests/test_first_commands.py",
-    "mtfscalper demo": "tests/offline/test_cli.py",
-    "mtfscalper replay-exchange": "tests/offline/test_cli.py",
-    "mtfscalper synthetic": "tests/offline/test_cli.py",
-    "mtfscalper dry-run": "tests/offline/test_dry_run_command.py",
-    "mtfscalper report": "tests/reporting/test_run_report.py",
-    "mtfscalper audit": "tests/reporting/test_audit_causes.py",
-    "mtfscalper train": "tests/acceptance/test_train_command.py",
-    "mtfscalper study": "tests/studies.py",
-    "mtfscalper dashboard": "tests/monitoring/test_dashboard.py",
-    "mtfscalper status": "tests/monitoring/test_bot_status.py",
-    "mtfscalper seal": "tests/freqai/test_freqai_seals.py",
-    "freqtrade backtesting": "tests/acceptance/test_commands.py",
-    "freqtrade plot-dataframe": "tests/acceptance/test_commands.py",
-    "freqtrade webserver": "tests/acceptance/test_commands.py",
-    "freqtrade hyperopt": "tests/acceptance/test_hyperopt.py",
-    "freqtrade trade": "tests/acceptance/test_dry_run.py",
-}
-# What is run by no test, and why. The first two are parsed all the same.
-NOT_RUN = {
-    "freqtrade download-data": "needs an exchange; the candles of the tests are made or replayed",
-    "freqtrade install-ui": "downloads",
-    "make": "a target, which must exist; .ci/run and the workflows run demo, check, test, audit, docs and package",
-    "pip": "downloads; what it names must exist",
-    "python": "a file, which must exist, or a module",
-    "docker": "needs its daemon; the workflow builds the image",
-    "ray": "Ray's own, on several machines; tests/acceptance/test_ray.py starts it on one",
-    "tensorboard": "TensorBoard's own",
-    "bash": "a file, which must exist",
-    "shell": "the shell's own",
-}
-SHELLS_OWN = {"cd", "export", "source", "eval", "mv", "srun", "head=$(scontrol"}
-# In a line about a cluster the freqtrade command stands behind another one.
-_AFTER = " -- "
-
-
-class Command(NamedTuple):
-    """A command in a page.
-
-    :ivar page: relative to the project
-    :ivar words: program and arguments
-    """
-
-    page: str
-    words: tuple[str, ...]
-
-    @property
-    def kind(self) -> str:
-        """Under which name the tables above know it."""
-        program = Path(self.words[0]).name
-        if program in ("mtfscalper", "freqtrade"):
-            return f"{program} {self.words[1]}"
-        if program in SHELLS_OWN:
-            return "shell"
-        return {"python3": "python"}.get(program, program)
-
-    def __str__(self) -> str:
-        return f"{self.page}: {shlex.join(self.words)}"
-
-
-def commands_of(text: str, page: str) -> Iterator[Command]:
-    """The commands in the blocks of a page that are marked as a shell's."""
-    for language, block in BLOCK.findall(text):
-        if language not in ("sh", "bash"):
-            continue
-        for line in block.replace("\\\n", " ").splitlines():
-            for typed in re.split(r" ; | -- ", line):
-                words = shlex.split(typed.removesuffix(";"), comments=True)
-                while words and re.fullmatch(r"[A-Z_]+=\S*", words[0]):
-                    del words[0]
-                if ">" in words:
-                    del words[words.index(">") :]
-                if words and words[-1] == "&":
-                    del words[-1]
-                if words:
-                    yield Command(page, tuple(words))
-
-
-COMMANDS_IN_DOCS = [
-    command
-    for path in PAGES
-    for command in commands_of(path.read_text(encoding="utf-8"), path.relative_to(ROOT).as_posix())
-]
 
 
 def why_it_cannot_be_given(command: Command) -> str | None:
@@ -174,20 +80,56 @@ def test_a_command_that_cannot_be_given_is_found(typed: str, capsys: pytest.Capt
     assert why_it_cannot_be_given(command) is not None
 
 
-def test_every_kind_of_command_is_run_by_a_test_or_has_a_reason_not_to_be() -> None:
-    kinds = {command.kind: command for command in COMMANDS_IN_DOCS}
+def named_test(place: str) -> str | None:
+    """The text of the file of a test that is named ``file::function``; None where there is no such test."""
+    file, _, function = place.partition("::")
+    text = (ROOT / file).read_text(encoding="utf-8") if (ROOT / file).is_file() else ""
+    return text if not function or re.search(rf"^def {function}\(", text, re.MULTILINE) else None
+
+
+def test_every_command_is_run_by_a_test_or_has_a_reason_not_to_be() -> None:
+    """Each line as it is printed, or its subcommand and options, not the kind of command alone."""
+    printed = [command for command in COMMANDS_IN_DOCS if not command.words[1:2] or command.words[1] != "--version"]
+    ways = [(AS_PRINTED, "line"), (RUN_BY, "form"), (NOT_RUN, "kind")]
     unknown = [
         str(command)
-        for kind, command in kinds.items()
-        if kind not in RUN_BY and kind not in NOT_RUN and not command.words[1].startswith("--")
+        for command in printed
+        if not any(getattr(command, attribute) in known for known, attribute in ways)
     ]
     assert unknown == []
-    for kind, test in RUN_BY.items():
-        program, subcommand = kind.split()
-        assert f'"{subcommand}"' in (ROOT / test).read_text(encoding="utf-8"), f"{test} does not run {program} {kind}"
-    assert {kind for kind in RUN_BY if kind.startswith("mtfscalper")} == {
-        f"mtfscalper {each.name}" for each in COMMANDS
-    }
+    for known, attribute in ways:
+        assert set(known) - {getattr(command, attribute) for command in printed} == set(), "nobody prints it any more"
+    kinds = {command.kind for command in printed if command.kind.startswith("mtfscalper ")}
+    assert kinds == {f"mtfscalper {each.name}" for each in COMMANDS}
+
+
+@pytest.mark.parametrize("form", RUN_BY)
+def test_the_test_that_is_named_for_a_command_has_its_options(form: str) -> None:
+    text = named_test(RUN_BY[form])
+    assert text is not None, f"{RUN_BY[form]} does not exist"
+    # Of files, and of what is named everywhere, helpers of the tests know.
+    usual = {"--config", "--strategy", "--freqaimodel", "--timerange", "--userdir", "--datadir", "--study", "--trials"}
+    assert (
+        not text
+        or [
+            option
+            for option in form.split()
+            if option.startswith("--") and option not in usual
+            if option not in text and option.removeprefix("--").replace("-", "_") not in text
+        ]
+        == []
+    )
+
+
+def test_until_there_is_a_release_what_is_installed_is_a_clone() -> None:
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    is_released = re.search(r"^## v?\d", changes, re.MULTILINE) is not None
+    by_name = [
+        str(command)
+        for command in COMMANDS_IN_DOCS
+        if any(word.startswith("mtfscalper[") for word in command.words[1:])
+    ]
+    assert is_released or by_name == []
 
 
 def test_no_command_hides_in_a_block_that_is_not_marked_as_a_shells() -> None:
@@ -255,14 +197,33 @@ def numbers(text: str) -> set[str]:
     return set(re.findall(r"(?<![\w.,])\d[\d,]*(?:\.\d+)?(?![\w])", text))
 
 
-# Numbers of the README that measure nothing.
+# What names a number in the README and measures nothing.
 NOT_MEASURED = {
-    "3.11": "the first Python",
-    "3.13": "the last Python",
-    "3.0": "of the licence",
-    "1": "lookback",
-    "30": "lookback, and days",
-    "47": "days before a backtest: train_period_days and 400 candles of an hour",
+    "with Python 3.11 to 3.13 and": "what it runs on",
+    "on 2 cores": "the machine",
+    "47 days before them are needed": "train_period_days and 400 candles of an hour",
+    "GPL-3.0-or-later": "the licence",
+    "| | lookback 1 | lookback 30 |": "settings",
+}
+# What measures something, and which row of which table of the record has it: page, section, first cell.
+MEASURED = {
+    "2.3 GB on disk with a CPU build of torch": (
+        "README.md",
+        "Two commands",
+        "the environment of make setup, with a CPU build of torch",
+    ),
+    "6.4 GB with the one for NVIDIA's GPUs": (
+        "README.md",
+        "Two commands",
+        "pip install 'mtfscalper[report]' on Linux, Python 3.13, torch 2.14.1 for NVIDIA's GPUs",
+    ),
+    "76 s: two pairs, four trainings, one backtest; the report 5 s more": (
+        "README.md",
+        "Two commands",
+        "mtfscalper demo",
+    ),
+    "11 minutes": ("README.md", "Two commands", "make test"),
+    "After 30 days two of three edges": ("README.md", "Read your result", "30"),
 }
 
 
@@ -270,10 +231,61 @@ def recorded() -> list[dict]:
     return json.loads((DOCS / "benchmarks.json").read_text(encoding="utf-8"))["tables"]
 
 
-def test_every_figure_of_the_readme_is_on_record() -> None:
-    on_record = {number for table in recorded() for row in table["rows"] for cell in row for number in numbers(cell)}
-    assert numbers(README) - on_record - set(NOT_MEASURED) == set()
-    assert len(numbers(README) & on_record) > 10
+def unrecorded(readme: str) -> set[str]:
+    """Numbers of a README that no row of the record has which they were taken from."""
+    text = " ".join(readme.split())
+    for words in NOT_MEASURED:
+        assert words in text
+        text = text.replace(words, " ")
+    [*_, speeds] = [rows for heading, _, rows in tables_of(readme) if heading == "How fast"]
+    wrong = {number for row in speeds if row not in rows_of_speeds() for cell in row[1:] for number in numbers(cell)}
+    for row in speeds:
+        text = text.replace(f"| {' | '.join(row)} |", " ")
+    for words, (page, section, first) in MEASURED.items():
+        [row] = [
+            row
+            for table in recorded()
+            if (table["page"], table["section"]) == (page, section)
+            for row in table["rows"]
+            if row[0] == first
+        ]
+        if words in text and numbers(words) <= numbers(" ".join(row)):
+            text = text.replace(words, " ")
+    return wrong | numbers(text)
+
+
+def rows_of_speeds() -> list[list[str]]:
+    """What the README's table of speeds has to say, by the record of speed.md."""
+    [kept] = [table for table in recorded() if table["page"] == "speed.md"]
+    by_name = {name: rest for name, *rest in kept["rows"]}
+    default, best = by_name["freqtrade, default"], by_name["freqtrade, all processors: its best"]
+    ours = [
+        [name, *(f"{row[at]} ({row[at + 2]}; {row[at + 1]})" for at in (0, 3))]
+        for name, row in by_name.items()
+        if name.startswith("`config_rl_fast.json`")
+    ]
+    return [["freqtrade, all processors / default", *(f"{best[at]} / {default[at]}" for at in (0, 3))], *ours]
+
+
+def test_every_figure_of_the_readme_is_that_of_its_row_on_record() -> None:
+    assert unrecorded(README) == set()
+    assert [rows for heading, _, rows in tables_of(README) if heading == "How fast"] == [rows_of_speeds()]
+
+
+@pytest.mark.parametrize(
+    ("written", "made_up"),
+    [
+        ("2,542 (3.6; 4.2)", "2,542 (4.2; 3.6)"),
+        ("1,207 (2.6; 3.3)", "1,207 (2.6; 3.7)"),
+        ("700 / 606", "460 / 606"),
+        ("76 s: two pairs", "64 s: two pairs"),
+        ("11 minutes", "30 minutes"),
+        ("no account and no data of yours.", "no account and 5.2 times less data."),
+    ],
+)
+def test_a_figure_of_another_row_is_found(written: str, made_up: str) -> None:
+    assert written in README
+    assert unrecorded(README.replace(written, made_up)) != set()
 
 
 def tables_of(text: str) -> Iterator[tuple[str, list[str], list[list[str]]]]:
@@ -307,6 +319,12 @@ def test_the_table_of_speeds_repeats_the_record() -> None:
     [kept] = [table for table in recorded() if table["page"] == "speed.md"]
     written = list(tables_of((DOCS / "speed.md").read_text(encoding="utf-8")))
     assert (kept["columns"], kept["rows"]) == written[0][1:]
+    # Its figures are those of the longer table, where each rate stands with its ratios.
+    [whole, *_] = [table for table in recorded() if table["page"] == "benchmark-training.md"]
+    in_pairs = [row[1:3] for row in whole["rows"]]
+    assert [
+        row for row in kept["rows"] if [f"{row[at]} ({row[at + 1]}; {row[at + 2]})" for at in (1, 4)] not in in_pairs
+    ] == []
     rates = {row[0]: (float(row[1].replace(",", "")), float(row[4].replace(",", ""))) for row in kept["rows"]}
     default, best = rates["freqtrade, default"], rates["freqtrade, all processors: its best"]
     for name, *shown in kept["rows"]:

@@ -91,6 +91,20 @@ def test_every_command_has_examples_that_parse(command: str) -> None:
         assert meaning
 
 
+@pytest.mark.parametrize("command", [command.name for command in COMMANDS])
+def test_the_help_of_every_command_shows_its_examples_and_what_each_exit_status_means(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    for typed, meaning in EXAMPLES[command]:
+        assert " ".join(typed.split()) in said
+        assert meaning in said
+    assert {"0", "2", "130"} <= set(statuses_of(command))
+    assert all(f"{status} {meaning}" in said for status, meaning in statuses_of(command).items())
+
+
 def test_help_shows_examples_and_exit_status(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["audit", "--help"])

@@ -130,7 +130,8 @@ def test_the_same_backtest_trains_nothing_again(freqtrade: Freqtrade) -> None:
 
 @pytest.mark.usefixtures("untouched")
 def test_plot_dataframe_draws_a_futures_chart_with_the_policys_columns(freqtrade: Freqtrade) -> None:
-    output = freqtrade.with_policy("plot-dataframe", pairs=[PAIR])
+    [result] = (freqtrade.user / "backtest_results").glob("*.zip")
+    output = freqtrade.with_policy("plot-dataframe", pairs=[PAIR], backtest_filename=result)
     assert SHOWN in output
     assert "decisions about open trades are shown" in output
     assert TRAINING not in output

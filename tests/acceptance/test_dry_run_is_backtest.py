@@ -142,6 +142,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
             no_color=True,
             freqai_backtest_live_models=True,
             enable_protections=True,
+            cache="none",
             **named,
         )
         by_record = backtest(backtesting, home, scratch)

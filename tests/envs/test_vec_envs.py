@@ -65,7 +65,7 @@ def running(process_ids: list[int]) -> list[int]:
 
 
 def wait_until_gone(process_ids: list[int]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 120
     while running(process_ids) and time.monotonic() < deadline:
         time.sleep(0.02)
     assert running(process_ids) == []

@@ -271,7 +271,7 @@ def test_nothing_is_left_however_a_process_with_workers_ends(end: str) -> None:
     assert "resource_tracker" not in said
     if end in ("kill -9", "exit"):
         assert said == ""
-    _, alive = psutil.wait_procs(workers, timeout=60)
+    _, alive = psutil.wait_procs(workers, timeout=120)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
     assert segments() <= before
 

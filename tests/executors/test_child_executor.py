@@ -65,7 +65,7 @@ def started() -> Callable[[], list[psutil.Process]]:
 
 
 def gone(processes: list[psutil.Process]) -> bool:
-    _, alive = psutil.wait_procs(processes, timeout=60)
+    _, alive = psutil.wait_procs(processes, timeout=120)
     return bool(processes) and not [one for one in alive if one.status() != psutil.STATUS_ZOMBIE]
 
 

@@ -27,6 +27,7 @@ from mtfscalper.freqai.trade_decisions import PROBABILITY_KEY
 from mtfscalper.seals import Seals
 from mtfscalper.trading.actions import Action
 from mtfscalper.training.job import TrainingJob
+from mtfscalper.training.ppo import FusedPPO
 
 
 @pytest.fixture
@@ -344,14 +345,26 @@ def test_training_and_inference_at_once_disturb_neither(
     assert undisturbed is not in_use
     bot.model.dd.model_dictionary[PAIR] = in_use
 
-    thread = threading.Thread(target=bot.train)
+    thread, under_way, goes_on = threading.Thread(target=bot.train), threading.Event(), threading.Event()
+    learn = FusedPPO.train
+
+    def train(algorithm: FusedPPO) -> None:
+        learn(algorithm)
+        # In the midst of the training some are predicted for certain, and the others as it goes on.
+        under_way.set()
+        assert goes_on.wait(120)
+
+    monkeypatch.setattr(FusedPPO, "train", train)
     predicted = []
     with bot.clock():
         thread.start()
+        assert under_way.wait(120)
         while thread.is_alive():
             predicted.append(bot.predict_whole(frame, kitchen, in_use))
+            if len(predicted) == 3:
+                goes_on.set()
         thread.join()
-    assert len(predicted) > 3
+    assert len(predicted) >= 3
     for columns in predicted:
         pd.testing.assert_frame_equal(columns, alone)
     disturbed = bot.model.dd.model_dictionary[PAIR]

@@ -121,7 +121,7 @@ def test_every_live_hook_is_called_and_no_dead_one(
     try:
         with bot.clock():
             bot.analyse()
-            patience = time.monotonic() + 60
+            patience = time.monotonic() + 120
             while PAIR not in bot.model.dd.model_dictionary and time.monotonic() < patience:
                 time.sleep(0.1)
             bot.analyse()

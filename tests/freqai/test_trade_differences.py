@@ -141,5 +141,5 @@ def test_of_several_passes_over_a_candle_the_one_counts_by_which_the_bot_traded(
 
 
 def test_the_documentation_lists_every_reason() -> None:
-    text = (Path(__file__).parents[2] / "docs" / "decisions.md").read_text()
+    text = (Path(__file__).parents[2] / "docs" / "bot-backtest.md").read_text()
     assert re.findall(r"^\| (.*?) \|", text.partition("| why |")[2].partition("\n\n")[0], re.M) == [*Kind]

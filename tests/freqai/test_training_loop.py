@@ -386,7 +386,7 @@ def test_what_counts_as_hanging_grows_with_the_pauses_of_trainings_that_went_wel
 def test_pairs_that_are_due_train_side_by_side_and_freqais_code_runs_in_one_at_a_time(
     quick: Trainings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bot, both_train = quick.bot, threading.Barrier(2, timeout=30)
+    bot, both_train = quick.bot, threading.Barrier(2, timeout=120)
     in_freqai: list[str] = []
     seen: list[list[str]] = []
 
@@ -433,7 +433,7 @@ def test_one_of_several_that_hangs_is_left_to_itself_and_holds_no_other_up(
         if pair == PAIR:
             # In FreqAI's own code: it does not hand its turn on.
             hanging.set()
-            released.wait(30)
+            released.wait(120)
             quick.loop.progress_of(pair).check()
         bot.model.dd.pair_dict[pair]["trained_timestamp"] = 10**11
         other.set()
@@ -441,7 +441,7 @@ def test_one_of_several_that_hangs_is_left_to_itself_and_holds_no_other_up(
     monkeypatch.setattr(bot.model, "extract_data_and_train_model", train)
     monkeypatch.setattr(quick.loop, "_side_by_side", lambda: 2)
     first = quick.loop.start(bot.strategy)
-    assert hanging.wait(30)
+    assert hanging.wait(120)
     progress = quick.loop.under_way[PAIR]
     progress._marked -= 2 * training_loop.HANGS_AFTER_SECONDS
     quick.loop.look_after(bot.strategy)
@@ -450,7 +450,7 @@ def test_one_of_several_that_hangs_is_left_to_itself_and_holds_no_other_up(
     assert PAIR not in quick.loop.under_way
     assert f"{PAIR}: a training hangs and cannot be ended" in messages[0]
     # The other one waited for its turn.
-    assert other.wait(30)
+    assert other.wait(120)
     assert first.is_alive()
     released.set()
     bot.model._stop_event.set()

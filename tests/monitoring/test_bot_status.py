@@ -8,6 +8,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from rich.console import Console
 from mtfscalper.cli import main
 from mtfscalper.freqai.health import HEALTH_NAME, BotHealth, PairHealth
 from mtfscalper.freqai.sharing import Process
+from mtfscalper.monitoring import bot_status
 from mtfscalper.monitoring.bot_status import Level, Status, prometheus, show, worst
 
 PAIR, OTHER_PAIR = "BTC/USDT:USDT", "ETH/USDT:USDT"
@@ -55,9 +57,12 @@ def status_of(health: BotHealth, folder: Path, age: float = 0.0) -> Status:
     :param age: seconds since it was written
     """
     health.write(folder)
-    written = time.time() - age
-    os.utime(folder / HEALTH_NAME, (written, written))
-    return Status.of(folder)
+    now = time.time()
+    os.utime(folder / HEALTH_NAME, (now - age, now - age))
+    with pytest.MonkeyPatch.context() as patch:
+        # It is looked at in the same moment, however slow the machine is.
+        patch.setattr(bot_status, "time", SimpleNamespace(time=lambda: now))
+        return Status.of(folder)
 
 
 def gone() -> dict[str, Any]:

@@ -42,7 +42,7 @@ def port(made: MadeUp) -> Iterator[int]:
 @pytest.fixture
 def guarded(made: MadeUp, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     monkeypatch.setenv(TOKEN_VARIABLE, TOKEN)
-    with served("--userdir", str(made.userdir)) as at:
+    with served("--userdir", str(made.userdir), "--study", NAME) as at:
         yield at
 
 
@@ -194,6 +194,7 @@ class Tab:
         self.errors: list[str] = []
         self.requests: list[str] = []
         self.page = browser.new_page(viewport={"width": width, "height": 900})
+        self.page.set_default_timeout(120_000)
         self.page.on("console", lambda said: self.errors.append(said.text) if said.type == "error" else None)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
         self.page.on("request", lambda request: self.requests.append(request.url))
@@ -235,7 +236,7 @@ def test_tensorboard_shows_the_trainings_of_the_study_alone(made: MadeUp, port: 
     tab = Tab(chromium, port, 1600)
     page = tab.go(f"/tensorboard/?runFilter=study_{NAME}_#timeseries")
     # TensorBoard looks for new files every five seconds, and its page asks when it is told to.
-    for _ in range(60):
+    for _ in range(240):
         if page.get_by_text(f"study_{NAME}_abc_1").count():
             break
         page.wait_for_timeout(500)

@@ -60,7 +60,7 @@ def test_in_lockstep_other_threads_have_their_turn_before_the_main_one_goes_on(
     clock: SimulatedClock, in_thread: Callable[[Callable[[], None]], threading.Thread], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # However slow the machine is.
-    monkeypatch.setattr(bot_time, "BUSY_AFTER_SECONDS", 20)
+    monkeypatch.setattr(bot_time, "BUSY_AFTER_SECONDS", 120)
     pace, stop, waiting = Lockstep(clock), threading.Event(), threading.Event()
     seen: list[float] = []
 

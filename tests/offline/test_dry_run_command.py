@@ -1,6 +1,7 @@
 """``mtfscalper dry-run`` drives a bot to its time, ends it, and tells what it left. A small program is the bot here."""
 
 import json
+import shlex
 import signal
 import sqlite3
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from docs_commands import COMMANDS_IN_DOCS
 from rich.console import Console
 
 from mtfscalper.cli import main
@@ -18,7 +20,7 @@ from mtfscalper.offline import SIMULATED_KEY, ReplayError, dry_run
 from mtfscalper.offline import stage as stage_module
 from mtfscalper.offline.bot_summary import BotSummary
 from mtfscalper.offline.dry_run import CONFIGS, DryRunRequest, run_dry_run
-from mtfscalper.offline.faults import Rule
+from mtfscalper.offline.faults import Rule, random_rules
 from mtfscalper.offline.simulated_clock import SimulatedClock
 from mtfscalper.offline.stage import Stage, StageHome
 from mtfscalper.offline.synthetic import DEFAULT_START, write_market
@@ -247,6 +249,34 @@ def test_wrong_options_name_what_is_accepted(
         main(["dry-run", *arguments])
     assert stop.value.code == 2
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("line", sorted({one.line for one in COMMANDS_IN_DOCS if one.kind == "mtfscalper dry-run"}))
+def test_what_the_docs_ask_of_a_dry_run_is_what_is_run(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[DryRunRequest] = []
+    monkeypatch.setattr(dry_run, "run_dry_run", lambda request, _: asked.append(request) or 0)
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert main(shlex.split(line)[1:]) == 0
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    # Each of these is carried out by a test of this file, or of tests/acceptance.
+    changes = {
+        "--hours 6": {"hours": 6.0},
+        "--faults 0.02": {"rules": random_rules(0.02)},
+        "--simulated-live": {"is_live": True},
+        "--speed 40": {"speed": 40},
+        "--ui": {"ui_port": 8080},
+        "--datadir user_data/data/binance": {"datadir": Path("user_data/data/binance")},
+        "--from 2025-06-10": {"start": datetime(2025, 6, 10, tzinfo=UTC)},
+        "--hours 48": {"hours": 48.0},
+    }
+    wanted, left = DryRunRequest(), line.removeprefix("mtfscalper dry-run")
+    for words, change in changes.items():
+        if words in left:
+            wanted, left = wanted._replace(**change), left.replace(words, "")
+    assert left.strip() == ""
+    assert asked == [wanted]
 
 
 # ---------------------------------------------------------------------- the stage itself

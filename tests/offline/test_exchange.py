@@ -306,10 +306,10 @@ def test_other_hosts_than_loopback_are_refused(datadir: Path, host: str) -> None
 def test_the_port_is_closed_to_every_other_address_of_this_computer(running: ReplayExchange) -> None:
     # 127.0.0.2 is this computer too; a listener on 0.0.0.0 would answer there.
     with socket.socket() as probe:
-        probe.settimeout(1)
+        probe.settimeout(120)
         assert probe.connect_ex((LOOPBACK, running.port)) == 0
     with socket.socket() as probe:
-        probe.settimeout(1)
+        probe.settimeout(120)
         assert probe.connect_ex(("127.0.0.2", running.port)) != 0
 
 
@@ -329,7 +329,7 @@ def test_the_exchange_stops_with_its_block_even_after_an_exception(datadir: Path
     with pytest.raises(RuntimeError, match="inside"), ReplayExchange(datadir) as exchange:
         raise RuntimeError("inside")
     with socket.socket() as probe:
-        probe.settimeout(1)
+        probe.settimeout(120)
         assert probe.connect_ex((LOOPBACK, exchange.port)) != 0
     # The port is free for the next one.
     with ReplayExchange(datadir, exchange.port) as again:

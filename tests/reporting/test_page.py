@@ -192,6 +192,7 @@ _LOOK = """() => {
 def look(context: Any, file: Path, then: str) -> tuple[Looked, Looked]:
     """The page, and what becomes of it once its reader prefers another colour scheme."""
     tab, said, requests = context.new_page(), [], []
+    tab.set_default_timeout(120_000)
     tab.on("console", lambda message: said.append(message.text))
     tab.on("pageerror", lambda error: said.append(str(error)))
     tab.on("request", lambda request: requests.append(request.url))

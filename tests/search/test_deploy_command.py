@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from docs_commands import COMMANDS_IN_DOCS
 from optuna.trial import FrozenTrial
 from rich.console import Console
 from search.judged_studies import CODE, finished, locked_run, make_study, study_folder
@@ -220,6 +222,15 @@ def test_what_is_deployed_without_a_bot_that_follows_has_a_status_of_its_own(
     assert main([*words, "--rollback", "--name", "small"]) == 2
     actions = [record["action"] for record in Deployments(tmp_path).log.records()]
     assert actions == [*("deploy", "reload") * 2, "rollback", "reload", "refuse"]
+
+
+def test_what_the_docs_ask_to_be_watched_is_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[DeployRequest] = []
+    monkeypatch.setattr(deploy_command, "watch", lambda request, _: asked.append(request))
+    [line] = {one.line for one in COMMANDS_IN_DOCS if one.form == "mtfscalper study deploy --reload --study --watch"}
+    assert main(shlex.split(line)[1:]) == 0
+    [request] = asked
+    assert (request.study, request.line, request.reload) == ("NAME", "NAME", "http://127.0.0.1:8080")
 
 
 @pytest.mark.parametrize(

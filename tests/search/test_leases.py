@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from pathlib import Path
 
@@ -116,18 +117,15 @@ def test_stopping_is_no_attempt(study: optuna.Study) -> None:
 
 
 def test_a_lease_is_renewed_while_it_is_held_and_notices_that_it_is_lost(study: optuna.Study) -> None:
-    trial, looks = study.ask(X), list[float]()
-    with Lease(study._storage, trial._trial_id, LeaseTimes(0.02, 0.0), lambda: looks.append(time.time())) as lease:
+    trial, looked = study.ask(X), threading.Semaphore(0)
+    with Lease(study._storage, trial._trial_id, LeaseTimes(0.02, 0.0), looked.release) as lease:
         first = study.trials[0].system_attrs[LEASE]["until"]
-        for _ in range(500):
-            if study.trials[0].system_attrs[LEASE]["until"] > first:
-                break
-            time.sleep(0.01)
+        # It looks before it renews: at the second look the first renewal is done.
+        for _ in range(2):
+            assert looked.acquire(timeout=120)
         assert study.trials[0].system_attrs[LEASE]["until"] > first
-        assert looks
+        assert not lease.is_lost
         study.tell(trial, 1.0)
-        for _ in range(500):
-            if lease.is_lost:
-                break
-            time.sleep(0.01)
+        lease._thread.join(120)
+        assert not lease._thread.is_alive()
         assert lease.is_lost

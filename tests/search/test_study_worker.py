@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-import signal
 import sys
 import time
 from collections import Counter
@@ -18,6 +17,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.storages.journal import JournalFileOpenLock
+from optuna.trial import TrialState
 from studies import run_of, spec_of
 
 from mtfscalper.search import attachments, leases, trial, worker
@@ -33,6 +33,8 @@ SPEC = spec_of()
 PERIODS = ("2024-09-05", "2024-09-06")
 INSTANCES = [(pair, period) for pair in SPEC.pairs for period in PERIODS]
 LONG_AGO = datetime(2000, 1, 1)
+# A worker that lives is not taken for dead, however slow the machine is.
+TIMES = LeaseTimes(0.5, 3600.0)
 
 
 class Bench:
@@ -59,8 +61,7 @@ class Bench:
         return run_of(seed, dict(zip(INSTANCES, values.tolist(), strict=True)))
 
     def work(self, trials: int, since: datetime = LONG_AGO, **more: Any) -> str | None:
-        times = LeaseTimes(0.5, 0.5)
-        made = Worker(self.study, self.folder, SPEC, self.home, self.run, times, arguments=())
+        made = Worker(self.study, self.folder, SPEC, self.home, self.run, TIMES, arguments=())
         return made.work(Plan(trials, None, since, **more))
 
 
@@ -157,7 +158,7 @@ def test_a_trial_that_fails_says_why_and_three_in_a_row_stop_the_study(
     bench = Bench(tmp_path, monkeypatch, value)
     monkeypatch.setattr(bench, "_value", value)
     spec = spec_of(tuning_seeds=(7,))
-    made = Worker(bench.study, bench.folder, spec, tmp_path, bench.run, LeaseTimes(0.5, 0.5), arguments=())
+    made = Worker(bench.study, bench.folder, spec, tmp_path, bench.run, TIMES, arguments=())
     reason = made.work(Plan(5, None, LONG_AGO))
     assert reason is not None
     assert "the last 3 trials failed (trials 3, 4, 5), the newest with: OSError: no such exchange" in reason
@@ -282,12 +283,21 @@ def test_what_comes_out_of_a_trial_that_was_taken_back_is_dropped(
     assert bench.study.trials[0].params == bench.study.trials[1].params
 
 
-def slow_worker(home: Path, trials: int) -> None:
-    """A process of its own whose backtests take a moment, each noted in a file."""
+# For whoever knows that nobody lives: a lease is over as soon as it ends.
+OVER = LeaseTimes(0.5, 0.0)
+
+
+def working(home: Path, trials: int, number: int, *, hangs: bool) -> None:
+    """A process of its own at work until it is killed: it says when its first backtest has begun.
+
+    :param hangs: in that backtest, for ever, and not until it may go on
+    """
     with pytest.MonkeyPatch.context() as patch:
 
         def value(rate: float, seed: int) -> float:
-            time.sleep(0.05)
+            (home / f"begun {number}").touch()
+            while hangs or not (home / "go on").exists():
+                time.sleep(0.01)
             return rate
 
         bench = Bench(home, patch, value)
@@ -295,36 +305,69 @@ def slow_worker(home: Path, trials: int) -> None:
         bench.work(trials)
 
 
+def taking_over(home: Path, trials: int, all_there: Any) -> None:
+    """A process of its own that finds what the dead left at the same time as others, and works on to the end."""
+    with pytest.MonkeyPatch.context() as patch:
+        bench = Bench(home, patch, lambda rate, seed: rate)
+        bench.study = open_study(open_storage(None, bench.folder), SPEC, [os.getpid()])
+        bench.study.get_trials()
+        all_there.wait(120)
+        leases.take_back(bench.study, OVER)
+        # Nobody has a trial before all have looked: by now, a living one's lease would seem over too.
+        all_there.wait(120)
+        bench.work(trials)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no fork, and no SIGKILL")
 def test_killed_workers_lose_no_parameters_and_no_trial_is_finished_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A worker that is killed in the middle of a record leaves the journal's lock: the others break it after so long.
-    monkeypatch.setattr(JournalFileOpenLock.__init__, "__defaults__", (3,))
     trials, context = 12, multiprocessing.get_context("fork")
-    bench = Bench(tmp_path, monkeypatch, lambda rate, seed: rate)
-    random, killed, living = np.random.default_rng(1), 0, list[Any]()
-    while worker.finished_of(bench.study.trials) < trials:
-        living = [process for process in living if process.is_alive()]
-        while len(living) < 3:
-            process = context.Process(target=slow_worker, args=(tmp_path, trials))
-            process.start()
-            living.append(process)
-        time.sleep(0.2)
-        if killed < 6 and worker.running_of(bench.study.trials) > 0:
-            victim = living[int(random.integers(len(living)))]
-            os.kill(victim.pid, signal.SIGKILL)
-            victim.join()
-            killed += 1
-    for process in living:
-        process.join(30)
+    with monkeypatch.context() as patch:
+        # In seconds; the workers have half a minute, as ever.
+        patch.setattr(JournalFileOpenLock.__init__, "__defaults__", (3,))
+        bench = Bench(tmp_path, monkeypatch, lambda rate, seed: rate)
+    killed = [
+        context.Process(target=working, args=(tmp_path, trials, number), kwargs={"hangs": number % 2 == 0})
+        for number in range(6)
+    ]
+    for process in killed:
+        process.start()
+    while len(list(tmp_path.glob("begun *"))) < len(killed):
+        assert all(process.is_alive() for process in killed)
+        time.sleep(0.01)
+    # Three die in a backtest, three wherever they are.
+    (tmp_path / "go on").touch()
+    random = np.random.default_rng(1)
+    for process in killed:
+        time.sleep(random.uniform(0.0, 0.1))
+        process.kill()
+        process.join()
+    # One that was killed in the middle of a record left the journal's lock, which whoever writes next breaks.
+    bench.study.set_user_attr("killed", len(killed))
+    left = bench.study.get_trials(states=(TrialState.RUNNING,))
+    assert len(left) >= 3
+    while not all(leases._is_stale(one, OVER) for one in left):
+        time.sleep(0.01)
+    all_there = context.Barrier(3)
+    others = [context.Process(target=taking_over, args=(tmp_path, trials, all_there)) for _ in range(3)]
+    for process in others:
+        process.start()
+    for process in others:
+        process.join()
+    assert [process.exitcode for process in others] == [0, 0, 0]
     done = bench.study.trials
-    assert killed >= 3
     assert worker.finished_of(done) == trials
     finished = Counter(trial.params["learning_rate"] for trial in done if trial.state.name in ("COMPLETE", "PRUNED"))
     assert max(finished.values()) == 1
-    lost = {trial.params["learning_rate"] for trial in done if trial.user_attrs.get(leases.SET_ASIDE) == leases.LOST}
-    assert lost
+    # One may have been killed before it had parameters.
+    lost = {
+        trial.params["learning_rate"]
+        for trial in done
+        if trial.user_attrs.get(leases.SET_ASIDE) == leases.LOST and trial.params
+    }
+    assert lost == {trial.params["learning_rate"] for trial in left if trial.params}
+    assert len(lost) >= 3
     assert lost <= set(finished)
 
 
