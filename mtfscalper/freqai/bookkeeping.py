@@ -151,6 +151,7 @@ class Bookkeeper(HistoryDrawer):
         self.owner.trouble(
             policy_trouble(coin),
             f"{coin}: {what} is not used: {refused}. A new one is trained at once; until then {meanwhile}.{aside}",
+            coin,
         )
 
     def policy_in_use(self, pair: str) -> PolicyName | None:

@@ -194,6 +194,7 @@ class CandleDoor:
         self._owner.trouble(
             _away_trouble(key),
             f"{said}; what is decided goes by the candles before it until they come, and this is told once",
+            key[0],
         )
 
     def _tell_here(self, key: _Key) -> None:
@@ -234,9 +235,10 @@ class CandleDoor:
                 f"{pair} {timeframe}: the exchange sent {'; '.join((*found.refused, *found.doubts))}; accepted: "
                 "candles that can be true; what is refused counts as missing, and is asked for again; nothing need be "
                 "done unless this lasts: then look at the exchange's status and at this machine's clock",
+                pair,
             )
         elif found.doubts:
-            self._owner.trouble(name, f"{pair} {timeframe}: the exchange sent {'; '.join(found.doubts)}")
+            self._owner.trouble(name, f"{pair} {timeframe}: the exchange sent {'; '.join(found.doubts)}", pair)
         else:
             self._owner.healed(name, f"{pair} {timeframe}: the candles are sound again.")
 

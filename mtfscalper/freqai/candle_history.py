@@ -127,6 +127,7 @@ class CandleHistory:
                     name,
                     f"{pair} {timeframe}: candles from {since} on are missing for trainings, and the exchange did not "
                     f"send them ({why}); they are filled flat meanwhile, and asked for every hour",
+                    pair,
                 )
             return have
         came, _ = sift_frame(came, pair, timeframe, now)

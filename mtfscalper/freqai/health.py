@@ -24,7 +24,7 @@ class PairHealth:
 
     :ivar trained_at: of the policy in use
     :ivar expires_at: when it enters no more, 0 for never
-    :ivar retrain_at: when it is trained again; after a failure, the next attempt
+    :ivar retrain_at: when it is trained again; after a failure, the next attempt; 0 while it is not on the whitelist
     :ivar n_features: that it sees of a candle
     :ivar training_since: of a training that runs now
     :ivar ended_at: of the last training
@@ -40,6 +40,9 @@ class PairHealth:
     :ivar leave_probability: which it gave leaving
     :ivar falls_back: whether its policy did not beat classic exits, so that the rules end its trades
         (``rl_config.fallback``); None where it need not
+    :ivar met_at: since when the bot, as it runs now, trades it
+    :ivar is_listed: whether it is on the whitelist. One that has left it is neither entered nor trained; it is told of
+        as long as a trade of it is open
     """
 
     trained_at: float = 0.0
@@ -59,6 +62,8 @@ class PairHealth:
     leave: bool = False
     leave_probability: float = 0.0
     falls_back: bool | None = None
+    met_at: float = 0.0
+    is_listed: bool = True
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,9 @@ class BotHealth:
     :ivar retrain_seconds: ``live_retrain_hours``
     :ivar stopped_at: when it was stopped, 0 while it runs
     :ivar trains: whether its training thread runs
-    :ivar troubles: what its owner has been told of and is not over, by name
+    :ivar troubles: what its owner has been told of and is not over, by name; nothing of pairs that have left the
+        whitelist and have no open trade
+    :ivar pairs: those of the whitelist, and those of open trades
     """
 
     identifier: str

@@ -13,6 +13,7 @@ from typing import Any
 from freqtrade.exchange import timeframe_to_seconds
 from freqtrade.freqai.data_drawer import METADATA
 from freqtrade.freqai.freqai_interface import IFreqaiModel
+from freqtrade.persistence import Trade
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
@@ -28,8 +29,6 @@ from mtfscalper.trading.actions import Action
 
 logger = logging.getLogger(__name__)
 
-# A pair without a trade is passed over no more once it has left the whitelist.
-_SILENT_CANDLES = 3
 _PROBABILITIES = {
     Action.LONG_ENTER: LONG_ENTER_COLUMN,
     Action.SHORT_ENTER: SHORT_ENTER_COLUMN,
@@ -54,6 +53,11 @@ class HealthWriter:
         # Of each pair, what its last candle came to, and when the bot passed over it.
         self._decided: dict[str, PairHealth] = {}
         self._passed_at: dict[str, float] = {}
+        # Of each pair that the bot trades now, since when it does.
+        self._met_at: dict[str, float] = {}
+        # As of the last pass: pairs of open trades, and those that the strategy reads beside the ones it trades.
+        self._held: set[str] = set()
+        self._read: set[str] = set()
         self._written: BotHealth | None = None
         self._lock = threading.Lock()
         self._has_failed = False
@@ -66,6 +70,7 @@ class HealthWriter:
         """
         self._strategy = strategy
         self._looked_at = self._passed_at[pair] = time.time()
+        self._note_pairs(strategy)
         # NaN where nobody decided, as on a candle that was missed and that an exchange which lags behind sends last.
         last = frame.iloc[-1].dropna().to_dict()
         action = Action(int(last.get(ACTION_COLUMN, Action.NEUTRAL)))
@@ -77,6 +82,18 @@ class HealthWriter:
             falls_back=falls_back,
         )
         self.write()
+
+    def _note_pairs(self, strategy: IStrategy) -> None:
+        """Note the pairs that the bot has to do with; by its own thread, whose database this is."""
+        try:
+            if strategy.dp is not None:
+                self._read = {pair for pair, *_ in strategy.gather_informative_pairs()}
+            # FreqAI's hooks may be called without a bot, and its database, around them.
+            if hasattr(Trade, "session"):
+                self._held = {trade.pair for trade in Trade.get_trades_proxy(is_open=True)}
+        except Exception as error:
+            # The database may be locked for a moment; of a strategy's own code freqtrade says the rest.
+            logger.debug("The pairs that the bot has to do with cannot be read (%s): those of before count.", error)
 
     def stopped(self) -> None:
         """Note that the bot stops, and write."""
@@ -103,7 +120,7 @@ class HealthWriter:
             self._has_failed = True
 
     def _gathered(self, strategy: IStrategy) -> BotHealth:
-        freqai = self._model.freqai_info
+        freqai, pairs = self._model.freqai_info, self._traded(strategy)
         return BotHealth(
             identifier=self._model.identifier,
             process=self._process,
@@ -114,19 +131,22 @@ class HealthWriter:
             retrain_seconds=3600.0 * float(freqai.get("live_retrain_hours", 0)),
             stopped_at=self._stopped_at,
             trains=self._trainings.is_alive,
-            troubles=self._owner.troubles,
-            pairs={pair: self._pair(pair, decided, strategy) for pair, decided in self._traded(strategy).items()},
+            troubles=self._owner.troubles_of({*pairs, *self._read}),
+            pairs={pair: self._pair(pair, decided, strategy) for pair, decided in pairs.items()},
         )
 
     def _traded(self, strategy: IStrategy) -> dict[str, PairHealth]:
-        """What the last candle of each pair came to that the bot trades, or still has a trade of.
-
-        A pair that has left the whitelist is passed over as long as it has a trade, and is of no concern after that.
-        """
+        """What the last candle of each pair came to that the bot trades, or still has a trade of."""
         listed = strategy.dp.current_whitelist() if strategy.dp is not None else []
-        latest = self._looked_at - _SILENT_CANDLES * timeframe_to_seconds(strategy.timeframe)
-        others = [pair for pair, passed_at in dict(self._passed_at).items() if passed_at >= latest]
-        return {pair: self._decided.get(pair, PairHealth()) for pair in dict.fromkeys([*listed, *others])}
+        # It may have been entered after the last pass over it.
+        latest = self._looked_at - timeframe_to_seconds(strategy.timeframe)
+        late = {pair for pair, passed_at in dict(self._passed_at).items() if passed_at > latest}
+        pairs = list(dict.fromkeys([*listed, *sorted(self._held | late)]))
+        self._met_at = {pair: self._met_at.get(pair, time.time()) for pair in pairs}
+        return {
+            pair: replace(self._decided.get(pair, PairHealth()), met_at=self._met_at[pair], is_listed=pair in listed)
+            for pair in pairs
+        }
 
     def _pair(self, pair: str, decided: PairHealth, strategy: IStrategy) -> PairHealth:
         drawer, freqai = self._drawer, self._model.freqai_info
@@ -138,12 +158,13 @@ class HealthWriter:
         attempts, current = self._trainings.attempts(pair), self._trainings.under_way.get(pair)
         last = self._trainings.last.get(pair)
         retrain_at = noted_at + 3600.0 * float(freqai.get("live_retrain_hours", 0)) if noted_at else 0.0
+        next_at = max(retrain_at, attempts.next_at) if decided.is_listed else 0.0
         metadata = drawer.meta_data_dictionary.get(pair, {}).get(METADATA, {})
         health = replace(
             decided,
             trained_at=trained_at,
             expires_at=expires_at or 0.0,
-            retrain_at=max(retrain_at, attempts.next_at),
+            retrain_at=next_at,
             n_features=len(metadata.get("training_features_list", ())),
             training_since=current.began_at if current is not None else 0.0,
             n_failures=attempts.n_failures,

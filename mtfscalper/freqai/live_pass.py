@@ -148,7 +148,7 @@ class LivePasses:
         fallen, message = must_fall_back(origin.judged), who_ends_trades(origin.judged, pair)
         name = fallback_trouble(pair)
         if fallen:
-            told = self._owner.trouble(name, f"{message} The next message comes once a policy beats them.")
+            told = self._owner.trouble(name, f"{message} The next message comes once a policy beats them.", pair)
         else:
             told = self._owner.healed(name, message)
         if not told:
@@ -171,6 +171,7 @@ class LivePasses:
                 policy_trouble(pair),
                 f"{pair}: its policy cannot decide ({type(error).__name__}: {error}). Nothing is entered, and "
                 f"{_STAYS}, until a new one is trained.",
+                pair,
             )
             if told:
                 logger.exception("%s: the policy cannot decide.", pair)
@@ -194,6 +195,7 @@ class LivePasses:
             name,
             f"{pair}: its policy is older than freqai.expiration_hours, {expiry.hours:g}. It goes on deciding about an "
             "open trade, and nothing is entered until a training goes well.",
+            pair,
         )
         return True
 
@@ -230,7 +232,7 @@ class LivePasses:
             self._drawer.train_at_once(pair)
 
     def _retrain(self, pair: str, message: str) -> None:
-        if not self._owner.trouble(policy_trouble(pair), message):
+        if not self._owner.trouble(policy_trouble(pair), message, pair):
             # The owner knows of another trouble with it already.
             logger.warning("%s", message)
         self._drawer.train_at_once(pair)

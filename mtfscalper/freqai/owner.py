@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Container
+from typing import NamedTuple
 
 from freqtrade.data.dataprovider import DataProvider
 
@@ -20,6 +22,15 @@ def fallback_trouble(pair: str) -> str:
     return f"fallback {pair}"
 
 
+class _Trouble(NamedTuple):
+    """
+    :ivar pair: that it concerns alone, None where it concerns the bot
+    """
+
+    message: str
+    pair: str | None
+
+
 class Owner:
     """Tells the owner of a bot, in the log and through freqtrade's own messages (Telegram, webhook, FreqUI).
 
@@ -29,7 +40,7 @@ class Owner:
 
     def __init__(self) -> None:
         self._messenger: DataProvider | None = None
-        self._troubles: dict[str, str] = {}
+        self._troubles: dict[str, _Trouble] = {}
         self._lock = threading.Lock()
 
     def reach_by(self, messenger: DataProvider | None) -> None:
@@ -40,18 +51,28 @@ class Owner:
     def troubles(self) -> dict[str, str]:
         """What is wrong now: the message that was told, by trouble."""
         with self._lock:
-            return dict(self._troubles)
+            return {name: trouble.message for name, trouble in self._troubles.items()}
 
-    def trouble(self, name: str, message: str) -> bool:
+    def troubles_of(self, pairs: Container[str]) -> dict[str, str]:
+        """As :attr:`troubles`, without what concerns other pairs alone."""
+        with self._lock:
+            return {
+                name: trouble.message
+                for name, trouble in self._troubles.items()
+                if trouble.pair is None or trouble.pair in pairs
+            }
+
+    def trouble(self, name: str, message: str, pair: str | None = None) -> bool:
         """Tell of something that is wrong, unless it has been told.
 
         :param name: by which it is known again
         :param message: what, where, and what to do; a later one under the same name is kept and not told
+        :param pair: that it concerns alone: of no interest while the bot has nothing to do with it
         :return: whether it was told now
         """
         with self._lock:
             is_new = name not in self._troubles
-            self._troubles[name] = message
+            self._troubles[name] = _Trouble(message, pair)
         if is_new:
             logger.warning("%s", message)
             self._send(message)

@@ -20,6 +20,7 @@ from mtfscalper.freqai.bookkeeping import Bookkeeper
 from mtfscalper.freqai.expiry import Expiry
 from mtfscalper.freqai.owner import Owner
 from mtfscalper.freqai.training_progress import TrainingHungError, TrainingProgress
+from mtfscalper.freqai.training_turn import TrainingTurn
 from mtfscalper.machine import give_back_memory
 
 logger = logging.getLogger(__name__)
@@ -29,6 +30,9 @@ LOOK_SECONDS = 1.0
 # A training hangs that shows no sign of life for so many times the longest pause in trainings that went well, and not
 # before the floor: one update of a large network on a slow machine takes minutes. True time.
 HANGS_AFTER_TIMES, HANGS_AFTER_SECONDS = 10.0, 1800.0
+# For which one that is given up may take to end: its process, and all that this started, is ended within seconds. The
+# bot looks again as soon as it passes over its next pair.
+ENDS_WITHIN_SECONDS = 60.0
 # How long a failure waits for the word that the bot stops: a signal ends a training's processes before it is heard of.
 _STOP_SECONDS = 2.0
 _NEVER_TRAINED = {"trained_timestamp": 0}
@@ -65,11 +69,13 @@ class _Due(NamedTuple):
     :ivar kitchen: FreqAI's, of the pair
     :ivar timerange: to train on
     :ivar load_timerange: of the candles that are read for it
+    :ivar trained_at: of the training before, seconds since 1970
     """
 
     kitchen: FreqaiDataKitchen
     timerange: TimeRange
     load_timerange: TimeRange
+    trained_at: int
 
 
 class TrainingLoop:
@@ -119,8 +125,7 @@ class TrainingLoop:
         self._own = threading.local()
         # By pair. A training that is no more among them has been left to itself.
         self._under_way: dict[str, TrainingProgress] = {}
-        # Who holds it runs FreqAI's code. One that hangs in there keeps it, and the others get another one.
-        self._turn = threading.Lock()
+        self._turn = TrainingTurn()
         self._usual_pause = 0.0
         self.last: dict[str, LastTraining] = {}
 
@@ -148,15 +153,14 @@ class TrainingLoop:
     @contextmanager
     def aside(self) -> Iterator[None]:
         """Let the turn of other trainings come, while this thread's own runs in a process."""
-        turn: threading.Lock | None = getattr(self._own, "turn", None)
-        if turn is None:
+        progress: TrainingProgress | None = getattr(self._own, "progress", None)
+        if progress is None or not self._turn.leave(progress):
             yield
             return
-        turn.release()
         try:
             yield
         finally:
-            self._own.turn = self._next_turn()
+            self._turn.take(progress, progress.mark)
 
     # ------------------------------------------------------------------ the thread
 
@@ -191,12 +195,12 @@ class TrainingLoop:
             is_free = pair not in self._under_way and self.attempts(pair).is_due(time.time())
             if is_free and not self._waits(pair) and self._train_if_due(pair, strategy, beside=n > 1) and n == 1:
                 break
-        if self._is_unsaved and self._saving.attempts.is_due(time.time()) and self._turn.acquire(timeout=LOOK_SECONDS):
+        if self._is_unsaved and self._saving.attempts.is_due(time.time()) and self._turn.take_if_free(self._saving):
             try:
                 with self._guarded(self._saving):
                     self._save()
             finally:
-                self._turn.release()
+                self._turn.leave(self._saving)
 
     def look_after(self, strategy: IStrategy) -> None:
         """Restart the thread if it is gone, and give up a training that hangs; called by the bot's own thread."""
@@ -222,8 +226,8 @@ class TrainingLoop:
             )
             logger.warning("%s: the training hangs, and is ended.", progress.pair)
             return
-        if self._is_left(progress):
-            # It has ended while it was looked at.
+        if progress.given_up_seconds < ENDS_WITHIN_SECONDS or self._is_left(progress):
+            # It is being ended, or has ended while it was looked at.
             return
         # Nothing ends it: whatever it waits for, another thread takes over.
         self._owner.trouble(
@@ -232,7 +236,8 @@ class TrainingLoop:
             'suits you; with freqai.rl_config.live_training "process" such a training can be ended.',
         )
         self._under_way.pop(progress.pair, None)
-        self._turn = threading.Lock()
+        # If it is its turn at all: one that hangs elsewhere takes it from nobody.
+        self._turn.leave(progress)
         self._note_failure(progress, TrainingHungError("it hangs, and cannot be ended"))
         self._to_the_end(progress.pair)
         if self._side_by_side() == 1:
@@ -290,37 +295,29 @@ class TrainingLoop:
         _, trained_at = self._drawer.get_pair_dict_info(pair)
         kitchen = FreqaiDataKitchen(self._model.config, self._model.live, pair)
         is_due, timerange, load_timerange = kitchen.check_if_new_training_required(trained_at)
-        return _Due(kitchen, timerange, load_timerange) if is_due else None
+        return _Due(kitchen, timerange, load_timerange, trained_at) if is_due else None
 
     def _train(self, due: _Due, progress: TrainingProgress, strategy: IStrategy, loop: threading.Thread) -> None:
         """
         :param loop: the thread of the loop
         """
-        self._own.progress, self._own.serves, self._own.turn = progress, loop, self._next_turn()
+        self._own.progress, self._own.serves = progress, loop
         try:
             self._train_in_turn(due, progress, strategy)
         finally:
-            self._own.turn.release()
-            self._own.progress = self._own.turn = None
+            self._turn.leave(progress)
+            self._own.progress = None
             del self._own.serves
             if not self._is_left(progress):
                 # Whoever looks after it may take it away at this moment too.
                 self._under_way.pop(progress.pair, None)
 
-    def _next_turn(self) -> threading.Lock:
-        """Wait until no other training runs FreqAI's code.
-
-        :return: is held, and to be released
-        """
-        while not (turn := self._turn).acquire(timeout=LOOK_SECONDS):
-            # Meanwhile it may have been replaced, where a training hangs that holds it.
-            pass
-        return turn
-
     def _train_in_turn(self, due: _Due, progress: TrainingProgress, strategy: IStrategy) -> None:
         model, pair = self._model, progress.pair
-        before, trained_at = self._drawer.model_dictionary.get(pair), 0
+        before, trained_at = self._drawer.model_dictionary.get(pair), due.trained_at
         try:
+            # Who waits shows that it is alive, however long another one takes.
+            self._turn.take(progress, progress.mark)
             _, trained_at = self._drawer.get_pair_dict_info(pair)
             self._at_look()
             model.train_timer("start")
@@ -330,7 +327,7 @@ class TrainingLoop:
                 model.extract_data_and_train_model(due.timerange, pair, strategy, due.kitchen, due.load_timerange)
             finally:
                 with self._guarded(self._measuring):
-                    if not self._has_successor():
+                    if self._turn.is_of(progress) and not self._has_successor():
                         # Another training may have begun meanwhile.
                         model.begin_time_train = began
                         model.train_timer("stop", pair)
@@ -399,9 +396,9 @@ class TrainingLoop:
     def _note_failure(self, progress: TrainingProgress, error: Exception) -> None:
         pair, now = progress.pair, time.time()
         self.last[pair] = LastTraining(now, now - progress.began_at, one_line(error))
-        self._tell(self.attempts(pair), error, f"{pair}: training", f"training {pair}", self._meanwhile(pair))
+        self._tell(self.attempts(pair), error, f"{pair}: training", f"training {pair}", pair)
 
-    def _tell(self, attempts: Attempts, error: Exception, what: str, trouble: str, meanwhile: str = "") -> None:
+    def _tell(self, attempts: Attempts, error: Exception, what: str, trouble: str, pair: str | None = None) -> None:
         """Count a failure and tell of it: a kind that fails elsewhere too has had its traceback."""
         duties = (self._looking, self._measuring, self._saving)
         known = [*self._attempts.values(), *(duty.attempts for duty in duties)]
@@ -409,11 +406,11 @@ class TrainingLoop:
         attempts.failed(error, time.time())
         said = (
             f"{what} fails ({attempts.said}); failures since {moment(attempts.first_at)}: {attempts.n_failures}. Next "
-            f"attempt: {moment(attempts.next_at)}, later every hour.{meanwhile}"
+            f"attempt: {moment(attempts.next_at)}, later every hour.{self._meanwhile(pair) if pair else ''}"
         )
         if is_new:
             logger.error("%s fails; this is told once for errors of its kind:", what, exc_info=error)
-        if not self._owner.trouble(trouble, said):
+        if not self._owner.trouble(trouble, said, pair):
             logger.warning("%s", said)
 
     def _meanwhile(self, pair: str) -> str:

@@ -32,6 +32,7 @@ class TrainingProgress:
         self._check_stop = stop_on(stop)
         self._marked = time.monotonic()
         self._given_up: str | None = None
+        self._given_up_at = 0.0
 
     @property
     def silent_seconds(self) -> float:
@@ -42,6 +43,11 @@ class TrainingProgress:
     def is_given_up(self) -> bool:
         """Whether nobody waits for this training any more."""
         return self._given_up is not None
+
+    @property
+    def given_up_seconds(self) -> float:
+        """Since it was given up, 0 where it was not."""
+        return time.monotonic() - self._given_up_at if self.is_given_up else 0.0
 
     def mark(self, _: Evaluation | None = None) -> None:
         """Note a sign of life; a training calls this at its steps, see :meth:`check` for what is raised."""
@@ -61,4 +67,4 @@ class TrainingProgress:
 
     def give_up(self, why: str) -> None:
         """Let the training end at its next sign of life."""
-        self._given_up = why
+        self._given_up, self._given_up_at = why, time.monotonic()

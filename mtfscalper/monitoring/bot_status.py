@@ -112,19 +112,26 @@ def _findings(health: BotHealth, now: float, lives: bool) -> Iterator[Finding]:
     if lives and not health.stopped_at and not health.trains:
         yield Finding(Level.WARNING, "the training thread has ended; the bot's next candle starts it again")
     for pair, each in health.pairs.items():
-        if not each.trained_at:
+        if not each.is_listed:
+            # It is neither entered nor trained, and its trade goes on.
+            pass
+        elif not each.trained_at:
             yield Finding(Level.WARNING, f"{pair}: no policy has been trained yet, so nothing is traded")
         elif each.expires_at and now > each.expires_at:
             yield Finding(Level.CRITICAL, f"{pair}: its policy has expired, so nothing is entered")
         # Of one pair: where the bot as a whole is silent, that has been said.
-        silent = health.looked_at - each.candle_at - health.candle_seconds
-        if each.candle_at and silent > _SILENT_CANDLES * health.candle_seconds + _GRACE_SECONDS:
-            what = "no candle of it was analysed, while others were, since the one that closed"
-            yield Finding(
-                Level.CRITICAL, f"{pair}: {what} {_age(silent)} before: the exchange gives none that is sound"
+        closed_at = each.candle_at + health.candle_seconds if each.candle_at else 0.0
+        silent = health.looked_at - max(closed_at, each.met_at)
+        if (closed_at or each.met_at) and silent > _SILENT_CANDLES * health.candle_seconds + _GRACE_SECONDS:
+            what = "no candle of it was analysed, while others were,"
+            since = (
+                f"since the one that closed {_age(silent)} before"
+                if closed_at >= each.met_at
+                else f"in the {_age(silent)} since the bot began to trade it"
             )
+            yield Finding(Level.CRITICAL, f"{pair}: {what} {since}: the exchange gives none that is sound")
         late = now - each.retrain_at - health.retrain_seconds
-        if each.trained_at and not each.training_since and late > _OVERDUE_SECONDS:
+        if each.is_listed and each.trained_at and not each.training_since and late > _OVERDUE_SECONDS:
             yield Finding(Level.WARNING, f"{pair}: its training is overdue by {_age(now - each.retrain_at)}")
     for message in health.troubles.values():
         yield Finding(Level.WARNING, message)
@@ -177,6 +184,8 @@ def _ends_trades(each: PairHealth) -> Text:
 def _next_training(each: PairHealth, now: float) -> Text:
     if each.training_since:
         return Text(f"now, for {_age(now - each.training_since)}")
+    if not each.is_listed:
+        return Text("none: off the whitelist")
     attempt = f", attempt {each.n_failures + 1}" if each.n_failures else ""
     due = f"in {_age(each.retrain_at - now)}" if each.retrain_at > now else "due"
     return Text(due + attempt)
@@ -241,6 +250,7 @@ def prometheus(found: Sequence[Status]) -> str:
             for name, field in _OF_PAIR.items():
                 metrics[name][1].append((labels, float(getattr(each, field))))
             metrics["last_training_failed"][1].append((labels, float(bool(each.error))))
+            metrics["listed"][1].append((labels, float(each.is_listed)))
             if each.falls_back is not None:
                 metrics["falls_back"][1].append((labels, float(each.falls_back)))
     lines = []
@@ -259,7 +269,8 @@ _METRICS = {
     "troubles": "What the owner was told of and is not over",
     "model_trained_timestamp_seconds": "When the policy in use was trained, 0 for none",
     "model_expires_timestamp_seconds": "When the policy in use expires, 0 for never",
-    "next_training_timestamp_seconds": "When the pair is trained next",
+    "listed": "Whether the pair is on the whitelist; 0 where it has left it with a trade open, and is not trained",
+    "next_training_timestamp_seconds": "When the pair is trained next, 0 where it is not on the whitelist",
     "model_features": "Features of a candle that the policy sees",
     "training_failures": "Trainings that failed in a row",
     "last_training_failed": "Whether the last training failed",

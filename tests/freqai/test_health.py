@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import pandas as pd
 import pytest
 from freqai_runs import OTHER_PAIR, PAIR, Watch
 from freqtrade.freqai.data_drawer import METADATA
+from freqtrade.persistence import Trade
 from live_bot import LiveBot
 
 from mtfscalper import artefacts
 from mtfscalper.freqai import health_writer
 from mtfscalper.freqai.health import BotHealth, PairHealth, read_health
+from mtfscalper.freqai.training_progress import TrainingProgress
 from mtfscalper.monitoring.bot_status import Level, Status
 from mtfscalper.trading.actions import Action
 
@@ -80,25 +83,76 @@ def test_a_bot_tells_of_its_policy_its_trainings_and_its_decisions(
     assert told(bot)[0].stopped_at > 0
 
 
-def test_pairs_that_have_left_the_whitelist_are_of_no_concern_once_they_are_passed_over_no_more(
-    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def of_two(tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch) -> LiveBot:
+    return LiveBot(tmp_path, market, monkeypatch, exchange={"pair_whitelist": [PAIR, OTHER_PAIR]})
+
+
+def passed(bot: LiveBot, pair: str, frame: pd.DataFrame) -> BotHealth:
+    """What the bot tells of itself after its next pass over a pair."""
+    bot.next_candle()
+    with bot.clock():
+        bot.model._health.passed(pair, bot.strategy, frame, None)
+    return read_health(Path(bot.model.full_path))
+
+
+def test_a_pair_that_has_left_the_whitelist_is_told_of_as_long_as_it_has_a_trade(
+    of_two: LiveBot, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bot = LiveBot(tmp_path, market, monkeypatch, exchange={"pair_whitelist": [PAIR, OTHER_PAIR]})
+    bot, owner = of_two, of_two.model._owner
     frame = bot.analyse()
     health = read_health(Path(bot.model.full_path))
     # What is traded and has never been passed over is seen too.
     assert list(health.pairs) == [PAIR, OTHER_PAIR]
     assert health.pairs[OTHER_PAIR].candle_at == 0
+    trade = bot.open_trade(candles_ago=1)
+    with bot.clock():
+        bot.model._trainings._note_failure(TrainingProgress(PAIR, threading.Event()), ValueError("no candles"))
+    owner.trouble("markets", "none at all")
+    everything = [f"training {PAIR}", "markets"]
     monkeypatch.setattr(bot.strategy.dp, "current_whitelist", lambda: [OTHER_PAIR])
-    known = []
-    for _ in range(6):
-        with bot.clock():
-            bot.model._health.passed(OTHER_PAIR, bot.strategy, frame, None)
-        known.append(set(read_health(Path(bot.model.full_path)).pairs))
-        bot.next_candle()
-    # It may have a trade still; then it is passed over at every candle.
-    assert known[:3] == [{PAIR, OTHER_PAIR}] * 3
-    assert known[4:] == [{OTHER_PAIR}] * 2
+    for _ in range(5):
+        health = passed(bot, OTHER_PAIR, frame)
+        assert list(health.pairs) == [OTHER_PAIR, PAIR]
+        assert (health.pairs[PAIR].is_listed, health.pairs[OTHER_PAIR].is_listed) == (False, True)
+        assert (health.pairs[PAIR].retrain_at, health.pairs[PAIR].n_failures) == (0, 1)
+        assert list(health.troubles) == everything
+    trade.is_open = False
+    Trade.commit()
+    health = passed(bot, OTHER_PAIR, frame)
+    assert list(health.pairs) == [OTHER_PAIR]
+    assert list(health.troubles) == ["markets"]
+    # Once it is back, so is what was wrong with it, and nobody is told again.
+    monkeypatch.setattr(bot.strategy.dp, "current_whitelist", lambda: [OTHER_PAIR, PAIR])
+    health = passed(bot, OTHER_PAIR, frame)
+    assert list(health.troubles) == everything
+    assert health.pairs[PAIR].met_at > health.pairs[OTHER_PAIR].met_at
+
+
+def test_a_pair_that_was_passed_over_just_now_may_have_been_entered_since(
+    of_two: LiveBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = of_two
+    frame = bot.analyse()
+    monkeypatch.setattr(bot.strategy.dp, "current_whitelist", lambda: [OTHER_PAIR])
+    with bot.clock():
+        bot.model._health.passed(OTHER_PAIR, bot.strategy, frame, None)
+    assert set(read_health(Path(bot.model.full_path)).pairs) == {PAIR, OTHER_PAIR}
+    passed(bot, OTHER_PAIR, frame)
+    assert set(passed(bot, OTHER_PAIR, frame).pairs) == {OTHER_PAIR}
+
+
+def test_what_is_wrong_with_a_pair_that_features_are_made_of_concerns_the_bot(
+    of_two: LiveBot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot = of_two
+    frame = bot.analyse()
+    # As freqtrade gathers them: of include_corr_pairlist, and of the strategy's own informative pairs.
+    monkeypatch.setitem(bot.config["freqai"]["feature_parameters"], "include_corr_pairlist", ["ETH/BTC:BTC"])
+    for pair in ("ETH/BTC:BTC", "SOL/USDT:USDT"):
+        bot.model._owner.trouble(f"candles {pair} 5m", "of the future", pair)
+    health = passed(bot, PAIR, frame)
+    assert list(health.troubles) == ["candles ETH/BTC:BTC 5m"]
 
 
 def test_it_writes_when_something_changed_and_stops_nothing_where_it_cannot(

@@ -49,3 +49,10 @@ def test_without_a_messenger_it_stands_in_the_log(caplog: pytest.LogCaptureFixtu
         owner.trouble("training", "failed")
         owner.healed("training", "trained")
     assert [record.getMessage() for record in caplog.records] == ["failed", "trained"]
+
+
+def test_what_concerns_a_pair_alone_is_left_out_for_other_pairs(owner: Owner) -> None:
+    owner.trouble("markets", "none")
+    owner.trouble("training BTC", "failed", "BTC")
+    assert owner.troubles_of(["ETH"]) == {"markets": "none"}
+    assert owner.troubles_of(["ETH", "BTC"]) == owner.troubles == {"markets": "none", "training BTC": "failed"}

@@ -16,9 +16,10 @@ import pytest
 from freqai_runs import OTHER_PAIR, PAIR
 from live_bot import LiveBot
 
-from mtfscalper.freqai import training_loop
+from mtfscalper.freqai import training_loop, training_turn
 from mtfscalper.freqai.owner import Owner
 from mtfscalper.freqai.training_progress import TrainingHungError, TrainingProgress
+from mtfscalper.freqai.training_turn import TrainingTurn
 from mtfscalper.training.job import TrainingStoppedError
 
 HOUR = timedelta(hours=1)
@@ -355,9 +356,12 @@ def test_a_training_that_hangs_is_given_up_and_then_left_to_itself(
     progress = quick.loop.under_way[PAIR]
     assert not progress.is_given_up
     monkeypatch.setattr(training_loop, "HANGS_AFTER_SECONDS", 0.0)
-    quick.loop.look_after(bot.strategy)
-    assert progress.is_given_up
-    assert messages == []
+    for _ in range(3):
+        # The passes over the next pairs follow at once: it has time to end.
+        quick.loop.look_after(bot.strategy)
+        assert progress.is_given_up
+        assert messages == []
+    progress._given_up_at -= training_loop.ENDS_WITHIN_SECONDS
     quick.loop.look_after(bot.strategy)
     monkeypatch.setattr(training_loop, "HANGS_AFTER_SECONDS", 1800.0)
     # Another thread trains the other pair meanwhile.
@@ -424,37 +428,138 @@ def test_pairs_that_are_due_train_side_by_side_and_freqais_code_runs_in_one_at_a
     }
 
 
-def test_one_of_several_that_hangs_is_left_to_itself_and_holds_no_other_up(
+def hung(progress: TrainingProgress) -> TrainingProgress:
+    """A training that shows no sign of life for longer than any does."""
+    progress._marked -= 2 * training_loop.HANGS_AFTER_SECONDS
+    return progress
+
+
+def test_one_of_several_that_hangs_in_freqais_code_is_left_to_itself_and_the_others_lose_nothing(
     quick: Trainings, messages: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bot, released, hanging, other = quick.bot, threading.Event(), threading.Event(), threading.Event()
+    bot, loop, hanging, released = quick.bot, quick.loop, threading.Event(), threading.Event()
+    trains, goes_on, tried = threading.Event(), threading.Event(), list[str]()
+    monkeypatch.setattr(training_turn, "LOOK_SECONDS", 0.001)
 
     def train(timerange: Any, pair: str, *_: Any) -> None:
-        if pair == PAIR:
+        tried.append(pair)
+        if tried == [PAIR]:
             # In FreqAI's own code: it does not hand its turn on.
             hanging.set()
             released.wait(120)
-            quick.loop.progress_of(pair).check()
+            loop.progress_of(pair).check()
+        elif pair == OTHER_PAIR:
+            trains.set()
+            goes_on.wait(120)
         bot.model.dd.pair_dict[pair]["trained_timestamp"] = 10**11
-        other.set()
 
     monkeypatch.setattr(bot.model, "extract_data_and_train_model", train)
-    monkeypatch.setattr(quick.loop, "_side_by_side", lambda: 2)
-    first = quick.loop.start(bot.strategy)
-    assert hanging.wait(120)
-    progress = quick.loop.under_way[PAIR]
-    progress._marked -= 2 * training_loop.HANGS_AFTER_SECONDS
-    quick.loop.look_after(bot.strategy)
-    assert progress.is_given_up
-    quick.loop.look_after(bot.strategy)
-    assert PAIR not in quick.loop.under_way
-    assert f"{PAIR}: a training hangs and cannot be ended" in messages[0]
-    # The other one waited for its turn.
-    assert other.wait(120)
-    assert first.is_alive()
-    released.set()
-    bot.model._stop_event.set()
-    assert joined(first)
+    monkeypatch.setattr(loop, "_side_by_side", lambda: 2)
+    # The loop's own looks are made by hand.
+    loop._thread = threading.current_thread()
+    with bot.clock():
+        loop.look(bot.strategy)
+        assert hanging.wait(120)
+        progress, waiting = loop.under_way[PAIR], loop.under_way[OTHER_PAIR]
+        # The other one waits for its turn behind it for as long, and lives.
+        hung(progress)
+        hung(waiting)
+        assert alive(waiting)
+        for _ in range(2):
+            loop.look_after(bot.strategy)
+        assert (progress.is_given_up, waiting.is_given_up) == (True, False)
+        assert messages == []
+        progress._given_up_at -= training_loop.ENDS_WITHIN_SECONDS
+        loop.look_after(bot.strategy)
+        assert PAIR not in loop.under_way
+        assert f"{PAIR}: a training hangs and cannot be ended" in messages[0]
+        assert trains.wait(120)
+        # It comes back to life, and ends without taking the other one's turn away.
+        [left] = [thread for thread in threading.enumerate() if thread.name == f"FreqAI training {PAIR}"]
+        released.set()
+        assert joined(left)
+        assert loop._turn.is_of(waiting)
+        # Its pair is tried again, once that is due, and waits for its turn.
+        bot.model.dd.pair_dict[PAIR]["trained_timestamp"] = 0
+        loop.attempts(PAIR).next_at = 0.0
+        loop.look(bot.strategy)
+        assert tried == [PAIR, OTHER_PAIR]
+        goes_on.set()
+        for thread in threading.enumerate():
+            if thread.name.startswith("FreqAI training "):
+                assert joined(thread)
+    assert tried == [PAIR, OTHER_PAIR, PAIR]
+    assert loop.under_way == {}
+    assert {pair: last.error for pair, last in loop.last.items()} == {PAIR: "", OTHER_PAIR: ""}
+    assert f"training {OTHER_PAIR}" not in " ".join(messages)
+
+
+def test_one_of_several_that_hangs_in_its_process_is_ended_and_the_turn_stays_whose_it_is(
+    quick: Trainings, messages: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bot, loop, in_process, goes_on = quick.bot, quick.loop, threading.Event(), threading.Event()
+    monkeypatch.setattr(training_turn, "LOOK_SECONDS", 0.001)
+
+    def train(timerange: Any, pair: str, *_: Any) -> None:
+        if pair == PAIR:
+            with loop.aside():
+                in_process.set()
+                # As the executor of a process: it looks several times a second.
+                while True:
+                    loop.progress_of(pair).check()
+                    threading.Event().wait(0.01)
+        assert in_process.wait(120)
+        goes_on.wait(120)
+        bot.model.dd.pair_dict[pair]["trained_timestamp"] = 10**11
+
+    monkeypatch.setattr(bot.model, "extract_data_and_train_model", train)
+    monkeypatch.setattr(loop, "_side_by_side", lambda: 2)
+    # The loop's own looks are made by hand.
+    loop._thread = threading.current_thread()
+    with bot.clock():
+        loop.look(bot.strategy)
+        assert in_process.wait(120)
+        progress, other = loop.under_way[PAIR], loop.under_way[OTHER_PAIR]
+        [thread] = [thread for thread in threading.enumerate() if thread.name == f"FreqAI training {PAIR}"]
+        hung(progress)
+        for _ in range(3):
+            # At each pair's pass.
+            loop.look_after(bot.strategy)
+        # It has ended though it is the other one's turn, which nobody takes away.
+        assert joined(thread)
+        assert loop._turn.is_of(other)
+        assert loop.last[PAIR].error.startswith("TrainingHungError: the training showed no sign of life")
+        goes_on.set()
+        for each in threading.enumerate():
+            if each.name.startswith("FreqAI training "):
+                assert joined(each)
+    assert loop.last[OTHER_PAIR].error == ""
+    assert loop.attempts(PAIR).n_failures == 1
+    [message] = messages
+    assert message.startswith(f"{PAIR}: training fails")
+
+
+def alive(progress: TrainingProgress) -> bool:
+    """Whether a training shows a sign of life within a moment."""
+    for _ in range(3000):
+        if progress.silent_seconds < 100:
+            return True
+        threading.Event().wait(0.01)
+    return False
+
+
+def test_a_turn_that_was_taken_away_is_not_given_back() -> None:
+    turn, calls, stopped = TrainingTurn(), list[str](), threading.Event()
+    stopped.set()
+    turn.take("hung")
+    assert not turn.take_if_free("saving")
+    with pytest.raises(TrainingStoppedError):
+        turn.take("waits", TrainingProgress(PAIR, stopped).mark)
+    assert turn.leave("hung")
+    turn.take("other", lambda: calls.append("waits"))
+    assert not turn.leave("hung")
+    assert turn.is_of("other")
+    assert calls == []
 
 
 def test_a_training_that_ends_while_it_is_looked_at_is_no_trouble(
@@ -462,7 +567,8 @@ def test_a_training_that_ends_while_it_is_looked_at_is_no_trouble(
 ) -> None:
     loop, progress = quick.loop, TrainingProgress(PAIR, threading.Event())
     progress.give_up("it hangs")
-    progress._marked -= 2 * training_loop.HANGS_AFTER_SECONDS
+    progress._given_up_at -= training_loop.ENDS_WITHIN_SECONDS
+    hung(progress)
     # It is not under way any more, and was when the looking began.
     loop._look_after(progress, quick.bot.strategy)
     assert messages == []

@@ -89,6 +89,22 @@ def gone() -> dict[str, Any]:
             f"{PAIR}: no candle of it was analysed",
         ),
         ({"pairs": {PAIR: replace(SOUND, candle_at=NOW - 1270)}}, Level.OK, None),
+        # One that has never been analysed, and one that joined the whitelist just now, long after it was on it last.
+        (
+            {"pairs": {PAIR: replace(SOUND, candle_at=0.0, met_at=NOW - 1000)}},
+            Level.CRITICAL,
+            "in the 16 min since the bot began to trade it",
+        ),
+        ({"pairs": {PAIR: replace(SOUND, candle_at=0.0, met_at=NOW - 970)}}, Level.OK, None),
+        ({"pairs": {PAIR: replace(SOUND, candle_at=NOW - 9999, met_at=NOW - 970)}}, Level.OK, None),
+        # A pair that has left the whitelist with a trade open is neither entered nor trained.
+        ({"pairs": {PAIR: PairHealth(is_listed=False)}}, Level.OK, None),
+        ({"pairs": {PAIR: replace(SOUND, retrain_at=0.0, expires_at=NOW - 1, is_listed=False)}}, Level.OK, None),
+        (
+            {"pairs": {PAIR: replace(SOUND, candle_at=NOW - 1300, is_listed=False)}},
+            Level.CRITICAL,
+            f"{PAIR}: no candle of it was analysed",
+        ),
         ({"looked_at": NOW - 970}, Level.CRITICAL, "no candle was analysed for 16 min"),
         ({"looked_at": NOW - 950}, Level.OK, None),
     ],
@@ -132,6 +148,7 @@ def test_the_table_shows_each_pair(tmp_path: Path) -> None:
     pairs = {
         PAIR: replace(SOUND, asked_at=NOW - 100, leave_probability=0.25),
         OTHER_PAIR: replace(SOUND, error="ValueError: no", n_failures=3, do_predict=2, action="NEUTRAL"),
+        "SOL": replace(SOUND, is_listed=False),
     }
     console = Console(record=True, width=160, highlight=False)
     show(status_of(bot(pairs=pairs, troubles={"x": "ETH: training fails"}), tmp_path), console)
@@ -150,6 +167,7 @@ def test_the_table_shows_each_pair(tmp_path: Path) -> None:
         assert word in lines[PAIR]
     for word in ("attempt 4", "failed 28 min ago", "nothing, 0.61, of 22:06, do_predict 2"):
         assert word in lines[OTHER_PAIR]
+    assert "none: off the whitelist" in lines["SOL"]
     assert "• ETH: training fails" in text
 
 
@@ -178,9 +196,10 @@ def test_prometheus_reads_the_figures(tmp_path: Path) -> None:
     assert 'mtfscalper_status{identifier="none"} 3' in lines
     assert f'mtfscalper_model_trained_timestamp_seconds{{identifier="my \\"bot\\"",pair="{PAIR}"}} 1699998200' in lines
     assert f'mtfscalper_decision_probability{{identifier="my \\"bot\\"",pair="{PAIR}"}} 0.61' in lines
+    assert f'mtfscalper_listed{{identifier="my \\"bot\\"",pair="{PAIR}"}} 1' in lines
     assert text.endswith("\n")
     names = [line.split()[2] for line in lines if line.startswith("# TYPE")]
-    assert len(names) == len(set(names)) == 14
+    assert len(names) == len(set(names)) == 15
     assert all(line.startswith(("# HELP ", "# TYPE ", *(f"{name}{{" for name in names))) for line in lines)
 
 
