@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 from freqtrade.enums import TRADE_MODES, RunMode
 
 from mtfscalper import artefacts
@@ -30,9 +31,6 @@ logger = logging.getLogger(__name__)
 BUFFERED_ROWS = 16_384
 # Of a kind of run, how many files stay: a backtest has one, a bot one for each day.
 KEPT_FILES = {"backtest": 20, "dry_run": 90, "live": 90}
-# A bot that is started again shortly after midnight looks for the last day's decisions too, and after each of a few
-# stops a file of its own was begun.
-_LAST_FILES = 3
 _FOLDER = "decisions"
 # In the name of a file: when its first rows were written, UTC.
 _BEGUN = re.compile(r"\d{4}-\d{2}-\d{2}_\d{2}-\d{2}-\d{2}")
@@ -190,14 +188,15 @@ class DecisionRecord:
         :param now_ms: the candle
         """
         if self._before is None:
-            self._before = {(row.pair, row.opened_ms, row.candle_ms): row for row in self._last_rows()}
+            # Each day and each start began a file. Which of them were written last a directory that was copied, or came
+            # out of a backup, does not know: all are looked at, for this candle and whatever comes after it.
+            before = (
+                row
+                for path in self._folder.glob(f"{self._kind}_*.feather")
+                for row in _questions(path, since_ms=now_ms)
+            )
+            self._before = {(row.pair, row.opened_ms, row.candle_ms): row for row in before}
         return self._before.get((pair, opened_ms, now_ms))
-
-    def _last_rows(self) -> Iterator[Question]:
-        """The rows of the last files of this kind of bot."""
-        files = sorted(self._folder.glob(f"{self._kind}_*.feather"), key=_written, reverse=True)
-        for path in files[:_LAST_FILES]:
-            yield from _questions(path)
 
     def at_loop(self, now_ms: int) -> None:
         """A candle of a backtest begins, or a loop of a bot.
@@ -238,7 +237,7 @@ class DecisionRecord:
 
     def _new_path(self) -> Path:
         remove_stray_files(self._folder.glob(".*.tmp"))
-        files = sorted(self._folder.glob(f"{self._kind}_*.feather"), key=lambda file: file.stat().st_mtime)
+        files = sorted(self._folder.glob(f"{self._kind}_*.feather"), key=_begun)
         for old in files[: max(0, len(files) + 1 - KEPT_FILES[self._kind])]:
             old.unlink(missing_ok=True)
         stem = f"{self._kind}_{self._strategy}_{datetime.now(UTC):%Y-%m-%d_%H-%M-%S}_{os.getpid()}"
@@ -259,7 +258,7 @@ def newest_decisions(
     :param between: only a record that was begun between these moments; others may have traded by the same plan
     :return: a row for each question, with the columns of :data:`SCHEMA`; None if no such backtest is recorded
     """
-    for path in sorted(folder.glob(f"{RunMode.BACKTEST.value}_*.feather"), key=_written, reverse=True):
+    for path in sorted(folder.glob(f"{RunMode.BACKTEST.value}_*.feather"), key=_begun, reverse=True):
         if between is not None and not _begun_between(path, *between):
             continue
         with _told_unreadable(path), pa.OSFile(str(path)) as source:
@@ -279,7 +278,7 @@ def plans_between(folder: Path, first: datetime, last: datetime) -> dict[str, st
     :return: pair to the name of its plan, of the latest such backtest
     """
     plans: dict[str, str] = {}
-    for path in sorted(folder.glob(f"{RunMode.BACKTEST.value}_*.feather"), key=_written):
+    for path in sorted(folder.glob(f"{RunMode.BACKTEST.value}_*.feather"), key=_begun):
         if _begun_between(path, first, last):
             with _told_unreadable(path), pa.OSFile(str(path)) as source:
                 said = json.loads((pa.ipc.open_file(source).schema.metadata or {}).get(_METADATA, b"{}"))
@@ -313,11 +312,15 @@ def bots_decisions(folder: Path, kind: str) -> list[Question]:
     return sorted(found, key=lambda question: question.candle_ms)
 
 
-def _questions(path: Path) -> list[Question]:
-    """The questions of a file; none, after a warning, where it cannot be read."""
+def _questions(path: Path, since_ms: int = 0) -> list[Question]:
+    """The questions of a file; none, after a warning, where it cannot be read.
+
+    :param since_ms: only about this candle and later ones, milliseconds since 1970
+    """
     questions: list[Question] = []
     with _told_unreadable(path), pa.OSFile(str(path)) as source:
         table = pa.ipc.open_file(source).read_all()
+        table = table.filter(pc.greater_equal(table["candle"].cast(pa.int64()), since_ms))
         # Earlier versions wrote fewer columns; what is missing at the end has a default.
         names = [name for name in SCHEMA.names if name in table.column_names]
         rows = table.select(names).cast(pa.schema([SCHEMA.field(name) for name in names]))
@@ -326,11 +329,17 @@ def _questions(path: Path) -> list[Question]:
     return questions
 
 
-def _written(path: Path) -> float:
+def _begun(path: Path) -> tuple[str, float]:
+    """Orders files by when they were begun; those of one second, as many as there may be, by when they were written.
+
+    Not by that alone: who copies a directory writes them all at once, in any order.
+    """
+    found = _BEGUN.search(path.stem)
     try:
-        return path.stat().st_mtime
+        written = path.stat().st_mtime
     except OSError:
-        return 0.0
+        written = 0.0
+    return found[0] if found else "", written
 
 
 def _append(path: Path, rows: pa.Table, target: Path) -> None:

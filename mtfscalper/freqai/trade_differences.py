@@ -17,6 +17,8 @@ SAME_EXIT = {"stoploss_on_exchange": "stop_loss"}
 END_OF_BACKTEST = "force_exit"
 # Prices as they are written down, and read again.
 _PRICE_TOLERANCE = 1e-9
+# For so long a candle that one of them did not see, or saw otherwise, is looked for in what its indicators show.
+_REMEMBERED_CANDLES = 24
 
 
 class Kind(StrEnum):
@@ -84,7 +86,8 @@ class Scene(NamedTuple):
     """What both traded on.
 
     :ivar candles: of the backtest, by pair and opening time: open, high, low, close
-    :ivar leaving: the candles at which the bot decided to leave, by pair, candle of the entry, and side
+    :ivar leaving: the candles at which the bot decided to leave, by pair, candle of the entry, and side; of a trade
+        that is not there no decision is on record
     :ivar lost: pairs and the candles at which a policy would have been asked that is no longer kept
     """
 
@@ -267,6 +270,21 @@ class _Comparer:
             return Kind.PRICES
         if bots_exit is None and self._is_after_journal(bots.pair, backtests_exit):
             return Kind.NOT_NOTED
+        return self._why_seen_otherwise(bots, backtests_exit if bots_exit is None else min(bots_exit, backtests_exit))
+
+    def _why_seen_otherwise(self, bots: BotTrade, exit_ms: int) -> Kind:
+        """Why a policy decides otherwise than it did for the bot, whose answers are lost."""
+        pair, entry_ms, _ = key = self._key(bots)
+        if key in self._scene.leaving:
+            return Kind.UNEXPLAINED
+        timeframe_ms = self._scene.timeframe_ms
+        for row in range(exit_ms - timeframe_ms, entry_ms - _REMEMBERED_CANDLES * timeframe_ms - 1, -timeframe_ms):
+            seen = self._passes.get((pair, row))
+            if seen is not None and self._is_revised(seen):
+                return Kind.REVISED
+            # What closed while it was down it has seen since.
+            if seen is None and self._why_not_passed(pair, row + timeframe_ms) is Kind.LEFT_OUT:
+                return Kind.LEFT_OUT
         return Kind.UNEXPLAINED
 
     def _is_after_journal(self, pair: str, candle: int) -> bool:

@@ -27,6 +27,7 @@ from shipped import STRATEGIES
 from tiny_rl import TINY_BOT_RL
 
 from mtfscalper.freqai.bot_journal import Journal, read_journal
+from mtfscalper.freqai.trade_differences import Kind
 from mtfscalper.offline.faults import Rule
 from mtfscalper.offline.freqtrade_command import freqtrade_command
 from mtfscalper.offline.stage import Stage, StagedBot, StageHome
@@ -38,11 +39,14 @@ PAIRS = ["BTC/USDT:USDT", "ETH/USDT:USDT"]
 CANDLE = timedelta(minutes=5)
 # Funding falls due at 16:00.
 START = datetime(2024, 10, 15, 13, 30, tzinfo=UTC)
-KILLED, DOWN = START + timedelta(hours=1, minutes=52), timedelta(minutes=29)
+# Whatever is open then is held over it.
+KILLED, DOWN = START + timedelta(hours=2, minutes=12), timedelta(minutes=29)
 STOP = START + timedelta(hours=4, minutes=32)
 FUNDING = datetime(2024, 10, 15, 16, tzinfo=UTC)
 MISSING = START + timedelta(hours=3)
-LEAST_TRADES, LEAST_POLICIES, MOST_DIFFERENT = 8, 3, 3
+LEAST_TRADES, LEAST_SAME_BY_POLICIES, LEAST_POLICIES, MOST_DIFFERENT = 8, 5, 3, 3
+# Of the table of differences.
+REASON_WIDTH = 38
 # Of a synthetic market, whose candles join: the book is around the close before, the backtest fills at the open.
 RATES_APART_BPS = 1.0
 
@@ -89,6 +93,14 @@ class Backtest(NamedTuple):
         found = re.search(r"backtest's: (\d+) the same .*; (\d+) different", self.output)
         assert found is not None, self.output
         return int(found[1]), int(found[2])
+
+    @property
+    def reasons(self) -> set[Kind]:
+        """Why trades are different, as it says."""
+        table = self.output[self.output.rindex(" different.") :].splitlines()[1:]
+        # Of its first column, which wraps.
+        words = " ".join(line[:REASON_WIDTH].strip() for line in table)
+        return {kind for kind in Kind if kind in " ".join(words.split())}
 
 
 class Runs(NamedTuple):
@@ -197,6 +209,7 @@ def test_the_bot_was_retrained_killed_and_kept_from_candles(runs: Runs) -> None:
         f"{int(over_funding.sum())} over the funding time; faults {dict(faults)}"
     )
     assert held.any()
+    assert over_funding.any()
     assert {"missing", "revised", "http_503"} <= set(faults)
     # The candle that never came was not decided on.
     missing_ms = int(MISSING.timestamp() * 1000)
@@ -231,5 +244,9 @@ def test_without_the_record_the_bots_policies_decide_the_same(runs: Runs) -> Non
     n_same, n_different = runs.by_policies.counts
     print(f"\n{n_same} the same, {n_different} different")
     assert "no longer kept" not in runs.by_policies.output
-    # While the bot was down it decided nothing, and its policies do; they see the candle that never came to it.
-    assert n_same > n_different
+    # While the bot was down it decided nothing, and its policies do; they see the candle that never came to it. What
+    # follows from that is another trade too.
+    assert "unexplained" not in runs.by_policies.output
+    assert n_same >= LEAST_SAME_BY_POLICIES
+    assert runs.by_policies.reasons <= {Kind.DOWN, Kind.LEFT_OUT, Kind.REVISED, Kind.FOLLOWS}
+    assert (n_different > 0) == bool(runs.by_policies.reasons)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 import pickle
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,47 @@ def test_a_bot_that_is_started_again_finds_what_it_was_told(tmp_path: Path, capl
     file.write_bytes(file.read_bytes()[:100])
     assert DecisionRecord(tmp_path, "dry_run", "Mine").answered(PAIR, opened_ms, question(7).candle_ms) is None
     assert f"{file} cannot be read" in caplog.text
+
+
+def copied_anyhow(folder: Path) -> None:
+    """As a copy or a backup leaves a directory: the earliest file was written last."""
+    for age, path in enumerate(sorted(folder.glob("*.feather"))):
+        os.utime(path, (START_MS / 1000 - age, START_MS / 1000 - age))
+
+
+def test_a_bot_finds_what_it_was_told_in_a_directory_that_was_copied(tmp_path: Path) -> None:
+    asked = [question(number) for number in range(8)]
+    for number, one in enumerate(asked):
+        # Each bot was killed after its first question.
+        DecisionRecord(tmp_path, "dry_run", "Mine").add(one)
+        [begun] = [path for path in tmp_path.glob("*.feather") if "_2024-" not in path.name]
+        begun.rename(tmp_path / f"dry_run_Mine_2024-09-0{number + 1}_00-00-00_1.feather")
+    copied_anyhow(tmp_path)
+    again = DecisionRecord(tmp_path, "dry_run", "Mine")
+    assert again.answered(PAIR, asked[-1].opened_ms, asked[-1].candle_ms) == asked[-1]
+    # It keeps in memory no more than it may be asked for.
+    assert len(again._before or {}) == 1
+
+
+def test_of_a_directory_that_was_copied_the_files_that_were_begun_first_make_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(KEPT_FILES, "backtest", 3)
+    for day in range(1, 4):
+        record = backtests(tmp_path)
+        record.follow(PAIR, "plan")
+        record.add(question(day), FAR_MS)
+        record.close()
+        [begun] = [path for path in tmp_path.glob("*.feather") if "_2024-" not in path.name]
+        begun.rename(tmp_path / f"backtest_Mine_2024-09-0{day}_00-00-00_1.feather")
+    copied_anyhow(tmp_path)
+    found = newest_decisions(tmp_path, PAIR, "plan")
+    assert found is not None
+    assert found["held_candles"].tolist() == [3]
+    record = backtests(tmp_path)
+    record.add(question(9), FAR_MS)
+    record.close()
+    assert sorted(int(pd.read_feather(path)["held_candles"].iloc[0]) for path in files(tmp_path)) == [2, 3, 9]
 
 
 def test_old_files_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

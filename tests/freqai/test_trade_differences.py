@@ -108,6 +108,24 @@ def test_a_trade_is_the_same_by_its_candles_side_and_reason_whatever_the_second_
         ([trade(3, 8)], [trade(3, 6)], {"seen": passes(late=(5,))}, [Kind.LATE]),
         ([trade(3, 5)], [trade(3, 9, "max_duration")], {"lost": (5, 6)}, [Kind.POLICY_LOST]),
         ([trade(3, 5)], [trade(3, 9)], {}, [Kind.UNEXPLAINED]),
+        # What was seen otherwise explains another answer of the same policy, not one that is on record.
+        ([trade(6, 9)], [trade(6, 12)], {"seen": passes([*range(7), *range(8, 40)])}, [Kind.LEFT_OUT]),
+        ([trade(6, 12)], [trade(6, 9)], {"seen": passes([*range(3), *range(4, 40)])}, [Kind.LEFT_OUT]),
+        ([trade(6, 9)], [trade(6, 12)], {"seen": passes(revised=(4,))}, [Kind.REVISED]),
+        ([trade(6, 9)], [trade(6, 12)], {"seen": passes(revised=(9,))}, [Kind.UNEXPLAINED]),
+        ([trade(36, 38)], [trade(36, 39)], {"seen": passes(revised=(8,))}, [Kind.UNEXPLAINED]),
+        (
+            [trade(6, 9)],
+            [trade(6, 12)],
+            {"seen": passes([*range(3), *range(5, 40)]), "starts": (0, 5.5)},
+            [Kind.UNEXPLAINED],
+        ),
+        (
+            [trade(6, 9)],
+            [trade(6, 12)],
+            {"seen": passes(revised=(4,)), "leaving": {(PAIR, at(6), "long"): {at(9)}}},
+            [Kind.UNEXPLAINED],
+        ),
         # Of a bot that was killed for good.
         ([], [trade(6, 8)], {"seen": passes(range(6))}, [Kind.NOT_NOTED]),
         ([trade(3, None)], [trade(3, 6)], {"seen": passes(range(6))}, [Kind.NOT_NOTED]),

@@ -24,10 +24,26 @@ LONGEST_CANDLES = 96
 # Of a life's beginning, what growth is not judged by: caches fill. The candles that freqtrade keeps of a pair are full
 # after 31 hours (899 of five minutes), SQLite's caches after some 40.
 WARM_UP, LONG_WARM_UP = pd.Timedelta(hours=2), pd.Timedelta(hours=42)
+# A soak's bot looks at its pairs so often (`process_throttle_secs`).
+PASS = pd.Timedelta(minutes=1)
+# What makes a request fail; an answer that takes three seconds is an answer.
+_REQUEST_FAILS = ("http_418", "http_429", "http_503", "dropped", "half_json", "empty")
+# What keeps the last candle from a pass, or makes it unusable, though there is an answer: until 30 or 45 seconds after
+# its close. freqtrade asks for it again in the next pass, and then no more before the next candle.
+_COMES_LATER = ("clock_skew", "late", "in_1970", "high_below_low", "spike", "duplicate")
+_LAST_POLL = 2
+# Of each pair: two policies stay (`purge_old_models`), and one is being saved.
+MOST_FOLDERS = 3
+# Of historic_predictions.pkl, for each pair: docs/bot-policies.md says 1.2.
+MOST_MB_A_MONTH = 1.5
+# Four weeks had 224 lines an hour, starts and outages included, and 1,291 in the worst one.
+MOST_LINES, MOST_LINES_IN_ONE_HOUR = 400, 2500
 # freqtrade's words as it lets all open trades be until somebody sends /start.
 _TRADER_STOPPED = re.compile(
     r"^([\d-]{10} [\d:]{8}),\d{3} - freqtrade\.worker - ERROR - .*Stopping trader", re.MULTILINE
 )
+
+_HOUR = re.compile(r"\d{4}-\d\d-\d\d \d\d(?=:\d\d:\d\d,\d{3} - )")
 
 
 class Finding(NamedTuple):
@@ -53,6 +69,9 @@ def findings(home: StageHome, journal: Journal, plan: Plan, pairs: Sequence[str]
         _stuck_trades(trades, down_times(events), plan, faults_of(home)),
         *(_trained(home, pair, plan) for pair in pairs),
         *_growth(journal, plan),
+        _folders(journal.samples, len(pairs)),
+        _history(journal.samples, len(pairs)),
+        _log(home),
     ]
 
 
@@ -76,7 +95,10 @@ def faults_of(home: StageHome) -> pd.DataFrame:
 
 
 def stopped_traders(home: StageHome) -> list[pd.Timestamp]:
-    """When freqtrade stopped a bot's trader over an error: a repair by hand is needed then."""
+    """When freqtrade stopped a bot's trader over an error: a repair by hand is needed then.
+
+    One file holds all that every bot said: a stage appends their output to it, and nothing rotates it.
+    """
     said = home.log.read_text(encoding="utf-8") if home.log.exists() else ""
     return [pd.Timestamp(moment, tz="UTC") for moment in _TRADER_STOPPED.findall(said)]
 
@@ -132,7 +154,8 @@ def _why(
         return "once"
     was_down = _was_down(candle, down)
     if n_asked > 1:
-        return "again by the next bot" if was_down else "TWICE"
+        # Nor by the next bot: it finds on record what the one before it was told.
+        return "TWICE"
     if was_down:
         return "no bot ran"
     if candle == last and not pd.isna(trade.close_date) and trade.exit_reason != "rl_exit":
@@ -190,10 +213,23 @@ def _was_down(candle: pd.Timestamp, down: list[tuple[pd.Timestamp, pd.Timestamp]
 
 
 def _failed(pair: str, candle: pd.Timestamp, faults: pd.DataFrame) -> bool:
-    """Whether the exchange failed a pair within a candle."""
+    """Whether the exchange kept a pair's last candle, or its prices, from the bot for the whole of a candle.
+
+    A pass asks for the candle, while freqtrade still looks for it, and for the order book before it asks the policy. A
+    fault of one pass, of another timeframe, or one that lets the answer through, explains nothing.
+    """
     symbol = pair.split(":")[0].replace("/", "")
     near = faults[(faults["time"] >= candle) & (faults["time"] < candle + CANDLE)]
-    return bool(near["target"].str.contains(symbol).any())
+    near = near[near["target"].str.contains(symbol)]
+    path = near["target"].str.split(r"[? ]", regex=True).str[0]
+    of_candle = (path == "/fapi/v1/klines") & near["target"].str.contains(r"\b5m\b", regex=True)
+    number = (near["time"] - candle) // PASS
+    fails = near["kind"].isin(_REQUEST_FAILS)
+    return bool(
+        (near["kind"][of_candle] == "missing").any()
+        or number[of_candle & (fails | near["kind"].isin(_COMES_LATER))].nunique() >= _LAST_POLL
+        or number[fails & (of_candle | (path == "/fapi/v1/depth"))].nunique() == CANDLE // PASS
+    )
 
 
 def _stuck_trades(
@@ -234,6 +270,39 @@ def _growth(journal: Journal, plan: Plan) -> Iterator[Finding]:
             f"from {quiet[name].iloc[0]:.0f} to {quiet[name].iloc[-1]:.0f}"
         )
         yield Finding(f"{name} does not grow", slope <= most, text)
+
+
+def _folders(samples: pd.DataFrame, n_pairs: int) -> Finding:
+    most = MOST_FOLDERS * n_pairs
+    text = (
+        f"{samples['folders'].max():.0f} at the most, {samples['folders'].median():.0f} in the median (at most {most})"
+    )
+    return Finding("old policies are removed", bool(samples["folders"].between(0, most).all()), text)
+
+
+def _history(samples: pd.DataFrame, n_pairs: int) -> Finding:
+    # Before the first policy there is none.
+    known = samples[samples["history"] > 0]
+    if len(known) < 5:
+        return Finding("the history of predictions", False, f"{len(known)} samples of it")
+    hours = (known["time"] - known["time"].iloc[0]).dt.total_seconds() / 3600
+    a_month = float(np.polyfit(hours, known["history"], 1)[0]) * 720 * 2**20 / 1e6 / n_pairs
+    text = f"{a_month:.2f} MB a month and pair (at most {MOST_MB_A_MONTH})"
+    return Finding("the history of predictions grows as documented", 0.1 < a_month <= MOST_MB_A_MONTH, text)
+
+
+def _log(home: StageHome) -> Finding:
+    said = home.log.read_text(encoding="utf-8", errors="replace") if home.log.exists() else ""
+    # Whatever has no time of its own, such as a traceback, belongs to the line before it.
+    hours, hour = Counter[str](), ""
+    for line in said.splitlines():
+        hour = found[0] if (found := _HOUR.match(line)) else hour
+        hours[hour] += 1
+    if not hours:
+        return Finding("the log", False, "empty")
+    mean, worst = hours.total() / len(hours), max(hours.values())
+    text = f"{mean:.0f} lines an hour (at most {MOST_LINES}), {worst} in the worst (at most {MOST_LINES_IN_ONE_HOUR})"
+    return Finding("the log is bounded", mean <= MOST_LINES and worst <= MOST_LINES_IN_ONE_HOUR, text)
 
 
 def quiet_samples(journal: Journal, plan: Plan) -> pd.DataFrame:

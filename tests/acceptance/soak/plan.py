@@ -8,7 +8,8 @@ from typing import NamedTuple
 
 from mtfscalper.offline.faults import Rule, random_rules
 
-# Of all requests.
+# Of all requests. A soak's bot trades dry and places no order on the exchange, so that no order's fate is unknown: what
+# a live bot does then is shown by tests/acceptance/test_simulated_live.py.
 RATE = 0.02
 ABSURD = ("in_1970", "high_below_low", "spike", "duplicate")
 OUTAGES = ("http_503", "dropped", "half_json", "empty", "http_418")

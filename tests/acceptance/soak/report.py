@@ -36,10 +36,13 @@ def write_report(folder: Path, found: list[Finding], home: StageHome, journal: J
         f"| kill -9 | {events.count('kill')} | {events.count('kill') - ended} | {ended} |",
         f"| stop | {events.count('stop')} | {events.count('stop')} | 0 |",
         "",
+        "Lost: freqtrade stopped its trader right after it, or the bot ended by itself. Survived: it traded on, or was started",
+        "again and did, with nothing repaired by hand. The candles that went undecided meanwhile are counted above.",
+        "",
         f"![Memory, handles and log]({PICTURE})",
     ]
     if not is_whole:
-        lines.insert(1, "\n**Not everything is as it should be.** Faults count as survived where the bot traded on.")
+        lines.insert(1, "\n**Not everything is as it should be.**")
     path = folder / "soak.md"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     draw(journal, plan, folder / PICTURE)

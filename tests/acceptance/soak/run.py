@@ -128,6 +128,8 @@ class Soak:
         while stage.clock.now() < until:
             self._end_if_dead(stage, bot.process.poll() is None)
             self._sample(stage, bot)
+            # True time: the clock has nothing to wait on but its limit, where a bot stands at a quiet place, and this
+            # one is to be met wherever it is. How often is looked decides nothing.
             time.sleep(0.01)
 
     def _end_if_dead(self, stage: Stage, lives: bool) -> None:
