@@ -19,9 +19,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from freqtrade.data.dataprovider import DataProvider
-from freqtrade.enums import CandleType, RunMode
+from freqtrade.enums import CandleType, HyperoptState, RunMode
 from freqtrade.exceptions import InvalidOrderException, OperationalException
 from freqtrade.exchange import Exchange
+from freqtrade.optimize.hyperopt_tools import HyperoptStateContainer
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
@@ -177,8 +178,24 @@ def _run(strategy: IStrategy, candles: DataFrame, pair: str, action: Action, his
     asked.freqai = cast(Any, _Everywhere(action))
     asked.dp = cast(DataProvider, _own_provider(strategy, historic))
     metadata = {"pair": pair}
-    frame = asked.advise_indicators(candles.copy(), metadata)
-    return asked.advise_exit(asked.advise_entry(frame, metadata), metadata)
+    with _beside_indicators():
+        frame = asked.advise_indicators(candles.copy(), metadata)
+        return asked.advise_exit(asked.advise_entry(frame, metadata), metadata)
+
+
+@contextmanager
+def _beside_indicators() -> Iterator[None]:
+    """Ask a strategy while hyperopt works out its indicators, of which what is asked is no part.
+
+    freqtrade would warn of every parameter that is read meanwhile, that no epoch could vary it.
+    """
+    state = HyperoptStateContainer.state
+    if state == HyperoptState.INDICATORS:
+        HyperoptStateContainer.set_state(HyperoptState.DATALOAD)
+    try:
+        yield
+    finally:
+        HyperoptStateContainer.set_state(state)
 
 
 def _own_provider(strategy: IStrategy, historic: Historic | None) -> DataProvider | None:
@@ -340,7 +357,7 @@ class Callbacks:
         failures: list[Exception] = []
         values = np.full(n, np.nan)
         no_numbers: dict[int, Any] = {}
-        with self._frames_up_to() as (strategy, see):
+        with _beside_indicators(), self._frames_up_to() as (strategy, see):
 
             def answer(at: int) -> None:
                 see(at)

@@ -1,12 +1,16 @@
 """A strategy that does not trade what its policy asks for is refused before anything is trained."""
 
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
 import pytest
+from freqtrade.enums import HyperoptState
+from freqtrade.optimize.hyperopt_tools import HyperoptStateContainer
+from freqtrade.strategy import DecimalParameter
 
-from mtfscalper.freqai.as_traded import signals_of, why_not_as_asked
+from mtfscalper.freqai.as_traded import Callbacks, signals_of, why_not_as_asked
 
 CANDLES = pd.DataFrame({"date": pd.date_range("2025-01-01", periods=50, freq="5min", tz="UTC"), "open": 100.0})
 AS_HERE = {"enter_long": 1, "exit_long": 2, "enter_short": 3, "exit_short": 4}
@@ -97,3 +101,41 @@ def test_who_drops_rows_is_told_so() -> None:
     said = why(AS_HERE, kept=40)
     assert said is not None
     assert said.startswith("_Reads gives 40 rows for the 50 candles of BTC/USDT; accepted: one row")
+
+
+class _Tuned(_Reads):
+    """Reads a parameter that hyperopt varies, in its signals and in a callback."""
+
+    timeframe = "5m"
+
+    def __init__(self, *, fails: bool = False) -> None:
+        super().__init__(AS_HERE)
+        self.sure = DecimalParameter(0.1, 0.9, default=0.5, space="sell")
+        self.sure.in_space = True
+        self._fails = fails
+
+    def advise_exit(self, frame: pd.DataFrame, metadata: dict[str, Any]) -> pd.DataFrame:
+        if self._fails:
+            raise KeyError("rsi")
+        assert self.sure.value == 0.5
+        return super().advise_exit(frame, metadata)
+
+    def leverage(self, **asked: Any) -> float:
+        return 2 * float(self.sure.value)
+
+
+def test_what_is_asked_while_hyperopt_works_out_indicators_is_not_taken_for_one(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(HyperoptStateContainer, "state", HyperoptState.INDICATORS)
+    exchange = SimpleNamespace(get_max_leverage=lambda pair, stake: 10.0)
+    strategy: Any = _Tuned()
+    signals = signals_of(strategy, CANDLES, "BTC/USDT")
+    callbacks = Callbacks(strategy, cast(Any, exchange), "BTC/USDT", "long", CANDLES, signals, 1.0)
+    assert set(callbacks.leverages().values) == {1.0}
+    assert not caplog.records
+    with pytest.raises(KeyError):
+        signals_of(cast(Any, _Tuned(fails=True)), CANDLES, "BTC/USDT")
+    # What the strategy itself reads in its indicators freqtrade names as before.
+    assert strategy.sure.value == 0.5
+    assert "All epochs will be evaluated with its static start value" in caplog.text
