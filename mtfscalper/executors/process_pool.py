@@ -185,6 +185,9 @@ class ProcessPool:
         """See :meth:`mtfscalper.executors.executor.Running.next_finished`."""
         while (ended := self._outcomes.next(lambda: self._is_inline and bool(self._waiting))) is None:
             with self._changed:
+                if not self._waiting:
+                    # They have been given up meanwhile.
+                    continue
                 job = self._waiting.popleft().job
             [outcome] = run_all(self._plan.executor, [job], self._on_evaluation, self._watch)
             self._outcomes.add(job, outcome)
