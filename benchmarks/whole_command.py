@@ -5,6 +5,7 @@ freqtrade's ReinforcementLearner, so that ``make bench`` leaves it out. Every ru
 the contenders of a round follow one another, and none is stopped. Let nothing else run beside it.
 
     python benchmarks/whole_command.py fast stock stock_all --rounds 3
+    python benchmarks/whole_command.py main processes --rounds 3
 """
 
 import argparse
@@ -53,8 +54,11 @@ _STOCK: dict[str, Any] = {
         "rl_config": {"decision_mode": "replay", "add_state_info": False},
     },
 }
+_SIDE_BY_SIDE: dict[str, Any] = {"freqai": {"rl_config": {"executor": "processes", "workers": 2, "threads_per_job": 1}}}
 CONTENDERS = {
     "main": Contender(FREQAI_MODEL, STRATEGY),
+    # The same side by side; as many threads in all on two processors as the first.
+    "processes": Contender(FREQAI_MODEL, STRATEGY, overlay=_SIDE_BY_SIDE),
     "fast": Contender(FREQAI_MODEL, STRATEGY, (Path("configs/config_rl_fast.json"),)),
     "stock": Contender("ReinforcementLearner", "StockHybrid", overlay=_STOCK),
     "stock_all": Contender(

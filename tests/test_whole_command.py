@@ -9,6 +9,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
+from mtfscalper.settings import NO_PART_OF_A_POLICY, RLSettings
+
 ROOT = Path(__file__).parents[1]
 # Seconds of each round; the machine is half as fast in the second.
 SECONDS = {"fast": [60.0, 120.0, 66.0], "stock": [300.0, 600.0, 363.0], "stock_all": [240.0, 480.0, 264.0]}
@@ -53,3 +55,12 @@ def test_freqtrades_learner_is_measured_as_it_is_and_with_every_processor(whole_
     assert (stock.model, best.model) == ("ReinforcementLearner", "AllProcessors")
     assert (ROOT / best.overlay["freqaimodel_path"] / f"{best.model}.py").is_file()
     assert {key: value for key, value in best.overlay.items() if key != "freqaimodel_path"} == stock.overlay
+
+
+def test_the_main_command_is_measured_with_its_trainings_side_by_side(whole_command: ModuleType) -> None:
+    in_turn, side_by_side = (whole_command.CONTENDERS[name] for name in ("main", "processes"))
+    assert side_by_side._replace(overlay=None) == in_turn
+    rl = side_by_side.overlay["freqai"]["rl_config"]
+    # Nothing else than where and how it is computed.
+    assert set(rl) <= {*NO_PART_OF_A_POLICY, "threads_per_job"}
+    assert RLSettings(**rl).executor == "processes"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from mtfscalper.executors.child import ChildExecutor
 from mtfscalper.executors.ensembles import EnsembleExecutor
@@ -12,7 +12,9 @@ from mtfscalper.executors.population import PopulationExecutor
 from mtfscalper.executors.processes import ProcessesExecutor
 from mtfscalper.executors.ray import RayExecutor
 from mtfscalper.executors.ray_cluster import why_no_ray
+from mtfscalper.executors.threads import why_too_many_threads
 from mtfscalper.executors.worker_count import worker_count
+from mtfscalper.machine import usable_processors
 from mtfscalper.settings import RLSettings, Settings
 from mtfscalper.training.population import why_not_on_device
 
@@ -24,6 +26,21 @@ def executor_for(settings: Settings) -> Executor:
     if settings.rl.executor == "ray":
         return EnsembleExecutor(RayExecutor(settings.rl))
     return executor_here(settings)
+
+
+def here_if_alone(settings: Settings, n_policies: int) -> Executor | None:
+    """The executor of a backtest that lacks one policy alone, where it is not to wait for the start of a process.
+
+    With ``threads_per_job`` its training gives the same bits here; else a process would have other threads.
+
+    :param n_policies: that it lacks
+    :return: None where :func:`executor_for`'s is to run them
+    """
+    rl = settings.rl
+    alone = n_policies == 1 and rl.ensemble == 1
+    here = alone and rl.executor == "processes" and rl.threads_per_job is not None
+    # As a process of trainings would run it.
+    return EnsembleExecutor(InlineExecutor()) if here else None
 
 
 def executor_here(settings: Settings) -> Executor:
@@ -53,11 +70,27 @@ def bots_trainings_at_once(rl: RLSettings) -> int:
 
 def why_executor_cannot_be(settings: Settings) -> str | None:
     """Why the executor that settings name cannot train what they ask for, None where it can."""
-    if settings.rl.executor == "ray":
-        return why_no_ray()
+    if settings.rl.executor == "ray" and (why := why_no_ray()) is not None:
+        return why
+    # The nodes of another cluster are asked once it is there.
+    is_here = settings.rl.executor != "ray" or settings.rl.ray_address is None
+    if is_here and (why := why_too_many_threads(settings.rl)) is not None:
+        return why
     if settings.rl.executor != "population" or (why := why_not_on_device(settings)) is None:
         return None
     return (
         f"freqai.rl_config.executor is 'population', which cannot train this: {why}; accepted: what trains wholly on a "
         "device; remedy: change that, or set executor to 'inline' or 'processes'"
     )
+
+
+def how_bot_differs(settings: Settings) -> Iterator[str]:
+    """What a bot makes of settings that are a backtest's, in one line each; it trains beside its trading."""
+    if (executor := settings.rl.executor) in ("ray", "population"):
+        yield (
+            f"freqai.rl_config.executor is {executor!r}, which only backtests use: a bot trains on its own machine, "
+            "one pair after the other; accepted for several at a time: 'processes' with a number of workers; remedy: "
+            "none where one at a time will do"
+        )
+    if (why := why_too_many_threads(settings.rl)) is not None:
+        yield f"{why}. The bot trains with {usable_processors()}; backtests are refused"

@@ -17,10 +17,9 @@ from mtfscalper.executors.executor import Executor, Outcome, run_all
 from mtfscalper.executors.followed import Followed
 from mtfscalper.executors.outcomes import WAIT_SECONDS, Outcomes
 from mtfscalper.executors.sent_jobs import TapeFiles
+from mtfscalper.executors.threads import threads_of_job
 from mtfscalper.executors.worker import Request, Told
 from mtfscalper.executors.worker_process import Endable, WorkerLostError, WorkerProcess, end_all, write_log
-from mtfscalper.machine import usable_processors
-from mtfscalper.settings import RLSettings
 from mtfscalper.training.callbacks import OnEvaluation
 from mtfscalper.training.job import TrainingJob
 from mtfscalper.training.watching import Watch
@@ -95,16 +94,6 @@ def start_pool(
             yield pool
         finally:
             pool.close()
-
-
-def threads_of_job(rl: RLSettings, workers: int, processors: int | None = None) -> int:
-    """torch's intra-op threads of a training that is one of several at a time.
-
-    :param processors: of the machine; this one's by default
-    """
-    if rl.threads_per_job is not None:
-        return rl.threads_per_job
-    return max(1, min(rl.cpu_count, processors or usable_processors()) // workers)
 
 
 @dataclass(eq=False)

@@ -61,7 +61,7 @@ class RayExecutor:
         :raises mtfscalper.executors.ray_cluster.ClusterError: if the cluster cannot be used
         """
         with connected(self._rl.ray_address) as cluster:
-            needs = cluster.needs(self._rl.torch_threads, self._rl.device)
+            needs = cluster.needs(self._rl)
             cluster.check_nodes(needs)
             tasks = RayTasks(cluster, needs, on_evaluation, watch)
             logger.info(

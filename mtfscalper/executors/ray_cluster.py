@@ -15,8 +15,10 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mtfscalper.executors.threads import why_too_many_threads
 from mtfscalper.executors.worker import end_at_sigterm
 from mtfscalper.machine import usable_processors
+from mtfscalper.settings import RLSettings
 
 logger = logging.getLogger(__name__)
 
@@ -88,22 +90,26 @@ class Cluster:
         """What Ray knows of each node that is there now."""
         return [node for node in self.ray.nodes() if node["Alive"]]
 
-    def needs(self, threads: int, device: str) -> JobNeeds:
+    def needs(self, rl: RLSettings) -> JobNeeds:
         """What a training takes, of what the cluster has.
 
-        :param threads: torch's, wanted; no more are taken than the largest node has processors
-        :param device: as the settings name it; ``auto`` takes a GPU where the cluster has any
+        With ``threads_per_job`` it takes a processor for each thread, for with fewer it gives other bits. With
+        ``cpu_count`` no more are taken than the largest node has. ``device`` ``auto`` takes a GPU where there is any.
+
         :raises ClusterError: if no node can run such a training
         """
         resources = [node["Resources"] for node in self.nodes()]
+        device = rl.device
         has_gpus = any(each.get("GPU", 0.0) >= 1 for each in resources)
-        cpus = min(threads, max((int(each.get("CPU", 0.0)) for each in resources), default=0))
-        needs = JobNeeds(max(cpus, 1), int(device == "cuda" or (device == "auto" and has_gpus)))
+        largest = max((int(each.get("CPU", 0.0)) for each in resources), default=0)
+        cpus = rl.threads_per_job or max(min(rl.cpu_count, largest), 1)
+        needs = JobNeeds(cpus, int(device == "cuda" or (device == "auto" and has_gpus)))
         if not any(needs.times_in(each) for each in resources):
             gpu = f" and {needs.gpus} GPU (freqai.rl_config.device is {device!r})" if needs.gpus else ""
+            fewer = f", or set freqai.rl_config.threads_per_job to {largest} or less" if cpus > largest > 0 else ""
             raise ClusterError(
                 f"none of the {len(resources)} nodes of {self.name} runs a training; accepted: a node with "
-                f"{needs.cpus} processors{gpu}; remedy: start one with `ray start --address=... --num-cpus=...`"
+                f"{needs.cpus} processors{gpu}; remedy: start one with `ray start --address=... --num-cpus=...`{fewer}"
             )
         return needs
 
@@ -166,6 +172,15 @@ def check_installed(here: Mapping[str, str]) -> None:
     there = installed()
     if there != here:
         raise ClusterError(f"{why_different(this_node(), there, here)}{_SAME_EVERYWHERE}")
+
+
+def check_threads(rl: RLSettings) -> None:
+    """On a node: whether it has a processor for each thread of a training. Ray believes what a node was started with.
+
+    :raises ClusterError: naming the node
+    """
+    if (why := why_too_many_threads(rl)) is not None:
+        raise ClusterError(f"{this_node()}: {why}, or start the node with no more --num-cpus than it has")
 
 
 def this_node() -> str:

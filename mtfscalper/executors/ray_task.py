@@ -15,7 +15,7 @@ import cloudpickle
 from stable_baselines3.common.utils import get_latest_run_id
 
 from mtfscalper.artefacts import write_bytes
-from mtfscalper.executors.ray_cluster import check_installed
+from mtfscalper.executors.ray_cluster import check_installed, check_threads
 from mtfscalper.executors.sent_jobs import loads_with_tapes
 from mtfscalper.executors.worker import Request, Told, log_to, run_request
 from mtfscalper.market.tape import MarketTape
@@ -54,7 +54,8 @@ def train(sent: bytes, here: Mapping[str, str], log_level: int, *tapes: MarketTa
     :param sent: a :class:`mtfscalper.executors.worker.Request`, its tapes replaced by their places among ``tapes``
     :param here: what is installed on the machine of the run
     :param log_level: of this package's log
-    :raises ClusterError: if something else is installed on this node
+    :raises ClusterError: if something else is installed on this node. That it has fewer processors than the training
+        threads becomes of the job
     """
     check_installed(here)
     # The training calls whoever watches it, and a generator yields: one thread for each.
@@ -66,6 +67,7 @@ def train(sent: bytes, here: Mapping[str, str], log_level: int, *tapes: MarketTa
     def run() -> None:
         try:
             request: Request = loads_with_tapes(sent, tapes.__getitem__)
+            check_threads(request.job.settings.rl)
             with tempfile.TemporaryDirectory(prefix="rl-", ignore_cleanup_errors=True) as folder:
                 board = Path(folder) / "board"
                 if request.job.tensorboard_dir is not None:

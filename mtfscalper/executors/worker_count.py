@@ -15,7 +15,8 @@ from stable_baselines3.common.utils import get_device
 from mtfscalper import artefacts
 from mtfscalper.executors.executor import Running
 from mtfscalper.executors.inline import InlineExecutor
-from mtfscalper.executors.process_pool import PoolPlan, start_pool, threads_of_job
+from mtfscalper.executors.process_pool import PoolPlan, start_pool
+from mtfscalper.executors.threads import threads_of_job
 from mtfscalper.machine import usable_processors
 from mtfscalper.settings import OUTSIDE_A_TRAINING, RLSettings, Settings
 from mtfscalper.training.job import TrainingJob

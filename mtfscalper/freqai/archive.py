@@ -67,7 +67,12 @@ class Archive(NamedTuple):
 
     def trainings(self, pair: str) -> Path:
         """The folder of a pair's finished trainings whose periods are not sealed yet."""
-        return self.root / "trainings" / _stem(pair)
+        return self.all_trainings / _stem(pair)
+
+    @property
+    def all_trainings(self) -> Path:
+        """The folder of those of all pairs."""
+        return self.root / "trainings"
 
     @property
     def frames(self) -> Path:

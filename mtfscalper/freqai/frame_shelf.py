@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pickle
 import shutil
@@ -18,6 +19,8 @@ from mtfscalper.seals import Seals
 
 _PURPOSE = "frame"
 _LOCK = "in_use.lock"
+# How often a folder is made anew that another process has removed meanwhile.
+_TRIES = 10
 
 
 class FrameShelf:
@@ -30,13 +33,35 @@ class FrameShelf:
         :raises OSError: if nothing can be written there
         """
         self._seals = seals
-        folder.mkdir(parents=True, exist_ok=True)
-        _remove_those_of_the_dead(folder)
-        self._held = tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=folder, ignore_cleanup_errors=True)
-        self._folder = Path(self._held.name)
-        self._lock = FileLock(self._folder / _LOCK, thread_local=False)
-        with suppress(OSError):
+        for _ in range(_TRIES):
+            # Another process that closes the last shelf removes the folder of all.
+            with suppress(FileNotFoundError):
+                folder.mkdir(parents=True, exist_ok=True)
+                _remove_those_of_the_dead(folder)
+                own = tempfile.TemporaryDirectory(prefix=f"{os.getpid()}-", dir=folder, ignore_cleanup_errors=True)
+                self._held, self._folder = own, Path(own.name)
+                self._lock = FileLock(self._folder / _LOCK, thread_local=False)
+                if self._is_locked():
+                    return
+                own.cleanup()
+        raise FileNotFoundError(errno.ENOENT, "others remove what is put there", str(folder))
+
+    def _is_locked(self) -> bool:
+        """Whether the folder is this process's for good.
+
+        Until it is locked, a process that looks for what is left of dead ones may take it for such, and remove it.
+        """
+        try:
             self._lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        except OSError:
+            # No file can be locked there: nobody can tell whose is whose, and nobody removes anything.
+            return self._folder.is_dir()
+        if (self._folder / _LOCK).exists():
+            return True
+        self._lock.release()
+        return False
 
     def put(self, pair: str, value: Any) -> None:
         """Keep a value.

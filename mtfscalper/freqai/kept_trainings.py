@@ -1,13 +1,16 @@
 """Trainings that have finished and whose periods are not sealed yet: on disk from the moment each has finished.
 
 A run trains what it lacks before FreqAI's loop comes to it. If it is stopped in between, the next run finds what had
-finished: a training is known by what it is made from.
+finished: a training is known by what it is made from. One that no run has asked for in :data:`KEPT_DAYS` days is
+removed: its pair or its periods are no longer traded.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import pickle
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -31,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 _PURPOSE = "training"
 _SUFFIX = ".training"
+# As long a training waits for a run that asks for it.
+KEPT_DAYS = 30.0
 
 
 class Kept(NamedTuple):
@@ -108,6 +113,9 @@ class KeptTrainings:
             logger.warning("%s is not what this user directory sealed; the period is trained again.", path)
             path.unlink(missing_ok=True)
             return None
+        # It was asked for. A folder may be read only.
+        with suppress(OSError):
+            os.utime(path)
         kept = Kept(*pickle.loads(content))
         differs = why_changed(kept.report.files_read, path.parent)
         if differs is not None:
@@ -121,13 +129,34 @@ class KeptTrainings:
         self._in_memory = {path: kept for path, kept in self._in_memory.items() if path.parent != folder}
         for path in self._of_period(pair, period):
             path.unlink(missing_ok=True)
-        # The last one's folders.
-        with suppress(OSError):
-            for empty in (folder, *list(folder.parents)[:2]):
-                empty.rmdir()
+        _remove_if_empty(folder)
+
+    def forget_old(self) -> None:
+        """Remove trainings of any pair that no run has asked for in :data:`KEPT_DAYS` days."""
+        before = time.time() - KEPT_DAYS * 86_400
+        old = []
+        for path in self._archive.all_trainings.glob(f"*/*/*{_SUFFIX}"):
+            # Another run of the identifier may remove it too.
+            with suppress(OSError):
+                if path.stat().st_mtime < before:
+                    path.unlink()
+                    old.append(path)
+                    _remove_if_empty(path.parent)
+        if old:
+            logger.info(
+                "Removed %d finished trainings under %s that no run has asked for in %.0f days.",
+                *(len(old), self._archive.all_trainings, KEPT_DAYS),
+            )
 
     def _of_period(self, pair: str, period: str) -> list[Path]:
         return list((self._archive.trainings(pair) / period).glob(f"*{_SUFFIX}"))
 
     def _path(self, pair: str, period: str, key: str) -> Path:
         return self._archive.trainings(pair) / period / f"{key}{_SUFFIX}"
+
+
+def _remove_if_empty(folder: Path) -> None:
+    """Remove a period's folder, and those above it, where it held the last training of them."""
+    with suppress(OSError):
+        for empty in (folder, *list(folder.parents)[:2]):
+            empty.rmdir()

@@ -18,6 +18,7 @@ from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
 
+from mtfscalper.executors.choice import here_if_alone
 from mtfscalper.executors.executor import Executor
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.asked_pairs import NotAskedError, State, ask
@@ -125,6 +126,8 @@ class RunPlanning:
         """Leave a pair, whose periods are sealed."""
         for name in run.periods:
             self._kept.forget(run.candles.pair, name)
+        if not self._plans_only:
+            self._kept.forget_old()
 
     def _begin_run(self, pairs: Sequence[str]) -> None:
         self._close_shelf()
@@ -193,10 +196,10 @@ class RunPlanning:
             if self._plans_only:
                 raise PlanMade(planned, traded.settings, n_features)
             _tell(planned)
-            if any(each.missing for each in planned):
+            if n_missing := sum(len(each.missing) for each in planned):
                 held.enter_context(self._watched.begin_plan([name for each in planned for name in each.names_missing]))
                 trainer = Trainer(traded.strategy, self._open, self._make_job, self.trainings, self._watched)
-                trainer.train(planned, self._executor())
+                trainer.train(planned, here_if_alone(traded.settings, n_missing) or self._executor())
                 self._tell_failed()
 
     def _planned(

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from freqtrade.config_schema import CONF_SCHEMA
+from freqtrade.enums import TRADE_MODES
 from freqtrade.exceptions import OperationalException
 from stable_baselines3.common.utils import get_device
 
-from mtfscalper.executors.choice import why_executor_cannot_be
+from mtfscalper.executors.choice import how_bot_differs, why_executor_cannot_be
 from mtfscalper.freqai.deployed_config import why_not_as_deployed
 from mtfscalper.freqai.own_reward_keys import for_own_reward, tell_own_reward, why_not_for_own_reward
 from mtfscalper.freqai.strategy_rules import settings_of_config
@@ -63,10 +64,14 @@ def checked_settings(config: dict[str, Any], *, own_reward: bool = False) -> Set
             check_memory(settings, memory_bytes(get_device(settings.rl.device)))
         except SettingsError as error:
             complaints.append(str(error))
-    if not complaints and (why := why_executor_cannot_be(settings) or why_it_cannot_be_made(settings)) is not None:
-        complaints.append(why)
+    is_bot = config.get("runmode") in TRADE_MODES
+    if not complaints:
+        no_executor = None if is_bot else why_executor_cannot_be(settings)
+        complaints += filter(None, [no_executor or why_it_cannot_be_made(settings)])
     if complaints:
         raise OperationalException("The config cannot be used:\n" + "\n".join(complaints))
+    for difference in how_bot_differs(settings) if is_bot else ():
+        logger.warning("%s", difference)
     for warning in misspelt_keys(config["freqai"]):
         logger.warning("%s", warning)
     others = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from mtfscalper.executors.process_pool import threads_of_job
+from mtfscalper.executors.threads import threads_of_job
 from mtfscalper.monitoring.estimate import training_seconds
 from mtfscalper.settings import Settings
 

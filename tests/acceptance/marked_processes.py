@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
+from mtfscalper.machine import usable_processors
+
 RUN = "MTFSCALPER_TEST_RUN"
+# Within as many a run that is stopped has ended, with all that it started, on a machine that does nothing else.
+STOP_SECONDS = 10.0
+
+
+def may_take_to_stop(own: int) -> float:
+    """Seconds that a run may take to end here and now: as many times longer as others want the processors too.
+
+    :param own: processes of the run, each of which may keep a processor busy
+    """
+    others = max(0.0, os.getloadavg()[0] - own)
+    return STOP_SECONDS * (1.0 + others / usable_processors())
 
 
 def processes_with(variable: str, value: str) -> list[psutil.Process]:

@@ -650,24 +650,30 @@ def test_the_workers_of_a_backtest_that_is_killed_alone_end_by_themselves(make_h
 
 # ---------------------------------------------------------------------- a full disk
 
-N_SIZES = 8
+# As many sizes of what is left are tried where trainings run in turn, and where they run side by side.
+IN_TURN = pytest.param({}, 8, id="inline")
+SIDE_BY_SIDE = pytest.param({"executor": "processes", "workers": 2, "threads_per_job": 1}, 4, id="processes")
 ONE_PERIOD: dict[str, Any] = {"timerange": "20240907-20240908"}
 
 
+@pytest.mark.parametrize(("rl", "n_sizes"), [IN_TURN, SIDE_BY_SIDE])
 def test_a_backtest_on_a_full_disk_stops_with_one_message_and_goes_on_once_there_is_room(
-    make_home: MakeHome, tally: Tally, tmp_path: Path, market: Path, url: str
+    rl: dict[str, Any], n_sizes: int, make_home: MakeHome, tally: Tally, tmp_path: Path, market: Path, url: str
 ) -> None:
-    expected = undisturbed(make_home())
-    with small_disk(tmp_path / "disk") as disk, tally.of("5 a full disk") as group:
+    # Those of trainings in turn, of as many threads.
+    own = {name: value for name, value in rl.items() if name == "threads_per_job"}
+    expected = undisturbed(make_home(), {"rl_config": own})
+    settings = {"rl_config": rl}
+    with small_disk(tmp_path / "disk") as disk, tally.of(f"5 a full disk, {rl.get('executor', 'inline')}") as group:
         before = free_bytes(disk)
-        undisturbed(Home(tmp_path / "measured", market, url, user=disk / "measured"))
+        undisturbed(Home(tmp_path / "measured", market, url, user=disk / "measured"), settings)
         needed = before - free_bytes(disk)
         random, n_stopped = Random("sizes"), 0
-        for number in range(N_SIZES):
-            left = int((number + random.random()) / N_SIZES * needed)
+        for number in range(n_sizes):
+            left = int((number + random.random()) / n_sizes * needed)
             home = Home(tmp_path / f"on_disk{number}", market, url, user=disk / "user")
             leave(disk, left)
-            run = home.backtesting()
+            run = home.backtesting(settings)
             ended = home.run(run)
             if ended.why_not_as(expected) is not None:
                 n_stopped += 1
@@ -680,8 +686,8 @@ def test_a_backtest_on_a_full_disk_stops_with_one_message_and_goes_on_once_there
                 wrong or (f"left behind: {home.strays()}" if home.strays() else None),
             )
             shutil.rmtree(home.user)
-        assert n_stopped >= N_SIZES // 2
-        group.notes.append(f"{n_stopped} of {N_SIZES} stopped for want of room")
+        assert n_stopped >= n_sizes // 2
+        group.notes.append(f"{n_stopped} of {n_sizes} stopped for want of room")
 
 
 def test_whatever_write_finds_the_disk_full_one_message_says_so(

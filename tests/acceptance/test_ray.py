@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from marked_processes import RUN, processes_with
+from marked_processes import RUN, may_take_to_stop, processes_with
 from ray_nodes import Nodes, kill_marked, nodes
 from ray_run import BAD, N_JOBS
 
@@ -29,8 +29,6 @@ HERE = Path(__file__).parent
 SCRIPT = HERE / "ray_run.py"
 PATHS = os.pathsep.join(map(str, (HERE.parent, HERE, Path(mtfscalper.__file__).parents[1])))
 ENVIRONMENT = {"PYTHONPATH": PATHS, "OMP_NUM_THREADS": "1"}
-# As the issue of a stop asks for.
-STOP_SECONDS = 10.0
 
 
 @pytest.fixture
@@ -172,11 +170,11 @@ def test_a_cluster_of_this_machine_listens_to_it_alone_and_leaves_nothing(folder
 def test_a_run_that_is_stopped_ends_with_all_its_processes(stop: signal.Signals, folder: Path) -> None:
     run, mark = local_run(folder)
     run.await_trainings(1)
-    began = time.monotonic()
+    until = time.monotonic() + may_take_to_stop(len(processes_with(RUN, mark)))
     # Ctrl-C reaches all that the terminal has started.
     (os.killpg if stop == signal.SIGINT else os.kill)(run.process.pid, stop)
     assert run.wait() != 0
-    while processes_with(RUN, mark) and time.monotonic() < began + STOP_SECONDS:
+    while processes_with(RUN, mark) and time.monotonic() < until:
         time.sleep(0.1)
     assert processes_with(RUN, mark) == [], run.output
     assert "done" not in run.output

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from marked_processes import may_take_to_stop
 from ray_nodes import Nodes, kill_marked, nodes, processes_of
 from test_commands import TRAINING
 from two_pairs import Home, seen
@@ -94,6 +97,32 @@ def test_a_backtest_on_a_cluster_that_loses_a_node_makes_the_trades_of_one_proce
     assert output.count("It is trained again, from its beginning.") == 1
     assert output.count("Done training ") == N_TRAININGS
     pd.testing.assert_frame_equal(home.trades(), undisturbed)
+
+
+def test_what_a_cluster_had_trained_for_a_driver_that_was_killed_is_not_trained_again(
+    tmp_path: Path, two_pairs: tuple[Path, str], cluster: tuple[Nodes, list[str]], undisturbed: pd.DataFrame
+) -> None:
+    running, there = cluster
+    home = ClusterHome(tmp_path / "home", two_pairs[0], running)
+    with home.exchange():
+        with home.under_way(home.there(home.backtest_command()), home.environment) as run:
+            run.until(home.kept)
+            _, _, status = run.stop(signal.SIGKILL)
+            assert status == -signal.SIGKILL
+        n_kept = len(home.kept())
+        assert 0 < n_kept < N_TRAININGS
+        # Ray ends what the driver had asked for; the nodes are there for the next one.
+        deadline = time.monotonic() + may_take_to_stop(0)
+        while any(trains(node) for node in there) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert not any(trains(node) for node in there)
+        with home.under_way(home.there(home.backtest_command()), home.environment) as again:
+            output = seen(again.ended(0))
+    n_missing = N_TRAININGS - n_kept
+    assert f"{n_missing} policies to train, 0 of an earlier run, {n_kept} finished by one that was stopped" in output
+    assert output.count("Done training ") == n_missing
+    pd.testing.assert_frame_equal(home.trades(), undisturbed)
+    assert not home.kept()
 
 
 def test_what_is_trained_on_a_cluster_is_traded_as_what_one_process_trains(

@@ -19,7 +19,7 @@ from typing import Any
 import pandas as pd
 import psutil
 from freqtrade.data.btanalysis import load_backtest_data
-from marked_processes import RUN, processes_with, shared_memory_of
+from marked_processes import RUN, may_take_to_stop, processes_with, shared_memory_of
 from shipped import shipped_options
 from test_commands import CONFIG, TIMERANGE, Freqtrade
 
@@ -169,17 +169,18 @@ class RunUnderWay:
         """What its environments have, which there are while a training runs."""
         return shared_memory_of(self.processes())
 
-    def stop(self, how: signal.Signals) -> tuple[float, int]:
+    def stop(self, how: signal.Signals) -> tuple[float, float, int]:
         """End it, and wait until all of it has ended.
 
         :param how: as Ctrl-C, which reaches all that a terminal has started, or as ``kill`` of the command alone
-        :return: seconds, and exit status
+        :return: seconds, how many it may take here, and exit status
         """
         left, began = self.processes(), time.monotonic()
+        may_take = may_take_to_stop(len(left))
         (os.killpg if how == signal.SIGINT else os.kill)(self.process.pid, how)
         status = self.process.wait(LONGEST_SECONDS)
         psutil.wait_procs(left, timeout=60)
-        return time.monotonic() - began, status
+        return time.monotonic() - began, may_take, status
 
     def ended(self, status: int) -> str:
         """Wait for its end, by itself and with this status.

@@ -11,7 +11,8 @@ from fake_workers import FakeCrew, FakeWorker, job
 from tiny_training import random_tape
 
 from mtfscalper.executors.batches import Batches, in_batches
-from mtfscalper.executors.process_pool import PoolPlan, ProcessPool, start_pool, threads_of_job
+from mtfscalper.executors.process_pool import PoolPlan, ProcessPool, start_pool
+from mtfscalper.executors.threads import threads_of_job
 from mtfscalper.executors.worker import Told
 from mtfscalper.executors.worker_process import WorkerLostError
 from mtfscalper.training.callbacks import OnEvaluation
@@ -126,7 +127,7 @@ def test_a_process_runs_job_after_job_and_jobs_end_in_any_order() -> None:
 
 
 def test_processors_are_divided_among_the_processes_unless_threads_are_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mtfscalper.executors.process_pool.usable_processors", lambda: 16)
+    monkeypatch.setattr("mtfscalper.executors.threads.usable_processors", lambda: 16)
     assert threads_of_job(job("", cpu_count=8).settings.rl, 4) == 2
     assert threads_of_job(job("", cpu_count=32).settings.rl, 4) == 4
     assert threads_of_job(job("", cpu_count=2).settings.rl, 4) == 1

@@ -19,7 +19,7 @@ from mtfscalper.executors.ray import RayTasks
 from mtfscalper.executors.ray_cluster import Cluster, ClusterError, JobNeeds, installed, why_different
 from mtfscalper.executors.ray_task import BoardFiles
 from mtfscalper.executors.worker_process import WorkerLostError
-from mtfscalper.settings import Settings, SettingsError
+from mtfscalper.settings import RLSettings, Settings, SettingsError
 from mtfscalper.training.job import TrainingJob
 
 ONE_CPU = JobNeeds(cpus=1, gpus=0)
@@ -201,6 +201,16 @@ def test_a_node_with_other_code_is_named_by_its_first_training(monkeypatch: pyte
     assert "node 10.0.0.7 has torch 0.1 (here " in str(outcome)
 
 
+def test_a_node_with_fewer_processors_than_it_was_started_with_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtfscalper.executors.threads.usable_processors", lambda: 1)
+    monkeypatch.setattr(ray_cluster, "this_node", lambda: "node 10.0.0.7")
+    settings = tiny_settings(executor="ray", threads_per_job=2)
+    one = TrainingJob(settings, random_tape(100), None, env_settings_of(settings))
+    [outcome] = run_all(MadeUp(MadeUpRay(node("a", CPU=2.0))), [one])
+    assert isinstance(outcome, ClusterError)
+    assert "node 10.0.0.7: freqai.rl_config.threads_per_job is 2, and this machine has 1 processors" in str(outcome)
+
+
 def test_no_more_trainings_are_taken_than_run_and_a_quarter() -> None:
     ray = MadeUpRay(node("a", CPU=4.0), node("b", CPU=4.5), node("gone", alive=False, CPU=64.0))
     with MadeUp(ray).start() as tasks:
@@ -228,11 +238,20 @@ def test_ray_that_is_not_installed_is_one_sentence(monkeypatch: pytest.MonkeyPat
     assert why_executor_cannot_be(settings) == str(refused.value)
 
 
-def test_a_training_takes_no_more_processors_than_the_largest_node_has() -> None:
+def rl(**own: Any) -> RLSettings:
+    return tiny_settings(**own).rl
+
+
+def test_a_training_takes_no_more_processors_than_the_largest_node_has_unless_its_threads_are_fixed() -> None:
     cluster = Cluster(MadeUpRay(node("head", CPU=0.0), node("a", CPU=4.0, GPU=2.0), node("b", CPU=2.0)), None)
-    assert cluster.needs(8, "cpu") == JobNeeds(4, 0)
-    assert cluster.needs(1, "cuda") == JobNeeds(1, 1)
-    assert cluster.needs(1, "auto") == JobNeeds(1, 1)
+    assert cluster.needs(rl(cpu_count=8, device="cpu")) == JobNeeds(4, 0)
+    assert cluster.needs(rl(cpu_count=1, device="cuda")) == JobNeeds(1, 1)
+    assert cluster.needs(rl(cpu_count=1, device="auto")) == JobNeeds(1, 1)
+    # With fewer threads it would give other bits than its fingerprint says: no node with fewer runs it.
+    assert cluster.needs(rl(threads_per_job=4, device="cpu")) == JobNeeds(4, 0)
+    assert cluster.slots(JobNeeds(4, 0)) == 1
+    with pytest.raises(ClusterError, match=r"a node with 5 processors; .* or set .*threads_per_job to 4 or less"):
+        cluster.needs(rl(threads_per_job=5, device="cpu"))
     assert cluster.slots(JobNeeds(1, 0)) == 6
     assert cluster.slots(JobNeeds(2, 0)) == 3
     assert cluster.slots(JobNeeds(1, 1)) == 2
@@ -242,7 +261,7 @@ def test_a_training_takes_no_more_processors_than_the_largest_node_has() -> None
 def test_a_cluster_that_can_run_nothing_says_what_it_lacks(known: tuple[dict[str, Any], ...]) -> None:
     device = "cuda" if known and known[0]["Resources"]["CPU"] else "cpu"
     with pytest.raises(ClusterError) as refused:
-        Cluster(MadeUpRay(*known), "10.0.0.1:6379").needs(2, device)
+        Cluster(MadeUpRay(*known), "10.0.0.1:6379").needs(rl(threads_per_job=2, device=device))
     assert f"none of the {len(known)} nodes of Ray's cluster at 10.0.0.1:6379 runs a training" in str(refused.value)
     assert ("1 GPU" in str(refused.value)) == (device == "cuda")
 

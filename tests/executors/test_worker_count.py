@@ -60,7 +60,7 @@ def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Machine:
     made = Machine(lambda n: 1.0 if n <= 8 else n / 8)
     monkeypatch.setattr(module, "start_pool", made.start_pool)
     monkeypatch.setattr(module, "usable_processors", lambda: 16)
-    monkeypatch.setattr("mtfscalper.executors.process_pool.usable_processors", lambda: 16)
+    monkeypatch.setattr("mtfscalper.executors.threads.usable_processors", lambda: 16)
     monkeypatch.setattr(measured, "__defaults__", (made.clock,))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     free_memory(monkeypatch, 64e9)
@@ -89,11 +89,11 @@ def test_the_number_that_trains_most_is_measured_once(
     assert f"measured before, from {tmp_path}" in caplog.text
     assert len(json.loads((tmp_path / "mtfscalper" / "workers.json").read_text())) == 1
     # What trains no faster and no slower is not timed anew; what does, is.
-    worker_count(asked(live_training="thread", ray_address="auto", decision_mode="exact", kept_runs=9))
+    worker_count(asked(live_training="thread", decision_mode="exact", kept_runs=9))
     assert len(machine.timed) == 10
     worker_count(asked(net_arch=[9]))
     assert len(machine.timed) == 20
-    worker_count(asked(interop_threads=2))
+    worker_count(asked(interop_threads=3))
     assert len(machine.timed) == 30
 
 

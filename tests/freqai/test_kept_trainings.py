@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +12,14 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 from stable_baselines3 import PPO
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive
 from mtfscalper.freqai.fingerprint import frame_hash
-from mtfscalper.freqai.frame_shelf import FrameShelf
-from mtfscalper.freqai.kept_trainings import Kept, KeptTrainings
+from mtfscalper.freqai.frame_shelf import _LOCK, FrameShelf, _remove_those_of_the_dead
+from mtfscalper.freqai.kept_trainings import KEPT_DAYS, Kept, KeptTrainings
 from mtfscalper.freqai.preparation import Prepared
 from mtfscalper.seals import Seals
 from mtfscalper.training.fit import model_zip, weights_hash
@@ -124,6 +126,27 @@ def test_a_model_is_the_same_by_its_weights_whenever_it_was_saved() -> None:
     assert weights_hash(model_zip(model)) != once
 
 
+def test_trainings_that_no_run_asks_for_go_after_a_time_and_the_others_stay(
+    archive: Archive, seals: Seals, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    trainings = KeptTrainings(archive, seals)
+    for pair, period in ((PAIR, PERIOD), (PAIR, "cb_btc_2"), ("GONE/USDT:USDT", PERIOD)):
+        trainings.keep(pair, period, KEY, kept(small_model()))
+    trainings.forget_old()
+    assert trainings.has("GONE/USDT:USDT", PERIOD, KEY)
+    for path in archive.all_trainings.rglob("*.training"):
+        long_ago = path.stat().st_mtime - (KEPT_DAYS + 1) * 86_400
+        os.utime(path, (long_ago, long_ago))
+    # A run that was stopped long ago goes on.
+    assert trainings.find(PAIR, PERIOD, KEY) is not None
+    trainings.forget_old()
+    assert trainings.has(PAIR, PERIOD, KEY)
+    assert not trainings.has(PAIR, "cb_btc_2", KEY)
+    assert [path.name for path in archive.all_trainings.iterdir()] == [archive.trainings(PAIR).name]
+    assert f"Removed 2 finished trainings under {archive.all_trainings}" in caplog.text
+
+
 # ---------------------------------------------------------------------- frames
 
 
@@ -153,6 +176,34 @@ def test_what_a_killed_process_left_is_removed_and_what_a_running_one_has_is_not
     assert not dead.exists()
     pd.testing.assert_frame_equal(running.get(PAIR), frame())
     running.close()
+
+
+def test_a_shelf_that_another_process_takes_for_a_dead_ones_is_made_anew(
+    archive: Archive, seals: Seals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It finds the folder, which is made and not locked yet, and locks it first."""
+    removed: list[Path] = []
+    own = FrameShelf._is_locked
+
+    def after_another(shelf: FrameShelf) -> bool:
+        if removed:
+            return own(shelf)
+        removed.append(shelf._folder)
+        with FileLock(shelf._folder / _LOCK):
+            is_locked = own(shelf)
+            shutil.rmtree(shelf._folder)
+        archive.frames.rmdir()
+        return is_locked
+
+    monkeypatch.setattr(FrameShelf, "_is_locked", after_another)
+    shelf = FrameShelf(archive.frames, seals)
+    assert not removed[0].exists()
+    shelf.put(PAIR, frame())
+    # It is locked: nobody takes it for a dead one's.
+    _remove_those_of_the_dead(archive.frames)
+    pd.testing.assert_frame_equal(shelf.get(PAIR), frame())
+    shelf.close()
+    assert not archive.frames.exists()
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,10 @@ import pandas as pd
 import pytest
 from freqai_runs import OTHER_PAIR, PAIR, PERIODS, FreqtradeBacktest, Watch
 from test_planned_periods import assert_same_policies, assert_same_seals, fail_on, told
+from tiny_training import tiny_settings
 
+from mtfscalper.executors import processes
+from mtfscalper.executors.choice import here_if_alone
 from mtfscalper.executors.executor import Outcome, Running
 from mtfscalper.executors.inline import InlineExecutor
 from mtfscalper.freqai import model
@@ -177,6 +180,31 @@ def test_what_finished_before_a_run_was_stopped_is_not_trained_again(
     assert watch.trained == [PAIR, OTHER_PAIR, OTHER_PAIR]
     assert_same_run(again, in_turn)
     assert not (again.archive.root / "trainings").exists()
+
+
+def test_a_policy_that_lacks_alone_is_trained_here_and_waits_for_no_process(
+    tmp_path: Path, market: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = {"timerange": "20240905-20240906"}
+    runs = {}
+    with pytest.MonkeyPatch.context() as patched:
+        # No process is started.
+        patched.setattr(processes, "start_pool", None)
+        for executor in ("inline", "processes"):
+            rl = {"executor": executor, "threads_per_job": 1}
+            run = FreqtradeBacktest(tmp_path / executor, market, **one, freqai={"rl_config": rl})
+            run.run()
+            runs[executor] = run
+    assert watch.trained == [PAIR, PAIR]
+    inline, here = runs.values()
+    pd.testing.assert_frame_equal(here.frames[PAIR], inline.frames[PAIR])
+    assert_same_policies(*(folder(run, "BTC", KEPT[0]) / f"cb_btc_{KEPT[0]}_model.zip" for run in (here, inline)))
+    # Two may be trained side by side; without threads of its own a training has others in a process.
+    plain = {"executor": "processes", "workers": 2}
+    assert here_if_alone(tiny_settings(**plain, threads_per_job=1), 1) is not None
+    assert here_if_alone(tiny_settings(**plain, threads_per_job=1), 2) is None
+    assert here_if_alone(tiny_settings(**plain, threads_per_job=1, ensemble=3), 1) is None
+    assert here_if_alone(tiny_settings(**plain), 1) is None
 
 
 def test_a_strategy_that_keeps_something_is_planned_pair_by_pair_and_one_line_says_so(

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from freqtrade.enums import RunMode
 from freqtrade.exceptions import OperationalException
 
 from mtfscalper.freqai import start_checks
@@ -321,3 +322,43 @@ def test_a_section_of_freqai_beside_it_is_refused() -> None:
         checked_settings(config)
     features = {**FREQAI["feature_parameters"], "conv_width": 5, "my_own": 3}
     assert "freqai.feature_parameters.conv_width is 5" in refusal(feature_parameters=features)
+
+
+def in_mode(runmode: RunMode, **rl: Any) -> Any:
+    freqai = {**copy.deepcopy(FREQAI), "rl_config": {"device": "cpu", **rl}}
+    return checked_settings({"timeframe": "5m", "freqai": freqai, "runmode": runmode})
+
+
+@pytest.mark.parametrize(
+    ("rl", "said"),
+    [
+        ({"executor": "ray"}, "executor is 'ray', which only backtests use: a bot trains on its own machine"),
+        (
+            {"executor": "population", "vec_env": "torch", "activation": "tanh"},
+            "executor is 'population', which only backtests use",
+        ),
+        ({"threads_per_job": 3}, "threads_per_job is 3, and this machine has 2 processors; accepted: 1 to 2 here"),
+    ],
+)
+def test_a_bot_is_told_of_what_is_a_backtests_which_is_refused_where_it_cannot_be(
+    rl: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("mtfscalper.executors.ray_cluster.find_spec", lambda _: None)
+    for module in ("threads", "choice"):
+        monkeypatch.setattr(f"mtfscalper.executors.{module}.usable_processors", lambda: 2)
+    in_mode(RunMode.DRY_RUN, **rl)
+    [line] = caplog.messages
+    assert said in line
+    key = next(iter(rl))
+    with pytest.raises(OperationalException, match=f"freqai.rl_config.{key} is .*; accepted: .*; remedy: "):
+        in_mode(RunMode.BACKTEST, **rl)
+    in_mode(RunMode.BACKTEST, threads_per_job=2)
+    assert len(caplog.messages) == 1
+
+
+def test_the_nodes_of_another_cluster_may_have_more_processors(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mtfscalper.executors.ray_cluster.find_spec", lambda _: object())
+    monkeypatch.setattr("mtfscalper.executors.threads.usable_processors", lambda: 2)
+    in_mode(RunMode.BACKTEST, executor="ray", ray_address="auto", threads_per_job=8)
+    with pytest.raises(OperationalException, match="threads_per_job is 8, and this machine has 2 processors"):
+        in_mode(RunMode.BACKTEST, executor="ray", threads_per_job=8)
