@@ -21,11 +21,12 @@ from mtfscalper.reporting.run_result import DAY_MS
 from mtfscalper.search.attachments import attach_pictures
 from mtfscalper.search.learning_curves import LearningCurve, learning_curves
 from mtfscalper.search.leases import LOST, SET_ASIDE, STOPPED
-from mtfscalper.search.run_figures import Instance, Run, RunFigures, mean_difference
+from mtfscalper.search.run_figures import Instance, Run, RunFigures, mean_difference, mean_differences
 from mtfscalper.search.space import SearchSpace
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
 from mtfscalper.search.trial_attributes import (
     CONFIG_HASH,
+    DAILY,
     INSTANCES,
     INTERVAL,
     PRUNED_STEP,
@@ -101,6 +102,7 @@ class TrialRunner:
             self._keep(trial.number, run)
             curves += learning_curves(self._folder.models / identifier)
             figures.append(run.figures)
+            trial.set_user_attr(DAILY, _daily(self._spec, figures))
             run_seconds += run.figures.seconds
             for at in order.permutation(len(run.figures.instances)):
                 instance = run.figures.instances[at]
@@ -150,6 +152,13 @@ def step_of(spec: StudySpec, instance: Instance) -> int:
     day = np.datetime64(instance.period, "D").astype(int) - np.datetime64(first_day(spec), "D").astype(int)
     seed, pair = spec.tuning_seeds.index(instance.seed), spec.pairs.index(instance.pair)
     return int((day * len(spec.pairs) + pair) * len(spec.tuning_seeds) + seed)
+
+
+def _daily(spec: StudySpec, figures: Sequence[RunFigures]) -> dict[str, Any]:
+    """What :data:`DAILY` holds."""
+    runs = sorted(figures, key=lambda run: spec.tuning_seeds.index(run.seed))
+    seeds = [run.seed for run in runs]
+    return {"seeds": seeds, "first_day": runs[0].days[0], "differences": list(mean_differences(runs))}
 
 
 def first_day(spec: StudySpec) -> str:

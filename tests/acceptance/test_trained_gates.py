@@ -16,7 +16,7 @@ from gate_table import passed, refused, show
 from judged_runs import LogPrices, random_walk, swings_on_a_walk
 from trained_studies import judged_study
 
-from mtfscalper.search.judge import Judgement
+from mtfscalper.search.judgements import Judgement
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(7200)]
 

@@ -16,8 +16,8 @@ from rich.console import Console
 from studies import LOOSE, StudyHome
 
 from mtfscalper.offline.exchange import ReplayExchange
-from mtfscalper.search.judge import Judgement
 from mtfscalper.search.judge_command import JudgeRequest, judge_study
+from mtfscalper.search.judgements import Judgement
 from mtfscalper.search.new_study import Asked
 from mtfscalper.search.study_run import Request, open_or_begin
 from mtfscalper.search.worker import EXIT_DONE, Plan, run_worker
