@@ -15,6 +15,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from mtfscalper import artefacts
+from mtfscalper.search.best import best_trial
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.gates import Limits, SeedDays, TrialDays, gates_of, interval_level
 from mtfscalper.search.judgements import Begun, Judgement, Judgements, moment
@@ -47,15 +48,13 @@ def best_of(trials: Sequence[FrozenTrial]) -> FrozenTrial:
 
     :raises StudyError: if none is finished
     """
-    from optuna.trial import TrialState
-
-    finished = [trial for trial in trials if trial.state == TrialState.COMPLETE and trial.value is not None]
-    if not finished:
+    best = best_trial(trials)
+    if best is None:
         raise StudyError(
             f"the study has no finished trial, of {len(trials)}; accepted: at least one; remedy: let mtfscalper study "
             "run go on"
         )
-    return max(finished, key=lambda trial: (trial.value or 0.0, -trial.number))
+    return best
 
 
 def finished_trial(trials: Sequence[FrozenTrial], number: int | None) -> FrozenTrial:

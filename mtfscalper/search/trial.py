@@ -41,7 +41,6 @@ from mtfscalper.search.trial_config import config_of_trial, identifier_of, overl
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
-    from optuna.trial import FrozenTrial
 
 logger = logging.getLogger(__name__)
 
@@ -205,11 +204,3 @@ def folders_of(user_data_dir: Path, identifier: str) -> tuple[Path, ...]:
     models = user_data_dir / "models"
     records = records_folder({"user_data_dir": user_data_dir, "freqai": {"identifier": identifier}})
     return models / identifier, kept_folder(models, identifier), records
-
-
-def best_trial(study: Study) -> FrozenTrial | None:
-    """The best finished trial, None while there is none."""
-    try:
-        return study.best_trial
-    except ValueError:
-        return None

@@ -26,6 +26,7 @@ from search.judged_studies import (
 )
 
 from mtfscalper import artefacts
+from mtfscalper.monitoring.study_state import ranking
 from mtfscalper.search import judge_command
 from mtfscalper.search.errors import ChangedError, StudyError
 from mtfscalper.search.gates import Limits
@@ -300,6 +301,10 @@ def test_only_finished_trials_are_judged_and_the_best_by_default(folder: StudyFo
     trials, best = make_study(folder)
     pruned = finished(8, None, state=TrialState.PRUNED)
     assert best_of([*trials, pruned]) is best
+    # Of equals the first, in whatever order they come.
+    equal = [finished(number, 0.5) for number in (9, 7, 8)]
+    assert best_of(equal).number == 7
+    assert [one.number for one in ranking([*equal, pruned, finished(6, 0.4)])] == [7, 8, 9, 6]
     assert finished_trial(trials, 3).number == 3
     for number, state in ((8, "pruned"), (99, "not there")):
         with pytest.raises(StudyError, match=f"--trial is {number}, which is {state}"):

@@ -10,7 +10,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -284,6 +284,41 @@ def test_what_comes_out_of_a_trial_that_was_taken_back_is_dropped(
     bench.work(1)
     assert [trial.state.name for trial in bench.study.trials] == ["FAIL", "COMPLETE"]
     assert bench.study.trials[0].params == bench.study.trials[1].params
+
+
+def test_a_trial_that_is_taken_back_before_its_worker_has_a_lease_costs_that_worker_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, monkeypatch, lambda rate, seed: rate)
+    real, taken = leases.Lease.__enter__, list[int]()
+
+    def late(lease: leases.Lease) -> leases.Lease:
+        if not taken:
+            [running] = [trial for trial in bench.study.trials if trial.state.name == "RUNNING"]
+            taken.append(running.number)
+            leases.set_aside(bench.study, running, leases.LOST)
+        return real(lease)
+
+    monkeypatch.setattr(leases.Lease, "__enter__", late)
+    assert bench.work(2) is None
+    assert taken == [0]
+    assert [trial.state.name for trial in bench.study.trials] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert bench.study.trials[1].params == bench.study.trials[0].params
+
+
+def test_failures_are_forgiven_by_a_clock_that_all_machines_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench = Bench(tmp_path, monkeypatch, lambda rate, seed: 1 / 0)
+    before = datetime.now()
+    assert bench.work(3)
+    trials = bench.study.trials
+    for one in trials:
+        # As a machine nine hours to the west leaves it in a database.
+        assert one.datetime_complete is not None
+        one.datetime_complete -= timedelta(hours=9)
+    assert worker.failing(trials, before)
+    assert worker.failing(trials, datetime.now()) is None
 
 
 def slow_worker(home: Path, trials: int) -> None:
