@@ -136,9 +136,7 @@ def locked_candles(config: Mapping[str, Any], source: Path, copy: Path, lock_ms:
         before[str(file)] = frame_hash(frame[is_before].reset_index(drop=True))
         is_locked = (dates + file.timeframe_ms > lock_ms) & (dates < end_ms)
         locked[str(file)] = frame_hash(frame[is_locked].reset_index(drop=True))
-        # Rates are stored under one name and read under another: these two columns are the same by both.
-        columns = ["date", "open"]
-        if not frame[is_before][columns].reset_index(drop=True).equals(own[columns]):
+        if not _opens(frame[is_before]).equals(_opens(own)):
             others.append(str(file))
     if artefacts.value_hash(before) != copied:
         raise StudyError(
@@ -147,6 +145,11 @@ def locked_candles(config: Mapping[str, Any], source: Path, copy: Path, lock_ms:
             "trained; remedy: put the files back as they were, or begin another study"
         )
     return artefacts.value_hash(locked)
+
+
+def _opens(frame: DataFrame) -> DataFrame:
+    """The opens of candles, or funding rates, whichever name these are stored under."""
+    return frame.rename(columns={"funding_rate": "open"})[["date", "open"]].reset_index(drop=True)
 
 
 def span_ms(config: Mapping[str, Any], datadir: Path, pairs: Collection[str], timeframe: str) -> tuple[int, int]:
