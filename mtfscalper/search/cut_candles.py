@@ -131,6 +131,9 @@ def locked_candles(config: Mapping[str, Any], source: Path, copy: Path, lock_ms:
     before, locked, others = {}, {}, []
     for file in files:
         frame, own = _loaded(reader, file), _loaded(kept, file)
+        if frame.empty:
+            others.append(f"{file} (missing)")
+            continue
         dates, own_dates = _dates_ms(frame), _dates_ms(own)
         is_before = (dates + file.timeframe_ms <= lock_ms) & (dates >= own_dates[0])
         before[str(file)] = frame_hash(frame[is_before].reset_index(drop=True))

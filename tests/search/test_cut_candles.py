@@ -136,12 +136,12 @@ def test_candles_that_were_repaired_are_noticed_and_later_or_other_ones_are_none
     whole = (source / "futures" / file).read_bytes()
     assert seen() == first
     # The day after the locked one, and a timeframe that nobody had.
-    change(file, LOCK + pd.Timedelta("1d"))
+    change(file, LOCK + pd.Timedelta("1D"))
     shutil.copy(source / "futures" / file, source / "futures" / "ETH_USDT_USDT-2h-futures.feather")
     assert seen() == first
     # An earlier day, as somebody who downloads more has.
     frame = pd.read_feather(source / "futures" / file)
-    earlier = frame.assign(date=frame["date"] - pd.Timedelta("30d"))
+    earlier = frame.assign(date=frame["date"] - pd.Timedelta("30D"))
     pd.concat([earlier, frame], ignore_index=True).to_feather(source / "futures" / file)
     assert seen() == first
     change(file, LOCK)
@@ -154,5 +154,5 @@ def test_candles_that_were_repaired_are_noticed_and_later_or_other_ones_are_none
         (source / "futures" / file).write_bytes(whole)
     assert seen() == first
     (source / "futures" / file).unlink()
-    with pytest.raises(StudyError, match="are others than those that the study began with"):
+    with pytest.raises(StudyError, match=r"which lie in .*candles: ETH/USDT:USDT 5m futures \(missing\)"):
         seen()
