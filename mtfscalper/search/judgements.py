@@ -130,10 +130,10 @@ class Judgements:
     def unfinished(self, terms: Mapping[str, Any]) -> Begun | None:
         """The last look, where it was one on the same terms, by limits that are known, and did not come to its end."""
         ended = {record.get("look") for record in self._ledger.records() if record.get("state") == _DONE}
-        last = next(reversed(self.begun()), None)
-        if last is None or last.look in ended or last.terms != dict(terms) or last.limits is None:
+        begun = self.begun()
+        if not begun or begun[-1].look in ended or begun[-1].terms != dict(terms) or begun[-1].limits is None:
             return None
-        return last
+        return begun[-1]
 
     def begin(
         self,

@@ -82,7 +82,7 @@ class Lease:
         self._thread.join()
 
     def _renew(self) -> None:
-        lease = {
+        lease: dict[str, Any] = {
             "worker": worker_name(),
             "began": self._began,
             "until": time.time() + self._times.refresh_seconds,
