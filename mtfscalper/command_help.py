@@ -54,8 +54,15 @@ EXAMPLES: Mapping[str, tuple[tuple[str, str], ...]] = MappingProxyType(
             ),
             ("mtfscalper study run --study first --trials 40", "go on, until 40 trials have finished"),
             ("mtfscalper study watch --study first", "from another terminal: how far it is"),
+            ("mtfscalper study watch --study first --once", "the same, printed once"),
             ("mtfscalper study judge --study first", "hold the best trial against its gates"),
+            ("mtfscalper study judge --study first --trial 7 --json seven.json", "another one: another look"),
             ("mtfscalper study deploy --study first", "write user_data/deployed/first.json, if it has passed"),
+            (
+                "mtfscalper study deploy --study first --reload http://127.0.0.1:8080",
+                "and let the bot there follow it",
+            ),
+            ("mtfscalper study deploy --rollback --name first", "put back what was there before"),
         ),
         "dashboard": (("mtfscalper dashboard --study first", "at http://127.0.0.1:8090"),),
         "status": (
@@ -101,11 +108,17 @@ def statuses_of(command: str) -> dict[str, str]:
     return {status: meanings[status] for status in sorted(meanings, key=lambda text: (len(text), text))}
 
 
-def epilog(command: str) -> str:
-    """The end of a command's help."""
+def examples(command: str, subcommand: str | None = None) -> str:
+    """The examples of a command, or of one of its subcommands, as help shows them."""
     lines = ["examples:"]
     for typed, meaning in EXAMPLES.get(command, ()):
-        lines += [f"  {typed}", f"      {meaning}"]
-    lines += ["", "exit status:"]
+        if subcommand is None or typed.startswith(f"mtfscalper {command} {subcommand} "):
+            lines += [f"  {typed}", f"      {meaning}"]
+    return "\n".join(lines)
+
+
+def epilog(command: str) -> str:
+    """The end of a command's help."""
+    lines = [examples(command), "", "exit status:"]
     lines += [f"  {status:<4} {meaning}" for status, meaning in statuses_of(command).items()]
     return "\n".join(lines)

@@ -4,6 +4,7 @@ import argparse
 import os
 import signal
 import sys
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +12,11 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from mtfscalper.search.gates import Limits
 
+from mtfscalper.command_help import examples
 from mtfscalper.monitoring.study_options import add_watch_arguments
+
+# Of what stands below the options.
+_WIDTH = 100
 
 # A command imports what it needs when it runs: with freqtrade and torch, --help would take seconds.
 
@@ -35,8 +40,15 @@ def add_subcommands(parser: argparse.ArgumentParser) -> None:
     """Declare all of them."""
     subparsers = parser.add_subparsers(dest="subcommand", required=True, metavar="SUBCOMMAND")
     for command in SUBCOMMANDS:
-        subparser = subparsers.add_parser(command.name, help=command.summary, description=command.summary)
+        subparser = subparsers.add_parser(
+            command.name,
+            help=command.summary,
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         command.add_arguments(subparser)
+        said = [] if subparser.epilog is None else [textwrap.fill(subparser.epilog, _WIDTH)]
+        subparser.epilog = "\n\n".join([*said, examples("study", command.name)])
         subparser.set_defaults(run=command.run)
 
 
@@ -93,7 +105,8 @@ def _run_arguments(parser: argparse.ArgumentParser) -> None:
         begins.add_argument(name, type=count, metavar=metavar, help=meaning)
     parser.epilog = (
         "All other arguments are those of freqtrade backtesting; --timerange is validation and locked days together. "
-        "Without any, a study goes on with those that it began with."
+        "Without any, a study goes on with those that it began with. Exit status: 0 as many trials as were asked "
+        "for, or the time is over, 2 it cannot begin, 3 it stopped, for trials or workers failed, 130 stopped."
     )
     # Else --timeframe and others of freqtrade's would be cut off.
     parser.allow_abbrev = False

@@ -12,10 +12,11 @@ from freqtrade.commands import Arguments
 
 import mtfscalper
 from mtfscalper.cli import COMMANDS, build_parser, main
-from mtfscalper.command_help import EXAMPLES, epilog, statuses_of
+from mtfscalper.command_help import EXAMPLES, epilog, examples, statuses_of
 from mtfscalper.first_commands import SHELLS
 from mtfscalper.offline import ReplayError, starter
 from mtfscalper.offline.starter import Outcome, copy_starter, starter_files
+from mtfscalper.study_commands import SUBCOMMANDS
 
 ROOT = Path(__file__).parents[1]
 
@@ -112,6 +113,17 @@ def test_help_shows_examples_and_exit_status(capsys: pytest.CaptureFixture[str])
     assert epilog("audit") in said
     assert "1    some trades are not what training assumed" in said
     assert list(statuses_of("status")) == ["0", "1", "2", "3", "130"]
+
+
+@pytest.mark.parametrize("subcommand", [command.name for command in SUBCOMMANDS])
+def test_help_of_a_studys_subcommand_shows_its_own_examples(
+    subcommand: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["study", subcommand, "--help"])
+    said, own = capsys.readouterr().out, examples("study", subcommand)
+    assert own in said
+    assert own.count("mtfscalper study ") == own.count(f"mtfscalper study {subcommand} ") >= 2
 
 
 @pytest.mark.parametrize("shell", SHELLS)

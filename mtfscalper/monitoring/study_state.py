@@ -8,14 +8,24 @@ from __future__ import annotations
 import socket
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
 from statistics import fmean
 from typing import Any, NamedTuple
 
 import psutil
 from optuna.trial import FrozenTrial, TrialState
 
-from mtfscalper.search.leases import ERROR, IMPOSSIBLE, LEASE, LOST, SET_ASIDE, STOPPED, LeaseTimes
+from mtfscalper.search.best import best_first
+from mtfscalper.search.leases import (
+    ERROR,
+    IMPOSSIBLE,
+    LEASE,
+    LOST,
+    SET_ASIDE,
+    STOPPED,
+    LeaseTimes,
+    began_at,
+    ended_at,
+)
 from mtfscalper.search.trial_attributes import INTERVAL, PRUNED_STEP, SAMPLES_PER_SECOND, TIMESTEPS
 
 # The pace is that of the last few trials: those of a study take as long as its parameters let them.
@@ -152,12 +162,7 @@ def study_state(name: str, trials: Sequence[FrozenTrial], now: float, asked: int
 
 def ranking(trials: Iterable[FrozenTrial]) -> tuple[Ranked, ...]:
     """Completed trials, the best first; of equals the first."""
-    made = [
-        Ranked(trial.number, trial.value, *_interval(trial.user_attrs))
-        for trial in trials
-        if trial.state is TrialState.COMPLETE and trial.value is not None
-    ]
-    return tuple(sorted(made, key=lambda one: (-one.value, one.number)))
+    return tuple(Ranked(one.number, float(one.value or 0.0), *_interval(one.user_attrs)) for one in best_first(trials))
 
 
 def trials_per_hour(trials: Iterable[FrozenTrial]) -> float | None:
@@ -166,7 +171,7 @@ def trials_per_hour(trials: Iterable[FrozenTrial]) -> float | None:
     The time is that from the first one's begin to the last one's end, without the stretches in which no trial ran: a
     study may be stopped overnight. Trials at once share their time.
     """
-    ended = sorted((trial for trial in trials if trial.state in _FINISHED and trial.datetime_start), key=_end)
+    ended = sorted((trial for trial in trials if trial.state in _FINISHED and began_at(trial)), key=_end)
     seconds = busy_seconds(_spans(ended[-PACE_TRIALS:]))
     return len(ended[-PACE_TRIALS:]) * _SECONDS_OF_AN_HOUR / seconds if seconds > 0 else None
 
@@ -181,7 +186,7 @@ def busy_seconds(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def _spans(trials: Iterable[FrozenTrial]) -> list[tuple[float, float]]:
-    return [(trial.datetime_start.timestamp(), _end(trial)) for trial in trials if trial.datetime_start is not None]
+    return [(began, _end(trial)) for trial in trials if (began := began_at(trial)) is not None]
 
 
 def _samples_per_second_in_all(trials: Sequence[FrozenTrial]) -> float | None:
@@ -193,13 +198,13 @@ def _samples_per_second_in_all(trials: Sequence[FrozenTrial]) -> float | None:
 def _running(trial: FrozenTrial, now: float) -> Running:
     lease = trial.system_attrs.get(LEASE) or {}
     worker, until = str(lease.get("worker", "")), lease.get("until")
-    began = now if trial.datetime_start is None else trial.datetime_start.timestamp()
+    began = began_at(trial)
     values = [value for step, value in trial.intermediate_values.items() if step < PRUNED_STEP]
     is_lost = until is not None and now > float(until) + LeaseTimes().grace_seconds
     return Running(
         trial.number,
         worker,
-        max(now - began, 0.0),
+        0.0 if began is None else max(now - began, 0.0),
         len(values),
         fmean(values) if values else None,
         is_lost,
@@ -232,5 +237,4 @@ def _interval(attrs: Mapping[str, Any]) -> tuple[float | None, float | None]:
 
 
 def _end(trial: FrozenTrial) -> float:
-    end: datetime | None = trial.datetime_complete
-    return 0.0 if end is None else end.timestamp()
+    return ended_at(trial) or 0.0

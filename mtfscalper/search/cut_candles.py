@@ -114,6 +114,47 @@ def check_cut(config: Mapping[str, Any], folder: Path, pairs: Collection[str], l
             )
 
 
+def locked_candles(config: Mapping[str, Any], source: Path, copy: Path, lock_ms: int, end_ms: int, copied: str) -> str:
+    """A hash of the locked candles, if those before them still are the ones that a study began with.
+
+    Candles that were added since, earlier or later ones or those of another timeframe, make no difference.
+
+    :param source: where all candles lie now
+    :param copy: of those before the lock, as :func:`cut_candles` made it
+    :param end_ms: of the locked ones, milliseconds since 1970
+    :param copied: the hash that it gave
+    :raises StudyError: if a file is missing, or holds others
+    """
+    reader, kept = _handler(config, source), _handler(config, copy)
+    mode = TradingMode(config.get("trading_mode", TradingMode.SPOT))
+    files = sorted((CandleFile(*each) for each in kept.ohlcv_get_available_data(copy, mode)), key=str)
+    before, locked, others = {}, {}, []
+    for file in files:
+        frame, own = _loaded(reader, file), _loaded(kept, file)
+        if frame.empty:
+            others.append(f"{file} (missing)")
+            continue
+        dates, own_dates = _dates_ms(frame), _dates_ms(own)
+        is_before = (dates + file.timeframe_ms <= lock_ms) & (dates >= own_dates[0])
+        before[str(file)] = frame_hash(frame[is_before].reset_index(drop=True))
+        is_locked = (dates + file.timeframe_ms > lock_ms) & (dates < end_ms)
+        locked[str(file)] = frame_hash(frame[is_locked].reset_index(drop=True))
+        if not _opens(frame[is_before]).equals(_opens(own)):
+            others.append(str(file))
+    if artefacts.value_hash(before) != copied:
+        raise StudyError(
+            f"the candles in {source} before {_moment(lock_ms)} are others than those that the study began with, which "
+            f"lie in {copy}{': ' * bool(others)}{', '.join(others)}; accepted: the same, from which its trials were "
+            "trained; remedy: put the files back as they were, or begin another study"
+        )
+    return artefacts.value_hash(locked)
+
+
+def _opens(frame: DataFrame) -> DataFrame:
+    """The opens of candles, or funding rates, whichever name these are stored under."""
+    return frame.rename(columns={"funding_rate": "open"})[["date", "open"]].reset_index(drop=True)
+
+
 def span_ms(config: Mapping[str, Any], datadir: Path, pairs: Collection[str], timeframe: str) -> tuple[int, int]:
     """From when on, and until when, there are candles of all pairs, milliseconds since 1970.
 

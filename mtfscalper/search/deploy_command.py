@@ -19,8 +19,9 @@ from mtfscalper.reporting.quiet import only_what_goes_wrong
 from mtfscalper.search.deployment import Deployed, Deployments, identifier_of, overlay_for, why_refused
 from mtfscalper.search.errors import ChangedError, NotFollowedError, StudyError
 from mtfscalper.search.gates import Limits
-from mtfscalper.search.judge import Judgement, Judgements, best_of, finished_trial, overlay_of_trial
+from mtfscalper.search.judge import best_of, finished_trial, overlay_of_trial
 from mtfscalper.search.judge_command import judge_trial, open_study_there
+from mtfscalper.search.judgements import Judgement, Judgements
 from mtfscalper.search.reload import checked_url, reload_bot
 from mtfscalper.search.same_study import SameStudy
 from mtfscalper.search.storage import open_storage, open_study

@@ -20,7 +20,7 @@ from freqtrade.misc import deep_merge_dicts
 from mtfscalper import artefacts
 from mtfscalper.freqai.deployed_config import DECIDING, SECTION
 from mtfscalper.search.errors import StudyError
-from mtfscalper.search.judge import Judgement
+from mtfscalper.search.judgements import Judgement
 from mtfscalper.search.ledger import Ledger
 from mtfscalper.search.study_folder import NAME_PATTERN, StudySpec
 

@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from freqtrade.configuration import TimeRange
 from freqtrade.resolvers import StrategyResolver
 from rich import box
 from rich.console import Console
@@ -18,8 +19,11 @@ from mtfscalper.artefacts import write_json
 from mtfscalper.reporting.quiet import only_what_goes_wrong
 from mtfscalper.reporting.wording import percent
 from mtfscalper.search.attachments import write_note
+from mtfscalper.search.cut_candles import locked_candles
 from mtfscalper.search.gates import Limits
-from mtfscalper.search.judge import Judgement, finished_trial, judge, overlay_of_trial
+from mtfscalper.search.judge import finished_trial, judge, overlay_of_trial
+from mtfscalper.search.judgements import Judgement
+from mtfscalper.search.looks import SharedLooks
 from mtfscalper.search.new_study import Asked
 from mtfscalper.search.run_figures import Run
 from mtfscalper.search.same_study import SameStudy
@@ -101,6 +105,8 @@ def judge_trial(
         limits,
         again=again,
         progress=lambda text: console.print(f"{text} ...", markup=False),
+        candles=runner.candles,
+        shared=SharedLooks(opened.study),
     )
     # In a dashboard the trial's note gets its gates.
     write_note(opened.study, opened.folder, trial.number)
@@ -134,6 +140,16 @@ class _LockedRuns:
                 datadir=Path(spec.datadir),
                 identifier=identifier_of(spec, self._hash, seed),
             )
+
+    def candles(self) -> str:
+        """A hash of the locked candles.
+
+        :raises StudyError: if those before them are others than those that the study began with
+        """
+        folder, spec = self._opened.folder, self._opened.spec
+        end_ms = TimeRange.parse_timerange(spec.locked).stopts * 1000
+        datadir, config = Path(spec.datadir), self._opened.config
+        return locked_candles(config, datadir, folder.candles, spec.lock_ms, end_ms, spec.candles)
 
     @cached_property
     def _same(self) -> SameStudy:
@@ -199,8 +215,8 @@ def print_judgement(study: str, judgement: Judgement, console: Console, *, looke
 
 
 def _others(judgement: Judgement) -> str:
-    """Of which studies the looks before were that this one did not have itself."""
+    """Whose the looks before were that this study did not have here."""
     if not judgement.looks_of_others:
         return ""
     by_study = ", ".join(f"{name} {looks}" for name, looks in judgement.looks_of_others.items())
-    return f" at candles of these pairs and days (by other studies: {by_study})"
+    return f" at candles of these pairs and days (by others: {by_study})"

@@ -12,7 +12,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 LEASE = "mtfscalper:lease"
 # User attributes of a trial.
 AGAIN_OF, ATTEMPT, ERROR = "again_of", "attempt", "error"
+# When a trial ended, seconds since 1970. Optuna's own moments are local and do not say where: in a database, those of
+# whichever machine wrote them.
+ENDED = "ended"
 # Of the trial that a study begins with, the config as it is.
 FIRST = "first"
 # Why a failed trial is no failure of its parameters: its worker is gone or was stopped; it was enqueued twice; it was
@@ -63,7 +66,7 @@ class Lease:
         :param look: called at each renewal
         """
         self._storage, self._trial_id, self._times, self._look = storage, trial_id, times, look
-        self._ended = threading.Event()
+        self._began, self._ended = time.time(), threading.Event()
         self._thread = threading.Thread(target=self._renew_until_end, daemon=True)
         self.is_lost = False
 
@@ -79,8 +82,12 @@ class Lease:
         self._thread.join()
 
     def _renew(self) -> None:
-        until = time.time() + self._times.refresh_seconds
-        self._storage.set_trial_system_attr(self._trial_id, LEASE, {"worker": worker_name(), "until": until})
+        lease: dict[str, Any] = {
+            "worker": worker_name(),
+            "began": self._began,
+            "until": time.time() + self._times.refresh_seconds,
+        }
+        self._storage.set_trial_system_attr(self._trial_id, LEASE, lease)
 
     def _renew_until_end(self) -> None:
         from optuna.exceptions import UpdateFinishedTrialError
@@ -97,19 +104,44 @@ class Lease:
                 logger.warning("The lease of a trial cannot be renewed: %s", error)
 
 
-def take_back(study: Study, times: LeaseTimes) -> list[int]:
+def began_at(trial: FrozenTrial) -> float | None:
+    """When a trial began, seconds since 1970; None where it has not.
+
+    Where there is no lease yet it is Optuna's moment, taken for one of this machine's time zone.
+    """
+    lease = trial.system_attrs.get(LEASE) or {}
+    if "began" in lease:
+        return float(lease["began"])
+    return None if trial.datetime_start is None else float(trial.datetime_start.timestamp())
+
+
+def ended_at(trial: FrozenTrial) -> float | None:
+    """When a trial ended, seconds since 1970; None where it has not."""
+    if trial.datetime_complete is None:
+        return None
+    return float(trial.user_attrs.get(ENDED, trial.datetime_complete.timestamp()))
+
+
+def take_back(study: Study, times: LeaseTimes, without_lease: dict[int, float]) -> list[int]:
     """Mark trials as failed whose workers are gone, and enqueue what was lost or stopped again.
 
     Whoever looks may do so, and several at once: of two that enqueue the same, the later one is set aside
     (:func:`duplicate_of`).
 
+    :param without_lease: when this process first saw each trial that has no lease, by its number, by
+        ``time.monotonic``; kept up to date here
     :return: the numbers of the trials that this process marked
     """
     from optuna.trial import TrialState
 
     marked = []
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
-        if _is_stale(trial, times) and set_aside(study, trial, LOST):
+    running = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    seen = {trial.number: time.monotonic() for trial in running if LEASE not in trial.system_attrs}
+    kept = {number: without_lease.get(number, now) for number, now in seen.items()}
+    without_lease.clear()
+    without_lease |= kept
+    for trial in running:
+        if _is_stale(trial, times, without_lease) and set_aside(study, trial, LOST):
             lease = trial.system_attrs.get(LEASE) or {}
             logger.warning(
                 "Trial %d is taken back: its worker %s has not been heard of; it is enqueued again.",
@@ -121,13 +153,13 @@ def take_back(study: Study, times: LeaseTimes) -> list[int]:
     return marked
 
 
-def _is_stale(trial: FrozenTrial, times: LeaseTimes) -> bool:
+def _is_stale(trial: FrozenTrial, times: LeaseTimes, without_lease: Mapping[int, float]) -> bool:
     lease = trial.system_attrs.get(LEASE)
     if lease is not None:
         return bool(time.time() > float(lease["until"]) + times.grace_seconds)
-    # Its worker died before it could take the lease, or is about to.
-    began = trial.datetime_start.timestamp() if trial.datetime_start else 0.0
-    return time.time() > began + times.refresh_seconds + times.grace_seconds
+    # Its worker died before it could take the lease, or is about to. When it began only Optuna says, in the time zone
+    # of a machine that may be another: what this process has seen of it decides.
+    return time.monotonic() > without_lease[trial.number] + times.refresh_seconds + times.grace_seconds
 
 
 def set_aside(study: Study, trial: FrozenTrial, reason: str, error: str | None = None) -> bool:
@@ -145,6 +177,7 @@ def set_aside(study: Study, trial: FrozenTrial, reason: str, error: str | None =
         storage.set_trial_user_attr(trial._trial_id, SET_ASIDE, reason)
         if error is not None:
             storage.set_trial_user_attr(trial._trial_id, ERROR, error)
+        storage.set_trial_user_attr(trial._trial_id, ENDED, time.time())
         storage.set_trial_state_values(trial._trial_id, TrialState.FAIL)
     except UpdateFinishedTrialError:
         return False

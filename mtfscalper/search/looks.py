@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
 from freqtrade.configuration import TimeRange
 
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.ledger import UNREADABLE, Ledger
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
+
+if TYPE_CHECKING:
+    from optuna import Study
+
+# Whose looks they were, beside the names of other studies: no study may have such a name.
+ELSEWHERE = "this one on other machines"
+# User attributes of a study, each a look.
+_LOOK = "mtfscalper:look:"
+
+
+class SharedLooks:
+    """Looks at a study's locked candles as its storage has them, where all machines that share it see them."""
+
+    def __init__(self, study: Study) -> None:
+        self._study = study
+
+    def add(self, facts: Mapping[str, Any]) -> str:
+        """Put a look on record.
+
+        :return: its identifier
+        """
+        identifier = uuid4().hex
+        self._study.set_user_attr(f"{_LOOK}{identifier}", dict(facts))
+        return identifier
+
+    def records(self) -> dict[str, dict[str, Any]]:
+        """All of them, by identifier."""
+        attrs = self._study.user_attrs
+        return {name.removeprefix(_LOOK): attrs[name] for name in attrs if name.startswith(_LOOK)}
 
 
 def looks_of(folder: StudyFolder) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from mtfscalper.market.tape import MarketTape
@@ -106,6 +107,14 @@ def mean_difference(instances: Sequence[Instance]) -> float:
     """
     days = sum(instance.days for instance in instances)
     return sum(instance.difference * instance.days for instance in instances) / days if days > 0 else 0.0
+
+
+def mean_differences(runs: Sequence[RunFigures]) -> tuple[float, ...]:
+    """The paired difference of each day, the mean of a trial's runs, which are all of the same days.
+
+    :param runs: in the order of the tuning seeds: the last bits of a sum depend on it
+    """
+    return tuple(np.mean([run.differences for run in runs], axis=0).tolist())
 
 
 def figures_of(

@@ -187,11 +187,9 @@ def open_study(storage: BaseStorage, spec: StudySpec, seed: list[int]) -> Study:
             "the command again"
         )
     sampler_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-    study = optuna.create_study(
+    study = optuna.load_study(
         study_name=spec.name,
         storage=storage,
-        direction="maximize",
-        load_if_exists=True,
         sampler=optuna.samplers.TPESampler(
             multivariate=False, constant_liar=True, n_startup_trials=STARTUP_TRIALS, seed=sampler_seed
         ),
@@ -233,6 +231,8 @@ def put_spec(storage: BaseStorage, spec: StudySpec) -> StudySpec:
     from optuna.exceptions import DuplicatedStudyError
     from optuna.study import StudyDirection
 
+    if (begun := spec_in(storage, spec.name)) is not None:
+        return begun
     try:
         study_id = storage.create_new_study([StudyDirection.MAXIMIZE], spec.name)
     except DuplicatedStudyError:

@@ -25,13 +25,13 @@ from mtfscalper.reporting.intervals import ENOUGH_DAYS
 from mtfscalper.reporting.quiet import only_what_goes_wrong
 from mtfscalper.reporting.wording import percent
 from mtfscalper.search import leases
+from mtfscalper.search.best import best_first, best_trial
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.new_study import Asked, begin_study, check_begun, join_study
 from mtfscalper.search.same_study import SameStudy
 from mtfscalper.search.space import SearchSpace
 from mtfscalper.search.storage import STORAGE_VARIABLE, check_optuna, open_storage, open_study, put_spec, shown, spec_in
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
-from mtfscalper.search.trial import best_trial
 from mtfscalper.search.trial_attributes import ASKED, INTERVAL, SECONDS, SEEDS_DONE, TRADES
 from mtfscalper.search.trial_config import study_config
 from mtfscalper.search.worker import EXIT_CHANGED, EXIT_DONE, EXIT_FAILURES, Plan, command_of, failing, finished_of
@@ -141,6 +141,13 @@ def open_or_begin(request: Request, console: Console) -> Opened:
             console.print(
                 f"--holdout-days is {request.asked.holdout_days}, and an interval needs {ENOUGH_DAYS} days: mtfscalper "
                 "study judge will let no trial of this study pass; remedy: hold out more days",
+                style="yellow",
+                markup=False,
+            )
+        if request.asked.seeds == 1:
+            console.print(
+                "--seeds is 1: whether a trial is given up is asked between its seeds, so none will be; and one seed "
+                "says little of a setting, as trainings differ; remedy: more seeds",
                 style="yellow",
                 markup=False,
             )
@@ -327,11 +334,12 @@ def _tell_finished(study: Study, told: set[int], console: Console) -> bool:
 
     :return: whether any of them came to a value
     """
-    ended = [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+    trials = study.get_trials(deepcopy=False)
+    ended = [trial for trial in trials if trial.state.is_finished()]
     new = [trial for trial in ended if trial.number not in told]
     told |= {trial.number for trial in new}
     for trial in new:
-        console.print(_line(trial, best_trial(study)), markup=False)
+        console.print(_line(trial, best_trial(trials)), markup=False)
     return finished_of(new) > 0
 
 
@@ -362,8 +370,7 @@ def _value(trial: FrozenTrial) -> str:
 def _tell_end(
     opened: Opened, trials: Sequence[FrozenTrial], request: Request, reason: str | None, console: Console
 ) -> None:
-    finished = [trial for trial in trials if trial.state.name == "COMPLETE"]
-    finished.sort(key=lambda trial: -float(trial.value or 0.0))
+    finished = best_first(trials)
     if finished:
         table = Table(
             "trial",

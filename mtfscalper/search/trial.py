@@ -21,11 +21,12 @@ from mtfscalper.reporting.run_result import DAY_MS
 from mtfscalper.search.attachments import attach_pictures
 from mtfscalper.search.learning_curves import LearningCurve, learning_curves
 from mtfscalper.search.leases import LOST, SET_ASIDE, STOPPED
-from mtfscalper.search.run_figures import Instance, Run, RunFigures, mean_difference
+from mtfscalper.search.run_figures import Instance, Run, RunFigures, mean_difference, mean_differences
 from mtfscalper.search.space import SearchSpace
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
 from mtfscalper.search.trial_attributes import (
     CONFIG_HASH,
+    DAILY,
     INSTANCES,
     INTERVAL,
     PRUNED_STEP,
@@ -40,7 +41,6 @@ from mtfscalper.search.trial_config import config_of_trial, identifier_of, overl
 
 if TYPE_CHECKING:
     from optuna import Study, Trial
-    from optuna.trial import FrozenTrial
 
 logger = logging.getLogger(__name__)
 
@@ -101,6 +101,7 @@ class TrialRunner:
             self._keep(trial.number, run)
             curves += learning_curves(self._folder.models / identifier)
             figures.append(run.figures)
+            trial.set_user_attr(DAILY, _daily(self._spec, figures))
             run_seconds += run.figures.seconds
             for at in order.permutation(len(run.figures.instances)):
                 instance = run.figures.instances[at]
@@ -152,6 +153,13 @@ def step_of(spec: StudySpec, instance: Instance) -> int:
     return int((day * len(spec.pairs) + pair) * len(spec.tuning_seeds) + seed)
 
 
+def _daily(spec: StudySpec, figures: Sequence[RunFigures]) -> dict[str, Any]:
+    """What :data:`DAILY` holds."""
+    runs = sorted(figures, key=lambda run: spec.tuning_seeds.index(run.seed))
+    seeds = [run.seed for run in runs]
+    return {"seeds": seeds, "first_day": runs[0].days[0], "differences": list(mean_differences(runs))}
+
+
 def first_day(spec: StudySpec) -> str:
     """The first day of the validation, ISO date."""
     text = spec.validation.partition("-")[0]
@@ -196,11 +204,3 @@ def folders_of(user_data_dir: Path, identifier: str) -> tuple[Path, ...]:
     models = user_data_dir / "models"
     records = records_folder({"user_data_dir": user_data_dir, "freqai": {"identifier": identifier}})
     return models / identifier, kept_folder(models, identifier), records
-
-
-def best_trial(study: Study) -> FrozenTrial | None:
-    """The best finished trial, None while there is none."""
-    try:
-        return study.best_trial
-    except ValueError:
-        return None

@@ -24,6 +24,7 @@ import psutil
 from mtfscalper.offline import EXIT_INTERRUPTED
 from mtfscalper.search import leases
 from mtfscalper.search.attachments import write_note
+from mtfscalper.search.best import best_trial
 from mtfscalper.search.cut_candles import check_cut
 from mtfscalper.search.errors import ChangedError, StudyError
 from mtfscalper.search.leases import Lease, LeaseTimes, duplicate_of, set_aside, take_back
@@ -31,7 +32,7 @@ from mtfscalper.search.run_figures import Run
 from mtfscalper.search.same_study import SameStudy
 from mtfscalper.search.storage import STORAGE_VARIABLE, open_storage, open_study
 from mtfscalper.search.study_folder import StudyFolder, StudySpec
-from mtfscalper.search.trial import GivenUpError, ImpossibleError, RunBacktest, TrialRunner, best_trial, remove_models
+from mtfscalper.search.trial import GivenUpError, ImpossibleError, RunBacktest, TrialRunner, remove_models
 from mtfscalper.search.trial_config import study_config
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class Worker:
         self._folder = folder
         self._runner = TrialRunner(study, folder, spec, run)
         self._times, self._parent, self._check_same = times or LeaseTimes(), parent, check_same
+        self._without_lease: dict[int, float] = {}
 
     def work(self, plan: Plan) -> str | None:
         """Work until there are trials enough.
@@ -99,7 +101,7 @@ class Worker:
         """
         while plan.deadline is None or time.time() < plan.deadline:
             self._check_parent()
-            take_back(self._study, self._times)
+            take_back(self._study, self._times, self._without_lease)
             trials = self._study.get_trials(deepcopy=False)
             if reason := failing(trials, plan.since):
                 return reason
@@ -114,8 +116,17 @@ class Worker:
         return None
 
     def _take_one(self, plan: Plan) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+
         self._check_same()
-        trial = self._study.ask(self._runner.distributions)
+        try:
+            trial = self._study.ask(self._runner.distributions)
+            self._take(trial, plan)
+        except UpdateFinishedTrialError:
+            # Between two of its steps, such as the one that asks and the one that takes the lease.
+            logger.warning("A trial was taken back by another worker before anything came of it.")
+
+    def _take(self, trial: Trial, plan: Plan) -> None:
         frozen = self._study._storage.get_trial(trial._trial_id)
         try:
             with Lease(self._study._storage, trial._trial_id, self._times, self._interrupt_without_parent) as lease:
@@ -143,6 +154,7 @@ class Worker:
 
         try:
             outcome = self._runner.run(trial, self._arguments, check)
+            trial.set_user_attr(leases.ENDED, time.time())
             if outcome.is_pruned:
                 self._study.tell(trial, state=TrialState.PRUNED)
             else:
@@ -159,10 +171,11 @@ class Worker:
                 return
             logger.exception("Trial %d failed.", trial.number)
             trial.set_user_attr(leases.ERROR, " ".join(f"{type(error).__name__}: {error}".split()))
+            trial.set_user_attr(leases.ENDED, time.time())
             self._study.tell(trial, state=TrialState.FAIL)
         write_note(self._study, self._folder, trial.number)
         if not plan.keep_models:
-            best = best_trial(self._study)
+            best = best_trial(self._study.get_trials(deepcopy=False))
             remove_models(self._study, self._user_data_dir, self._spec, keep=[best.number] if best else [])
 
     def _check_parent(self) -> None:
@@ -204,8 +217,9 @@ def failing(trials: Sequence[FrozenTrial], since: datetime) -> str | None:
 
     :param since: what ended earlier is forgiven
     """
-    ended = [trial for trial in trials if trial.datetime_complete is not None and trial.datetime_complete >= since]
-    ended.sort(key=lambda trial: trial.datetime_complete or since)
+    ends = {trial.number: end for trial in trials if (end := leases.ended_at(trial)) is not None}
+    ended = [trial for trial in trials if ends.get(trial.number, 0.0) >= since.timestamp()]
+    ended.sort(key=lambda trial: ends[trial.number])
     of_parameters = [trial for trial in ended if trial.user_attrs.get(leases.SET_ASIDE) in (None, leases.IMPOSSIBLE)]
     for count, what, is_so in (
         (FAILURES, "failed", lambda trial: _is_failed(trial) and leases.SET_ASIDE not in trial.user_attrs),

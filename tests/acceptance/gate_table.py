@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
-from mtfscalper.search.judge import Judgement
+from mtfscalper.search.judgements import Judgement
 
 
 def refused(judgement: Judgement) -> set[str]:

@@ -14,7 +14,7 @@ from search.exit_markets import Size, judged
 from search.judged_studies import CODE, study_folder
 
 from mtfscalper import artefacts
-from mtfscalper.search.judge import Judgement
+from mtfscalper.search.judgements import Judgement
 
 pytestmark = pytest.mark.acceptance
 

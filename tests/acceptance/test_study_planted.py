@@ -20,7 +20,7 @@ from judged_runs import FEE_RATIO, freqai_section, swings_on_a_walk, write_candl
 from studies import LOOSE, StudyHome
 
 from mtfscalper.offline.exchange import ReplayExchange
-from mtfscalper.search.judge import Judgement, Judgements
+from mtfscalper.search.judgements import Judgement, Judgements
 from mtfscalper.search.run_figures import RunFigures, mean_difference
 from mtfscalper.search.space import SearchSpace
 from mtfscalper.search.study_folder import StudyFolder

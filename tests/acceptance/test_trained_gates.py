@@ -2,31 +2,37 @@
 size where there is something to learn.
 
 As in ``test_study_gates.py``, but the winners are policies, judged by the command's own code with fresh seeds. The
-market seeds were fixed beforehand, and are others than those on which the sizes were chosen; the planted markets have
-the same ones, on the same size, which was chosen on random walks alone. A study of a useful size on such a market is in
-``test_study_planted.py``.
+market seeds were fixed beforehand, and are others than those on which the sizes were chosen, which were random walks
+alone. On the planted markets the first six studies, of the seeds 600 to 605 with all of the wallet on each trade, were
+each refused for a drawdown of 41 to 65 %, four of them for that alone: entries after a rise lose where the price swings
+back, whoever leaves. So the stake is a tenth of the wallet there, as in ``test_study_planted.py``, and the seeds are
+fresh ones, fixed before any of these was run.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from gate_table import passed, refused, show
 from judged_runs import LogPrices, random_walk, swings_on_a_walk
 from trained_studies import judged_study
 
-from mtfscalper.search.judge import Judgement
+from mtfscalper.search.judgements import Judgement
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(7200)]
 
-SEEDS = range(600, 620)
+SEEDS, PLANTED_SEEDS = range(600, 620), range(620, 640)
 
 
-def studies(tmp_path: Path, log_prices: LogPrices, market: str) -> list[Judgement]:
+def studies(
+    tmp_path: Path, log_prices: LogPrices, market: str, seeds: Iterable[int], **sections: Any
+) -> list[Judgement]:
     found = []
-    for seed in SEEDS:
-        judgement = judged_study(tmp_path / str(seed), log_prices, seed)
+    for seed in seeds:
+        judgement = judged_study(tmp_path / str(seed), log_prices, seed, **sections)
         found.append(judgement)
         gates = ", ".join(f"{gate.key} {gate.has}{'' if gate.passed else ' refuses'}" for gate in judgement.gates)
         print(f"\n{market}, seed {seed}: {gates}", flush=True)
@@ -35,7 +41,7 @@ def studies(tmp_path: Path, log_prices: LogPrices, market: str) -> list[Judgemen
 
 
 def test_on_a_random_walk_no_trained_policy_passes_and_it_is_not_for_want_of_trades(tmp_path: Path) -> None:
-    found = studies(tmp_path, random_walk, "random walk")
+    found = studies(tmp_path, random_walk, "random walk", SEEDS)
     assert not any("trades" in refused(judgement) for judgement in found)
     assert passed(found) == 0
     assert all(refused(judgement) - {"trades"} for judgement in found)
@@ -45,7 +51,7 @@ def test_on_a_random_walk_no_trained_policy_passes_and_it_is_not_for_want_of_tra
 
 
 def test_where_the_price_swings_back_trained_studies_of_the_same_size_pass(tmp_path: Path) -> None:
-    found = studies(tmp_path, swings_on_a_walk, "swings on a walk")
+    found = studies(tmp_path, swings_on_a_walk, "swings on a walk", PLANTED_SEEDS, stake_amount=1000)
     assert not any("trades" in refused(judgement) for judgement in found)
     # Written down before any of them was run.
     assert passed(found) >= len(found) / 2

@@ -16,8 +16,8 @@ from rich.console import Console
 from studies import LOOSE, StudyHome
 
 from mtfscalper.offline.exchange import ReplayExchange
-from mtfscalper.search.judge import Judgement
 from mtfscalper.search.judge_command import JudgeRequest, judge_study
+from mtfscalper.search.judgements import Judgement
 from mtfscalper.search.new_study import Asked
 from mtfscalper.search.study_run import Request, open_or_begin
 from mtfscalper.search.worker import EXIT_DONE, Plan, run_worker
@@ -46,11 +46,12 @@ TINY: dict[str, Any] = {
 }
 
 
-def judged_study(folder: Path, log_prices: LogPrices, seed: int) -> Judgement:
+def judged_study(folder: Path, log_prices: LogPrices, seed: int, **sections: Any) -> Judgement:
     """Write a market, search on it and judge the best trial on its last days.
 
     :param folder: an empty one
     :param seed: of the market and of the study
+    :param sections: further parts of the config
     """
     write_candles(folder / "data", log_prices, seed, SPAN)
     console = Console(quiet=True)
@@ -64,6 +65,7 @@ def judged_study(folder: Path, log_prices: LogPrices, seed: int) -> Judgement:
             freqai=deep_merge_dicts(TINY, freqai_section(seed)),
             fee=FEE_RATIO,
             strategy_parameters=LOOSE,
+            **sections,
         )
         asked = Asked(LOCKED_DAYS, SEEDS, TEST_SEEDS, seed=seed)
         opened = open_or_begin(Request("small", home.arguments, TRIALS, 1, asked), console)

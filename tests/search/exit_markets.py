@@ -21,7 +21,8 @@ from mtfscalper import artefacts
 from mtfscalper.market.tape import MarketTape
 from mtfscalper.reporting.reliving import relive
 from mtfscalper.reporting.trades import COLUMNS
-from mtfscalper.search.judge import Judgement, best_of, judge
+from mtfscalper.search.judge import best_of, judge
+from mtfscalper.search.judgements import Judgement
 from mtfscalper.search.run_figures import Run
 from mtfscalper.search.study_folder import StudyFolder
 

@@ -15,7 +15,7 @@ from mtfscalper.search.attachments import attach_pictures, note
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.gates import Gate
 from mtfscalper.search.installed import check_installed
-from mtfscalper.search.judge import Judgement, Judgements
+from mtfscalper.search.judgements import Judgement, Judgements
 from mtfscalper.search.last_judgement import GateShown, Judged, last_judged
 from mtfscalper.search.learning_curves import LearningCurve, learning_curves
 from mtfscalper.search.pictures import draw_curves, draw_equity

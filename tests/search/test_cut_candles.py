@@ -13,7 +13,7 @@ import pytest
 
 from mtfscalper.offline.synthetic import write_market
 from mtfscalper.search import cut_candles as cut_candles_module
-from mtfscalper.search.cut_candles import candle_files, check_cut, cut_candles, span_ms
+from mtfscalper.search.cut_candles import candle_files, check_cut, cut_candles, locked_candles, span_ms
 from mtfscalper.search.errors import StudyError
 
 PAIR, OTHER = "BTC/USDT:USDT", "ETH/USDT:USDT"
@@ -114,3 +114,45 @@ def test_the_span_is_that_of_all_pairs(market: Path, tmp_path: Path) -> None:
     assert (first, end) == tuple(int(datetime(2024, 9, day, tzinfo=UTC).timestamp() * 1000) for day in (1, 5))
     with pytest.raises(StudyError, match=r"no candles of XRP/USDT:USDT 5m futures"):
         span_ms(CONFIG, market, (PAIR, "XRP/USDT:USDT"), "5m")
+
+
+def test_candles_that_were_repaired_are_noticed_and_later_or_other_ones_are_none_of_a_studys(
+    market: Path, tmp_path: Path
+) -> None:
+    source, copy = tmp_path / "data", tmp_path / "candles"
+    shutil.copytree(market, source)
+    copied, end_ms = cut_candles(CONFIG, source, copy, (PAIR, OTHER), LOCK_MS), LOCK_MS + 86_400_000
+
+    def seen() -> str:
+        return locked_candles(CONFIG, source, copy, LOCK_MS, end_ms, copied)
+
+    def change(name: str, at: pd.Timestamp | None, column: str = "close") -> None:
+        path = source / "futures" / name
+        frame = pd.read_feather(path)
+        frame.loc[slice(None) if at is None else frame["date"] == at, column] *= 1.001
+        frame.to_feather(path)
+
+    first, file = seen(), "ETH_USDT_USDT-5m-futures.feather"
+    whole = (source / "futures" / file).read_bytes()
+    assert seen() == first
+    # The day after the locked one, and a timeframe that nobody had.
+    change(file, LOCK + pd.Timedelta("1D"))
+    shutil.copy(source / "futures" / file, source / "futures" / "ETH_USDT_USDT-2h-futures.feather")
+    assert seen() == first
+    # An earlier day, as somebody who downloads more has.
+    frame = pd.read_feather(source / "futures" / file)
+    earlier = frame.assign(date=frame["date"] - pd.Timedelta("30D"))
+    pd.concat([earlier, frame], ignore_index=True).to_feather(source / "futures" / file)
+    assert seen() == first
+    change(file, LOCK)
+    assert seen() != first
+    (source / "futures" / file).write_bytes(whole)
+    for column in ("open", "volume"):
+        change(file, LOCK - pd.Timedelta("10min"), column)
+        with pytest.raises(StudyError, match="before 2024-09-03 00:00 are others than those that the study began with"):
+            seen()
+        (source / "futures" / file).write_bytes(whole)
+    assert seen() == first
+    (source / "futures" / file).unlink()
+    with pytest.raises(StudyError, match=r"which lie in .*candles: ETH/USDT:USDT 5m futures \(missing\)"):
+        seen()

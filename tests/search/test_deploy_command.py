@@ -23,7 +23,8 @@ from mtfscalper.search.deploy_command import DeployRequest, watch
 from mtfscalper.search.deployment import Deployments
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.gates import Limits
-from mtfscalper.search.judge import Judgement, Judgements, judge
+from mtfscalper.search.judge import judge
+from mtfscalper.search.judgements import Judgement, Judgements
 from mtfscalper.search.looks import looks_of
 from mtfscalper.search.study_folder import StudyFolder
 from mtfscalper.search.study_run import Opened
@@ -37,7 +38,10 @@ class GrowingStudy:
     """A study whose trials are known one look after the other."""
 
     def __init__(self, *looks: list[FrozenTrial]) -> None:
-        self._looks = list(looks)
+        self._looks, self.user_attrs = list(looks), dict[str, Any]()
+
+    def set_user_attr(self, name: str, value: Any) -> None:
+        self.user_attrs[name] = value
 
     def get_trials(self, deepcopy: bool = True) -> list[FrozenTrial]:
         return self._looks[0]
@@ -71,6 +75,9 @@ def watched(folder: StudyFolder, monkeypatch: pytest.MonkeyPatch) -> Callable[..
         class Runs(judge_command._LockedRuns):
             def run(self, seed: int) -> Any:
                 return locked_run(seed, skill[self._trial.number])
+
+            def candles(self) -> str:
+                return "candles"
 
         monkeypatch.setattr(judge_command, "_LockedRuns", Runs)
         request = DeployRequest("small", "line", folder.path.parents[1], **{"after_trials": 8, **asked})

@@ -15,7 +15,7 @@ from mtfscalper.freqai.deployed_config import SECTION, why_not_as_deployed
 from mtfscalper.search.deployment import Deployments, overlay_for, why_refused
 from mtfscalper.search.errors import StudyError
 from mtfscalper.search.gates import Gate
-from mtfscalper.search.judge import Judgement
+from mtfscalper.search.judgements import Judgement
 from mtfscalper.search.ledger import Ledger
 
 LINE = "btc"

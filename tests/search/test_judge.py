@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,13 @@ from search.judged_studies import (
 )
 
 from mtfscalper import artefacts
+from mtfscalper.monitoring.study_state import ranking
 from mtfscalper.search import judge_command
 from mtfscalper.search.errors import ChangedError, StudyError
 from mtfscalper.search.gates import Limits
-from mtfscalper.search.judge import Judgement, Judgements, best_of, days_of_trials, finished_trial, judge
+from mtfscalper.search.judge import best_of, days_of_trials, finished_trial, judge
 from mtfscalper.search.judge_command import print_judgement
+from mtfscalper.search.judgements import Judgement, Judgements
 from mtfscalper.search.looks import looks_of
 from mtfscalper.search.run_figures import Run
 from mtfscalper.search.same_study import SameStudy
@@ -139,6 +142,53 @@ def test_a_look_that_is_cut_off_is_gone_on_with_and_stays_one(folder: StudyFolde
     assert tuple(asked) == TEST_SEEDS
 
 
+def cut_off(folder: StudyFolder, limits: Limits | None, **more: Any) -> None:
+    """A look that ends after its last seed, when all of it lies there to be read."""
+
+    def stop(text: str) -> None:
+        if text == "the gates":
+            raise KeyboardInterrupt
+
+    trials, best = make_study(folder)
+    with pytest.raises(KeyboardInterrupt):
+        judge(folder, trials, best, runs()[0], limits, progress=stop, **more)
+
+
+def test_a_look_that_is_cut_off_is_gone_on_with_by_its_own_limits_alone(folder: StudyFolder) -> None:
+    cut_off(folder, Limits(drawdown=0.01))
+    trials, best = make_study(folder)
+    looser = Limits(drawdown=0.3)
+    with pytest.raises(StudyError, match=r"at look 1, which was cut off, by another limit \(drawdown 0.01\)"):
+        judge(folder, trials, best, runs()[0], looser)
+    assert looks_of(folder) == 1
+    run, asked = runs()
+    judgement, _ = judge(folder, trials, best, run)
+    assert (judgement.look, judgement.limits["drawdown"], judgement.passed) == (1, 0.01, False)
+    assert asked == []
+
+
+def test_a_look_that_is_cut_off_and_begun_again_by_other_limits_is_another_look(folder: StudyFolder) -> None:
+    cut_off(folder, Limits(drawdown=0.01))
+    trials, best = make_study(folder)
+    judgement, _ = judge(folder, trials, best, runs()[0], Limits(drawdown=0.3), again=True)
+    assert (judgement.look, judgement.limits["drawdown"]) == (2, 0.3)
+
+
+def test_candles_that_were_repaired_between_looks_or_seeds_are_refused(folder: StudyFolder) -> None:
+    cut_off(folder, None, candles=lambda: "before")
+    trials, best = make_study(folder)
+    for asked in (False, True):
+        with pytest.raises(StudyError, match=r"are others than an earlier look .*hash before"):
+            judge(folder, trials, best, runs()[0], again=asked, candles=lambda: "repaired")
+    assert looks_of(folder) == 1
+    judgement, _ = judge(folder, trials, best, runs()[0], candles=lambda: "before")
+    assert judgement.look == 1
+    # One look at them, which is begun, and another before each seed.
+    seen = iter(["before", "before", "repaired"])
+    with pytest.raises(StudyError, match=r"are others than an earlier look"):
+        judge(folder, trials, trials[1], runs()[0], candles=lambda: next(seen))
+
+
 def test_a_study_that_changes_between_two_seeds_is_looked_at_no_further(
     folder: StudyFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,10 +280,31 @@ def test_a_finished_trial_without_its_figures_judges_nothing(folder: StudyFolder
     assert looks_of(folder) == 0
 
 
+def test_days_of_trials_that_another_machine_ran_are_in_the_storage(folder: StudyFolder) -> None:
+    """Without them the variance of trials, and so the verdict, would depend on which machine judges."""
+    trials, _ = make_study(folder)
+    here = days_of_trials(folder, trials, TUNING_SEEDS)
+    for trial, days in zip(trials, here, strict=True):
+        told = {"seeds": list(TUNING_SEEDS), "first_day": days.days[0], "differences": list(days.differences)}
+        trial.set_user_attr("daily", told)
+    pruned = unfinished(8, TrialState.PRUNED, seeds_done=[1], daily={**told, "seeds": [1]})
+    shutil.rmtree(folder.path / "trials")
+    elsewhere = days_of_trials(folder, [*trials, pruned], TUNING_SEEDS)
+    assert elsewhere[:8] == here
+    assert elsewhere[8].differences == here[-1].differences
+    # Of a version that kept them in folders alone.
+    with pytest.raises(StudyError, match=r"trial 9 is pruned, and 1 of its 1 runs are missing"):
+        days_of_trials(folder, [*trials, unfinished(9, TrialState.PRUNED, seeds_done=[1])], TUNING_SEEDS)
+
+
 def test_only_finished_trials_are_judged_and_the_best_by_default(folder: StudyFolder) -> None:
     trials, best = make_study(folder)
     pruned = finished(8, None, state=TrialState.PRUNED)
     assert best_of([*trials, pruned]) is best
+    # Of equals the first, in whatever order they come.
+    equal = [finished(number, 0.5) for number in (9, 7, 8)]
+    assert best_of(equal).number == 7
+    assert [one.number for one in ranking([*equal, pruned, finished(6, 0.4)])] == [7, 8, 9, 6]
     assert finished_trial(trials, 3).number == 3
     for number, state in ((8, "pruned"), (99, "not there")):
         with pytest.raises(StudyError, match=f"--trial is {number}, which is {state}"):

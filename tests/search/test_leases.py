@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -12,7 +14,17 @@ from optuna.trial import TrialState
 from studies import spec_of
 
 from mtfscalper.search import leases
-from mtfscalper.search.leases import LEASE, Lease, LeaseTimes, duplicate_of, enqueue_again, set_aside, take_back
+from mtfscalper.search.leases import (
+    LEASE,
+    Lease,
+    LeaseTimes,
+    began_at,
+    duplicate_of,
+    ended_at,
+    enqueue_again,
+    set_aside,
+    take_back,
+)
 from mtfscalper.search.storage import open_storage, open_study
 from mtfscalper.search.study_folder import StudyFolder
 
@@ -40,12 +52,12 @@ def test_a_trial_whose_lease_is_long_over_is_failed_and_enqueued_again_with_the_
 ) -> None:
     now = time.time()
     gone, late, alive = leased(study, now - 41), leased(study, now - 39), leased(study, now + 20)
-    assert take_back(study, TIMES) == [gone.number]
+    assert take_back(study, TIMES, {}) == [gone.number]
     assert states(study) == ["FAIL", "RUNNING", "RUNNING", "WAITING"]
     again = study.ask(X)
     assert again.params == gone.params
     assert again.user_attrs == {leases.AGAIN_OF: gone.number, leases.ATTEMPT: 2}
-    assert {late.number, alive.number}.isdisjoint(take_back(study, TIMES))
+    assert {late.number, alive.number}.isdisjoint(take_back(study, TIMES, {}))
     assert len(study.trials) == 4
 
 
@@ -53,10 +65,40 @@ def test_a_worker_that_died_before_it_had_a_lease_is_found_too(
     study: optuna.Study, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     study.ask(X)
-    assert take_back(study, TIMES) == []
-    later = time.time() + 61
-    monkeypatch.setattr(time, "time", lambda: later)
-    assert take_back(study, TIMES) == [0]
+    seen: dict[int, float] = {}
+    assert take_back(study, TIMES, seen) == []
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 61)
+    # By another process, which has just begun to look.
+    assert take_back(study, TIMES, {}) == []
+    assert take_back(study, TIMES, seen) == [0]
+    assert take_back(study, TIMES, seen) == []
+    assert seen == {}
+
+
+@pytest.mark.parametrize("hours", [-9, 9])
+def test_a_machine_of_another_time_zone_neither_loses_a_trial_nor_misjudges_when_it_was(
+    tmp_path: Path, hours: int
+) -> None:
+    """A database keeps Optuna's local moments as they are, whoever reads them."""
+    study = open_study(optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'shared.db'}"), spec_of(), [1])
+    before = time.time()
+    for _ in range(2):
+        trial = study.ask(X)
+    with Lease(study._storage, trial._trial_id, TIMES, lambda: None):
+        pass
+    assert set_aside(study, study.trials[1], leases.LOST)
+    shift = timedelta(hours=hours)
+    asked, lost = study.trials
+    for one in (asked, lost):
+        assert one.datetime_start is not None
+        one.datetime_start += shift
+    assert lost.datetime_complete is not None
+    lost.datetime_complete += shift
+    assert before <= (began_at(lost) or 0.0) <= (ended_at(lost) or 0.0) <= time.time()
+    # Just asked for there, hours ago or ahead by the clock here.
+    there = SimpleNamespace(get_trials=lambda **_: [asked], _storage=study._storage, enqueue_trial=study.enqueue_trial)
+    assert take_back(there, TIMES, {}) == []  # type: ignore[arg-type]
 
 
 def test_nothing_is_lost_where_whoever_took_a_trial_back_died_between_two_steps(study: optuna.Study) -> None:
@@ -100,10 +142,10 @@ def test_a_trial_that_ends_after_all_is_not_tried_again(study: optuna.Study) -> 
 def test_what_costs_every_worker_its_life_is_given_up(study: optuna.Study) -> None:
     leased(study, 0.0)
     for _ in range(leases.ATTEMPTS):
-        take_back(study, TIMES)
+        take_back(study, TIMES, {})
         if study.get_trials(states=(TrialState.WAITING,)):
             leased(study, 0.0)
-    take_back(study, TIMES)
+    take_back(study, TIMES, {})
     assert states(study) == ["FAIL"] * leases.ATTEMPTS
 
 

@@ -8,15 +8,18 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
+import optuna
 import pytest
 from optuna.trial import FrozenTrial
 from rich.console import Console
 from search.judged_studies import CODE, make_spec, make_study, runs
 
 from mtfscalper import artefacts
-from mtfscalper.search.judge import Judgement, judge
+from mtfscalper.search.errors import StudyError
+from mtfscalper.search.judge import judge
 from mtfscalper.search.judge_command import print_judgement
-from mtfscalper.search.looks import looks_of, looks_of_others, overlaps
+from mtfscalper.search.judgements import Judgement
+from mtfscalper.search.looks import ELSEWHERE, SharedLooks, looks_of, looks_of_others, overlaps
 from mtfscalper.search.study_folder import StudyFolder
 
 LATER = "20240410-20240520"
@@ -61,7 +64,7 @@ def test_another_study_on_the_same_candles_does_not_begin_to_count_anew(tmp_path
     assert Judgement.from_json(json.loads(json.dumps(second.as_json()))) == second
     shown = StringIO()
     print_judgement("second", second, Console(file=shown, width=400), looked=True)
-    assert "look 2 at candles of these pairs and days (by other studies: first 1)" in shown.getvalue()
+    assert "look 2 at candles of these pairs and days (by others: first 1)" in shown.getvalue()
 
 
 def _with_spec(folder: StudyFolder) -> tuple[StudyFolder, Any]:
@@ -96,3 +99,33 @@ def test_no_look_gets_the_number_of_another_where_a_study_was_removed(tmp_path: 
     assert look_at(second, its_trials).look == 2
     shutil.rmtree(folder.path)
     assert look_at(second, its_trials, 1).look == 3
+
+
+def test_two_machines_on_one_storage_count_each_others_looks(tmp_path: Path) -> None:
+    study = optuna.create_study(study_name="small", storage=f"sqlite:///{tmp_path / 'shared.db'}")
+    folders = [begun(tmp_path / machine, "small") for machine in ("one", "two")]
+
+    def look(machine: int, number: int = 0, **more: Any) -> Judgement:
+        folder, trials = folders[machine]
+        shared = SharedLooks(study)
+        return judge(folder, trials, trials[number], runs()[0], shared=shared, **more)[0]
+
+    first, second = look(0), look(1)
+    assert (first.look, first.looks_of_others) == (1, {})
+    assert (second.look, second.looks_of_others) == (2, {ELSEWHERE: 1})
+    assert low(second) < low(first)
+    # One that is shown again is none, and the first machine knows of the second one's.
+    assert look(0) == first
+    assert (look(0, 1).look, look(1, 1).look) == (3, 4)
+
+    # Whatever it came to: a look that was cut off on one machine counts on the other.
+    def stop(_: str) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        look(0, 2, progress=stop)
+    assert look(1, 2).look == 6
+    # And what it saw of candles.
+    look(0, 3, candles=lambda: "one")
+    with pytest.raises(StudyError, match="are others than an earlier look"):
+        look(1, 3, candles=lambda: "two")

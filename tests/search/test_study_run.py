@@ -378,12 +378,12 @@ def test_two_machines_that_begin_one_study_at_once_share_it(
     storage = optuna.storages.RDBStorage(f"sqlite:///{tmp_path / 'shared.db'}")
     monkeypatch.setattr(study_run, "open_storage", lambda *_: storage)
     trade_offline(config_of(homes[0]), monkeypatch)
-    given = {} if seed is None else {"seed": seed}
+    given, told = {} if seed is None else {"seed": seed}, io.StringIO()
 
     def opened(home: StudyHome) -> study_run.Opened:
-        asked = Asked(holdout_days=HOLDOUT_DAYS, **given)
+        asked = Asked(holdout_days=HOLDOUT_DAYS, seeds=1, **given)
         request = study_run.Request("small", home.arguments, 4, 1, asked, "postgresql://me@host/db", given=given)
-        return study_run.open_or_begin(request, Console(file=io.StringIO()))
+        return study_run.open_or_begin(request, Console(file=told))
 
     real, first = study_run.begin_study, list[study_run.Opened]()
 
@@ -400,12 +400,15 @@ def test_two_machines_that_begin_one_study_at_once_share_it(
     for one in (*first, second, opened(homes[0]), opened(homes[1])):
         assert one.spec.shared_sha256 == one.folder.spec.shared_sha256 == second.spec.shared_sha256
     assert [trial.user_attrs for trial in second.study.trials] == [{leases.FIRST: True}]
+    # Once a machine: with one seed no trial is ever given up.
+    assert told.getvalue().count("--seeds is 1") == 2
 
 
 def test_a_study_whose_beginning_was_cut_off_begins_as_it_did(home: StudyHome, monkeypatch: pytest.MonkeyPatch) -> None:
     trade_offline(config_of(home), monkeypatch)
-    request = study_run.Request("small", home.arguments, 4, 1, Asked(holdout_days=HOLDOUT_DAYS))
-    begun = study_run.open_or_begin(request, Console(file=io.StringIO()))
+    request, told = study_run.Request("small", home.arguments, 4, 1, Asked(holdout_days=HOLDOUT_DAYS)), io.StringIO()
+    begun = study_run.open_or_begin(request, Console(file=told))
+    assert "--seeds is 1" not in told.getvalue()
     begun.folder.spec_file.unlink()
     again = study_run.open_or_begin(request, Console(file=io.StringIO()))
     assert again.spec == begun.spec == again.folder.spec
