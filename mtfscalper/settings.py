@@ -208,7 +208,7 @@ class RLSettings(Section):
         "PPO",
         description="the algorithm. Others than PPO train on ordinary observations of the lookback, with their own "
         "arguments in `model_training_parameters`. RecurrentPPO remembers, and decides in decision_mode `replay` alone "
-        "(`docs/decisions.md`)",
+        "(`docs/recurrent.md`)",
     )
     policy_type: str = Field(
         "MlpPolicy", description="the policy's name in stable-baselines3. With PPO only `MlpPolicy`: see `network`"

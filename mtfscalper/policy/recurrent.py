@@ -39,7 +39,7 @@ class RecurrentPolicyError(ValueError):
     def __init__(self) -> None:
         super().__init__(
             "a recurrent policy decides by what it remembers of the candles before and cannot be asked about one by "
-            "itself (docs/decisions.md)"
+            "itself (docs/recurrent.md)"
         )
 
 

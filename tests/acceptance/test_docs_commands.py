@@ -58,8 +58,8 @@ class Folder:
             assert process.stdout is not None
             said = ""
             if line.startswith("mtfscalper replay-exchange"):
-                # It serves until it is stopped.
-                while "Replay exchange at" not in said:
+                # It serves until it is stopped, and tells at last which config it has written.
+                while ("--write-config" in line and "--config" not in said) or "Replay exchange at" not in said:
                     read = process.stdout.readline()
                     assert read, said
                     said += read
