@@ -17,6 +17,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
+import pandas as pd
 from freqtrade.enums import TRADE_MODES, RunMode
 from freqtrade.exceptions import OperationalException
 from freqtrade.freqai import freqai_interface
@@ -107,6 +108,7 @@ class Bookkeeper(HistoryDrawer):
     def load_historic_predictions_from_disk(self) -> bool:
         """What the bot predicted before, if this user directory sealed it."""
         self.historic_predictions = self._history.read()
+        self._tell_later()
         return bool(self.historic_predictions)
 
     def load_data(self, coin: str, dk: FreqaiDataKitchen) -> Any:
@@ -259,6 +261,25 @@ class Bookkeeper(HistoryDrawer):
         self.historic_predictions[pair] = with_row(self.historic_predictions[pair], row)
         with self._told(self._history.journal.path):
             self._history.journal.append(pair, row)
+
+    def settle_history(self) -> None:
+        """Let the histories end now, whatever a clock said before; see :class:`PredictionHistory`."""
+        self._history.settle(self.historic_predictions, pd.Timestamp.now("UTC"))
+        self._tell_later()
+
+    def _tell_later(self) -> None:
+        later = self._history.later
+        if not later:
+            self.owner.healed("clock", "The clock agrees with what the bot has decided; all of it counts.")
+            return
+        n, last = sum(map(len, later.values())), max(dates.max() for dates in later.values())
+        self.owner.trouble(
+            "clock",
+            f"By this machine's clock it is {pd.Timestamp.now('UTC'):%Y-%m-%d %H:%M:%S} UTC, and {n} decisions on "
+            f"{', '.join(later)} are of candles yet to come, up to {last:%Y-%m-%d %H:%M}: it is behind, or was ahead "
+            "as they were made. They are kept, and count once they have come. Set the clock; if it is right, nothing "
+            "need be done.",
+        )
 
     def save_metric_tracker_to_disk(self) -> None:
         """Write what was measured; see :meth:`save_historic_predictions_to_disk`."""

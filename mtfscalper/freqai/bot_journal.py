@@ -190,7 +190,8 @@ class BotJournal:
         before = self._noted.get(pair, {})
         # An exchange may say late when it closed a trade, but never before that was opened.
         open_ms = [trade.opened_ms for trade in before.values() if trade.closed_ms is None]
-        since_ms = min([self._noted_ms.get(pair, self._since_ms or milliseconds(now)), *open_ms])
+        # Nor after now, whatever a clock said that was ahead.
+        since_ms = min([self._noted_ms.get(pair, self._since_ms or milliseconds(now)), milliseconds(now), *open_ms])
         trades = [
             *Trade.get_trades_proxy(pair=pair, is_open=True),
             *Trade.get_trades_proxy(pair=pair, is_open=False, close_date=datetime.fromtimestamp(since_ms / 1000, UTC)),

@@ -104,7 +104,9 @@ class CandleHistory:
             self._missing[key] = have["date"].iloc[-1] + length, now
         if key not in self._missing:
             return join(have, frame)
-        if now >= self._missing[key][1]:
+        not_before = self._missing[key][1]
+        # A clock that was set back since does not make it wait.
+        if not not_before - _ASK_AGAIN_AFTER <= now < not_before:
             have = self._completed(have, pair, timeframe, data)
         return filled(join(have, frame), pair, timeframe)
 

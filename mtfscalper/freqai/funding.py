@@ -45,7 +45,8 @@ class Funding:
         self._asks = self._is_futures and config.get("runmode") in TRADE_MODES and self._exchange is not None
         # Quote currency, by date; replaced whole, never changed.
         self._due_by_pair: dict[str, pd.Series[float]] = {}
-        self._not_before: dict[str, pd.Timestamp] = {}
+        # After an answer without news: when it came, and from when on the exchange is asked again.
+        self._waits: dict[str, tuple[pd.Timestamp, pd.Timestamp]] = {}
         self._pauses: dict[str, pd.Timedelta] = {}
         self._stale: set[str] = set()
         self._asking = threading.Lock()
@@ -136,7 +137,9 @@ class Funding:
         return (option("funding_fee_timeframe"), CandleType.FUNDING_RATE), (option("mark_ohlcv_timeframe"), mark)
 
     def _is_due(self, pair: str, now: pd.Timestamp) -> bool:
-        if now < self._not_before.get(pair, now):
+        asked, not_before = self._waits.get(pair, (now, now))
+        if asked <= now < not_before:
+            # A clock that was set back since makes nobody wait.
             return False
         known = self._known(pair)
         return known.empty or bool(now >= known.index[-1] + _interval(known) + _PUBLISHED_AFTER)
@@ -165,7 +168,7 @@ class Funding:
             why = f"{type(error).__name__}: {error}"
         self._due_by_pair[pair] = known
         if not known.empty and now < known.index[-1] + _interval(known) + _PUBLISHED_AFTER:
-            self._not_before.pop(pair, None)
+            self._waits.pop(pair, None)
             self._pauses.pop(pair, None)
             if pair in self._stale:
                 self._stale.discard(pair)
@@ -174,7 +177,7 @@ class Funding:
         # A rate may be published late, once: that is no outage.
         is_outage = not is_answered or pair in self._pauses
         pause = min(self._pauses.get(pair, _ASK_AGAIN_AFTER), max(_interval(known), _ASK_AGAIN_AFTER))
-        self._not_before[pair], self._pauses[pair] = now + pause, 2 * pause
+        self._waits[pair], self._pauses[pair] = (now, now + pause), 2 * pause
         if is_outage and pair not in self._stale:
             self._stale.add(pair)
             logger.warning(

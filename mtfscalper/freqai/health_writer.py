@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from freqtrade.freqai.freqai_interface import IFreqaiModel
 from freqtrade.persistence import Trade
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
+from sqlalchemy.exc import SQLAlchemyError
 
 from mtfscalper.freqai.bookkeeping import Bookkeeper
 from mtfscalper.freqai.columns import ACTION_COLUMN, EXIT_COLUMN, LONG_ENTER_COLUMN, SHORT_ENTER_COLUMN
@@ -60,7 +62,8 @@ class HealthWriter:
         self._read: set[str] = set()
         self._written: BotHealth | None = None
         self._lock = threading.Lock()
-        self._has_failed = False
+        # What is told of once, and again after it went well.
+        self._failing: set[str] = set()
 
     def passed(self, pair: str, strategy: IStrategy, frame: DataFrame, falls_back: bool | None) -> None:
         """Note a pass over a pair, and write.
@@ -70,30 +73,20 @@ class HealthWriter:
         """
         self._strategy = strategy
         self._looked_at = self._passed_at[pair] = time.time()
-        self._note_pairs(strategy)
-        # NaN where nobody decided, as on a candle that was missed and that an exchange which lags behind sends last.
-        last = frame.iloc[-1].dropna().to_dict()
-        action = Action(int(last.get(ACTION_COLUMN, Action.NEUTRAL)))
-        self._decided[pair] = PairHealth(
-            candle_at=last["date"].timestamp(),
-            do_predict=int(last.get("do_predict", 0)),
-            action=action.name,
-            probability=float(last.get(_PROBABILITIES.get(action, ""), _holding(last))),
-            falls_back=falls_back,
-        )
+        with self._told("known"):
+            self._note_pairs(strategy)
+            self._decided[pair] = replace(_decided(frame), falls_back=falls_back)
         self.write()
 
     def _note_pairs(self, strategy: IStrategy) -> None:
         """Note the pairs that the bot has to do with; by its own thread, whose database this is."""
-        try:
-            if strategy.dp is not None:
-                self._read = {pair for pair, *_ in strategy.gather_informative_pairs()}
-            # FreqAI's hooks may be called without a bot, and its database, around them.
-            if hasattr(Trade, "session"):
+        if strategy.dp is not None:
+            self._read = {pair for pair, *_ in strategy.gather_informative_pairs()}
+        # FreqAI's hooks may be called without a bot, and its database, around them.
+        if hasattr(Trade, "session"):
+            # Where the database is locked for a moment, those of before count.
+            with suppress(SQLAlchemyError):
                 self._held = {trade.pair for trade in Trade.get_trades_proxy(is_open=True)}
-        except Exception as error:
-            # The database may be locked for a moment; of a strategy's own code freqtrade says the rest.
-            logger.debug("The pairs that the bot has to do with cannot be read (%s): those of before count.", error)
 
     def stopped(self) -> None:
         """Note that the bot stops, and write."""
@@ -104,20 +97,28 @@ class HealthWriter:
         """Write, if anything has changed since it was last written."""
         if self._strategy is None:
             return
+        with self._told("written"), self._lock:
+            health = self._gathered(self._strategy)
+            if self._written is None or replace(health, at=self._written.at) != self._written:
+                health.write(self._folder)
+                self._written = health
+
+    @contextmanager
+    def _told(self, done: str) -> Iterator[None]:
+        """Let the bot go on whatever fails, for nothing of its work depends on its health; say so once.
+
+        :param done: what cannot be done with it then
+        """
         try:
-            with self._lock:
-                health = self._gathered(self._strategy)
-                if self._written is None or replace(health, at=self._written.at) != self._written:
-                    health.write(self._folder)
-                    self._written = health
-                self._has_failed = False
+            yield
         except Exception as error:
-            # Nothing of a bot's work depends on it.
-            if not self._has_failed:
+            if done not in self._failing:
                 logger.warning(
-                    "The bot's health cannot be written (%s: %s).", type(error).__name__, error, exc_info=True
+                    "The bot's health cannot be %s (%s: %s).", done, type(error).__name__, error, exc_info=True
                 )
-            self._has_failed = True
+            self._failing.add(done)
+        else:
+            self._failing.discard(done)
 
     def _gathered(self, strategy: IStrategy) -> BotHealth:
         freqai, pairs = self._model.freqai_info, self._traded(strategy)
@@ -178,6 +179,19 @@ class HealthWriter:
                     health, asked_at=at_ms / 1000, leave=decision.leave, leave_probability=decision.probability
                 )
         return health
+
+
+def _decided(frame: DataFrame) -> PairHealth:
+    """What the last candle of a strategy's frame came to."""
+    # NaN where nobody decided, as on a candle that was missed and that an exchange which lags behind sends last.
+    last = frame.iloc[-1].dropna().to_dict()
+    action = Action(int(last.get(ACTION_COLUMN, Action.NEUTRAL)))
+    return PairHealth(
+        candle_at=last["date"].timestamp(),
+        do_predict=int(last.get("do_predict", 0)),
+        action=action.name,
+        probability=float(last.get(_PROBABILITIES.get(action, ""), _holding(last))),
+    )
 
 
 def _holding(last: Mapping[Any, Any]) -> float:

@@ -86,6 +86,8 @@ class LivePasses:
         :param dk: FreqAI's kitchen, which gets the frame with the policy's columns
         """
         pair, history = dk.pair, self._drawer.historic_predictions
+        # Of candles that are yet to come nothing stands in the way of what is decided now.
+        self._drawer.settle_history()
         standing = self._standing(hooks.model, traded, frame, dk)
         if pair not in history:
             decided = self._ask(hooks, frame, dk)
@@ -95,7 +97,7 @@ class LivePasses:
             # What a policy says of candles that it may have been trained on, for a look at them: do_predict is 0.
             columns = without_entries(decided.columns) if standing.changes else decided.columns
             hooks.set_initial_historic_predictions(columns, dk, pair, frame)
-            history[pair] = tidied(pair, history[pair], pd.Timestamp.now("UTC"))
+            history[pair] = tidied(pair, history[pair])
             self._drawer.save_historic_predictions_to_disk()
             dk.return_dataframe = joined(frame, history[pair])
             return
@@ -210,11 +212,9 @@ class LivePasses:
         """Take a decision on the last candle into the history, unless that candle has one."""
         pair, histories = dk.pair, self._drawer.historic_predictions
         date = pd.to_datetime(frame["date"].iloc[-1:], utc=True).iloc[0]
-        if len(histories[pair]) and histories[pair][DATE].iloc[-1] > date:
-            # The exchange lags behind, or the clock was set back: what is yet to come goes.
-            histories[pair] = tidied(pair, histories[pair], pd.Timestamp.now("UTC"))
         history = histories[pair]
         if len(history) and history[DATE].iloc[-1] >= date:
+            # Or the exchange lags behind.
             return
         n_candles = self._freqai.get("fit_live_predictions_candles", 0)
         recent = history.reindex(columns=dk.label_list).tail(n_candles)

@@ -44,8 +44,16 @@ class Owner:
         self._lock = threading.Lock()
 
     def reach_by(self, messenger: DataProvider | None) -> None:
-        """Send messages by a bot's data provider; without one they stand in the log alone."""
-        self._messenger = messenger
+        """Send messages by a bot's data provider; without one they stand in the log alone.
+
+        What was told before there was one, as the bot was started, and is not over is sent now.
+        """
+        with self._lock:
+            is_first = self._messenger is None and messenger is not None
+            self._messenger = messenger
+            missed = list(self._troubles.values()) if is_first else []
+        for trouble in missed:
+            self._send(trouble.message)
 
     @property
     def troubles(self) -> dict[str, str]:

@@ -2,6 +2,8 @@
 
 FreqAI fills the candles that a bot missed with zeros, which look like decisions. Here a candle that nobody decided on
 has no row: its columns are NaN in the strategy's frame, and ``do_predict`` is 0.
+
+A clock may be wrong: what was decided on candles that by it are yet to come waits aside, and is lost to nobody.
 """
 
 from __future__ import annotations
@@ -35,37 +37,42 @@ _DTYPE = "datetime64[ms, UTC]"
 # ---------------------------------------------------------------------- frames
 
 
-def tidied(pair: str, rows: DataFrame, now: pd.Timestamp) -> DataFrame:
+def tidied(pair: str, rows: DataFrame) -> DataFrame:
     """The rows of a history with one row a candle, in the order of their dates, which are in UTC.
 
-    What cannot be is left out, and one line says so: rows without a date, further rows of a candle, and candles that
-    have not begun, which a clock left that was set back.
+    What cannot be is left out, and one line says so: rows without a date, and further rows of a candle.
 
     :param rows: as FreqAI or another version of this package wrote them
-    :param now: the time
     :return: a new frame
     """
     if DATE not in rows.columns:
         return rows
     dates = pd.to_datetime(rows[DATE], utc=True, errors="coerce", format="mixed" if _is_text(rows[DATE]) else None)
     rows = rows.assign(**{DATE: dates.dt.as_unit("ms")}).infer_objects()
-    told = {
-        "have no date": rows[DATE].isna(),
-        "are of candles yet to come": rows[DATE] > now,
-    }
-    kept = rows[~(told["have no date"] | told["are of candles yet to come"])]
-    if DO_PREDICT in kept.columns:
-        # Of two rows of a candle the decision stays, and not what filled its place.
-        kept = kept.assign(_decided=kept[DO_PREDICT].fillna(0) != 0).sort_values([DATE, "_decided"], kind="stable")
-        kept = kept.drop(columns="_decided")
-    else:
-        kept = kept.sort_values(DATE, kind="stable")
+    undated = rows[DATE].isna()
+    kept = _in_order(rows[~undated])
     twice = kept[DATE].duplicated(keep="last")
-    counts = {why: int(which.sum()) for why, which in (told | {"repeat a candle": twice}).items()}
+    counts = {"have no date": int(undated.sum()), "repeat a candle": int(twice.sum())}
     if any(counts.values()):
         reasons = ", ".join(f"{count} {why}" for why, count in counts.items() if count)
         logger.warning("%s: of %d rows of its history %s: they are left out.", pair, len(rows), reasons)
     return kept[~twice].reset_index(drop=True)
+
+
+def _in_order(rows: DataFrame) -> DataFrame:
+    """Rows in the order of their dates; of two of a candle the decision comes after what filled its place."""
+    if DO_PREDICT not in rows.columns:
+        return rows.sort_values(DATE, kind="stable")
+    rows = rows.assign(_decided=rows[DO_PREDICT].fillna(0) != 0).sort_values([DATE, "_decided"], kind="stable")
+    return rows.drop(columns="_decided")
+
+
+def _together(rows: DataFrame | None, others: DataFrame) -> DataFrame:
+    """Two parts of a history, which may have candles in common."""
+    if rows is None or rows.empty:
+        return others
+    both = _in_order(pd.concat([rows, others], ignore_index=True))
+    return both[~both[DATE].duplicated(keep="last")].reset_index(drop=True)
 
 
 def joined(frame: DataFrame, history: DataFrame) -> DataFrame:
@@ -202,6 +209,9 @@ class PredictionHistory:
         self._folder = folder
         # The trading loop writes at a pair's first pass, the training thread after each training.
         self._lock = threading.Lock()
+        # What is of candles yet to come, and what it is held in while it moves: by pair.
+        self._later: dict[str, DataFrame] = {}
+        self._settling = threading.Lock()
         self.journal = PredictionJournal(folder / JOURNAL_NAME, seals)
 
     def read(self) -> dict[str, DataFrame]:
@@ -212,9 +222,30 @@ class PredictionHistory:
             # What is in the file already was written while the journal was not yet cut.
             if history.empty or DATE not in history.columns or not (history[DATE] == row[DATE]).any():
                 frames[pair] = with_row(history, row)
-        now = pd.Timestamp.now("UTC")
-        tidy = {pair: tidied(pair, rows, now) for pair, rows in frames.items()}
-        return {pair: rows for pair, rows in tidy.items() if DATE in rows.columns and len(rows)}
+        tidy = {pair: tidied(pair, rows) for pair, rows in frames.items()}
+        read = {pair: rows for pair, rows in tidy.items() if DATE in rows.columns and len(rows)}
+        self.settle(read, pd.Timestamp.now("UTC"))
+        return {pair: rows for pair, rows in read.items() if len(rows)}
+
+    def settle(self, frames: dict[str, DataFrame], now: pd.Timestamp) -> None:
+        """Let histories end now: set aside what is of candles yet to come, and put back what has come meanwhile.
+
+        :param frames: by pair; whose history changes is replaced
+        """
+        with self._settling:
+            for pair in [pair for pair, rows in self._later.items() if (rows[DATE] <= now).any()]:
+                frames[pair] = _together(frames.get(pair), self._later.pop(pair))
+            for pair, rows in frames.items():
+                if len(rows) and rows[DATE].iloc[-1] > now:
+                    is_later = rows[DATE] > now
+                    self._later[pair] = _together(self._later.get(pair), rows[is_later].reset_index(drop=True))
+                    frames[pair] = rows[~is_later].reset_index(drop=True)
+
+    @property
+    def later(self) -> dict[str, pd.DatetimeIndex]:
+        """The candles, by pair, of what waits aside: by the clock they are yet to come."""
+        with self._settling:
+            return {pair: pd.DatetimeIndex(rows[DATE]) for pair, rows in self._later.items()}
 
     def write(self, frames: Mapping[str, DataFrame]) -> None:
         """Write all that was decided. Frames that change meanwhile are replaced, as :func:`with_row` does it.
@@ -226,7 +257,10 @@ class PredictionHistory:
 
     def _write(self, frames: Mapping[str, DataFrame]) -> None:
         # In this order: what is noted later than the journal's size may be in the frames too, and does no harm there.
-        size, frames = self.journal.size(), dict(frames)
+        size = self.journal.size()
+        with self._settling:
+            frames, later = dict(frames), dict(self._later)
+        frames |= {pair: _together(frames.get(pair), rows) for pair, rows in later.items()}
         pickled = cloudpickle.dumps(frames, protocol=cloudpickle.DEFAULT_PROTOCOL)
         content = self._seals.append(HISTORY_PURPOSE, pickled)
         for path in (self.path, self._second):

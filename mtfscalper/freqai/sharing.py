@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 _TOLD_EVERY_SECONDS = 60.0
 # In which another process's look at a lock is over.
 _LOOK_SECONDS = 2.0
+# By Linux, which names each start of a machine.
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 # After which a process of another machine, which cannot be asked for, is taken for gone.
 _ELSEWHERE_LIVES_SECONDS = 7 * 86_400
 # By which the time that a process began at may seem to move, as the clock is set.
@@ -54,18 +56,23 @@ class Process(NamedTuple):
 
     :ivar host: the machine or container that it runs on
     :ivar started: seconds since 1970: its number is given to others after it
+    :ivar boot: the start of the machine that it runs since, "" where the system names none
+    :ivar booted: when that was, by the clock that ``started`` is by
     """
 
     host: str
     pid: int
     started: float
     command: str
+    boot: str = ""
+    booted: float = 0.0
 
     @classmethod
     def this(cls) -> Process:
         """The process that asks."""
         command = shlex.join(_without_secrets([Path(sys.argv[0]).name, *sys.argv[1:]]))
-        return cls(socket.gethostname(), os.getpid(), psutil.Process().create_time(), command)
+        started, booted = psutil.Process().create_time(), psutil.boot_time()
+        return cls(socket.gethostname(), os.getpid(), started, command, _boot(), booted)
 
     def __str__(self) -> str:
         elsewhere = "" if self.host == socket.gethostname() else f" on {self.host}"
@@ -79,9 +86,23 @@ class Process(NamedTuple):
         if self.host != socket.gethostname():
             return time.time() - seen < _ELSEWHERE_LIVES_SECONDS
         try:
-            return abs(psutil.Process(self.pid).create_time() - self.started) < _CLOCK_SECONDS
+            started = psutil.Process(self.pid).create_time()
         except psutil.NoSuchProcess:
             return False
+        boot, moved = _boot(), 0.0
+        if boot and self.boot:
+            if boot != self.boot:
+                return False
+            # A clock that is set moves the start of the machine as it moves the process's.
+            moved = psutil.boot_time() - self.booted
+        return abs(started - moved - self.started) < _CLOCK_SECONDS
+
+
+def _boot() -> str:
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:
+        return ""
 
 
 def _without_secrets(arguments: list[str]) -> list[str]:

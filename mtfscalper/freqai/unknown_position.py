@@ -14,6 +14,8 @@ from freqtrade.wallets import Wallets
 
 from mtfscalper.freqai.owner import Owner
 
+# The owner's name for it begins so, and ends with the pair.
+_TROUBLE = "unknown position "
 # Of a strategy: whom it tells.
 _OWNER = "_unknown_position_owner"
 
@@ -32,13 +34,18 @@ def has_unknown_position(strategy: IStrategy, pair: str) -> bool:
     owner = _owner_of(strategy)
     wallets = cast(Wallets, strategy.wallets)
     wallets.update()
-    position = wallets.get_all_positions().get(pair)
-    trouble = f"unknown position {pair}"
+    positions = wallets.get_all_positions()
+    for other in [name.removeprefix(_TROUBLE) for name in owner.troubles if name.startswith(_TROUBLE)]:
+        # Of a pair that has left the whitelist nobody asks any more.
+        if other not in positions:
+            owner.healed(
+                _TROUBLE + other, f"{other}: the position that no trade knew of is gone; the pair is entered again."
+            )
+    position = positions.get(pair)
     if position is None:
-        owner.healed(trouble, f"{pair}: the position that no trade knew of is gone; the pair is entered again.")
         return False
     owner.trouble(
-        trouble,
+        _TROUBLE + pair,
         f"{pair}: the exchange holds a {position.side} position of {position.position:g} of which this bot knows no "
         "trade: maybe of an order whose answer was lost. It has no stop, and the pair is not entered until it is gone. "
         "Close it on the exchange.",

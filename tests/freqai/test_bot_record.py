@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pyarrow as pa
 import pytest
+import time_machine
 from freqtrade.persistence import LocalTrade
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -274,6 +275,35 @@ def test_what_of_a_trade_could_not_be_written_is_written_later(tmp_path: Path, m
     assert [one.closed_ms for one in read_journal(tmp_path, "dry_run").trades] == [None]
     journal.note_trades(PAIR)
     assert [one.close_rate for one in read_journal(tmp_path, "dry_run").trades] == [2.0]
+
+
+def test_a_clock_that_was_ahead_hides_no_trade_that_closes_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    since: list[datetime] = []
+
+    class Trades:
+        """freqtrade's, of a bot without one."""
+
+        session = None
+
+        @staticmethod
+        def get_trades_proxy(*, pair: str, is_open: bool, close_date: datetime | None = None) -> list[LocalTrade]:
+            since.extend([] if close_date is None else [close_date])
+            return []
+
+    monkeypatch.setattr(bot_journal, "Trade", Trades)
+    frame = pd.DataFrame({name: [1.0] for name in ("open", "high", "low", "close", ACTION_COLUMN, "do_predict")})
+    frame = frame.assign(date=pd.Timestamp(at(2), unit="ms", tz="UTC"))
+    now, journal = datetime(2024, 9, 2, 1, tzinfo=UTC), BotJournal(tmp_path, "dry_run")
+    with time_machine.travel(now + timedelta(days=400), tick=False):
+        journal.note_pass(PAIR, frame, "b")
+    # The clock is set while the bot runs, or before it is started again.
+    for bot in (journal, BotJournal(tmp_path, "dry_run")):
+        since.clear()
+        with time_machine.travel(now, tick=False):
+            bot.note_trades(PAIR)
+        assert since[0] <= now
 
 
 def test_a_database_that_fails_stops_nothing(

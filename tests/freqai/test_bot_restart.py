@@ -7,7 +7,7 @@ import logging
 import os
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,31 @@ def test_a_clock_that_is_set_back_stops_neither_decisions_nor_trainings(make_bot
     bot.next_candle()
     assert bot.analyse()["do_predict"].iloc[-1] == 1
     assert bot.model.dd.pair_dict[PAIR]["trained_timestamp"] == 0
+
+
+def test_started_with_a_clock_that_is_behind_nothing_that_was_decided_is_lost(make_bot: Any) -> None:
+    bot = make_bot()
+    running(bot)
+    decided, now = bot.model.dd.historic_predictions[PAIR], bot.now
+    bot.model.shutdown()
+    behind = make_bot(now - timedelta(hours=2))
+    sent: list[str] = []
+    behind.strategy.dp.send_msg = lambda message, *, always_send=False: sent.append(message)
+    behind.analyse()
+    behind.model.dd.save_historic_predictions_to_disk()
+    [message] = [message for message in sent if "clock" in message]
+    assert "decisions on BTC/USDT:USDT are of candles yet to come" in message
+    assert "clock" in behind.model._owner.troubles
+    pd.testing.assert_frame_equal(make_bot(now).model.dd.historic_predictions[PAIR], decided, check_dtype=False)
+    # The clock is set while it runs.
+    behind.now = now
+    behind.next_candle()
+    behind.analyse()
+    pd.testing.assert_frame_equal(
+        behind.model.dd.historic_predictions[PAIR].iloc[:-1], decided, check_dtype=False, check_like=True
+    )
+    assert "clock" not in behind.model._owner.troubles
+    assert sent[-1].startswith("The clock agrees")
 
 
 def test_an_exchange_that_lags_behind_takes_no_decision_back(make_bot: Any) -> None:

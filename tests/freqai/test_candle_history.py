@@ -144,6 +144,19 @@ def test_where_they_cannot_be_fetched_they_are_filled_told_and_asked_for_later(
     assert owner.troubles == {}
 
 
+def test_a_clock_that_was_ahead_keeps_nobody_from_asking_again(feed: Market, clock: time_machine.Traveller) -> None:
+    history = CandleHistory()
+    feed.frame, feed.is_answered = candles(200, 210), False
+    clock.shift(timedelta(days=400))
+    have = updated(history, candles(0, 100), feed)
+    clock.shift(timedelta(days=-400))
+    feed.frame, feed.is_answered = candles(201, 211), True
+    have = updated(history, have, feed)
+    assert len(feed.asked) == 2
+    assert is_whole(have, 0, 211)
+    assert have["volume"].min() > 0
+
+
 def test_a_pair_that_comes_later_gets_a_history_as_long_as_the_others(feed: Market) -> None:
     """FreqAI loads histories once, and knows no pair that a pairlist adds afterwards."""
     historic = {ETH: {"5m": candles(0, 100)}}

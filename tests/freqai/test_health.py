@@ -15,6 +15,7 @@ from live_bot import LiveBot
 
 from mtfscalper import artefacts
 from mtfscalper.freqai import health_writer
+from mtfscalper.freqai.columns import ACTION_COLUMN
 from mtfscalper.freqai.health import BotHealth, PairHealth, read_health
 from mtfscalper.freqai.training_progress import TrainingProgress
 from mtfscalper.monitoring.bot_status import Level, Status
@@ -153,6 +154,15 @@ def test_what_is_wrong_with_a_pair_that_features_are_made_of_concerns_the_bot(
         bot.model._owner.trouble(f"candles {pair} 5m", "of the future", pair)
     health = passed(bot, PAIR, frame)
     assert list(health.troubles) == ["candles ETH/BTC:BTC 5m"]
+
+
+def test_whatever_a_frame_holds_no_pass_fails_by_it(bot: LiveBot, caplog: pytest.LogCaptureFixture) -> None:
+    frame = bot.analyse()
+    for strange in (frame.assign(**{ACTION_COLUMN: 17.0}), frame.drop(columns="date")):
+        for _ in range(2):
+            bot.model._health.passed(PAIR, bot.strategy, strange, None)
+    assert caplog.text.count("The bot's health cannot be known (ValueError: 17 is not a valid Action)") == 1
+    assert told(bot)[1].candle_at == frame["date"].iloc[-1].timestamp()
 
 
 def test_it_writes_when_something_changed_and_stops_nothing_where_it_cannot(

@@ -3,6 +3,7 @@
 import logging
 import shutil
 import threading
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -156,6 +157,22 @@ def test_an_exchange_that_does_not_answer_leaves_the_rates_and_is_told_of_once(
             funding.refresh([PAIR])
     assert told(caplog)[1:] == [f"{PAIR}: funding rates are known again, up to 2024-09-09 00:00:00+00:00."]
     pd.testing.assert_series_equal(funding._known(PAIR).tail(3), owed(bot).tail(3), **LOOSE)
+
+
+def test_a_clock_that_was_ahead_keeps_nobody_from_asking_again(make_bot: Any) -> None:
+    bot = ready(make_bot())
+    funding, now = bot.model.traded.source.funding, bot.now
+    bot.is_answered, bot.now = False, now + timedelta(days=400)
+    with bot.clock():
+        funding.refresh([PAIR])
+    n_asked = len(bot.requests)
+    assert n_asked > 0
+    # Back at noon; the next rate is due at 16:00.
+    bot.is_answered, bot.now = True, now + timedelta(hours=5)
+    with bot.clock():
+        funding.refresh([PAIR])
+    assert len(bot.requests) > n_asked
+    assert funding._known(PAIR).index[-1] == pd.Timestamp("2024-09-08 16:00", tz="UTC")
 
 
 def told(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -56,3 +56,13 @@ def test_what_concerns_a_pair_alone_is_left_out_for_other_pairs(owner: Owner) ->
     owner.trouble("training BTC", "failed", "BTC")
     assert owner.troubles_of(["ETH"]) == {"markets": "none"}
     assert owner.troubles_of(["ETH", "BTC"]) == owner.troubles == {"markets": "none", "training BTC": "failed"}
+
+
+def test_what_was_told_before_anybody_could_be_reached_is_sent_once_somebody_can(messenger: Messenger) -> None:
+    owner = Owner()
+    owner.trouble("clock", "it is behind")
+    owner.trouble("markets", "none")
+    owner.healed("markets", "they are back")
+    for _ in range(2):
+        owner.reach_by(cast(DataProvider, cast(Any, messenger)))
+    assert [message for message, _ in messenger.sent] == ["it is behind"]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+import time_machine
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.prediction_history import DATE, PredictionHistory, PredictionJournal, joined, tidied, with_row
@@ -13,7 +14,6 @@ from mtfscalper.seals import Seals
 
 PAIR, OTHER_PAIR = "BTC/USDT:USDT", "ETH/USDT:USDT"
 START = pd.Timestamp("2024-09-08 12:00", tz="UTC")
-NOW = START + pd.Timedelta(hours=10)
 ACTION = "&-action"
 
 
@@ -48,17 +48,17 @@ def row(number: int, **values: float) -> dict[str, Any]:
     ids=["utc", "ns", "naive", "tokyo", "object", "text", "sorted"],
 )
 def test_whatever_its_dates_are_a_history_becomes_one_row_a_candle_in_utc(dates: pd.Index) -> None:
-    tidy = tidied(PAIR, history(0, 1, 2).assign(**{DATE: dates}), NOW)
+    tidy = tidied(PAIR, history(0, 1, 2).assign(**{DATE: dates}))
     pd.testing.assert_frame_equal(tidy, history(0, 1, 2))
 
 
 def test_what_cannot_be_is_left_out_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
-    # A candle twice: once decided, once filled; one without a date; one that is yet to come.
-    rows = history(2, 0, 1, 1, 3, 900, actions=[2.0, 0.0, 1.0, 0.0, 3.0, 9.0], do_predict=[1, 1, 1, 0, 1, 1])
+    # A candle twice: once decided, once filled; one without a date.
+    rows = history(2, 0, 1, 1, 3, actions=[2.0, 0.0, 1.0, 0.0, 3.0], do_predict=[1, 1, 1, 0, 1])
     rows.loc[4, DATE] = pd.NaT
-    pd.testing.assert_frame_equal(tidied(PAIR, rows, NOW), history(0, 1, 2))
+    pd.testing.assert_frame_equal(tidied(PAIR, rows), history(0, 1, 2))
     [record] = caplog.records
-    assert "1 have no date, 1 are of candles yet to come, 1 repeat a candle" in record.getMessage()
+    assert "1 have no date, 1 repeat a candle" in record.getMessage()
     assert PAIR in record.getMessage()
 
 
@@ -129,6 +129,39 @@ def test_killed_before_the_journal_is_cut_nothing_counts_twice(tmp_path: Path, k
     kept.write({PAIR: history(0, 1)})
     kept.journal.append(PAIR, row(1, mine=1.0))
     pd.testing.assert_frame_equal(again(tmp_path).read()[PAIR], history(0, 1), check_dtype=False)
+
+
+def test_a_clock_that_is_behind_loses_nothing_however_often_is_written(tmp_path: Path, kept: PredictionHistory) -> None:
+    kept.write({PAIR: history(0, 1, 2, 3), OTHER_PAIR: history(3)})
+    kept.journal.append(PAIR, row(4))
+    with time_machine.travel(at(1)[0].to_pydatetime(), tick=False):
+        behind = again(tmp_path)
+        read = behind.read()
+        pd.testing.assert_frame_equal(read[PAIR], history(0, 1), check_dtype=False)
+        assert OTHER_PAIR not in read
+        assert {pair: len(dates) for pair, dates in behind.later.items()} == {PAIR: 3, OTHER_PAIR: 1}
+        for _ in range(2):
+            behind.write(read)
+        # What fills a place, as a history that is begun anew does, takes none of a decision.
+        behind.write({**read, OTHER_PAIR: history(2, 3, actions=[0.0, 0.0], do_predict=0)})
+    whole = again(tmp_path).read()
+    pd.testing.assert_frame_equal(whole[PAIR], history(0, 1, 2, 3, 4), check_dtype=False)
+    assert whole[OTHER_PAIR][ACTION].tolist() == [0.0, 3.0]
+
+
+def test_what_is_yet_to_come_waits_and_comes_back_with_the_clock(kept: PredictionHistory) -> None:
+    frames = {PAIR: history(0, 1, 2, 3)}
+    kept.settle(frames, at(1)[0])
+    pd.testing.assert_frame_equal(frames[PAIR], history(0, 1))
+    # Once more it is set back, and what was decided meanwhile waits too.
+    frames[PAIR] = with_row(frames[PAIR], row(2))
+    kept.settle(frames, at(0)[0])
+    assert [len(frames[PAIR]), len(kept.later[PAIR])] == [1, 3]
+    kept.settle(frames, at(2)[0])
+    pd.testing.assert_frame_equal(frames[PAIR], history(0, 1, 2), check_dtype=False)
+    kept.settle(frames, at(9)[0])
+    pd.testing.assert_frame_equal(frames[PAIR], history(0, 1, 2, 3), check_dtype=False)
+    assert kept.later == {}
 
 
 def test_a_line_that_was_cut_off_anywhere_is_left_out_and_later_ones_are_read(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from filelock import FileLock
 from freqtrade.enums import RunMode
@@ -262,6 +263,23 @@ def test_another_process_with_the_number_of_a_dead_one_is_not_taken_for_it() -> 
     assert this.may_live(time.time())
     assert not this._replace(started=this.started - 3600).may_live(time.time())
     assert json.loads(json.dumps(this._asdict())) == this._asdict()
+
+
+@pytest.mark.skipif(not sharing._boot(), reason="the system names no start of the machine")
+def test_a_clock_that_is_set_ends_no_process_and_a_start_of_the_machine_ends_them_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    this = Process.this()
+    booted = psutil.boot_time()
+    # As a clock that is set two hours ahead: psutil reckons from the start of the machine.
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: booted + 7200)
+    assert psutil.Process().create_time() == pytest.approx(this.started + 7200)
+    assert this.may_live(time.time())
+    assert not this._replace(started=this.started - 3600).may_live(time.time())
+    # What an earlier version wrote.
+    assert not this._replace(boot="").may_live(time.time())
+    monkeypatch.setattr(sharing, "_boot", lambda: "another")
+    assert not this.may_live(time.time())
 
 
 @pytest.mark.parametrize(

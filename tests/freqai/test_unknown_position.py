@@ -52,6 +52,17 @@ def test_what_nobody_knows_of_is_told_once_and_the_pair_is_free_once_it_is_gone(
     assert len(bot.told) == 2
 
 
+def test_that_it_is_gone_is_told_though_its_pair_is_asked_for_no_more() -> None:
+    bot: Any = Bot()
+    bot.on_exchange[BTC] = PositionWallet(BTC, position=0.05, side="short")
+    assert has_unknown_position(bot, BTC)
+    assert not has_unknown_position(bot, ETH)
+    assert len(bot.told) == 1
+    bot.on_exchange.clear()
+    assert not has_unknown_position(bot, ETH)
+    assert bot.told[1].startswith(f"{BTC}: the position that no trade knew of is gone")
+
+
 @pytest.mark.parametrize("runmode", [RunMode.DRY_RUN, RunMode.BACKTEST])
 def test_elsewhere_there_is_no_exchange_to_ask(runmode: RunMode) -> None:
     bot: Any = Bot(runmode)
