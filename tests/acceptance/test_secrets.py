@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -12,7 +13,8 @@ from typing import Any
 
 import pytest
 from faults.bots import FIRST_START, INTERRUPTED, running_bot
-from faults.homes import MARKET, PAIR, Home
+from faults.homes import MARKET, PAIR, TIMERANGE, Home
+from shipped import shipped_options
 
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.synthetic import write_market
@@ -124,6 +126,63 @@ def test_no_key_is_written_by_backtest_and_hyperopt(tmp_path: Path, market: Path
         [packed] = [name for name in found if ".results/backtest-result-" in name and name.endswith("_config.json")]
         assert found.pop(packed) <= FREQTRADES_OWN
         assert found == {}
+
+
+def mtfscalper(command: str, *arguments: Any, **options: Any) -> list[str]:
+    """A command of the package's own."""
+    words = [sys.executable, "-m", "mtfscalper.cli", command, *map(str, arguments)]
+    for name, value in options.items():
+        for each in value if isinstance(value, list) else [value]:
+            words += [f"--{name.replace('_', '-')}", str(each)]
+    return words
+
+
+def test_no_key_is_written_by_training_beforehand_report_and_audit(tmp_path: Path, market: Path) -> None:
+    with ReplayExchange(market) as exchange:
+        home = Home(tmp_path / "home", market, exchange.url)
+        config = config_of(home)
+        backtesting = home.backtesting()
+        # As `mtfscalper train` takes them: the same options without those of results.
+        results = Path(backtesting[backtesting.index("--backtest-directory") + 1])
+        overlay = [Path(word) for word in backtesting if word.endswith(".json")]
+        where = {"userdir": home.user, "datadir": market, "config": [*overlay, config]}
+        trained = home.run(mtfscalper("train", **where, timerange=TIMERANGE, **shipped_options()))
+        assert trained.status == 0, trained.output[-2000:]
+        assert "3 policies trained" in " ".join(trained.output.split())
+        tested = home.run([*backtesting, "--config", str(config)])
+        assert tested.status == 0, tested.output[-2000:]
+        assert tested.n_trained == 0
+        for command, more in (("report", {"html": home.new("html")}), ("audit", {})):
+            written = home.new("json")
+            ended = home.run(mtfscalper(command, results, **where, **more, json=written))
+            assert ended.status in (0, 1), ended.output[-2000:]
+            assert "Traceback" not in ended.output
+            assert json.loads(written.read_text())
+        assert len(list((home.folder / "runs").glob("*.html"))) == 1
+        found = where_planted(home, [config])
+        [packed] = [name for name in found if ".results/backtest-result-" in name and name.endswith("_config.json")]
+        assert found.pop(packed) <= FREQTRADES_OWN
+        assert found == {}
+
+
+def test_no_key_is_written_by_a_dry_run(tmp_path: Path, market: Path) -> None:
+    home = Home(tmp_path / "home", market, "")
+    config, overlay = config_of(home), home.overlay()
+    command = mtfscalper(
+        "dry-run",
+        datadir=market,
+        userdir=home.user,
+        hours=0.5,
+        pairs=PAIR,
+        config=[overlay, config],
+        **{"from": f"{FIRST_START:%Y-%m-%dT%H:%M}"},
+    )
+    ended = home.run(command)
+    assert ended.status == 0, ended.output[-2000:]
+    log = (home.user / "logs" / "bot.log").read_text()
+    assert " - DEBUG - " in log
+    assert "state to: RUNNING" in log
+    assert where_planted(home, [config]) == {}
 
 
 def test_no_key_is_written_by_a_bot(tmp_path: Path, market: Path) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,8 @@ pytestmark = pytest.mark.acceptance
 
 # Long enough to be met in the middle.
 SUBPROC = {"vec_env": "subproc", "train_cycles": 30}
+# Of its thousands.
+N_WORKERS, N_STEPS = 2, 100
 
 
 class Stop(NamedTuple):
@@ -59,6 +62,15 @@ STOPS = [
 ]
 
 
+def waits_of(leader: psutil.Process) -> dict[int, int]:
+    """How often each process that a bot has started has waited so far."""
+    waits = {}
+    for process in leader.children(recursive=True):
+        with suppress(psutil.NoSuchProcess):
+            waits[process.pid] = process.num_ctx_switches().voluntary
+    return waits
+
+
 def retrains(bot: Bot, n_more: int) -> list[psutil.Process]:
     """Let a bot that has decided begin its next training.
 
@@ -69,12 +81,10 @@ def retrains(bot: Bot, n_more: int) -> list[psutil.Process]:
     n_before = len(leader.children(recursive=True))
     bot.clock.next_candle(13)
     bot.await_output(TRAINING, began + 1)
-    deadline = time.monotonic() + 60
-    while len(leader.children(recursive=True)) < n_before + n_more:
-        assert time.monotonic() < deadline, bot.process.output
-        time.sleep(0.05)
-    # Into the steps of the environments.
-    time.sleep(1.0)
+    bot.wait_for(lambda: len(leader.children(recursive=True)) >= n_before + n_more)
+    # Into the steps of the environments: a worker waits for each anew.
+    before = waits_of(leader)
+    bot.wait_for(lambda: sum(n >= before.get(pid, 0) + N_STEPS for pid, n in waits_of(leader).items()) >= N_WORKERS)
     return leader.children(recursive=True)
 
 

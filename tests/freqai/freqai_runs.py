@@ -22,6 +22,7 @@ from freqtrade.strategy import IStrategy
 from parity.backtester import MARKET, PAIR, TIER
 from random_markets import make_decisive
 from shipped import STRATEGIES
+from stable_baselines3.common.policies import ActorCriticPolicy
 
 from mtfscalper import artefacts
 from mtfscalper.freqai.archive import Archive
@@ -212,6 +213,9 @@ class Watch:
 
         def changed(job: TrainingJob, model: Any, report: Any) -> Any:
             self.trained.append(job.train.pair)
+            if not isinstance(model.policy, ActorCriticPolicy):
+                # Weights of another shape, which stay as they were trained.
+                return model, report
             if policy == "random":
                 # The same weights for the same period, whatever was trained before it.
                 randomise(model.policy, seed=int(job.train.dates_ms[0] // 86_400_000))

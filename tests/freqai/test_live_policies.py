@@ -242,9 +242,6 @@ def test_started_again_with_other_settings_the_old_policy_decides_about_its_trad
         assert not last[ENTERS].any()
         assert (asked(again, trade) is None) == (other == "features")
     assert sum(told in record.getMessage() for record in caplog.records) == 1
-    if other == "algorithm":
-        # The tests' helpers put weights of their own into policies of PPO alone.
-        return
     again.train()
     again.next_candle()
     assert again.analyse()["do_predict"].iloc[-1] == 1

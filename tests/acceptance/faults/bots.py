@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import struct
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from faults.homes import CONFIG, USER_CODE, Ended, Home, Started
+from faults.homes import CONFIG, IDENTIFIER, PAIR, USER_CODE, Ended, Home, Started
 from faults.warm import HERE, ROOT
 
 from mtfscalper.freqai.columns import PREDICTION_COLUMNS
+from mtfscalper.freqai.health import HEALTH_NAME
 from mtfscalper.offline.exchange import ReplayExchange
 from mtfscalper.offline.freqtrade_command import FREQAI_MODEL, freqtrade_command
 
@@ -60,22 +62,25 @@ class Clock:
 class Bot:
     """A bot that runs."""
 
-    def __init__(self, process: Started, clock: Clock, frames: Path) -> None:
-        self.process, self.clock, self._frames = process, clock, frames
+    def __init__(self, process: Started, clock: Clock, frames: Path, hold: Path, health: Path) -> None:
+        """
+        :param frames: the folder into which it writes what its analyses make
+        :param hold: while that file is there it stays where it sleeps
+        :param health: its file
+        """
+        self.process, self.clock, self._frames, self._hold, self._health = process, clock, frames, hold, health
         self._seen: set[Path] = set()
         self._has_decided = False
 
     def next_frame(self) -> pd.DataFrame:
         """What the next analysis makes of the candles."""
-        deadline = time.monotonic() + LONGEST_SECONDS
-        while True:
-            new = sorted(set(self._frames.glob("*.feather")) - self._seen)
-            if new:
-                self._seen.add(new[0])
-                return pd.read_feather(new[0])
-            assert self.process.process.poll() is None, self.process.output
-            assert time.monotonic() < deadline, self.process.output
-            time.sleep(0.05)
+        self.wait_for(lambda: bool(self._new_frames()))
+        frame = self._new_frames()[0]
+        self._seen.add(frame)
+        return pd.read_feather(frame)
+
+    def _new_frames(self) -> list[Path]:
+        return sorted(set(self._frames.glob("*.feather")) - self._seen)
 
     def decide(self, n_candles: int) -> dict[str, list[float]]:
         """The policy's columns of the last candle of an analysis, by the candle, once there is a policy.
@@ -98,14 +103,19 @@ class Bot:
 
     def stop(self) -> Ended:
         """End it as Ctrl-C does, between two looks at the market: SQLAlchemy minds an interrupted commit."""
-        time.sleep(0.4)
+        self._hold.touch()
+        self.wait_for(self._hold.with_suffix(".held").exists)
         os.killpg(self.process.process.pid, signal.SIGINT)
         return self.process.end()
 
     def await_output(self, text: str, times: int = 1) -> None:
         """Wait until it has printed something so many times."""
+        self.wait_for(lambda: self.process.output.count(text) >= times)
+
+    def wait_for(self, happened: Callable[[], bool]) -> None:
+        """Wait until something has happened while it runs."""
         deadline = time.monotonic() + LONGEST_SECONDS
-        while self.process.output.count(text) < times:
+        while not happened():
             assert self.process.process.poll() is None, self.process.output
             assert time.monotonic() < deadline, self.process.output
             time.sleep(0.05)
@@ -113,7 +123,14 @@ class Bot:
     def _await_training(self) -> None:
         self.await_output(DONE_TRAINING)
         # Then it is saved, and put into use.
-        time.sleep(0.5)
+        self.wait_for(self._has_trained)
+
+    def _has_trained(self) -> bool:
+        health = json.loads(self._health.read_text()) if self._health.exists() else {"pairs": {}}
+        pair = health["pairs"].get(PAIR)
+        # An earlier bot has left one too.
+        is_its = pair is not None and health["process"]["pid"] == self.process.process.pid
+        return is_its and pair["ended_at"] > 0 and pair["training_since"] == 0
 
 
 @contextmanager
@@ -154,6 +171,8 @@ def running_bot(
             freqaimodel=FREQAI_MODEL,
             freqaimodel_path=ROOT / "user_data" / "freqaimodels",
         )
-        environment = clock.environment | {"FAULTS_FRAMES": str(frames), "TZ": "UTC"}
+        hold = home.new("hold")
+        environment = clock.environment | {"FAULTS_FRAMES": str(frames), "FAULTS_HOLD": str(hold), "TZ": "UTC"}
+        health = home.user / "models" / asked.get("identifier", IDENTIFIER) / HEALTH_NAME
         with Started(command, home.new("log"), environment, imported=[CLOCK]) as process:
-            yield Bot(process, clock, frames)
+            yield Bot(process, clock, frames, hold, health)

@@ -36,8 +36,8 @@ def write_report(folder: Path, found: list[Finding], home: StageHome, journal: J
         f"| kill -9 | {events.count('kill')} | {events.count('kill') - ended} | {ended} |",
         f"| stop | {events.count('stop')} | {events.count('stop')} | 0 |",
         "",
-        "Lost: freqtrade stopped its trader right after it, or the bot ended by itself. Survived: it traded on, or was started",
-        "again and did, with nothing repaired by hand. The candles that went undecided meanwhile are counted above.",
+        "Lost: freqtrade stopped its trader right after it, or the bot ended by itself. Survived: it traded on, or was",
+        "started again and did, with nothing repaired by hand. What went undecided meanwhile is counted above.",
         "",
         f"![Memory, handles and log]({PICTURE})",
     ]

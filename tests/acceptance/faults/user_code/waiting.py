@@ -11,6 +11,7 @@ from typing import Any
 
 from freqtrade.freqai.data_kitchen import FreqaiDataKitchen
 from freqtrade.persistence import Trade
+from freqtrade.worker import Worker
 from MtfScalper_RL_Hybrid import MtfScalper_RL_Hybrid
 from pandas import DataFrame
 from stable_baselines3.common.base_class import BaseAlgorithm
@@ -25,6 +26,8 @@ WAITS_IN_TRAINING = "FAULTS_WAITS_IN_TRAINING"
 TRAINING_NUMBER = "FAULTS_TRAINING_NUMBER"
 # The file of a view's frame, and the folder of a bot's, one for each analysis.
 FRAME, FRAMES = "FAULTS_FRAME", "FAULTS_FRAMES"
+# A file: while it is there a bot stays where it sleeps between two looks at the market, and leaves another one.
+HOLD, HELD_SUFFIX = "FAULTS_HOLD", ".held"
 COLUMNS = ("date", LONG_SIGNAL, SHORT_SIGNAL, *PREDICTION_COLUMNS, "do_predict", "enter_long", "enter_short")
 LONGEST_SECONDS = 600
 
@@ -37,6 +40,19 @@ def wait_in(folder: Path) -> None:
         if time.monotonic() > deadline:
             raise SystemExit(f"nobody has left {folder / 'go'}")
         time.sleep(0.05)
+
+
+if HOLD in os.environ:
+    _sleep = Worker._sleep
+
+    def _sleep_while_held(seconds: float) -> None:
+        hold = Path(os.environ[HOLD])
+        while hold.exists():
+            hold.with_suffix(HELD_SUFFIX).touch()
+            time.sleep(0.02)
+        _sleep(seconds)
+
+    Worker._sleep = staticmethod(_sleep_while_held)
 
 
 class WaitingStrategy(MtfScalper_RL_Hybrid):
