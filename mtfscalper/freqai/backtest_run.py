@@ -29,6 +29,7 @@ from mtfscalper.freqai.candles import PairCandles
 from mtfscalper.freqai.computed_frame import FrameSlice
 from mtfscalper.freqai.exit_policy import TradeTerms
 from mtfscalper.freqai.fingerprint import rows_hash
+from mtfscalper.freqai.missing_values import MissingValues
 from mtfscalper.freqai.predictions import flat_columns, period_rows, prediction_columns
 from mtfscalper.freqai.recollection import WARM_UP_CANDLES, warm_up
 from mtfscalper.freqai.run_plan import forget_old_plans, save_arrays, write_plan
@@ -107,18 +108,23 @@ class PeriodKitchen(FreqaiDataKitchen):
         label_list: list[str] | None = None,
         training_filter: bool = True,
     ) -> tuple[DataFrame, DataFrame]:
-        """FreqAI's filter, which names missing downloads where no row is left; a new pair has nothing to download.
+        """FreqAI's filter, which here names the features that rows lack; a new pair has nothing to download.
 
         :raises TapeError: if the indicators of a pair that was listed late leave too few rows to train on
+        :raises OperationalException: if any other pair has no row left
         """
-        if training_filter and self.run.listed_late(self):
-            features = unfiltered_df.filter(training_feature_list).replace([np.inf, -np.inf], np.nan)
-            n_rows, needed = int(features.notna().all(axis=1).sum()), self.run.settings.candles_needed
-            if n_rows < needed:
+        if training_filter:
+            missing = MissingValues.of(unfiltered_df, training_feature_list)
+            n_rows, needed = missing.n_complete, self.run.settings.candles_needed
+            if n_rows < needed and self.run.listed_late(self):
                 raise TapeError(
                     f"{self.pair}: {n_rows} of {len(unfiltered_df)} candles to train on have every feature; accepted: "
                     f"at least {needed}; remedy: none, indicators need candles before they have a value"
                 )
+            complaint = missing.complaint(self.pair, self.model_filename)
+            if complaint is not None and not self.run.told_of_missing:
+                self.run.told_of_missing = True
+                logger.warning("%s", complaint)
         return super().filter_features(unfiltered_df, training_feature_list, label_list, training_filter)
 
     def fill_predictions(self, dataframe: DataFrame) -> None:
@@ -164,6 +170,7 @@ class BacktestRun:
     :ivar computed: what the strategy computes of the candles, see :class:`StrategyFrame`
     :ivar reports: of the trainings so far
     :ivar looks_only: whether nothing may be written
+    :ivar told_of_missing: whether a warning named features without values
     """
 
     candles: PairCandles
@@ -182,6 +189,7 @@ class BacktestRun:
     computed: DataFrame = field(default_factory=DataFrame)
     reports: list[TrainingReport] = field(default_factory=list)
     looks_only: bool = False
+    told_of_missing: bool = False
 
     @property
     def rows_before(self) -> int:

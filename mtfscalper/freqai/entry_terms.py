@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from freqtrade.constants import UNLIMITED_STAKE_AMOUNT
 from freqtrade.enums import TRADE_MODES, MarginMode, TradingMode
-from freqtrade.exceptions import OperationalException
+from freqtrade.exceptions import InvalidOrderException, OperationalException
 from freqtrade.exchange import Exchange
 from freqtrade.strategy import IStrategy
 from pandas import DataFrame
@@ -27,6 +28,10 @@ from mtfscalper.trading.trading_rules import RulesError
 logger = logging.getLogger(__name__)
 
 _SIDES = ("long", "short")
+# Wallets that the exchange's tiers are looked up for, over the first. By default an episode ends at the half.
+_WALLETS = (0.5, 2.0)
+# Of liquidation rates over entry rates, from where on they are told apart.
+_SAME_LIQUIDATION = 1e-3
 
 
 class Stake(NamedTuple):
@@ -180,6 +185,7 @@ class Asker:
             wanted.append(np.minimum(factor * stake.proposed, stake.available))
             if is_traded:
                 self._tell_limits(callbacks, side, candles["open"].to_numpy(), leverage, wanted[-1], stake.available)
+                self._tell_tiers(pair, side, leverage, wanted[-1], stake.proposed)
         if self.is_futures and not self.strategy.can_short:
             leverages[1] = leverages[0]
         liquidations = [
@@ -233,6 +239,51 @@ class Asker:
                 f"{limits.pair}: limits {side}",
             )
 
+    def _tell_tiers(
+        self,
+        pair: str,
+        side: str,
+        leverages: npt.NDArray[np.float64],
+        stakes: npt.NDArray[np.float64],
+        proposed: float,
+    ) -> None:
+        """Warn where stakes that follow the wallet reach tiers of the exchange with other leverage or liquidation.
+
+        :param stakes: wanted, stake currency, shape (n_candles,), as ``leverages``
+        :param proposed: stake that the largest leverage is looked up by
+        """
+        if not self.is_futures or self.config.get("stake_amount", UNLIMITED_STAKE_AMOUNT) != UNLIMITED_STAKE_AMOUNT:
+            return
+        largest_position = int(np.argmax(leverages * stakes))
+        leverage, stake = float(leverages[largest_position]), float(stakes[largest_position])
+        if stake == 0:
+            return
+        is_bounded = leverage >= self.exchange.get_max_leverage(pair, proposed)
+        found = []
+        for factor in _WALLETS:
+            try:
+                most = float(self.exchange.get_max_leverage(pair, factor * proposed))
+            except InvalidOrderException:
+                found.append(f"with {factor:g} times the wallet its tiers end, and no {side} is entered")
+                continue
+            if most < leverage or (is_bounded and most > leverage):
+                found.append(f"with {factor:g} times the wallet a {side} has {most:g} at most, at first {leverage:g}")
+                continue
+            first, later = (self._before_stop(pair, side, leverage, staked) for staked in (stake, factor * stake))
+            if abs(first - later) > _SAME_LIQUIDATION:
+                distances = [f"{100 * abs(1 - rate):.1f} %" if rate else "the stop" for rate in (later, first)]
+                found.append(
+                    f"with {factor:g} times the wallet a {side} is liquidated {distances[0]} from its entry rate, at "
+                    f"first {distances[1]}"
+                )
+        if found:
+            self._warn(
+                f"{pair}: stakes follow the wallet (stake_amount 'unlimited'), and leverage and liquidation the "
+                f"exchange's tiers: {'; '.join(found)}; in training they stay as at first. Remedy: a number as "
+                "stake_amount, a lower leverage, or more slots (max_open_trades).",
+                f"{pair}: tiers {side}",
+            )
+
     def _liquidations(
         self, pair: str, side: str, leverages: npt.NDArray[np.float64], stakes: npt.NDArray[np.float64]
     ) -> npt.NDArray[np.float64]:
@@ -243,11 +294,8 @@ class Asker:
         if not self.is_futures or side not in self.sides:
             return np.zeros(len(leverages))
         different, where = np.unique(np.stack([leverages, stakes]), axis=1, return_inverse=True)
-        ratios = np.array([self._liquidation(pair, side, *of_entry) for of_entry in different.T.tolist()])
-        different = different[0]
-        sign = -1.0 if side == "short" else 1.0
-        stops = 1 - sign * abs(self.strategy.stoploss) / different
-        first = (ratios > 0) & (sign * ratios > sign * stops)
+        ratios = np.array([self._before_stop(pair, side, *of_entry) for of_entry in different.T.tolist()])
+        first = ratios > 0
         if first.any():
             nearest = float(np.abs(1 - ratios[first]).min())
             logger.warning(
@@ -259,7 +307,14 @@ class Asker:
                 100 * nearest,
                 side,
             )
-        return np.where(first, ratios, 0.0)[where]
+        return ratios[where]
+
+    def _before_stop(self, pair: str, side: str, leverage: float, stake: float) -> float:
+        """As :meth:`_liquidation`; 0 where the stop comes first."""
+        ratio = self._liquidation(pair, side, leverage, stake)
+        sign = -1.0 if side == "short" else 1.0
+        stop = 1 - sign * abs(self.strategy.stoploss) / leverage
+        return ratio if ratio > 0 and sign * ratio > sign * stop else 0.0
 
     def _liquidation(self, pair: str, side: str, leverage: float, stake: float) -> float:
         """The liquidation rate of a trade entered at 1, freqtrade's buffer taken off; 0 for none.

@@ -166,3 +166,32 @@ def test_candles_that_cannot_be_used_in_a_prediction_end_the_run_as_those_of_a_t
         OperationalException, match=rf"^Prediction of {PAIR}, period cb_btc_\d+, failed: TapeError: .*low"
     ):
         run.run()
+
+
+CORRELATED = {
+    "freqai": {"rl_config": {"entry_mode": "agent"}, "feature_parameters": {"include_corr_pairlist": [OTHER_PAIR]}}
+}
+
+
+def test_a_younger_correlated_pair_is_named_with_its_features_and_where_they_begin(
+    tmp_path: Path, datadir: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    cut(datadir, "2024-09-03 12:00", "2024-09-10")
+    watch = Watch(monkeypatch)
+    FreqtradeBacktest(tmp_path, datadir, **CORRELATED).run()
+    assert watch.trained == [PAIR] * 3
+    # The second period, of 4 and 5 September, loses some rows too: it is told of once.
+    [warning] = warnings_of(caplog, "have every feature")
+    assert f"{PAIR}: " in warning
+    assert "of the 576 candles to train cb_btc_1725494400 on have every feature" in warning
+    assert "%-macd-histogram_gen_ETH/USDTUSDT" in warning
+    assert "_1h has 25, from 2024-09-04 21:55 on" in warning
+
+
+def test_a_correlated_pair_without_values_in_a_training_is_named(tmp_path: Path, datadir: Path) -> None:
+    cut(datadir, "2024-09-06", "2024-09-10")
+    with pytest.raises(OperationalException, match="of the 576 candles to train cb_btc_1725494400") as failure:
+        FreqtradeBacktest(tmp_path, datadir, **CORRELATED).run()
+    assert "_ETH/USDTUSDT_" in str(failure.value)
+    assert "has none" in str(failure.value)
+    assert "include_corr_pairlist without pairs that are younger" in str(failure.value)

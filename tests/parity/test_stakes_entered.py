@@ -111,3 +111,54 @@ def test_a_stake_that_is_changed_is_named_once_for_a_side(
     assert len(messages) == (0 if told is None else 2)
     assert all(told in message for message in messages if told is not None)
     assert all(f"({side})" in message for side, message in zip(("long", "short"), messages, strict=False))
+
+
+NUMBER = {"stake_amount": STAKE}
+
+
+@pytest.mark.parametrize(
+    ("leverage", "stop", "largest", "second", "config", "told"),
+    [
+        # The first tier ends at a stake of 1.5 times the first.
+        (10.0, 0.02, 10.0, {"maxLeverage": 5.0}, {}, "with 2 times the wallet a long has 5 at most, at first 10"),
+        # Here at one of 0.75, so that the second holds at first.
+        (20.0, 0.02, 20.0, {"maxLeverage": 5.0}, {}, "with 0.5 times the wallet a long has 20 at most, at first 5"),
+        (10.0, 0.02, 10.0, None, {}, "with 2 times the wallet its tiers end, and no long is entered"),
+        # (2 - 20) / (20 * 0.05 - 20) = 0.9474 and (1 - 10) / (10 * 0.004 - 10) = 0.9036, a twentieth nearer to 1.
+        # freqtrade looks a maintenance margin up by the stake alone.
+        (
+            *(10.0, 0.95, 10.0, {"maintenanceMarginRate": 0.05, "minNotional": 1.5 * STAKE}, {}),
+            "with 2 times the wallet a long is liquidated 5.0 % from its entry rate, at first 9.2 %",
+        ),
+        # The stop comes first in both.
+        (10.0, 0.02, 10.0, {"maintenanceMarginRate": 0.05, "minNotional": 1.5 * STAKE}, {}, None),
+        (4.0, 0.02, 10.0, {"maxLeverage": 5.0}, {}, None),
+        (10.0, 0.02, 10.0, {"maxLeverage": 5.0}, NUMBER, None),
+        (10.0, 0.02, 10.0, {"maxLeverage": 5.0}, {"trading_mode": "spot"}, None),
+    ],
+)
+def test_tiers_that_a_changing_wallet_reaches_are_named_once_for_a_side(
+    backtester: Backtester,
+    leverage: float,
+    stop: float,
+    largest: float,
+    second: dict[str, float] | None,
+    config: dict[str, Any],
+    told: str | None,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    exchange, strategy, candles = backtester.exchange, backtester.strategy, random_candles(3, 60)
+    (tier,) = exchange._leverage_tiers[PAIR]
+    end = 15 * STAKE
+    tiers = [tier | {"maxLeverage": largest, "maxNotional": end}]
+    if second is not None:
+        tiers.append(tier | {"maxLeverage": 10.0, "minNotional": end} | second)
+    exchange._leverage_tiers[PAIR] = tiers
+    backtester.use(make_rules(leverage_long=leverage, leverage_short=leverage, stoploss_ratio=stop))
+    strategy.terms, strategy.actions = None, np.full(60, Action.NEUTRAL)
+    asker = Asker(strategy, backtester.config | {"stake_amount": "unlimited"} | config, exchange)
+    for _ in range(2):
+        asker.terms(PAIR, candles, STAKED)
+    messages = [record.getMessage() for record in caplog.records if "stakes follow the wallet" in record.getMessage()]
+    assert len(messages) == (0 if told is None else 2)
+    assert told is None or told in messages[0]
