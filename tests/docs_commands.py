@@ -71,6 +71,9 @@ _RAY = (
     "tests/acceptance/test_ray_commands.py::"
     "test_a_backtest_on_a_cluster_that_loses_a_node_makes_the_trades_of_one_process"
 )
+_RELOADED = (
+    "tests/search/test_deploy_command.py::test_what_is_deployed_without_a_bot_that_follows_has_a_status_of_its_own"
+)
 _WATCHING = "tests/monitoring/test_study_watch.py"
 RUN_BY = {
     "mtfscalper demo": ".ci/package",
@@ -102,6 +105,11 @@ RUN_BY = {
     "mtfscalper study deploy --study": _DEPLOYED,
     "mtfscalper study deploy --reload --study --watch": (
         "tests/search/test_deploy_command.py::test_what_the_docs_ask_to_be_watched_is_watched"
+    ),
+    "mtfscalper study deploy --reload --study": _RELOADED,
+    "mtfscalper study deploy --name --rollback": _RELOADED,
+    "mtfscalper study judge --json --study --trial": (
+        "tests/acceptance/test_study_planted.py::test_twenty_trials_find_a_setting_that_passes_the_gates_and_beats_random_ones"
     ),
     "freqtrade backtesting --cache --config --datadir --freqaimodel --strategy --timerange": (
         "tests/acceptance/test_audit_planted.py::test_no_false_alarm_on_five_hundred_plain_trades"

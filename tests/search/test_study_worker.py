@@ -324,6 +324,8 @@ def test_failures_are_forgiven_by_a_clock_that_all_machines_share(
 
 # For whoever knows that nobody lives: a lease is over as soon as it ends.
 OVER = LeaseTimes(0.5, 0.0)
+# And a trial without one has long been seen.
+LONG_SEEN = dict.fromkeys(range(100), 0.0)
 
 
 def working(home: Path, trials: int, number: int, *, hangs: bool) -> None:
@@ -351,7 +353,7 @@ def taking_over(home: Path, trials: int, all_there: Any) -> None:
         bench.study = open_study(open_storage(None, bench.folder), SPEC, [os.getpid()])
         bench.study.get_trials()
         all_there.wait(120)
-        leases.take_back(bench.study, OVER)
+        leases.take_back(bench.study, OVER, dict(LONG_SEEN))
         # Nobody has a trial before all have looked: by now, a living one's lease would seem over too.
         all_there.wait(120)
         bench.work(trials)
@@ -386,7 +388,7 @@ def test_killed_workers_lose_no_parameters_and_no_trial_is_finished_twice(
     bench.study.set_user_attr("killed", len(killed))
     left = bench.study.get_trials(states=(TrialState.RUNNING,))
     assert len(left) >= 3
-    while not all(leases._is_stale(one, OVER) for one in left):
+    while not all(leases._is_stale(one, OVER, LONG_SEEN) for one in left):
         time.sleep(0.01)
     all_there = context.Barrier(3)
     others = [context.Process(target=taking_over, args=(tmp_path, trials, all_there)) for _ in range(3)]
