@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import Counter
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
+import candles_read_once
 import pandas as pd
 import pytest
 from freqai_runs import OTHER_PAIR, PAIR, PERIODS, FreqtradeBacktest, Watch
@@ -155,6 +157,52 @@ def test_all_pairs_are_planned_at_once_and_leave_what_they_leave_in_turn(
     again.run()
     assert watch.trained == []
     assert_same_run(again, in_turn)
+
+
+def feature_bytes() -> int:
+    """Bytes of all frames of features that a run holds, each array of them once."""
+    arrays: dict[int, int] = {}
+    # What the tests themselves remember of other runs.
+    remembered = {id(frame) for frame in candles_read_once._merges.values()}
+    for value in gc.get_objects():
+        if (
+            id(value) not in remembered
+            and isinstance(value, pd.DataFrame)
+            and sum(str(name).startswith("%") for name in value.columns) > 10
+        ):
+            for name in value.columns:
+                values = value[name].to_numpy()
+                owner = values if values.base is None else values.base
+                arrays[id(owner)] = getattr(owner, "nbytes", 0)
+    return sum(arrays.values())
+
+
+def test_features_of_one_pair_at_a_time_lie_in_memory_while_all_are_trained(
+    tmp_path: Path, market: Path, watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = TwoAtATime(monkeypatch)
+    held: list[int] = []
+    submit = TwoAtATime.submit
+
+    def noting(self: TwoAtATime, job: TrainingJob) -> None:
+        gc.collect()
+        held.append(feature_bytes())
+        submit(self, job)
+
+    monkeypatch.setattr(TwoAtATime, "submit", noting)
+    peaks = []
+    for pairs in ([PAIR], [PAIR, OTHER_PAIR]):
+        held.clear()
+        run = FreqtradeBacktest(tmp_path / str(len(pairs)), market, **BOTH | {"exchange": {"pair_whitelist": pairs}})
+        run.run()
+        assert len(held) == 2 * len(pairs)
+        peaks.append(max(held))
+        # Nothing of a run's own stays for the next one's figures.
+        del run
+    assert executor.most == 2
+    one, two = peaks
+    assert one > 0
+    assert two <= 1.2 * one, f"{one:,} bytes with a pair, {two:,} with two"
 
 
 def test_what_finished_before_a_run_was_stopped_is_not_trained_again(
