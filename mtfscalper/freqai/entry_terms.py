@@ -267,7 +267,9 @@ class Asker:
                 found.append(f"with {factor:g} times the wallet its tiers end, and no {side} is entered")
                 continue
             if most < leverage or (is_bounded and most > leverage):
-                found.append(f"with {factor:g} times the wallet a {side} has {most:g} at most, at first {leverage:g}")
+                found.append(
+                    f"with {factor:g} times the wallet a {side} gets leverage {most:g} at most, at first {leverage:g}"
+                )
                 continue
             first, later = (self._before_stop(pair, side, leverage, staked) for staked in (stake, factor * stake))
             if abs(first - later) > _SAME_LIQUIDATION:

@@ -120,9 +120,23 @@ NUMBER = {"stake_amount": STAKE}
     ("leverage", "stop", "largest", "second", "config", "told"),
     [
         # The first tier ends at a stake of 1.5 times the first.
-        (10.0, 0.02, 10.0, {"maxLeverage": 5.0}, {}, "with 2 times the wallet a long has 5 at most, at first 10"),
+        (
+            10.0,
+            0.02,
+            10.0,
+            {"maxLeverage": 5.0},
+            {},
+            "with 2 times the wallet a long gets leverage 5 at most, at first 10",
+        ),
         # Here at one of 0.75, so that the second holds at first.
-        (20.0, 0.02, 20.0, {"maxLeverage": 5.0}, {}, "with 0.5 times the wallet a long has 20 at most, at first 5"),
+        (
+            20.0,
+            0.02,
+            20.0,
+            {"maxLeverage": 5.0},
+            {},
+            "with 0.5 times the wallet a long gets leverage 20 at most, at first 5",
+        ),
         (10.0, 0.02, 10.0, None, {}, "with 2 times the wallet its tiers end, and no long is entered"),
         # (2 - 20) / (20 * 0.05 - 20) = 0.9474 and (1 - 10) / (10 * 0.004 - 10) = 0.9036, a twentieth nearer to 1.
         # freqtrade looks a maintenance margin up by the stake alone.
