@@ -107,7 +107,7 @@ class MtfScalperRLModel(MtfScalperFreqaiModel):
 OWN: dict[str, Any] = {"rl_config": {"vec_env": "dummy", "model_reward_parameters": {}}}
 
 
-def test_a_changed_file_that_its_reward_reads_trains_anew(
+def test_changed_files_that_its_reward_reads_train_anew(
     tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     models = tmp_path / "freqaimodels"
@@ -130,11 +130,13 @@ def test_a_changed_file_that_its_reward_reads_trains_anew(
     assert trained() == 3
     # What it writes itself grows all the time.
     assert trained() == 0
-    for name, content in (("limits.json", '{"idle": 0.002}'), ("steps.csv", "idle\n2.0\n"), ("more.json", "0.001")):
+    changed = {"limits.json": '{"idle": 0.002}', "more.json": "0.001", "steps.csv": "idle\n2.0\n"}
+    for name, content in changed.items():
         (models / name).write_text(content)
-        caplog.clear()
-        assert trained() == 3
-        assert f"is trained anew: changed since: what your code read of freqaimodels/{name}." in caplog.text
+    caplog.clear()
+    assert trained() == 3
+    said = ", ".join(f"freqaimodels/{name}" for name in changed)
+    assert f"is trained anew: changed since: what your code read of {said}." in caplog.text
 
 
 def test_a_changed_file_that_a_hook_of_the_model_reads_trains_anew(
