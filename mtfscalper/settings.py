@@ -55,10 +55,8 @@ OUTSIDE_A_TRAINING = (
 )
 # Of rl_config, what is no part of a policy: that, and how fast it is trained. A backtest, which repeats bit for bit,
 # trains anew all the same where sums are rounded otherwise.
-NO_PART_OF_A_POLICY = (
-    *OUTSIDE_A_TRAINING,
-    *("env_workers", "cpu_count", "interop_threads", "device", "vec_env", "compile"),
-)
+_HOW_FAST = ("env_workers", "cpu_count", "interop_threads", "device", "vec_env", "compile")
+NO_PART_OF_A_POLICY = (*OUTSIDE_A_TRAINING, *_HOW_FAST)
 # As many environments, of ``n_steps`` steps each, make the rollouts of ``n_envs`` "auto".
 _N_ENVS = 8
 
@@ -120,7 +118,8 @@ class RLSettings(Section):
     threads_per_job: PositiveInt | None = Field(
         None,
         description="torch's intra-op threads of each training, in the place of `cpu_count`. null: `cpu_count`, with "
-        "`processes` divided among them. At equal ones a training gives the same wherever it runs, bit for bit",
+        "`processes` divided among them. At equal ones a training gives the same wherever it runs, bit for bit; a "
+        "backtest is refused where there are fewer processors",
     )
     ray_address: Literal["auto"] | _NodeAddress | None = Field(
         None,
