@@ -67,12 +67,13 @@ def training_key(period: BacktestPeriod, frame: DataFrame, initial_model: bytes 
 class KeptTrainings:
     """The finished trainings of an identifier, by pair, FreqAI's name for the period's model, and key."""
 
-    def __init__(self, archive: Archive, seals: Seals) -> None:
+    def __init__(self, archive: Archive, seals: Seals, *, looks_only: bool = False) -> None:
         """
         :param archive: of the identifier
         :param seals: of the user directory, for a training is unpickled
+        :param looks_only: whether no file may change as one is found
         """
-        self._archive, self._seals = archive, seals
+        self._archive, self._seals, self._looks_only = archive, seals, looks_only
         # What could not be written.
         self._in_memory: dict[Path, Kept] = {}
 
@@ -111,11 +112,13 @@ class KeptTrainings:
             return None
         if content is None:
             logger.warning("%s is not what this user directory sealed; the period is trained again.", path)
-            path.unlink(missing_ok=True)
+            if not self._looks_only:
+                path.unlink(missing_ok=True)
             return None
-        # It was asked for. A folder may be read only.
-        with suppress(OSError):
-            os.utime(path)
+        if not self._looks_only:
+            # It was asked for. A folder may be read only.
+            with suppress(OSError):
+                os.utime(path)
         kept = Kept(*pickle.loads(content))
         differs = why_changed(kept.report.files_read, path.parent)
         if differs is not None:

@@ -89,8 +89,8 @@ class RunPlanning:
         self._config, self._archive, self._seals, self._watched = config, archive, seals, watched
         self._own_trainings, self._executor = own_trainings, executor
         self._make_run, self._make_job = make_run, make_job
-        self._kept = KeptTrainings(archive, seals)
         self._plans_only = bool(config.get(PLAN_ONLY))
+        self._kept = KeptTrainings(archive, seals, looks_only=self._plans_only)
         self.trainings = PlannedTrainings(self._kept)
         # Pairs whose turn is still to come in this run, and whether they were planned.
         self._to_come: dict[str, bool] = {}

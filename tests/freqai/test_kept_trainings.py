@@ -147,6 +147,16 @@ def test_trainings_that_no_run_asks_for_go_after_a_time_and_the_others_stay(
     assert f"Removed 2 finished trainings under {archive.all_trainings}" in caplog.text
 
 
+def test_whoever_only_looks_changes_no_file(archive: Archive, seals: Seals, tmp_path: Path) -> None:
+    KeptTrainings(archive, seals).keep(PAIR, PERIOD, KEY, kept(small_model()))
+    KeptTrainings(archive, Seals(tmp_path / "other")).keep(PAIR, "cb_btc_2", KEY, kept(small_model()))
+    before = {path: path.stat().st_mtime_ns for path in archive.all_trainings.rglob("*.training")}
+    looking = KeptTrainings(archive, seals, looks_only=True)
+    assert looking.find(PAIR, PERIOD, KEY) is not None
+    assert looking.find(PAIR, "cb_btc_2", KEY) is None
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
 # ---------------------------------------------------------------------- frames
 
 
