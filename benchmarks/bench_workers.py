@@ -1,10 +1,11 @@
 """Environment steps a second of worker processes: by pipes, as stable-baselines3 has them, and by shared memory.
 
 All take the same random actions on the same candles, first side by side, where everything they say must be equal, then
-against the clock in interleaved rounds. With ``--fits`` whole trainings follow, each in a process of its own:
-``subproc`` beside ``batched``, with the same settings.
+against the clock in interleaved rounds. With ``--starts`` it is timed how long workers take until they are there, in a
+fresh process, at first and once more. With ``--fits`` whole trainings follow, each in a process of its own: ``subproc``
+beside ``batched``, with the same settings.
 
-    python benchmarks/bench_workers.py --fits 3 --json bench_workers.json
+    python benchmarks/bench_workers.py --starts 5 --fits 3 --json bench_workers.json
 """
 
 import argparse
@@ -13,6 +14,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -32,6 +34,7 @@ from step_market import N_CANDLES, market, tape_of
 from mtfscalper.envs.build import build_vec_env
 from mtfscalper.envs.episodes import EnvSettings
 from mtfscalper.envs.lookback_observation import make_env
+from mtfscalper.market.tape import MarketTape
 from mtfscalper.trading.actions import N_ACTIONS
 from mtfscalper.trading.reward import RewardSettings
 
@@ -42,9 +45,13 @@ BATCHED = "batched"
 FITS = ("subproc", "batched 8", "subproc bf16", "batched bf16 8")
 
 
+def trained_on() -> tuple[MarketTape, EnvSettings]:
+    return tape_of(*market()).without_features(), EnvSettings(RULES, RewardSettings(), "agent", 1)
+
+
 def contenders() -> dict[str, VecEnv]:
     """Eight environments in each way."""
-    tape, settings = tape_of(*market()).without_features(), EnvSettings(RULES, RewardSettings(), "agent", 1)
+    tape, settings = trained_on()
     build = partial(build_vec_env, tape=tape, settings=settings, n_envs=N_ENVS)
     return {
         PIPES: VecMonitor(SubprocVecEnv([partial(make_env, tape, settings, True)] * N_ENVS)),
@@ -99,6 +106,25 @@ def measure(run: dict[str, Callable[[], float]], rounds: int, what: str) -> dict
     return figures
 
 
+def starts() -> list[float]:
+    """Seconds until eight workers are there, in this process at first and once more."""
+    tape, settings = trained_on()
+    seconds = []
+    for _ in range(2):
+        began = time.perf_counter()
+        vec_env = build_vec_env("subproc", tape, settings, N_ENVS)
+        seconds.append(time.perf_counter() - began)
+        vec_env.close()
+    return seconds
+
+
+def starts_of_a_fresh_process() -> list[float]:
+    program = "import bench_workers, json; print(json.dumps(bench_workers.starts()))"
+    said = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
+    first, second = json.loads(said)
+    return [first, second]
+
+
 def fit(contender: str) -> float:
     """Timesteps a second of a whole fit."""
     name = contender.removesuffix(f" {N_ENVS}")
@@ -110,6 +136,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=15, help="interleaved rounds (default 15)")
     parser.add_argument("--seconds", type=float, default=0.3, help="seconds a contender and round (default 0.3)")
+    parser.add_argument("--starts", type=int, default=0, help="fresh processes to start workers from (default 0)")
     parser.add_argument("--fits", type=int, default=0, help="rounds of whole fits, a minute or two each (default 0)")
     default = Path(tempfile.gettempdir(), "bench_workers.json")
     parser.add_argument("--json", type=Path, default=default, help="where the figures go (default %(default)s)")
@@ -125,6 +152,14 @@ def main(argv: list[str] | None = None) -> int:
             vec_env.close()
     Console().print(table_of(f"steps a second of {N_ENVS} environments, {N_CANDLES:,} candles", steps, PIPES))
     figures: dict[str, Any] = facts() | {"steps_per_second": steps}
+    if options.starts:
+        seconds = [starts_of_a_fresh_process() for _ in range(options.starts)]
+        for when, values in zip(("at first", "once more"), zip(*seconds, strict=True), strict=True):
+            print(
+                f"{N_ENVS} workers are there {when} after {np.median(values):.2f} s ({min(values):.2f} to "
+                f"{max(values):.2f}, {options.starts} processes)"
+            )
+        figures["start_seconds"] = seconds
     if options.fits:
         fits = measure({name: partial(fit, name) for name in FITS}, options.fits, "rounds of fits")
         Console().print(table_of(f"whole fits, steps a second, {N_ENVS} environments x 4,096", fits, FITS[1]))
