@@ -39,7 +39,7 @@ def test_a_journal_is_cut_back_to_its_last_whole_record_with_one_line(
         file.write(HALF)
     with caplog.at_level(logging.WARNING, "mtfscalper"):
         again = study_in(folder)
-    assert folder.journal.read_bytes().startswith(whole + b'{"op_code":0')
+    assert folder.journal.read_bytes() == whole
     assert [record.getMessage() for record in caplog.records if record.name == "mtfscalper.search.storage"] == [
         f"{folder.journal} ended with half a record: {len(HALF)} bytes were cut off, all before is kept."
     ]
