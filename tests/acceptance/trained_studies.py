@@ -46,12 +46,11 @@ TINY: dict[str, Any] = {
 }
 
 
-def judged_study(folder: Path, log_prices: LogPrices, seed: int, **sections: Any) -> Judgement:
+def judged_study(folder: Path, log_prices: LogPrices, seed: int) -> Judgement:
     """Write a market, search on it and judge the best trial on its last days.
 
     :param folder: an empty one
     :param seed: of the market and of the study
-    :param sections: further parts of the config
     """
     write_candles(folder / "data", log_prices, seed, SPAN)
     console = Console(quiet=True)
@@ -65,7 +64,6 @@ def judged_study(folder: Path, log_prices: LogPrices, seed: int, **sections: Any
             freqai=deep_merge_dicts(TINY, freqai_section(seed)),
             fee=FEE_RATIO,
             strategy_parameters=LOOSE,
-            **sections,
         )
         asked = Asked(LOCKED_DAYS, SEEDS, TEST_SEEDS, seed=seed)
         opened = open_or_begin(Request("small", home.arguments, TRIALS, 1, asked), console)
