@@ -121,8 +121,8 @@ def starts() -> list[float]:
 def starts_of_a_fresh_process() -> list[float]:
     program = "import bench_workers, json; print(json.dumps(bench_workers.starts()))"
     said = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, check=True).stdout
-    first, second = json.loads(said)
-    return [first, second]
+    seconds: list[float] = json.loads(said)
+    return seconds
 
 
 def fit(contender: str) -> float:

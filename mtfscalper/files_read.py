@@ -167,10 +167,16 @@ def _users_file(frame: FrameType | None) -> str | None:
 
 
 @cache
-def _places() -> tuple[str, ...]:
+def library_folders() -> tuple[Path, ...]:
     """Where Python and its libraries lie."""
-    found = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    return tuple(place + os.sep for path in found for place in {path, os.path.realpath(path)})
+    names = ("stdlib", "platstdlib", "purelib", "platlib")
+    return tuple(dict.fromkeys(Path(sysconfig.get_path(name)) for name in names))
+
+
+@cache
+def _places() -> tuple[str, ...]:
+    """The same as beginnings of paths, which may go by links."""
+    return tuple(place + os.sep for path in library_folders() for place in {str(path), os.path.realpath(path)})
 
 
 @cache

@@ -10,7 +10,6 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-import sysconfig
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from weakref import WeakKeyDictionary
 
 import cloudpickle
 
+from mtfscalper.files_read import library_folders
 from mtfscalper.user_values import values_sha256, words_in
 
 # What a config names, ``module:name``.
@@ -237,7 +237,7 @@ def _is_installed(module: ModuleType) -> bool:
 
 
 def _lies_installed(file: Path) -> bool:
-    places = [Path(sysconfig.get_path(place)) for place in ("stdlib", "purelib", "platlib")] + [Path(__file__).parent]
+    places = (*library_folders(), Path(__file__).parent)
     return any(file.resolve().is_relative_to(place.resolve()) for place in places)
 
 

@@ -30,8 +30,9 @@ def values_sha256(modules: Sequence[ModuleType], sources: Iterable[bytes]) -> st
     named = set[str]()
     for source in sources:
         # What a module names outside its functions it has used by now.
-        inside = (each for each in compile(source, "<module>", "exec").co_consts if isinstance(each, CodeType))
-        named.update(*map(_names_in, inside))
+        inside = [each for each in compile(source, "<module>", "exec").co_consts if isinstance(each, CodeType)]
+        # Those that are only strings too, as getattr has them.
+        named.update(*map(names_in, inside), *map(words_in, inside))
     folders = {str(path) for module in modules for path in _folders_of(module)}
     values = _Values(frozenset(module.__name__ for module in modules), sorted(folders, key=len, reverse=True))
     hasher = hashlib.sha256()
@@ -51,6 +52,11 @@ def codes_inside(code: CodeType) -> Iterator[CodeType]:
             yield from codes_inside(constant)
 
 
+def names_in(code: CodeType) -> set[str]:
+    """The names of globals and attributes in a function and in those inside it."""
+    return {name for each in codes_inside(code) for name in each.co_names}
+
+
 def words_in(code: CodeType) -> set[str]:
     """The strings in code and in the functions inside it, as they stand there."""
     words, ahead = set[str](), list(code.co_consts)
@@ -61,11 +67,6 @@ def words_in(code: CodeType) -> set[str]:
         elif isinstance(constant, str):
             words.add(constant)
     return words
-
-
-def _names_in(code: CodeType) -> set[str]:
-    """The names of globals and attributes in a function and in those inside it, those that are only strings too."""
-    return words_in(code).union(*(each.co_names for each in codes_inside(code)))
 
 
 def _stands_in(value: Any, module: ModuleType) -> bool:

@@ -41,6 +41,7 @@ LIVE_HOOKS = (
 )
 
 _Method = TypeVar("_Method", bound=Callable[..., Any])
+# Where parents of a model stand that are no code of the user's.
 _NOT_THE_USERS = ("mtfscalper", "freqtrade", "abc", "builtins")
 
 # What is found by its name, and asked in training: see mtfscalper.freqai.own_reward.

@@ -77,8 +77,7 @@ class TradedStrategy:
         :param strategy: a copy that computes them in its place
         :raises OperationalException: if it cannot be learned as it is; in a bot a StrategyRefusedError
         """
-        if self.settings is self._asked:
-            check_rows_returned(self.strategy, self._config, pair)
+        check_rows_returned(self.strategy, self._config, pair)
         computed = StrategyFrame.of(dk, strategy or self.strategy, frame, pair)
         self._settle(computed)
         return computed

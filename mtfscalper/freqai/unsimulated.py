@@ -20,7 +20,7 @@ from freqtrade.strategy import IStrategy
 from mtfscalper.freqai.expiry import Expiry
 from mtfscalper.freqai.unconnected import pairs_of
 from mtfscalper.settings import Settings
-from mtfscalper.user_values import codes_inside
+from mtfscalper.user_values import names_in
 
 logger = logging.getLogger(__name__)
 
@@ -234,7 +234,7 @@ def unsimulated_methods(strategy: IStrategy) -> Iterator[Unsimulated]:
                 f"it looks at {' and '.join(read)}: training sees them as they are when it begins, at all candles",
             )
     # It is called rather than changed.
-    if any(_LOCK in _names_in(code) for code in _users_code(strategy)):
+    if any(_LOCK in names_in(code) for code in _users_code(strategy)):
         yield Unsimulated(_LOCK, "pairs that it locks are not entered for a while, in training they are")
 
 
@@ -294,11 +294,6 @@ def _users_code(strategy: IStrategy) -> Iterator[CodeType]:
             yield from (function.__code__ for function in functions)
 
 
-def _names_in(code: CodeType) -> set[str]:
-    """The names of globals and attributes in a function and in those inside it."""
-    return {name for one in codes_inside(code) for name in one.co_names}
-
-
 def _names_reached(strategy: IStrategy, code: CodeType) -> set[str]:
     """The names in a function, and in those of the user's own methods that it calls."""
     methods: dict[str, list[CodeType]] = {}
@@ -307,7 +302,7 @@ def _names_reached(strategy: IStrategy, code: CodeType) -> set[str]:
     names: set[str] = set()
     ahead = [code]
     while ahead:
-        new = _names_in(ahead.pop()) - names
+        new = names_in(ahead.pop()) - names
         names |= new
         ahead += [own for called in new for own in methods.get(called, ())]
     return names

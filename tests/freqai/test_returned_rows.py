@@ -7,18 +7,20 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from freqai_runs import FreqtradeBacktest, Watch
+from freqai_runs import OTHER_PAIR, PAIR, FreqtradeBacktest, Watch
 from freqtrade.exceptions import OperationalException
 
 STRATEGIES = Path(__file__).parent / "strategies"
 
 
 def run_of(
-    home: Path, market: Path, monkeypatch: pytest.MonkeyPatch, after: Any
+    home: Path, market: Path, monkeypatch: pytest.MonkeyPatch, after: Any, **overlay: Any
 ) -> tuple[FreqtradeBacktest, Watch, list[int]]:
     """A backtest of a strategy that does something with its rows once FreqAI has answered, and how many it had."""
-    strategies, freqai = {"strategy": "ColumnOnlyStrategy", "strategy_path": STRATEGIES}, {"entry_mode": "agent"}
-    run = FreqtradeBacktest(home, market, **strategies, freqai={"rl_config": freqai})
+    freqai = {"rl_config": {"entry_mode": "auto"}}
+    run = FreqtradeBacktest(
+        home, market, strategy="ColumnOnlyStrategy", strategy_path=STRATEGIES, freqai=freqai, **overlay
+    )
     kind, seen = type(run.strategy), list[int]()
 
     def populate_indicators(self: Any, dataframe: pd.DataFrame, metadata: dict[str, Any]) -> Any:
@@ -64,3 +66,19 @@ def test_others_run_and_one_that_cannot_be_looked_at_so_too(
     run.run()
     assert len(watch.trained) == 3
     assert seen.count(1_000) == 1
+
+
+def test_each_pair_is_looked_at_before_it_is_trained(
+    tmp_path: Path, market: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[int] = []
+
+    def after(rows: pd.DataFrame) -> pd.DataFrame:
+        if len(rows) == 1_000:
+            looks.append(len(rows))
+        return rows.dropna() if len(looks) == 2 else rows
+
+    run, watch, _ = run_of(tmp_path, market, monkeypatch, after, exchange={"pair_whitelist": [PAIR, OTHER_PAIR]})
+    with pytest.raises(OperationalException, match=f"971 of 1000 candles for {OTHER_PAIR}"):
+        run.run()
+    assert set(watch.trained) <= {PAIR}
